@@ -1,0 +1,251 @@
+"""Every error that Paddock raises on purpose.
+
+    PaddockError
+    ├── Refused               the request cannot be carried out as asked; nothing was changed
+    │   ├── UnknownName       a model, format, size, quantization, engine, option or hub nobody knows
+    │   ├── BadValue          a value of the wrong kind, out of range or outside its grammar
+    │   ├── InvalidSpec       a YAML spec that does not follow the schema
+    │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
+    │   ├── NoRoom            the memory or the disk that the plan needs is not there
+    │   ├── NotAble           the model lacks the ability that the request needs
+    │   └── UidInUse          a model with this id is already launched
+    ├── NotLaunched           no launched model has this id
+    ├── NotReady              the model is launched, but cannot answer yet (or any more)
+    ├── LaunchFailed          a launch that was begun and did not end in `ready`; carries a diagnosis
+    ├── Cancelled             a launch that its user called off
+    ├── GatewayUnreachable    no gateway answers at the endpoint
+    ├── GatewayError          the gateway answered with an error; carries its status and text
+    └── PortInUse             the gateway's port belongs to another process
+
+Errors carry fields. `str(error)` is one line: what happened, with the value, then the way out.
+`cli/errors.py` maps classes to exit codes, `server/errors.py` to HTTP.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def near(value: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
+    """The known names closest to `value`, best first, compared without case."""
+    by_folded = {name.casefold(): name for name in known}
+    folded = value.casefold()
+    close = difflib.get_close_matches(folded, by_folded, n=limit, cutoff=0.5)
+    inside = [name for name in by_folded if folded and folded in name and name not in close]
+    return tuple(by_folded[name] for name in [*close, *inside][:limit])
+
+
+class PaddockError(Exception):
+    """Root of the tree. Subclasses are frozen dataclasses whose fields say what happened."""
+
+    def fields(self) -> dict[str, Any]:
+        """The error's fields, for JSON output."""
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+
+class Refused(PaddockError):
+    """The request cannot be carried out as asked; nothing was changed."""
+
+
+@dataclass(eq=False)
+class UnknownName(Refused):
+    """`value` is not the name of any `kind`; `close` are the nearest, `known` all, where few."""
+
+    kind: str
+    value: str
+    close: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    of: str = ""
+
+    def __str__(self) -> str:
+        text = f"unknown {self.kind} '{self.value}'" + (f" for {self.of}" if self.of else "")
+        if self.close:
+            text += f"; did you mean {' or '.join(self.close)}?"
+        if self.known and set(self.known) - set(self.close):
+            text += f" (known: {', '.join(self.known)})"
+        return text
+
+    @classmethod
+    def among(cls, kind: str, value: str, known: Iterable[str], of: str = "") -> UnknownName:
+        """Builds the error from all known names; lists them when they are few enough to read."""
+        names = tuple(dict.fromkeys(known))
+        return cls(kind, value, near(value, names), names if len(names) <= 12 else (), of)
+
+
+@dataclass(eq=False)
+class BadValue(Refused):
+    """`value` of `name` was refused for `reason`."""
+
+    name: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value!r}: {self.reason}"
+
+
+@dataclass(eq=False)
+class InvalidSpec(Refused):
+    """The spec at `path` is wrong: `name_of_field` at `line` (1-based; 0 where unknown)."""
+
+    path: str
+    line: int
+    name_of_field: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else self.path
+        at = f" {self.name_of_field}:" if self.name_of_field else ""
+        return f"{where}:{at} {self.reason}"
+
+
+@dataclass(eq=False)
+class NoEngine(Refused):
+    """No engine can serve `variant`; `refused` maps each engine to its reason."""
+
+    variant: str
+    refused: dict[str, str] = field(default_factory=dict)
+    alternatives: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"{engine}: {why}" for engine, why in self.refused.items())
+        text = f"no engine can serve {self.variant} here ({reasons or 'none is installed'})"
+        if self.alternatives:
+            text += f"; what can be served: {', '.join(self.alternatives)}"
+        return text
+
+
+@dataclass(eq=False)
+class NoRoom(Refused):
+    """`needed_bytes` of `resource` on `where` are more than the `free_bytes` there."""
+
+    resource: str
+    where: str
+    needed_bytes: int
+    free_bytes: int
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        text = (
+            f"needs {self.needed_bytes / 1e9:.2f} GB of {self.resource}, "
+            f"{self.where} has {self.free_bytes / 1e9:.2f} GB free"
+        )
+        return f"{text}; {self.way_out}" if self.way_out else text
+
+
+@dataclass(eq=False)
+class NotAble(Refused):
+    """Model `uid` lacks `ability`."""
+
+    uid: str
+    ability: str
+    abilities: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        has = ", ".join(self.abilities) or "none"
+        return f"model '{self.uid}' has no ability '{self.ability}' (it has: {has})"
+
+
+@dataclass(eq=False)
+class UidInUse(Refused):
+    """A launched model already has this `uid`."""
+
+    uid: str
+    state: str
+
+    def __str__(self) -> str:
+        return (
+            f"model id '{self.uid}' is in use ({self.state}); choose another with --model-uid, "
+            f"or: paddock terminate --model-uid {self.uid}"
+        )
+
+
+@dataclass(eq=False)
+class NotLaunched(PaddockError):
+    """No launched model has this `uid`; `close` are the nearest that are launched."""
+
+    uid: str
+    close: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        hint = f"did you mean {' or '.join(self.close)}?" if self.close else "see: paddock list"
+        return f"no launched model has the id '{self.uid}'; {hint}"
+
+
+@dataclass(eq=False)
+class NotReady(PaddockError):
+    """Model `uid` is launched but in `state`; `retry_after` seconds is a fair time to ask again."""
+
+    uid: str
+    state: str
+    detail: str = ""
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        text = f"model '{self.uid}' is {self.state}"
+        return f"{text}: {self.detail}" if self.detail else text
+
+
+@dataclass(eq=False)
+class LaunchFailed(PaddockError):
+    """The launch of `uid` failed. `diagnosis` is a `launcher.diagnosis.Diagnosis` as a dict."""
+
+    uid: str
+    diagnosis: dict[str, Any]
+
+    def __str__(self) -> str:
+        text = f"{self.uid}: {self.diagnosis['cause']}: {self.diagnosis['message']}"
+        following = self.diagnosis.get("next_command")
+        return f"{text}; try: {following}" if following else text
+
+
+@dataclass(eq=False)
+class Cancelled(PaddockError):
+    """The launch of `uid` was called off."""
+
+    uid: str
+
+    def __str__(self) -> str:
+        return f"the launch of '{self.uid}' was cancelled"
+
+
+@dataclass(eq=False)
+class GatewayUnreachable(PaddockError):
+    """No gateway answers at `endpoint`."""
+
+    endpoint: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"no Paddock gateway answers at {self.endpoint}{why}; start one with: paddock serve"
+
+
+@dataclass(eq=False)
+class GatewayError(PaddockError):
+    """The gateway refused: HTTP `status`, its `text`, and the error object that it sent."""
+
+    status: int
+    text: str
+    error: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(eq=False)
+class PortInUse(PaddockError):
+    """`host`:`port` is held by `holder` (a process in words)."""
+
+    host: str
+    port: int
+    holder: str
+
+    def __str__(self) -> str:
+        return (
+            f"port {self.port} on {self.host} is taken by {self.holder}; "
+            "choose another with --port or PADDOCK_PORT"
+        )
