@@ -1,0 +1,1 @@
+"""The built-in model specs, one YAML file a model; data only."""

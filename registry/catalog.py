@@ -1,0 +1,266 @@
+"""Finds a model's spec by name among the folders of YAML files.
+
+A compiled index keeps a thousand specs within a few milliseconds: it holds every spec as JSON
+behind a table of names and offsets, and one spec is parsed when it is looked up. Importing this
+module and loading a fresh index imports neither pydantic nor PyYAML.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paddock
+import paddock.specs
+from paddock.registry.errors import InvalidSpec, UnknownName
+
+if TYPE_CHECKING:
+    from paddock.registry.document import Document
+    from paddock.registry.spec import ModelSpec
+
+_MAGIC = b"paddock-index"
+# Raised when the layout below changes; what specs may say is covered by `_stamp`.
+_LAYOUT = "1"
+_SUFFIXES = (".yaml", ".yml")
+
+# One file as the disk had it: folder, name, mtime_ns, ctime_ns, bytes. The change time is there
+# because copies and archives restore the modification time.
+_Seen = tuple[str, str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One spec: its names, the file it came from, and where its JSON lies among the blobs."""
+
+    name: str
+    aliases: tuple[str, ...]
+    path: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """All that an index file holds."""
+
+    seen: tuple[_Seen, ...]
+    entries: tuple[_Entry, ...]
+    problems: tuple[InvalidSpec, ...]
+    blobs: bytes
+
+
+@dataclass
+class _Building:
+    """An index in the making."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    problems: list[InvalidSpec] = field(default_factory=list)
+    blobs: list[bytes] = field(default_factory=list)
+    size: int = 0
+    claims: dict[str, str] = field(default_factory=dict)  # folded name or alias -> path
+
+    def add(self, spec: ModelSpec, document: Document, path: str) -> None:
+        names = [(("name",), spec.name)]
+        names += [(("aliases", index), alias) for index, alias in enumerate(spec.aliases)]  # type: ignore[misc]
+        taken = [(at, name) for at, name in names if name.casefold() in self.claims]
+        if taken:
+            for at, name in taken:
+                reason = f"'{name}' already names the model in {self.claims[name.casefold()]}"
+                at_name = "name" if at == ("name",) else f"aliases[{at[1]}]"
+                self.problems.append(InvalidSpec(path, document.line(at), at_name, reason))
+            return
+        self.claims.update((name.casefold(), path) for _, name in names)
+        blob = spec.model_dump_json(exclude_defaults=True).encode()
+        self.entries.append(_Entry(spec.name, spec.aliases, path, self.size, len(blob)))
+        self.blobs.append(blob)
+        self.size += len(blob)
+
+
+def specs_root() -> Path:
+    """The folder of the built-in specs, to which local sources' ids are relative."""
+    assert paddock.specs.__file__ is not None
+    return Path(paddock.specs.__file__).parent
+
+
+def default_folders() -> tuple[Path, ...]:
+    """The folders of the built-in specs, in the order in which they claim names."""
+    return tuple(specs_root() / name for name in ("llm", "embedding", "rerank"))
+
+
+class Catalog:
+    """All models that can be launched by name. Made by `load`; never changes after."""
+
+    def __init__(self, compiled: _Compiled) -> None:
+        self._entries = compiled.entries
+        self._blobs = compiled.blobs
+        self._parsed: dict[int, ModelSpec] = {}
+        self._by_folded = {
+            name.casefold(): number
+            for number, entry in enumerate(compiled.entries)
+            for name in (entry.name, *entry.aliases)
+        }
+        #: What is wrong with the files that were left out, in order of file and line.
+        self.problems: tuple[InvalidSpec, ...] = compiled.problems
+
+    @classmethod
+    def load(cls, folders: Sequence[Path] | None = None, index: Path | None = None) -> Catalog:
+        """The specs in `folders` (default: the built-in ones); a missing folder holds none.
+
+        A wrong file is left out and listed in `problems`. Of two files that claim one name, the
+        first in the order of folders and file names stays. With `index`, the file of the compiled
+        index is used if it fits the folders as they are now, and is written again if not; an
+        index that cannot be read or written is no error, only slower.
+        """
+        places = [Path(folder) for folder in (default_folders() if folders is None else folders)]
+        # Seen before any file is read: a change in between makes the index stale, not wrong.
+        seen = tuple(_look(places))
+        if index is None:
+            return cls(_compile(seen))
+        compiled = _read_index(index, seen)
+        if compiled is None:
+            compiled = _compile(seen)
+            _write_index(index, compiled)
+        return cls(compiled)
+
+    def lookup(self, name: str) -> ModelSpec:
+        """The spec with this name or alias, compared without case.
+
+        Raises `UnknownName` with the nearest names.
+        """
+        number = self._by_folded.get(name.strip().casefold())
+        if number is None:
+            known = [n for entry in self._entries for n in (entry.name, *entry.aliases)]
+            raise UnknownName.among("model", name, known)
+        return self._spec(number)
+
+    def names(self) -> tuple[str, ...]:
+        """The name of every model, without aliases, in the order of the files."""
+        return tuple(entry.name for entry in self._entries)
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return map(self._spec, range(len(self._entries)))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _spec(self, number: int) -> ModelSpec:
+        spec = self._parsed.get(number)
+        if spec is None:
+            from paddock.registry.spec import ModelSpec
+
+            entry = self._entries[number]
+            blob = self._blobs[entry.start : entry.start + entry.length]
+            spec = self._parsed[number] = ModelSpec.model_validate_json(blob)
+        return spec
+
+
+def _look(folders: Iterable[Path]) -> Iterator[_Seen]:
+    for folder in folders:
+        try:
+            with os.scandir(folder) as found:
+                files = sorted(
+                    (entry for entry in found if entry.name.endswith(_SUFFIXES)),
+                    key=lambda entry: entry.name,
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in files:
+            if entry.name.startswith("."):  # an editor's lock or swap file
+                continue
+            try:
+                state = entry.stat()
+                yield str(folder), entry.name, state.st_mtime_ns, state.st_ctime_ns, state.st_size
+            except OSError:  # a broken link: reading it will say so
+                yield str(folder), entry.name, 0, 0, 0
+
+
+def _compile(seen: tuple[_Seen, ...]) -> _Compiled:
+    from paddock.registry.reader import examine, read_bytes
+
+    building = _Building()
+    for folder, name, *_ in seen:
+        path = os.path.join(folder, name)
+        try:
+            data = read_bytes(Path(path))
+        except InvalidSpec as error:
+            building.problems.append(error)
+            continue
+        spec, document, problems = examine(data, path)
+        building.problems.extend(problems)
+        if spec is not None and document is not None:
+            building.add(spec, document, path)
+    return _Compiled(
+        seen, tuple(building.entries), tuple(building.problems), b"".join(building.blobs)
+    )
+
+
+def _stamp() -> str:
+    """Changes with Paddock's version and with the code that says what a spec may hold.
+
+    The schema itself would need pydantic to compute; its source is there to be read.
+    """
+    digest = hashlib.sha256(f"{_LAYOUT} {paddock.__version__}".encode())
+    for module in ("spec.py", "document.py", "reader.py", "catalog.py"):
+        with suppress(OSError):  # installed without sources: the version must do
+            digest.update(Path(__file__).with_name(module).read_bytes())
+    return digest.hexdigest()
+
+
+def _write_index(index: Path, compiled: _Compiled) -> None:
+    """Writes one line (magic, stamp, checksum, length of the table), the table, the blobs."""
+    import tempfile
+
+    table = json.dumps(
+        {
+            "seen": compiled.seen,
+            "entries": [[e.name, e.aliases, e.path, e.start, e.length] for e in compiled.entries],
+            "problems": [[p.path, p.line, p.name_of_field, p.reason] for p in compiled.problems],
+        }
+    ).encode()
+    body = table + compiled.blobs
+    head = b"%s %s %d %d\n" % (_MAGIC, _stamp().encode(), zlib.crc32(body), len(table))
+    # A folder that cannot be written, or a full disk: the next load compiles again.
+    with suppress(OSError):
+        index.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=index.parent, prefix=index.name)
+        try:
+            with open(handle, "wb") as file:
+                file.write(head + body)
+            os.replace(temporary, index)
+        except OSError:
+            os.unlink(temporary)
+            raise
+
+
+def _read_index(index: Path, seen: tuple[_Seen, ...]) -> _Compiled | None:
+    """The index in the file, or None where there is none that fits `seen` and this Paddock."""
+    try:
+        data = index.read_bytes()
+    except OSError:
+        return None
+    head, _, body = data.partition(b"\n")
+    try:
+        magic, stamp, checksum, length = head.split(b" ")
+        if magic != _MAGIC or stamp != _stamp().encode() or int(checksum) != zlib.crc32(body):
+            return None
+        table: dict[str, Any] = json.loads(body[: int(length)])
+        if tuple(map(tuple, table["seen"])) != seen:
+            return None
+        return _Compiled(
+            seen,
+            tuple(
+                _Entry(name, tuple(aliases), path, start, size)
+                for name, aliases, path, start, size in table["entries"]
+            ),
+            tuple(InvalidSpec(*problem) for problem in table["problems"]),
+            body[int(length) :],
+        )
+    except (ValueError, TypeError, KeyError):  # the work of some other program
+        return None

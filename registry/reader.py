@@ -1,0 +1,106 @@
+"""Makes a `ModelSpec` from a YAML file, or says what is wrong with which line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from paddock.registry.document import MAX_BYTES, Document, field_name, parse
+from paddock.registry.errors import InvalidSpec, near
+from paddock.registry.spec import Architecture, ModelSpec, Source, Weights
+
+_MODELS: dict[str, type[BaseModel]] = {
+    "architecture": Architecture,
+    "weights": Weights,
+    "sources": Source,
+}
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The spec in the file at `path`. Raises `InvalidSpec` for the first thing wrong with it."""
+    return parse_spec(read_bytes(path), str(path))
+
+
+def parse_spec(data: bytes, path: str) -> ModelSpec:
+    """The spec in `data`, which came from `path`. Raises `InvalidSpec` for its first fault."""
+    spec, _, problems = examine(data, path)
+    if spec is None:
+        raise problems[0]
+    return spec
+
+
+def examine(
+    data: bytes, path: str
+) -> tuple[ModelSpec | None, Document | None, tuple[InvalidSpec, ...]]:
+    """The spec in `data` with its lines, or else everything that is wrong with it, by line."""
+    try:
+        document = parse(data, path)
+    except InvalidSpec as error:
+        return None, None, (error,)
+    try:
+        return ModelSpec.model_validate(document.value), document, ()
+    except ValidationError as error:
+        found = [_problem(detail, document, path) for detail in error.errors(include_url=False)]
+        return None, document, tuple(sorted(found, key=lambda problem: problem.line))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a spec file. Raises `InvalidSpec` where it cannot be read or is huge."""
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise InvalidSpec(str(path), 0, "", "not a regular file")
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InvalidSpec(str(path), 0, "", f"cannot be read: {error.strerror}") from None
+
+
+def _problem(detail: Any, document: Document, path: str) -> InvalidSpec:
+    """Puts one of pydantic's errors into the words of somebody who writes YAML."""
+    context = detail.get("ctx", {})
+    at = (*detail["loc"], *context.get("at", ()))
+    # Pydantic numbers the two halves of a pair; a mapping's reader knows only its keys.
+    if len(at) > 1 and at[0] == "weights" and "size_bytes" in at:
+        at = at[: at.index("size_bytes") + 2]
+    return InvalidSpec(path, document.line(at), _name(at, document), _reason(detail, context))
+
+
+def _name(at: tuple[str | int, ...], document: Document) -> str:
+    if len(at) > 1 and at[-2] == "size_bytes" and isinstance(at[-1], int):
+        value: Any = document.value
+        for step in at[:-1]:
+            value = value[step]
+        if isinstance(value, dict):
+            at = (*at[:-1], list(value)[at[-1]])
+    return field_name(at)
+
+
+def _reason(detail: Any, context: dict[str, Any]) -> str:
+    kind, at, given = detail["type"], detail["loc"], detail["input"]
+    if kind == "wrong":
+        return str(context["reason"])
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        owner = next((_MODELS[step] for step in reversed(at[:-1]) if step in _MODELS), ModelSpec)
+        close = near(str(at[-1]), owner.model_fields)
+        return "unknown field" + (f"; did you mean {' or '.join(close)}?" if close else "")
+    if kind == "literal_error":
+        return f"must be {context['expected']}, not {given!r}"
+    if kind == "tuple_type":
+        return f"must be a list, such as [{given}]" if isinstance(given, str) else "must be a list"
+    if kind in {"model_type", "model_attributes_type"}:
+        return "must be a mapping of fields"
+    if kind == "too_short":
+        return "must have at least one item"
+    if kind == "string_type":
+        return "must be text"
+    text = str(detail["msg"])
+    reason = text[:1].lower() + text[1:]
+    return f"{reason}, not {given!r}" if isinstance(given, str) else reason

@@ -1,0 +1,444 @@
+"""The frozen types of a model spec: what a YAML file under `specs/` may say, and its variants.
+
+`reader.py` makes a `ModelSpec` from YAML; `catalog.py` finds one by name. All values arrive as
+text (see `document.py`), so every number here is parsed by this module and by nothing before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import date
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from paddock.registry.errors import BadValue, UnknownName
+
+Ability = Literal["generate", "chat", "embed", "rerank", "vision", "tools", "reasoning"]
+Format = Literal["pytorch", "gptq", "awq", "fp8", "bnb", "mlx", "ggufv2"]
+Hub = Literal["huggingface", "modelscope", "local"]
+ModelType = Literal["LLM", "embedding", "rerank"]
+
+PLACEHOLDER = "{quantization}"
+
+# Formats whose quantization may be made while loading, so that all share one set of files.
+_QUANTIZED_AT_LOAD = frozenset({"pytorch", "bnb"})
+# The ability without which a model of the type could not be called at all.
+_NEEDS: Mapping[str, Ability] = {"LLM": "generate", "embedding": "embed", "rerank": "rerank"}
+
+_SIZE = re.compile(r"([0-9]{1,5})(?:[._]([0-9]{1,4}))?[bB]?")
+_DIGITS = re.compile(r"[0-9]{1,3}(?:_[0-9]{3})+|[0-9]{1,16}")
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+_HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+_RELATIVE = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+
+
+def parse_size(text: str | int | float) -> str:
+    """Parses a size in billions of parameters into its canonical text: `46.7` gives `46_7`.
+
+    The underscore stands for the decimal point, as in Xinference. `46_7`, `46.7`, `46.70` and
+    `46.7B` are one size; `7.0` is `7`. Numbers are taken too, since JSON clients send them.
+    Raises `BadValue` for anything else, and for zero.
+    """
+    match = _SIZE.fullmatch(str(text).strip()) if not isinstance(text, bool) else None
+    if match is None:
+        reason = "not a size in billions of parameters, such as 46_7, 46.7, 7 or 0_5"
+        raise BadValue("size", text, reason)
+    whole = match[1].lstrip("0") or "0"
+    fraction = (match[2] or "").rstrip("0")
+    if whole == "0" and not fraction:
+        raise BadValue("size", text, "a model has more than zero parameters")
+    return f"{whole}_{fraction}" if fraction else whole
+
+
+def _wrong(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
+    """An error that `reader.py` shows as it is; `at` points to a field below the model."""
+    # Braces in a message template would be taken for fields of the context.
+    return PydanticCustomError("wrong", "{reason}", {"reason": reason, "at": at})
+
+
+def _size(value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise _wrong("must be a size in billions, such as 46_7")
+    try:
+        return parse_size(value)
+    except BadValue as error:
+        raise _wrong(str(error)) from None
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value.replace("_", ""))
+    raise _wrong(f"must be a whole number, such as 32768 or 46_702_792_704, not {value!r}")
+
+
+def _flag(value: Any) -> bool:
+    # YAML 1.1's yes, no, on and off are left out: YAML 1.2 reads them as text.
+    flags = {"true": True, "false": False, True: True, False: False}
+    if isinstance(value, str | bool) and value in flags:
+        return flags[value]
+    raise _wrong(f"must be true or false, not {value!r}")
+
+
+def _pairs(value: Any) -> Any:
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
+def _distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    seen = set()
+    for index, item in enumerate(items):
+        key = item.casefold() if isinstance(item, str) else item
+        if key in seen:
+            raise _wrong(f"{item!r} is listed twice", (index,))
+        seen.add(key)
+    return items
+
+
+def _released(value: Any) -> Any:
+    # Pydantic would take "0" or "1702080000" for a Unix time.
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise _wrong(f"must be a day such as 2023-12-09, not {value!r}")
+    return value
+
+
+def _matching(pattern: re.Pattern[str], says: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value) or ".." in value:
+            raise _wrong(f"{value!r} {says}")
+        return value
+
+    return AfterValidator(check)
+
+
+# Editors read YAML 1.2, where 46_702 is text and 46702 a number: the JSON schema takes both.
+_DIGITS_SCHEMA = {"type": "string", "pattern": f"^(?:{_DIGITS.pattern})$"}
+
+
+def _whole_schema(least: int) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least}, _DIGITS_SCHEMA]})
+
+
+# Whole numbers stop at 2**53, so that JSON readers with doubles (browsers) keep them exact.
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**53), _whole_schema(1)]
+CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**53), _whole_schema(0)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Size = Annotated[
+    str,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]{1,5}([._][0-9]{1,4})?[bB]?$"},
+                {"type": "number", "exclusiveMinimum": 0},
+            ]
+        }
+    ),
+]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=96),
+    _matching(
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*"),
+        "is not a name: letters, digits, '.', '_' and '-', starting with a letter or digit",
+    ),
+]
+Text = Annotated[str, StringConstraints(min_length=1)]
+_T = TypeVar("_T")
+Distinct = Annotated[
+    tuple[_T, ...], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})
+]
+AtLeastOne = Annotated[
+    tuple[_T, ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_distinct),
+]
+SizeBytes = Annotated[
+    tuple[tuple[Name, Count], ...],
+    BeforeValidator(_pairs),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [{"type": "integer", "minimum": 1}, _DIGITS_SCHEMA],
+            },
+        }
+    ),
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Architecture(_Frozen):
+    """The shape of the network, from which memory is planned."""
+
+    name: Name
+    """Class name in the model's config.json, such as MixtralForCausalLM."""
+    layers: Count
+    hidden_size: Count
+    intermediate_size: Count
+    """Width of the feed-forward layer; of one expert in a mixture of experts."""
+    attention_heads: Count
+    key_value_heads: Count
+    """Fewer than attention_heads with grouped-query attention."""
+    head_dim: Count
+    vocabulary_size: Count
+    parameters: Count
+    """All parameters, of all experts."""
+    active_parameters: Count
+    """Parameters that one token passes through; equal to parameters without experts."""
+    experts: CountOrZero = 0
+    experts_per_token: CountOrZero = 0
+    sliding_window: Count | None = None
+    """Tokens that attention looks back; left out where it sees the whole context."""
+    tied_embeddings: Flag = False
+    """Whether the output layer shares the input embedding's weights."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.attention_heads % self.key_value_heads:
+            reason = f"{self.attention_heads} attention heads cannot be shared out among these"
+            raise _wrong(reason, ("key_value_heads",))
+        if self.active_parameters > self.parameters:
+            raise _wrong("more than all parameters", ("active_parameters",))
+        if self.experts_per_token > self.experts:
+            raise _wrong(f"more than the {self.experts} experts", ("experts_per_token",))
+        if self.experts and not self.experts_per_token:
+            raise _wrong("must be stated where there are experts", ("experts_per_token",))
+        return self
+
+
+class Source(_Frozen):
+    """Where one hub keeps the weights. `{quantization}` in id and file_template is filled in."""
+
+    hub: Hub
+    id: Text
+    """owner/name on a hub; for local, a path relative to the folder of the specs."""
+    revision: (
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=128),
+            _matching(_REVISION, "is not the name of a revision (a branch, tag or commit)"),
+        ]
+        | None
+    ) = None
+    """Branch, tag or commit; left out, the hub's default."""
+    file_template: Text | None = None
+    """The one file wanted, such as model.{quantization}.gguf; left out, the whole repository."""
+
+    @property
+    def file(self) -> str | None:
+        """The one file wanted, or None for all; in a `Variant`'s sources, a file's plain name."""
+        return self.file_template
+
+    def fill(self, quantization: str) -> Source:
+        """This source with `{quantization}` filled in; the result is checked like any other."""
+        template = self.file_template
+        return Source(
+            hub=self.hub,
+            id=self.id.replace(PLACEHOLDER, quantization),
+            revision=self.revision,
+            file_template=template and template.replace(PLACEHOLDER, quantization),
+        )
+
+    @model_validator(mode="after")
+    def _strict(self) -> Self:
+        # Paths and URLs are built from these, so nothing outside the grammar may pass.
+        plain = self.id.replace(PLACEHOLDER, "Q")
+        if self.hub == "local":
+            fits, says = (
+                _RELATIVE.fullmatch(plain),
+                "a relative path without '..', such as weights/x",
+            )
+        else:
+            fits, says = _HUB_ID.fullmatch(plain), "owner/name"
+        if not fits or ".." in plain:
+            raise _wrong(f"{self.id!r} is not {says}", ("id",))
+        # Hugging Face refuses `--`, which stands for `/` in the folder names of its cache.
+        if self.hub == "huggingface" and "--" in plain:
+            raise _wrong(f"{self.id!r}: '--' is not allowed in ids on Hugging Face", ("id",))
+        if self.file_template is not None:
+            plain = self.file_template.replace(PLACEHOLDER, "Q")
+            if not _RELATIVE.fullmatch(plain) or ".." in plain:
+                reason = f"{self.file_template!r} is not a file name within the repository"
+                raise _wrong(reason, ("file_template",))
+        return self
+
+
+class Weights(_Frozen):
+    """One format of the model at one size, in one or more quantizations."""
+
+    format: Format
+    size: Size
+    """Billions of parameters, with an underscore for the decimal point: 46_7."""
+    quantizations: AtLeastOne[Name]
+    engines: AtLeastOne[Name]
+    """Engines that can serve these weights, by name: Transformers, vLLM, SGLang, llama.cpp."""
+    sources: AtLeastOne[Source]
+    """In order of preference."""
+    size_bytes: SizeBytes = ()
+    """Bytes of the weight files, per quantization, where known."""
+
+    @field_serializer("size_bytes", when_used="always")
+    def _as_mapping(self, value: tuple[tuple[str, int], ...]) -> dict[str, int]:
+        return dict(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for index, (quantization, _) in enumerate(self.size_bytes):
+            if quantization not in self.quantizations:
+                reason = f"'{quantization}' is not one of the quantizations above"
+                raise _wrong(reason, ("size_bytes", index))
+        for index, source in enumerate(self.sources):
+            if self.format == "ggufv2" and not (source.file_template or "").endswith(".gguf"):
+                # A GGUF repository holds one file a quantization; fetching all is never wanted.
+                reason = "a ggufv2 source must name its file: name.{quantization}.gguf"
+                raise _wrong(reason, ("sources", index, "file_template"))
+            told_apart = PLACEHOLDER in f"{source.id} {source.file_template}"
+            if len(self.quantizations) > 1 and self.format not in _QUANTIZED_AT_LOAD:
+                if not told_apart:
+                    reason = (
+                        "several quantizations, but {quantization} in neither id nor file_template"
+                    )
+                    raise _wrong(reason, ("sources", index))
+        return self
+
+
+class Variant(_Frozen):
+    """One format × size × quantization of a model, with its sources filled in."""
+
+    model: str
+    format: Format
+    size: str
+    quantization: str
+    engines: tuple[str, ...]
+    sources: tuple[Source, ...]
+    size_bytes: int | None = None
+    """Bytes of the weight files; None where the spec does not say."""
+
+    @property
+    def label(self) -> str:
+        """The variant in words, such as `mixtral-v0.1 46_7 ggufv2 Q4_K_M`."""
+        return f"{self.model} {self.size} {self.format} {self.quantization}"
+
+
+class ModelSpec(_Frozen):
+    """What one model is, and where each of its variants can be had."""
+
+    name: Name
+    type: ModelType = "LLM"
+    description: Text
+    license: Text
+    """SPDX identifier, such as Apache-2.0."""
+    released: Annotated[date, BeforeValidator(_released)]
+    aliases: Distinct[Name] = ()
+    languages: AtLeastOne[Name]
+    """Language codes, such as en."""
+    abilities: AtLeastOne[Ability]
+    context_length: Count
+    """Tokens of prompt and answer together."""
+    architecture: Architecture
+    chat_template: Text | None = None
+    """Jinja template that overrides the model's own; rarely wanted."""
+    stop: Distinct[Text] = ()
+    """Strings that end an answer, beside the model's own end-of-text token."""
+    weights: AtLeastOne[Weights]
+    recommended: Distinct[Name] = ()
+    """Quantizations in order of preference."""
+    homepage: Text | None = None
+    notes: Text | None = None
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every variant, in the order of the file."""
+        return tuple(
+            Variant(
+                model=self.name,
+                format=weights.format,
+                size=weights.size,
+                quantization=quantization,
+                engines=weights.engines,
+                sources=tuple(source.fill(quantization) for source in weights.sources),
+                size_bytes=dict(weights.size_bytes).get(quantization),
+            )
+            for weights in self.weights
+            for quantization in weights.quantizations
+        )
+
+    def select(
+        self,
+        *,
+        format: str | None = None,
+        size: str | None = None,
+        quantization: str | None = None,
+    ) -> tuple[Variant, ...]:
+        """The variants that have all the given values, compared without case; at least one.
+
+        Raises `BadValue` for a size that is none, and `UnknownName` for the first of format, size
+        and quantization that no variant has together with the values before it; it lists those
+        that exist.
+        """
+        wanted = {
+            "format": format,
+            "size": None if size is None else parse_size(size),
+            "quantization": quantization,
+        }
+        found, of = self.variants, self.name
+        for field, value in wanted.items():
+            if value is None:
+                continue
+            read: Callable[[Variant], str] = lambda variant, field=field: getattr(variant, field)
+            fitting = tuple(v for v in found if read(v).casefold() == value.casefold())
+            if not fitting:
+                raise UnknownName.among(field, value, map(read, found), of=of)
+            found, of = fitting, f"{of} {read(fitting[0])}"
+        return found
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [self.name, *self.aliases]
+        for index, alias in enumerate(self.aliases):
+            if alias.casefold() == self.name.casefold():
+                raise _wrong("an alias must differ from the name", ("aliases", index))
+        if (needed := _NEEDS[self.type]) not in self.abilities:
+            raise _wrong(f"a model of type {self.type} has the ability {needed}", ("abilities",))
+        seen: dict[tuple[str, str, str], int] = {}
+        for index, weights in enumerate(self.weights):
+            for position, quantization in enumerate(weights.quantizations):
+                key = (weights.format, weights.size, quantization.casefold())
+                if key in seen:
+                    reason = (
+                        f"{' '.join(key[:2])} {quantization} is already in weights[{seen[key]}]"
+                    )
+                    raise _wrong(reason, ("weights", index, "quantizations", position))
+                seen[key] = index
+        known = {quantization for weights in self.weights for quantization in weights.quantizations}
+        for index, quantization in enumerate(self.recommended):
+            if quantization not in known:
+                raise _wrong(
+                    f"no weights have the quantization '{quantization}'", ("recommended", index)
+                )
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a spec file, for editors; `tools/schema.py` writes it to `specs/`."""
+    schema = ModelSpec.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
