@@ -34,7 +34,7 @@ def near(value: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     by_folded = {name.casefold(): name for name in known}
     folded = value.casefold()
     close = difflib.get_close_matches(folded, by_folded, n=limit, cutoff=0.5)
-    inside = [name for name in by_folded if folded and folded in name and name not in close]
+    inside = [name for name in by_folded if len(folded) > 2 and folded in name and name not in close]
     return tuple(by_folded[name] for name in [*close, *inside][:limit])
 
 

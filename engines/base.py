@@ -1,0 +1,179 @@
+"""The engine contract: what an adapter must know about one inference server.
+
+To add an engine is to add a file with a class that satisfies `Engine` and a row in
+`engines/__init__.py` (or an entry point `paddock.engines` in another package).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paddock.registry.errors import BadValue, UnknownName
+
+if TYPE_CHECKING:
+    from paddock.registry.spec import Architecture, Variant
+
+
+class EngineOptions(BaseModel):
+    """Base of an engine's own options: frozen, typed, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, engine: str, given: Mapping[str, Any]) -> EngineOptions:
+        """Options from what a user typed: `n-ctx` counts as `n_ctx`, texts become numbers.
+
+        Raises:
+            UnknownName: an option that the engine does not have, with the nearest that it has.
+            BadValue: a value of the wrong type or out of range.
+        """
+        known = tuple(cls.model_fields)
+        named: dict[str, Any] = {}
+        for key, value in given.items():
+            name = key.replace("-", "_")
+            if name not in known:
+                raise UnknownName.among("option", key, known, of=engine)
+            named[name] = value
+        try:
+            return cls.model_validate(named)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise BadValue(f"{engine} option {name}", first["input"], first["msg"]) from None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a node found about one engine: a version, or the reason why it is not usable."""
+
+    version: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Facts about one node, gathered at the edge so that planning can be pure.
+
+    Attributes:
+        node: Ray's node id, or `local` before Ray has started.
+        files: local weight files, `folder/name` (or an absolute path) → size in bytes.
+        engines: engine name → what was detected there.
+    """
+
+    node: str
+    name: str
+    cpus: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    disk_free_bytes: int
+    engines: Mapping[str, Detection]
+    files: Mapping[str, int] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What an engine is asked to serve: all that `command` may look at.
+
+    Attributes:
+        model_id: the name that the engine shall answer with.
+        context_length: tokens that one request gets (prompt and answer).
+        slots: requests served side by side.
+        api_key: the key that the engine shall ask for, where it can check one.
+    """
+
+    model_id: str
+    weights: Path | None
+    port: int
+    api_key: str
+    context_length: int
+    slots: int
+    abilities: tuple[str, ...]
+    options: EngineOptions
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start: arguments, and variables to add to the environment."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """Tells a cause from the engine's own output: the first pattern that matches a line wins."""
+
+    pattern: re.Pattern[str]
+    cause: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RequestFields:
+    """Request fields by what the engine does with them; the rest is passed on as it came."""
+
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Starts one inference server and knows what it can serve.
+
+    Importing an adapter never imports its engine. All methods but `detect` are pure.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[type[EngineOptions]]
+    formats: ClassVar[tuple[str, ...]]
+    """Formats that it can load; empty: it loads no weights at all."""
+    automatic: ClassVar[bool]
+    """Whether a launch that names no engine may choose it."""
+    health_path: ClassVar[str]
+    """Answers 200 once the engine can serve, anything else (or nothing) before."""
+    symptoms: ClassVar[tuple[Symptom, ...]]
+    fields: ClassVar[RequestFields]
+
+    def detect(self) -> Detection:
+        """Looks for the engine on this node, without importing it."""
+        ...
+
+    def refuses(self, variant: Variant, host: Host) -> str | None:
+        """Why it can't serve the variant on the host; None if it can."""
+        ...
+
+    def settle(self, options: EngineOptions, host: Host) -> EngineOptions:
+        """Fills what the user left open with what is best on this host."""
+        ...
+
+    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+        """The context for each request and the slots that the options ask for; None: left open."""
+        ...
+
+    def pages(self, options: EngineOptions) -> bool:
+        """Whether the weights are mapped from their file, so that they need not all fit."""
+        ...
+
+    def overhead_bytes(
+        self, architecture: Architecture, options: EngineOptions, context: int
+    ) -> int:
+        """Memory beside weights and key-value cache: compute buffers and the process itself.
+
+        `context` is in tokens, over all slots.
+        """
+        ...
+
+    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
+        """Bytes of one element of the key and of the value cache."""
+        ...
+
+    def command(self, serving: Serving) -> Command:
+        """The process that serves."""
+        ...

@@ -1,0 +1,91 @@
+"""echo: a real process with real HTTP and no model. For tests, bug reports and benchmarks.
+
+It answers with the words of the prompt, one token a word, and can be told to misbehave.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from paddock.engines.base import (
+    Command,
+    Detection,
+    EngineOptions,
+    Host,
+    RequestFields,
+    Serving,
+    Symptom,
+)
+
+if TYPE_CHECKING:
+    from paddock.registry.spec import Architecture, Variant
+
+# Started by its path: as a module it would import this package first.
+SERVE = Path(__file__).with_name("serve.py")
+
+
+class EchoOptions(EngineOptions):
+    """How echo behaves."""
+
+    token_seconds: float = Field(0.0, ge=0, description="seconds before each token")
+    load_seconds: float = Field(0.0, ge=0, description="seconds until it is ready")
+    exit_code: int | None = Field(None, ge=0, le=255, description="exit with this at the start")
+    say: str = Field("", description="a line to print at the start")
+    ignore_term: bool = Field(False, description="do not end on SIGTERM")
+    child: bool = Field(False, description="start a child process that ignores SIGTERM")
+
+
+class Echo:
+    """Never chosen by itself: it must be named. See the module."""
+
+    name: ClassVar[str] = "echo"
+    options: ClassVar[type[EngineOptions]] = EchoOptions
+    formats: ClassVar[tuple[str, ...]] = ()
+    automatic: ClassVar[bool] = False
+    health_path: ClassVar[str] = "/health"
+    fields: ClassVar[RequestFields] = RequestFields()
+    symptoms: ClassVar[tuple[Symptom, ...]] = ()
+
+    def detect(self) -> Detection:
+        """Always there."""
+        return Detection(version="built in")
+
+    def refuses(self, variant: Variant, host: Host) -> str | None:
+        """Nothing: it needs no weights."""
+        return None
+
+    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+        """Nothing is asked for: echo keeps no context."""
+        return None, None
+
+    def settle(self, options: EngineOptions, host: Host) -> EngineOptions:
+        """Nothing to settle."""
+        return options
+
+    def pages(self, options: EngineOptions) -> bool:
+        """There are no weights to page."""
+        return False
+
+    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
+        """There is no cache."""
+        return 0.0, 0.0
+
+    def overhead_bytes(
+        self, architecture: Architecture, options: EngineOptions, context: int
+    ) -> int:
+        """The process: 45 MB were measured."""
+        return 45_000_000
+
+    def command(self, serving: Serving) -> Command:
+        """A Python process with `serve.py`."""
+        settings = {"port": serving.port, "model": serving.model_id}
+        options = serving.options.model_dump(mode="json")
+        return Command(
+            argv=(sys.executable, "-P", str(SERVE), json.dumps({**settings, **options})),
+            environ={"PADDOCK_ENGINE_KEY": serving.api_key},
+        )

@@ -1,0 +1,121 @@
+"""The child process: an OpenAI-style server that answers with the words of the prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+STUBBORN_CHILD = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(3600)"
+
+
+class EchoServer:
+    """Answers `/v1/completions` and `/v1/chat/completions`, streaming and not."""
+
+    def __init__(self, settings: dict[str, Any], key: str) -> None:
+        self.model: str = settings["model"]
+        self.token_seconds: float = settings["token_seconds"]
+        self.key = key
+        self.ready_at = time.monotonic() + settings["load_seconds"]
+        self.served = 0
+
+    def app(self) -> web.Application:
+        """The web application."""
+        app = web.Application(middlewares=[self._check])
+        app.router.add_get("/health", self._health)
+        app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        return app
+
+    @web.middleware
+    async def _check(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.path != "/health" and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": {"message": "wrong key"}}, status=401)
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    async def _health(self, _: web.Request) -> web.Response:
+        loading = time.monotonic() < self.ready_at
+        return web.json_response({"status": "loading" if loading else "ok"}, status=503 if loading else 200)
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        return await self._answer(request, body, str(body.get("prompt", "")), chat=False)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        messages = body.get("messages") or [{}]
+        return await self._answer(request, body, str(messages[-1].get("content", "")), chat=True)
+
+    async def _tokens(self, body: dict[str, Any], prompt: str) -> AsyncIterator[str]:
+        limit = body.get("max_tokens") or 1_000_000
+        for index, word in enumerate(prompt.split()[:limit]):
+            if self.token_seconds:
+                await asyncio.sleep(self.token_seconds)
+            yield word if index == 0 else f" {word}"
+
+    async def _answer(
+        self, request: web.Request, body: dict[str, Any], prompt: str, chat: bool
+    ) -> web.StreamResponse:
+        self.served += 1
+        head = {"id": f"echo-{self.served}", "created": int(time.time()), "model": self.model}
+        kind = "chat.completion" if chat else "text_completion"
+        count = 0
+        if not body.get("stream"):
+            text = "".join([token async for token in self._tokens(body, prompt)])
+            words = len(text.split())
+            answer: dict[str, Any] = {"role": "assistant", "content": text}
+            choice = {"index": 0, "finish_reason": "stop", "logprobs": None}
+            choice |= {"message": answer} if chat else {"text": text}
+            asked = len(prompt.split())
+            usage = {
+                "prompt_tokens": asked,
+                "completion_tokens": words,
+                "total_tokens": asked + words,
+            }
+            return web.json_response({**head, "object": kind, "choices": [choice], "usage": usage})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        name = "chat.completion.chunk" if chat else kind
+        async for token in self._tokens(body, prompt):
+            count += 1
+            part = {"delta": {"content": token}} if chat else {"text": token}
+            event = {**head, "object": name, "choices": [{"index": 0, **part, "finish_reason": None}]}
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+        part = {"delta": {}} if chat else {"text": ""}
+        event = {**head, "object": name, "choices": [{"index": 0, **part, "finish_reason": "stop"}]}
+        await response.write(f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
+        return response
+
+
+def main() -> None:
+    """Serves until a signal, unless told to misbehave."""
+    settings = json.loads(sys.argv[1])
+    if settings["say"]:
+        print(settings["say"], flush=True)
+    if settings["exit_code"] is not None:
+        raise SystemExit(settings["exit_code"])
+    if settings["ignore_term"]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if settings["child"]:
+        subprocess.Popen([sys.executable, "-c", STUBBORN_CHILD])
+    server = EchoServer(settings, os.environ["PADDOCK_ENGINE_KEY"])
+    web.run_app(
+        server.app(),
+        host="127.0.0.1",
+        port=settings["port"],
+        handle_signals=not settings["ignore_term"],
+        print=lambda line: print(line.splitlines()[0] if line else "", flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

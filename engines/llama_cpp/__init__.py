@@ -1,0 +1,264 @@
+"""llama.cpp: GGUF weights through xllamacpp's server in a child process, or a `llama-server`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from paddock.engines.base import (
+    Command,
+    Detection,
+    EngineOptions,
+    Host,
+    RequestFields,
+    Serving,
+    Symptom,
+)
+from paddock.registry.settings import read_settings
+
+if TYPE_CHECKING:
+    from paddock.registry.spec import Architecture, Variant
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+
+# Bytes of one cached element: blocks of 32 with a float16 scale (and minimum, for the _1 types).
+CACHE_ELEMENT_BYTES: dict[str, float] = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+}
+
+# Started by its path: as a module it would import this package first, 0.2 s for nothing.
+SERVE = Path(__file__).with_name("serve.py")
+
+PROCESS_BYTES = 150_000_000
+"""Resident memory of the server process with a model of a few megabytes: 148 MB was measured."""
+
+
+class LlamaCppOptions(EngineOptions):
+    """llama.cpp's own options, by the names that Xinference's command line takes.
+
+    `n_ctx` is what one request gets: the engine is given `n_ctx × n_parallel`, because llama.cpp
+    divides its context between its slots.
+    """
+
+    n_ctx: int | None = Field(None, ge=1, description="tokens of context for each request")
+    n_parallel: int | None = Field(None, ge=1, le=256, description="requests served side by side")
+    n_gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1: all that fit")
+    n_threads: int | None = Field(None, ge=1, le=512, description="threads for generation")
+    n_batch: int = Field(2048, ge=1, description="tokens of a prompt taken in one batch")
+    n_ubatch: int = Field(512, ge=1, description="tokens computed at once")
+    flash_attn: Literal["auto", "on", "off"] = Field("auto", description="flash attention")
+    cache_type_k: CacheType = Field("f16", description="type of the key cache")
+    cache_type_v: CacheType = Field("f16", description="type of the value cache")
+    rope_scaling: Literal["none", "linear", "yarn", "longrope"] | None = Field(
+        None, description="RoPE scaling; left out: as the file says"
+    )
+    rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency")
+    rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale")
+    lora: tuple[str, ...] = Field((), description="LoRA adapters: GGUF files, comma-separated")
+    mmap: bool = Field(True, description="map the weights from the file in place of reading them")
+    mlock: bool = Field(False, description="keep the weights from being swapped out")
+    cache_ram_mib: int = Field(
+        0, ge=0, description="MiB of memory for prompts of earlier requests; llama.cpp's own is 8192"
+    )
+    verbosity: int = Field(3, ge=0, le=5, description="how much the engine logs")
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("flash_attn", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        return {"true": "on", "1": "on", "false": "off", "0": "off"}.get(str(value).lower(), value)
+
+
+class LlamaCpp:
+    """GGUF on CPU and GPU. See the module."""
+
+    name: ClassVar[str] = "llama.cpp"
+    options: ClassVar[type[EngineOptions]] = LlamaCppOptions
+    formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
+    automatic: ClassVar[bool] = True
+    health_path: ClassVar[str] = "/health"
+    fields: ClassVar[RequestFields] = RequestFields()
+    symptoms: ClassVar[tuple[Symptom, ...]] = (
+        Symptom(
+            re.compile(r"unknown model architecture: '([^']*)'"),
+            "unsupported_arch",
+            "this llama.cpp does not know the model's architecture {0}",
+        ),
+        Symptom(
+            re.compile(r"invalid magic|failed to read magic|tensor .* data is not within|corrupted|"
+                       r"read_raw|failed to read key-value|is not within the file bounds"),
+            "corrupt_file",
+            "the weights are not a whole GGUF file",
+        ),
+        Symptom(
+            re.compile(r"(?:unable|failed) to allocate (\S+) buffer|cudaMalloc failed|out of memory"),
+            "oom",
+            "the engine could not get the memory that it needs",
+        ),
+        Symptom(
+            re.compile(r"couldn't bind|[Aa]ddress already in use"),
+            "port_in_use",
+            "the engine's port was taken by another process",
+        ),
+        Symptom(
+            re.compile(r"failed to load lora|failed to apply lora|lora adapter"),
+            "bad_option",
+            "the LoRA adapter could not be loaded",
+        ),
+        Symptom(
+            re.compile(r"failed to load model|error loading model"),
+            "load_failed",
+            "llama.cpp could not load the model",
+        ),
+    )
+
+    def detect(self) -> Detection:
+        """A `llama-server` that the settings name, else xllamacpp, else one on PATH."""
+        named = read_settings().llama_server
+        if named:
+            found = shutil.which(named)
+            return (
+                Detection(version=f"llama-server ({found})")
+                if found
+                else Detection(missing=f"PADDOCK_LLAMA_SERVER names {named}, which is no program")
+            )
+        if find_spec("xllamacpp") is not None:
+            try:
+                return Detection(version=f"xllamacpp {version('xllamacpp')}")
+            except PackageNotFoundError:
+                return Detection(version="xllamacpp")
+        found = shutil.which("llama-server")
+        if found:
+            return Detection(version=f"llama-server ({found})")
+        return Detection(missing="neither xllamacpp nor a llama-server is installed")
+
+    def refuses(self, variant: Variant, host: Host) -> str | None:
+        """Anything but GGUF, and hosts without llama.cpp."""
+        if variant.format not in self.formats:
+            return f"serves {', '.join(self.formats)}, not {variant.format}"
+        return host.engines[self.name].missing or None
+
+    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+        """The context for each request and the slots that the options ask for."""
+        assert isinstance(options, LlamaCppOptions)
+        return options.n_ctx, options.n_parallel
+
+    def settle(self, options: EngineOptions, host: Host) -> EngineOptions:
+        """Leaves one core to the gateway and the client.
+
+        With as many threads as cores, llama.cpp's spinning workers lose most of their speed as
+        soon as anything else runs: on two cores five sixths (bench/threads.py).
+        """
+        assert isinstance(options, LlamaCppOptions)
+        if options.n_threads is not None:
+            return options
+        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
+
+    def pages(self, options: EngineOptions) -> bool:
+        """Whether the weights stay in the file and come to memory page by page."""
+        assert isinstance(options, LlamaCppOptions)
+        return options.mmap and not options.mlock
+
+    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
+        """By the types of the key and the value cache."""
+        assert isinstance(options, LlamaCppOptions)
+        return CACHE_ELEMENT_BYTES[options.cache_type_k], CACHE_ELEMENT_BYTES[options.cache_type_v]
+
+    def overhead_bytes(
+        self, architecture: Architecture, options: EngineOptions, context: int
+    ) -> int:
+        """The process, the kept prompts and the compute buffer of one micro-batch.
+
+        The buffer holds, in float32 for each of `n_ubatch` tokens, the logits, some four rows of
+        activations and the experts' intermediate rows; without flash attention also the attention
+        scores over the whole context.
+        """
+        assert isinstance(options, LlamaCppOptions)
+        experts = max(1, architecture.experts_per_token)
+        row = (
+            architecture.vocabulary_size
+            + 4 * architecture.hidden_size
+            + 2 * experts * architecture.intermediate_size
+        )
+        if options.flash_attn == "off":
+            row += architecture.attention_heads * context
+        buffer = 4 * options.n_ubatch * row
+        return PROCESS_BYTES + buffer + options.cache_ram_mib * 1024 * 1024
+
+    def command(self, serving: Serving) -> Command:
+        """The built-in server as a child of ours, or a `llama-server`."""
+        program = read_settings().llama_server
+        if not program and find_spec("xllamacpp") is None:
+            program = "llama-server"
+        if program:
+            return _llama_server(program, serving)
+        settings = {
+            "path": str(serving.weights),
+            "alias": serving.model_id,
+            "port": serving.port,
+            "context": serving.context_length,
+            "slots": serving.slots,
+            "embedding": "embed" in serving.abilities,
+            "chat_template": serving.chat_template,
+            "options": serving.options.model_dump(mode="json"),
+        }
+        return Command(
+            argv=(sys.executable, "-P", str(SERVE), json.dumps(settings)),
+            environ={"PADDOCK_ENGINE_KEY": serving.api_key},
+        )
+
+
+def _llama_server(program: str, serving: Serving) -> Command:
+    options = serving.options
+    assert isinstance(options, LlamaCppOptions)
+    argv = [
+        shutil.which(program) or program,
+        *("--model", str(serving.weights), "--alias", serving.model_id),
+        *("--host", "127.0.0.1", "--port", str(serving.port)),
+        *("--ctx-size", str(serving.context_length * serving.slots)),
+        *("--parallel", str(serving.slots)),
+        *("--batch-size", str(options.n_batch), "--ubatch-size", str(options.n_ubatch)),
+        *("--flash-attn", options.flash_attn),
+        *("--cache-type-k", options.cache_type_k, "--cache-type-v", options.cache_type_v),
+        *("--cache-ram", str(options.cache_ram_mib)),
+        *("--threads", str(options.n_threads), "--jinja", "--no-webui"),
+    ]
+    if options.n_gpu_layers >= 0:
+        argv += ["--n-gpu-layers", str(options.n_gpu_layers)]
+    if options.rope_scaling:
+        argv += ["--rope-scaling", options.rope_scaling]
+    if options.rope_freq_base:
+        argv += ["--rope-freq-base", str(options.rope_freq_base)]
+    if options.rope_freq_scale:
+        argv += ["--rope-freq-scale", str(options.rope_freq_scale)]
+    if not options.mmap:
+        argv.append("--no-mmap")
+    if options.mlock:
+        argv.append("--mlock")
+    if serving.chat_template:
+        argv += ["--chat-template", serving.chat_template]
+    if "embed" in serving.abilities:
+        argv.append("--embeddings")
+    for adapter in options.lora:
+        argv += ["--lora", str(Path(adapter).expanduser())]
+    # The key goes by the environment: arguments are readable by every user of the machine.
+    return Command(argv=tuple(argv), environ={"LLAMA_API_KEY": serving.api_key})

@@ -1,0 +1,90 @@
+"""The child process: xllamacpp's server with the settings of its one argument, until a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
+
+
+def _params(given: dict[str, Any]) -> Any:
+    import xllamacpp as llama
+
+    options = given["options"]
+    params = llama.CommonParams()
+    params.model.path = given["path"]
+    params.model_alias = {given["alias"]}
+    params.port = given["port"]
+    params.hostnames = ["127.0.0.1"]
+    params.api_keys = [os.environ["PADDOCK_ENGINE_KEY"]]
+    params.n_ctx = given["context"] * given["slots"]
+    params.n_parallel = given["slots"]
+    params.n_batch = options["n_batch"]
+    params.n_ubatch = options["n_ubatch"]
+    params.n_gpu_layers = options["n_gpu_layers"]
+    params.cpuparams.n_threads = options["n_threads"]
+    params.cpuparams_batch.n_threads = options["n_threads"]
+    params.cache_ram_mib = options["cache_ram_mib"]
+    params.verbosity = options["verbosity"]
+    params.embedding = given["embedding"]
+    params.endpoint_metrics = True
+    params.ui = False
+    params.offline = True
+    # The plan has settled context and slots; llama.cpp shall not shrink them in silence.
+    params.fit_params = False
+    params.flash_attn_type = getattr(
+        llama.llama_flash_attn_type,
+        f"LLAMA_FLASH_ATTN_TYPE_{FLASH_ATTENTION[options['flash_attn']]}",
+    )
+    params.cache_type_k = _cache_type(llama, options["cache_type_k"])
+    params.cache_type_v = _cache_type(llama, options["cache_type_v"])
+    mode = ("MMAP" if options["mmap"] else "NONE") if not options["mlock"] else (
+        "MMAP_MLOCK" if options["mmap"] else "MLOCK"
+    )
+    params.load_mode = getattr(llama.llama_load_mode, f"LLAMA_LOAD_MODE_{mode}")
+    if options["rope_scaling"]:
+        params.rope_scaling_type = getattr(
+            llama.llama_rope_scaling_type,
+            f"LLAMA_ROPE_SCALING_TYPE_{options['rope_scaling'].upper()}",
+        )
+    if options["rope_freq_base"]:
+        params.rope_freq_base = options["rope_freq_base"]
+    if options["rope_freq_scale"]:
+        params.rope_freq_scale = options["rope_freq_scale"]
+    if given["chat_template"]:
+        params.chat_template = given["chat_template"]
+    adapters = []
+    for path in options["lora"]:
+        adapter = llama.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = os.path.expanduser(path), 1.0
+        adapters.append(adapter)
+    params.lora_adapters = adapters
+    return params
+
+
+def _cache_type(llama: Any, name: str) -> Any:
+    return getattr(llama.ggml_type, f"GGML_TYPE_{name.upper()}")
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT; a model that does not load ends the process with 1."""
+    stop = {signal.SIGTERM, signal.SIGINT}
+    # Blocked before the server starts its threads, so that they inherit it and we alone wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    params = _params(json.loads(sys.argv[1]))
+    import xllamacpp
+
+    server = xllamacpp.Server(params)
+    print(f"serving on {server.listening_address}", flush=True)
+    signal.sigwait(stop)
+    # The server's destructor joins threads that may be in the middle of a long batch.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Why a launch failed: one cause from a closed list, the engine's last lines, what to do next.
+
+The same object is shown by the CLI, returned by REST and kept in the state store.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from signal import Signals
+from typing import Any, Literal, get_args
+
+from paddock.engines.base import Engine
+from paddock.launcher.plan import LaunchPlan
+
+Cause = Literal[
+    "corrupt_file",  # the weights are not a whole file of their format
+    "hub_unreachable",  # no hub that has the weights answers
+    "not_found",  # the hub has no such repository, revision or file
+    "gated_repo",  # the hub wants an accepted licence and a token
+    "disk_full",  # the disk filled while downloading
+    "oom",  # memory ran out, in the host or on the device
+    "unsupported_arch",  # the engine does not know the model's architecture
+    "bad_option",  # the engine refused one of its options
+    "load_failed",  # the engine said that it could not load the model
+    "engine_exited",  # the engine ended by itself
+    "engine_killed",  # a signal ended the engine
+    "port_in_use",  # the engine's port was taken
+    "start_timeout",  # the engine neither got ready nor said anything for too long
+    "probe_failed",  # the engine said it was ready, and could not answer one token
+    "actor_died",  # the replica's actor is gone
+    "node_lost",  # Ray, or the node, cannot be reached
+    "cancelled",  # the user called it off
+    "internal",  # a bug in Paddock; the log has a traceback
+]
+CAUSES: tuple[str, ...] = get_args(Cause)
+LINES = 12
+"""How many of the engine's last lines a diagnosis carries."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One failure. `exit_code` and `signal` are the engine's; `tried` says what was attempted."""
+
+    cause: Cause
+    message: str
+    next_command: str | None = None
+    lines: tuple[str, ...] = ()
+    exit_code: int | None = None
+    signal: str | None = None
+    tried: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The diagnosis as JSON."""
+        return asdict(self)
+
+
+class Failure(Exception):
+    """Ends a start from within; carries the diagnosis."""
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__(diagnosis.message)
+        self.diagnosis = diagnosis
+
+
+def launch_command(plan: LaunchPlan, *extra: str) -> str:
+    """A command line that launches the plan's variant, with `extra` options added."""
+    argv = ["paddock", "launch", "--model-name", plan.model, "--model-format", plan.format]
+    argv += ["--quantization", plan.quantization, *extra]
+    if plan.model_id != plan.model:
+        argv += ["--model-uid", plan.model_id]
+    return shlex.join(argv)
+
+
+def diagnose_exit(
+    engine: Engine,
+    plan: LaunchPlan,
+    exit_code: int | None,
+    signal: int | None,
+    lines: Sequence[str],
+) -> Diagnosis:
+    """Reads the cause of an engine's end from its exit and its last lines."""
+    kept = tuple(lines[-LINES:])
+    name = Signals(signal).name if signal is not None else None
+    how = f"was ended by {name}" if name else f"exited with code {exit_code}"
+    for symptom in engine.symptoms:
+        for line in lines:
+            match = symptom.pattern.search(line)
+            if match:
+                cause: Cause = symptom.cause  # type: ignore[assignment]  # checked by a test
+                message = symptom.message.format(*match.groups())
+                return Diagnosis(
+                    cause,
+                    f"{message} ({engine.name} {how})",
+                    _next(cause, plan),
+                    kept,
+                    exit_code,
+                    name,
+                )
+    if name == "SIGKILL":
+        message = f"{engine.name} was ended by SIGKILL: by somebody, or by the system out of memory"
+    else:
+        message = f"{engine.name} {how}"
+    cause = "engine_killed" if name else "engine_exited"
+    return Diagnosis(cause, message, _next(cause, plan), kept, exit_code, name)
+
+
+def _next(cause: Cause, plan: LaunchPlan) -> str | None:
+    if cause == "corrupt_file":
+        return launch_command(plan, "--model-path", "PATH_OF_A_WHOLE_FILE")
+    if cause == "oom":
+        return launch_command(plan, "--context-length", str(max(512, plan.context_length // 2)))
+    if cause in {"engine_exited", "engine_killed", "load_failed", "probe_failed", "start_timeout"}:
+        return shlex.join(["paddock", "logs", "--model-uid", plan.model_id])
+    return None

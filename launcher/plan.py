@@ -1,0 +1,180 @@
+"""What a user asks for, and what a launch will do: frozen, and the same for CLI, REST and tests."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.spec import parse_size
+
+UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+UID_MAX_LENGTH = 128
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LaunchRequest(_Frozen):
+    """What the user asks for. None means: choose it, best first, and say why.
+
+    `engine_options` holds the engine's own options as typed; they are checked by its schema.
+    """
+
+    model_name: str
+    model_uid: str | None = None
+    model_engine: str | None = None
+    size: str | None = None
+    format: str | None = None
+    quantization: str | None = None
+    replicas: int = Field(default=1, ge=1, le=64)
+    model_path: str | None = None
+    hub: str | None = None
+    node: str | None = None
+    context_length: int | None = Field(default=None, ge=1)
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("size")
+    @classmethod
+    def _canonical_size(cls, value: str | None) -> str | None:
+        return None if value is None else parse_size(value)
+
+    @classmethod
+    def parse(cls, **given: Any) -> LaunchRequest:
+        """Builds a request from what a client sent.
+
+        Raises:
+            UnknownName: a field that does not exist.
+            BadValue: a value of the wrong type, out of range or outside its grammar.
+        """
+        for name in given:
+            if name not in cls.model_fields:
+                raise UnknownName.among("launch option", name, cls.model_fields)
+        try:
+            request = cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise BadValue(name, first["input"], first["msg"]) from None
+        check_uid(request.uid)
+        return request
+
+    @property
+    def uid(self) -> str:
+        """The id that the model will have: the one asked for, else the model's name."""
+        return self.model_uid or self.model_name
+
+
+def check_uid(uid: str) -> None:
+    """Refuses ids that could not stand in a URL or a file name.
+
+    Raises:
+        BadValue: characters outside `[A-Za-z0-9._/-]`, an empty or dotted segment, or too long.
+    """
+    if len(uid) > UID_MAX_LENGTH or UID.fullmatch(uid) is None:
+        raise BadValue(
+            "model id",
+            uid,
+            f"use letters, digits, '.', '_', '-' and '/' between parts, {UID_MAX_LENGTH} at most",
+        )
+
+
+class PlannedFile(_Frozen):
+    """One file of the weights. `size_bytes` is None where nobody states it beforehand."""
+
+    name: str
+    size_bytes: int | None = None
+
+
+class PlannedWeights(_Frozen):
+    """Where the weights come from.
+
+    `hub` is `huggingface`, `modelscope`, `local` (`id` is relative to the package's specs) or
+    `path` (`id` is an absolute path). No files means: all that the repository holds of the format.
+    `size_bytes` is measured where the files are here, stated by the spec or reckoned elsewhere.
+    """
+
+    hub: str
+    id: str
+    revision: str | None = None
+    files: tuple[PlannedFile, ...] = ()
+    size_bytes: int
+    here: bool
+
+
+class MemoryEstimate(_Frozen):
+    """What one replica will hold in memory, in bytes, beside what its node has free.
+
+    `paged` says that the weights are mapped from the file, so that a node with less memory than
+    they need can still serve them, slowly.
+    """
+
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+    free_bytes: int
+    paged: bool = False
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights, key-value cache and overhead."""
+        return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether all of it fits what is free now."""
+        return self.total_bytes <= self.free_bytes
+
+    def can_run(self, replicas: int = 1) -> bool:
+        """Whether `replicas` copies can run on the node at all, be it with weights paged."""
+        if not self.paged:
+            return self.total_bytes * replicas <= self.free_bytes
+        return (self.cache_bytes + self.overhead_bytes) * replicas <= self.free_bytes
+
+
+class LaunchPlan(_Frozen):
+    """What a launch will do, with numbers and reasons.
+
+    `context_length` is what one request gets; `slots` requests are served side by side by each
+    replica. `refused` maps each engine that was passed over to its reason.
+    """
+
+    model_id: str
+    model: str
+    type: str
+    format: str
+    size: str
+    quantization: str
+    abilities: tuple[str, ...]
+    engine: str
+    engine_version: str
+    options: dict[str, Any]
+    context_length: int
+    slots: int
+    replicas: int
+    node: str
+    node_name: str
+    weights: PlannedWeights
+    memory: MemoryEstimate
+    chat_template: str | None = None
+    languages: tuple[str, ...] = ()
+    description: str = ""
+    reasons: tuple[str, ...] = ()
+    refused: dict[str, str] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON, with the sums that a reader wants beside the parts."""
+        data = self.model_dump(mode="json")
+        data["memory"]["total_bytes"] = self.memory.total_bytes
+        data["memory"]["fits"] = self.memory.fits
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> LaunchPlan:
+        """The inverse of `to_json`."""
+        memory = {k: v for k, v in data["memory"].items() if k not in {"total_bytes", "fits"}}
+        return cls.model_validate({**data, "memory": memory})

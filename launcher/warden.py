@@ -1,0 +1,167 @@
+"""Runs one engine and sees to it that nothing of it is left behind.
+
+Run as a script, by path, with `python -I -S`: it uses only the standard library and starts in
+some 30 ms. A process of its own between the replica's actor and the engine, because
+
+- the actor is a process with many threads, where forking with anything to do in the child (a
+  parent-death signal) can deadlock, and a parent-death signal follows the forking *thread*;
+- when the actor is killed, somebody must still end the engine's whole group;
+- as a subreaper (Linux) it inherits grandchildren that left the group, and can end those too.
+
+    python -I -S warden.py GRACE_SECONDS COMMAND [ARGUMENT ...]
+
+stdin is a leash: when it closes, the engine is stopped (SIGTERM, after GRACE_SECONDS SIGKILL).
+stdout gets one JSON line `{"pid": …}` at the start and `{"code": …, "signal": …, "stopped": …}` at
+the end, when no process of the engine is left. stderr is the engine's log, for both its streams.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+LINUX = sys.platform == "linux"
+
+
+def _prctl(option: int, value: int) -> None:
+    if LINUX:
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _start(argv: list[str], log: int) -> int:
+    """Forks the engine into a session and group of its own, its output going to `log`."""
+    warden = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != warden:  # the warden died before the signal was asked for
+            os._exit(127)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        os.write(log, f"{argv[0]}: {error.strerror}\n".encode())
+    os._exit(127)
+
+
+def _descendants() -> list[int]:
+    """Every process below this one, as the kernel lists them now; empty outside Linux."""
+    if not LINUX:
+        return []
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                # The command's name may hold spaces and brackets: fields count from the last one.
+                parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
+    below, found = {os.getpid()}, []
+    grew = True
+    while grew:
+        new = [pid for pid, parent in parents.items() if parent in below and pid not in below]
+        below.update(new)
+        found += new
+        grew = bool(new)
+    return found
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _reap(engine: int) -> tuple[int | None, bool]:
+    """Collects ended children; the engine's status if it was among them, and if any are left."""
+    status = None
+    while True:
+        try:
+            pid, ended = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status, False
+        if pid == 0:
+            return status, True
+        if pid == engine:
+            status = ended
+
+
+def _clear(engine: int, status: int | None) -> int:
+    """Kills whatever is left until nothing is; the engine's status."""
+    while True:
+        _signal_group(engine, signal.SIGKILL)
+        for pid in _descendants():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        found, left = _reap(engine)
+        status = found if found is not None else status
+        if not left:
+            return status if status is not None else 0
+        select.select([], [], [], 0.005)
+
+
+def main() -> None:
+    """Runs the command line; see the module."""
+    grace, argv = float(sys.argv[1]), sys.argv[2:]
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    wake, wake_write = os.pipe()
+    for end in (wake, wake_write):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    stopping = False
+
+    def ask(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    engine = _start(argv, 2)
+    _report({"pid": engine})
+
+    status: int | None = None
+    deadline: float | None = None
+    leash = [0]
+    while True:
+        status, _ = _reap(engine)
+        if status is not None:
+            break
+        if stopping and deadline is None:
+            _signal_group(engine, signal.SIGTERM)
+            deadline = time.monotonic() + grace
+            leash = []
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            break
+        readable, _, _ = select.select([*leash, wake], [], [], left)
+        if wake in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+        if 0 in readable and not os.read(0, 4096):
+            stopping = True
+    status = _clear(engine, status)
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    _report({"code": code, "signal": number, "stopped": stopping})
+
+
+def _report(line: dict[str, object]) -> None:
+    # The actor may be gone: then nobody reads, and the work is done all the same.
+    with contextlib.suppress(OSError):
+        os.write(1, f"{json.dumps(line)}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

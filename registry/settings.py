@@ -1,0 +1,152 @@
+"""All settings, in one table: flag > environment > `config.yaml` in the home folder > default.
+
+Importing this module is cheap on purpose: the command line reads it at every start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.registry.errors import BadValue
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: its name in `config.yaml`, its variables, default and meaning."""
+
+    name: str
+    variables: tuple[str, ...]
+    default: str
+    help: str
+
+
+SETTINGS = (
+    Setting("home", ("PADDOCK_HOME",), "~/.paddock", "folder for state, logs and caches"),
+    Setting("host", ("PADDOCK_HOST",), "127.0.0.1", "address that the gateway listens on"),
+    Setting("port", ("PADDOCK_PORT",), "9997", "port of the gateway; 0 picks a free one"),
+    Setting("endpoint", ("PADDOCK_ENDPOINT",), "", "gateway that commands talk to"),
+    Setting("api_key", ("PADDOCK_API_KEY",), "", "key that the gateway asks for and commands send"),
+    Setting(
+        "ray_address",
+        ("PADDOCK_RAY_ADDRESS", "RAY_ADDRESS"),
+        "",
+        "Ray cluster to use; empty: a local Ray is started at the first launch",
+    ),
+    Setting(
+        "llama_server",
+        ("PADDOCK_LLAMA_SERVER",),
+        "",
+        "llama-server program to use in place of the built-in llama.cpp",
+    ),
+    Setting("hub_timeout", ("PADDOCK_HUB_TIMEOUT",), "5", "seconds to wait for a hub's answer"),
+    Setting("stop_grace", ("PADDOCK_STOP_GRACE",), "5", "seconds an engine may take to stop"),
+    Setting("log_level", ("PADDOCK_LOG_LEVEL",), "info", "debug, info, warning or error"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force. Paths are absolute, durations are seconds."""
+
+    home: Path
+    host: str
+    port: int
+    endpoint: str
+    api_key: str
+    ray_address: str
+    llama_server: str
+    hub_timeout: float
+    stop_grace: float
+    log_level: str
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the gateway's and the replicas' logs."""
+        return self.home / "logs"
+
+    @property
+    def index(self) -> Path:
+        """The compiled catalogue."""
+        return self.home / "cache" / "catalog.index"
+
+
+def read_settings(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Reads the settings; a flag that is None counts as not given.
+
+    Raises:
+        BadValue: a value does not parse; it names where the value came from.
+    """
+    environ = os.environ if environ is None else environ
+    flags = flags or {}
+    home = _text(SETTINGS[0], flags, environ, {})[0]
+    folder = Path(home).expanduser().absolute()
+    config = _config(folder / "config.yaml")
+    texts = {row.name: _text(row, flags, environ, config) for row in SETTINGS}
+    host, _ = texts["host"]
+    level, level_from = texts["log_level"]
+    if level.lower() not in {"debug", "info", "warning", "error"}:
+        raise BadValue(level_from, level, "must be debug, info, warning or error")
+    return Settings(
+        home=folder,
+        host=host,
+        port=int(_number(*texts["port"], low=0, high=65535, whole=True)),
+        endpoint=texts["endpoint"][0].rstrip("/"),
+        api_key=texts["api_key"][0],
+        ray_address=texts["ray_address"][0],
+        llama_server=texts["llama_server"][0],
+        hub_timeout=_number(*texts["hub_timeout"], low=0.1, high=600),
+        stop_grace=_number(*texts["stop_grace"], low=0, high=600),
+        log_level=level.lower(),
+    )
+
+
+def _text(
+    row: Setting, flags: Mapping[str, Any], environ: Mapping[str, str], config: Mapping[str, str]
+) -> tuple[str, str]:
+    """The setting's text and where it came from."""
+    if flags.get(row.name) is not None:
+        return str(flags[row.name]), f"--{row.name.replace('_', '-')}"
+    for variable in row.variables:
+        if environ.get(variable):
+            return environ[variable], variable
+    if row.name in config:
+        return config[row.name], f"config.yaml: {row.name}"
+    return row.default, row.name
+
+
+def _config(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    import yaml
+
+    try:
+        found = yaml.load(path.read_text("utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - text only
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadValue(str(path), "", f"is not YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise BadValue(str(path), found, "must be a mapping of settings")
+    from paddock.registry.errors import UnknownName
+
+    known = [row.name for row in SETTINGS if row.name != "home"]
+    for name in found:
+        if name not in known:
+            raise UnknownName.among("setting", str(name), known, of=str(path))
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def _number(text: str, source: str, low: float = 0, high: float = 0, whole: bool = False) -> float:
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        raise BadValue(
+            source, text, "must be a whole number" if whole else "must be a number"
+        ) from None
+    if not low <= value <= high:
+        raise BadValue(source, text, f"must lie between {low:g} and {high:g}")
+    return value
