@@ -1,0 +1,1 @@
+"""Recipe of tiny-mixtral, the small trained Mixtral that ships with Paddock."""
