@@ -139,8 +139,7 @@ class _Builder:
         node = _Node(event.start_mark.line + 1, self.value(event), self.at())
         if parent is None:
             self.root = node
-        elif isinstance(parent.value, dict):
-            assert parent.key is not None
+        elif parent.key is not None:
             # The line of a field is that of its name: a block's first line may come later.
             node.line = parent.key_line
             parent.value[parent.key], parent.children[parent.key] = node.value, node
@@ -154,12 +153,13 @@ class _Builder:
             self.open.append(node)
 
     def take_key(self, parent: _Node, event: Any) -> None:
+        line: int = event.start_mark.line + 1
         if not isinstance(event, yaml.ScalarEvent):
             self.refuse(event, "a key must be a plain name")
         if event.value in parent.children:
             first = parent.children[event.value].line
             self.refuse(event, f"given twice (first on line {first})", (*parent.at, event.value))
-        parent.key, parent.key_line = event.value, event.start_mark.line + 1
+        parent.key, parent.key_line = event.value, line
 
     def value(self, event: Any) -> Any:
         if isinstance(event, yaml.MappingStartEvent):

@@ -19,6 +19,17 @@ _MODELS: dict[str, type[BaseModel]] = {
     "sources": Source,
 }
 
+# Pydantic's kinds of error, in the words of a YAML file.
+_REASONS = {
+    "wrong": "{reason}",
+    "missing": "is missing",
+    "literal_error": "must be {expected}, not {given!r}",
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping of fields",
+    "too_short": "must have at least one item",
+    "string_type": "must be text",
+}
+
 
 def read_spec(path: Path) -> ModelSpec:
     """The spec in the file at `path`. Raises `InvalidSpec` for the first thing wrong with it."""
@@ -83,24 +94,14 @@ def _name(at: tuple[str | int, ...], document: Document) -> str:
 
 def _reason(detail: Any, context: dict[str, Any]) -> str:
     kind, at, given = detail["type"], detail["loc"], detail["input"]
-    if kind == "wrong":
-        return str(context["reason"])
-    if kind == "missing":
-        return "is missing"
     if kind == "extra_forbidden":
         owner = next((_MODELS[step] for step in reversed(at[:-1]) if step in _MODELS), ModelSpec)
-        close = near(str(at[-1]), owner.model_fields)
-        return "unknown field" + (f"; did you mean {' or '.join(close)}?" if close else "")
-    if kind == "literal_error":
-        return f"must be {context['expected']}, not {given!r}"
-    if kind == "tuple_type":
-        return f"must be a list, such as [{given}]" if isinstance(given, str) else "must be a list"
-    if kind in {"model_type", "model_attributes_type"}:
-        return "must be a mapping of fields"
-    if kind == "too_short":
-        return "must have at least one item"
-    if kind == "string_type":
-        return "must be text"
+        close = near(str(at[-1]), owner.model_fields, limit=1)
+        return "unknown field" + (f"; did you mean {close[0]}?" if close else "")
+    if kind == "tuple_type" and isinstance(given, str):
+        return f"must be a list, such as [{given}]"
+    if kind in _REASONS:
+        return _REASONS[kind].format(given=given, **context)
     text = str(detail["msg"])
     reason = text[:1].lower() + text[1:]
     return f"{reason}, not {given!r}" if isinstance(given, str) else reason

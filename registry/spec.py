@@ -7,9 +7,10 @@ text (see `document.py`), so every number here is parsed by this module and by n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -158,7 +159,9 @@ Name = Annotated[
         "is not a name: letters, digits, '.', '_' and '-', starting with a letter or digit",
     ),
 ]
-Text = Annotated[str, StringConstraints(min_length=1)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+# White space matters to a model, so here it is kept.
+Verbatim = Annotated[str, StringConstraints(min_length=1)]
 _T = TypeVar("_T")
 Distinct = Annotated[
     tuple[_T, ...], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})
@@ -183,7 +186,7 @@ SizeBytes = Annotated[
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Architecture(_Frozen):
@@ -209,7 +212,7 @@ class Architecture(_Frozen):
     sliding_window: Count | None = None
     """Tokens that attention looks back; left out where it sees the whole context."""
     tied_embeddings: Flag = False
-    """Whether the output layer shares the input embedding's weights."""
+    """Whether the output layer shares the weights of the input embedding."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -306,23 +309,21 @@ class Weights(_Frozen):
             if quantization not in self.quantizations:
                 reason = f"'{quantization}' is not one of the quantizations above"
                 raise _wrong(reason, ("size_bytes", index))
+        must_differ = len(self.quantizations) > 1 and self.format not in _QUANTIZED_AT_LOAD
         for index, source in enumerate(self.sources):
             if self.format == "ggufv2" and not (source.file_template or "").endswith(".gguf"):
                 # A GGUF repository holds one file a quantization; fetching all is never wanted.
                 reason = "a ggufv2 source must name its file: name.{quantization}.gguf"
                 raise _wrong(reason, ("sources", index, "file_template"))
-            told_apart = PLACEHOLDER in f"{source.id} {source.file_template}"
-            if len(self.quantizations) > 1 and self.format not in _QUANTIZED_AT_LOAD:
-                if not told_apart:
-                    reason = (
-                        "several quantizations, but {quantization} in neither id nor file_template"
-                    )
-                    raise _wrong(reason, ("sources", index))
+            if must_differ and PLACEHOLDER not in f"{source.id} {source.file_template}":
+                reason = "several quantizations, but no {quantization} in id or file_template"
+                at = "file_template" if source.file_template else "id"
+                raise _wrong(reason, ("sources", index, at))
         return self
 
 
 class Variant(_Frozen):
-    """One format × size × quantization of a model, with its sources filled in."""
+    """One format, size and quantization of a model, with its sources filled in."""
 
     model: str
     format: Format
@@ -355,14 +356,18 @@ class ModelSpec(_Frozen):
     context_length: Count
     """Tokens of prompt and answer together."""
     architecture: Architecture
-    chat_template: Text | None = None
+    chat_template: Verbatim | None = None
     """Jinja template that overrides the model's own; rarely wanted."""
-    stop: Distinct[Text] = ()
+    stop: Distinct[Verbatim] = ()
     """Strings that end an answer, beside the model's own end-of-text token."""
     weights: AtLeastOne[Weights]
     recommended: Distinct[Name] = ()
     """Quantizations in order of preference."""
-    homepage: Text | None = None
+    homepage: (
+        # Shown as a link, so a script or a file must not pass for one.
+        Annotated[str, _matching(re.compile(r"https?://[^\s<>\"']+"), "is not an http(s) address")]
+        | None
+    ) = None
     notes: Text | None = None
 
     @cached_property
@@ -404,7 +409,7 @@ class ModelSpec(_Frozen):
         for field, value in wanted.items():
             if value is None:
                 continue
-            read: Callable[[Variant], str] = lambda variant, field=field: getattr(variant, field)
+            read = attrgetter(field)
             fitting = tuple(v for v in found if read(v).casefold() == value.casefold())
             if not fitting:
                 raise UnknownName.among(field, value, map(read, found), of=of)
@@ -413,7 +418,6 @@ class ModelSpec(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [self.name, *self.aliases]
         for index, alias in enumerate(self.aliases):
             if alias.casefold() == self.name.casefold():
                 raise _wrong("an alias must differ from the name", ("aliases", index))
@@ -436,9 +440,3 @@ class ModelSpec(_Frozen):
                     f"no weights have the quantization '{quantization}'", ("recommended", index)
                 )
         return self
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a spec file, for editors; `tools/schema.py` writes it to `specs/`."""
-    schema = ModelSpec.model_json_schema(mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
