@@ -12,6 +12,8 @@
     ├── NotLaunched           no launched model has this id
     ├── NotReady              the model is launched, but cannot answer yet (or any more)
     ├── LaunchFailed          a launch that was begun and did not end in `ready`; carries a diagnosis
+    ├── CorruptFile           weights that are not a whole file of their format
+    ├── HubFailure            weights that a hub could not or would not give
     ├── Cancelled             a launch that its user called off
     ├── GatewayUnreachable    no gateway answers at the endpoint
     ├── GatewayError          the gateway answered with an error; carries its status and text
@@ -200,6 +202,29 @@ class LaunchFailed(PaddockError):
         text = f"{self.uid}: {self.diagnosis['cause']}: {self.diagnosis['message']}"
         following = self.diagnosis.get("next_command")
         return f"{text}; try: {following}" if following else text
+
+
+@dataclass(eq=False)
+class CorruptFile(PaddockError):
+    """The file at `path` is not a whole file of its format, for `reason`."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False)
+class HubFailure(PaddockError):
+    """Weights did not come. `cause` is a cause of a diagnosis; `tried` what was attempted."""
+
+    cause: str
+    reason: str
+    tried: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(eq=False)

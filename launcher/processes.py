@@ -1,0 +1,66 @@
+"""Finds and ends the processes that belong to one PADDOCK_HOME.
+
+Ray's processes, the actors, the wardens and the engines all inherit `PADDOCK_INSTANCE`, a random
+id of the home folder. It is how `paddock stop` can say that nothing is left, whatever was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+INSTANCE_VARIABLE = "PADDOCK_INSTANCE"
+
+
+def instance_id(home: Path) -> str:
+    """The id of the home folder; made at the first call."""
+    path = home / "instance"
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text("ascii").strip()
+    home.mkdir(parents=True, exist_ok=True)
+    made = home / f".instance.{os.getpid()}"
+    made.write_text(secrets.token_hex(8), "ascii")
+    with contextlib.suppress(FileExistsError):
+        os.link(made, path)  # atomic, and the first of two wins
+    made.unlink()
+    return path.read_text("ascii").strip()
+
+
+def belonging(instance: str) -> list[psutil.Process]:
+    """Every process that inherited the instance's id, but this one."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(INSTANCE_VARIABLE) == instance:
+                found.append(process)
+    return found
+
+
+def end(processes: Iterable[psutil.Process], grace: float) -> None:
+    """Asks the processes to end, then ends them; returns when they are gone."""
+    left = list(processes)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(left, timeout=grace)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def alive(pid: int, instance: str) -> bool:
+    """Whether `pid` is still the process of this instance, and not another that got its number."""
+    try:
+        process = psutil.Process(pid)
+        return (
+            process.environ().get(INSTANCE_VARIABLE) == instance
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
+    except (psutil.Error, OSError):
+        return False

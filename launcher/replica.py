@@ -1,0 +1,389 @@
+"""One running copy of a model: brings the weights, starts the engine, watches it, ends it.
+
+`Replica` is a plain class; `cluster.py` runs it as a detached Ray actor on the planned node. All
+its methods are coroutines on one event loop, so its state has one writer. Tokens do not pass
+through it: the gateway talks to `ReplicaStatus.endpoint`. `generate` and `chat` are there for Ray
+programs that hold the handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.engines import load_engine
+from paddock.engines.base import Engine, Serving
+from paddock.launcher.diagnosis import Diagnosis, Failure, diagnose_exit, launch_command
+from paddock.launcher.plan import LaunchPlan
+from paddock.launcher.processes import INSTANCE_VARIABLE
+from paddock.launcher.relay import Relay
+from paddock.registry.errors import CorruptFile, HubFailure
+from paddock.registry.gguf import check_gguf
+
+State = Literal["pending", "downloading", "starting", "ready", "stopping", "stopped", "failed"]
+
+WARDEN = Path(__file__).with_name("warden.py")
+READY_POLL = 0.025
+READY_ANSWER = 1.0
+PROBE_ANSWER = 300.0
+WATCH_SECONDS = 20.0
+LOG_KEPT_BYTES = 64_000
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """What a replica needs to know. Durations are seconds.
+
+    Attributes:
+        silence: how long a starting engine may neither get ready nor log anything.
+        relay_host: address to listen on for the gateway of another node; None: same node.
+    """
+
+    replica_id: str
+    plan: dict[str, Any]
+    home: str
+    instance: str
+    stop_grace: float = 5.0
+    hub_timeout: float = 5.0
+    silence: float = 300.0
+    relay_host: str | None = None
+
+
+@dataclass(frozen=True)
+class ReplicaStatus:
+    """A snapshot. `version` grows with every change; `endpoint` is set while ready.
+
+    `key` is what `endpoint` asks for, and never leaves the gateway.
+    """
+
+    replica_id: str
+    version: int = 0
+    state: State = "pending"
+    note: str = ""
+    came_bytes: int = 0
+    total_bytes: int | None = None
+    endpoint: str | None = None
+    key: str = field(default="", repr=False)
+    pid: int | None = None
+    log: str = ""
+    started_at: float = 0.0
+    ready_at: float | None = None
+    diagnosis: dict[str, Any] | None = None
+
+
+class Replica:
+    """Supervises one engine process. `begin` once, then `watch` for changes, `stop` at the end."""
+
+    def __init__(self, config: ReplicaConfig) -> None:
+        self._config = config
+        self._plan = LaunchPlan.from_json(config.plan)
+        self._engine: Engine = load_engine(self._plan.engine)
+        self._key = secrets.token_urlsafe(24)
+        name = config.replica_id.replace("/", "%2F")
+        self._log = Path(config.home) / "logs" / f"{name}.log"
+        self._status = ReplicaStatus(config.replica_id, started_at=time.time(), log=str(self._log))
+        self._changed = asyncio.Event()
+        self._cancelled = threading.Event()
+        self._life: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Future[Path | None] | None = None
+        self._warden: asyncio.subprocess.Process | None = None
+        self._ended: asyncio.Task[dict[str, Any]] | None = None
+        self._relay: Relay | None = None
+        self._port = 0
+
+    async def begin(self) -> ReplicaStatus:
+        """Starts the life of the replica, once, and returns at once."""
+        if self._life is None:
+            self._life = asyncio.create_task(self._live())
+        return self._status
+
+    async def watch(self, since: int) -> ReplicaStatus:
+        """The status as soon as it is newer than `since`, or after a while as it is."""
+        deadline = time.monotonic() + WATCH_SECONDS
+        while self._status.version <= since:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+        return self._status
+
+    async def stop(self) -> ReplicaStatus:
+        """Ends the engine, gracefully then by force; returns when no process of it is left."""
+        self._cancelled.set()
+        if self._status.state not in {"failed", "stopped"}:
+            self._set(state="stopping", endpoint=None)
+        if self._fetching is not None:
+            self._fetching.cancel()
+        self._slip_leash()
+        if self._life is not None:
+            await asyncio.wait([self._life])
+        if self._relay is not None:
+            await self._relay.close()
+            self._relay = None
+        if self._status.state != "failed":
+            self._set(state="stopped", endpoint=None, pid=None)
+        return self._status
+
+    async def tail(self, lines: int) -> list[str]:
+        """The engine's last lines."""
+        return await asyncio.to_thread(self._tail, lines)
+
+    async def generate(self, prompt: str, **fields: Any) -> AsyncIterator[str]:
+        """Streams the text that continues `prompt`; `fields` are those of `/v1/completions`."""
+        body = {"model": self._plan.model_id, "prompt": prompt, **fields}
+        async for choice in self._stream("/v1/completions", body):
+            yield choice.get("text", "")
+
+    async def chat(self, messages: list[dict[str, Any]], **fields: Any) -> AsyncIterator[str]:
+        """Streams the answer's text; `fields` are those of `/v1/chat/completions`."""
+        body = {"model": self._plan.model_id, "messages": messages, **fields}
+        async for choice in self._stream("/v1/chat/completions", body):
+            yield choice.get("delta", {}).get("content") or ""
+
+    async def _live(self) -> None:
+        """Weights, engine, ready, and then whatever ends it. Never raises."""
+        try:
+            weights = await self._bring_weights()
+            await self._start_engine(weights)
+            await self._until_ready()
+            await self._probe()
+            await self._open_relay()
+            endpoint = self._relay.endpoint if self._relay else f"http://127.0.0.1:{self._port}"
+            self._set(state="ready", endpoint=endpoint, note="", ready_at=time.time())
+            assert self._ended is not None
+            self._fail_unless_stopping(await self._exit_diagnosis(await self._ended))
+        except Failure as failure:
+            await self._end_engine()
+            self._fail_unless_stopping(failure.diagnosis)
+        except asyncio.CancelledError:
+            await self._end_engine()
+        except Exception as error:  # noqa: BLE001 - the actor's border: a bug becomes a diagnosis
+            await self._end_engine()
+            lines = traceback.format_exc().strip().splitlines()
+            message = f"{type(error).__name__}: {error}"
+            self._fail_unless_stopping(Diagnosis("internal", message, None, tuple(lines[-12:])))
+
+    async def _bring_weights(self) -> Path | None:
+        from paddock.launcher.hubs import fetch
+
+        planned = self._plan.weights
+        loop = asyncio.get_running_loop()
+        last = 0.0
+
+        def report(came: int, total: int | None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last > 0.2:
+                last = now
+                loop.call_soon_threadsafe(self._downloaded, came, total)
+
+        if not planned.here:
+            self._set(state="downloading", note=f"{planned.id} from {planned.hub}")
+        try:
+            self._fetching = asyncio.ensure_future(
+                asyncio.to_thread(
+                    fetch, planned, self._config.hub_timeout, report, self._cancelled
+                )
+            )
+            weights = await self._fetching
+            if weights is not None and self._plan.format == "ggufv2":
+                await asyncio.to_thread(check_gguf, weights)
+        except HubFailure as error:
+            raise Failure(self._hub_diagnosis(error)) from error
+        except CorruptFile as error:
+            again = launch_command(self._plan, "--model-path", "PATH_OF_A_WHOLE_FILE")
+            raise Failure(Diagnosis("corrupt_file", str(error), again)) from error
+        return weights
+
+    def _hub_diagnosis(self, error: HubFailure) -> Diagnosis:
+        local = launch_command(self._plan, "--model-path", "FILE_OR_FOLDER")
+        return Diagnosis(error.cause, str(error), local, tried=error.tried)  # type: ignore[arg-type]
+
+    def _downloaded(self, came: int, total: int | None) -> None:
+        if self._status.state == "downloading":
+            self._set(came_bytes=came, total_bytes=total)
+
+    async def _start_engine(self, weights: Path | None) -> None:
+        if self._cancelled.is_set():
+            raise asyncio.CancelledError
+        self._set(state="starting", note=f"{self._plan.engine} loads {self._plan.quantization}")
+        self._port = _free_port()
+        command = self._engine.command(
+            Serving(
+                model_id=self._plan.model_id,
+                weights=weights,
+                port=self._port,
+                api_key=self._key,
+                context_length=self._plan.context_length,
+                slots=self._plan.slots,
+                abilities=self._plan.abilities,
+                options=self._engine.options.parse(self._plan.engine, self._plan.options),
+                chat_template=self._plan.chat_template,
+            )
+        )
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        environ = {**os.environ, **command.environ, INSTANCE_VARIABLE: self._config.instance}
+        # Engines must not find Ray's settings: vLLM for one would join our cluster by itself.
+        environ = {k: v for k, v in environ.items() if not k.startswith("RAY_")}
+        with self._log.open("wb") as log:
+            self._warden = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),
+                *command.argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environ,
+                start_new_session=True,
+            )
+        assert self._warden.stdout is not None
+        first = await self._warden.stdout.readline()
+        self._ended = asyncio.create_task(self._wait_end(self._warden))
+        self._set(pid=json.loads(first)["pid"] if first else None)
+        if self._cancelled.is_set():  # `stop` came while there was no leash to slip yet
+            self._slip_leash()
+
+    async def _wait_end(self, warden: asyncio.subprocess.Process) -> dict[str, Any]:
+        """The warden's last report; if it was killed, its engine was killed with it."""
+        assert warden.stdout is not None
+        last = await warden.stdout.read()
+        await warden.wait()
+        lost = {"code": None, "signal": 9, "stopped": False}
+        return dict(json.loads(last)) if last.strip() else lost
+
+    async def _until_ready(self) -> None:
+        """Polls the engine's health every 25 ms; gives up when it ended or fell silent."""
+        assert self._ended is not None
+        size, since = -1, time.monotonic()
+        while not await asyncio.to_thread(self._healthy):
+            if self._ended.done():
+                raise Failure(await self._exit_diagnosis(self._ended.result()))
+            now, written = time.monotonic(), self._log.stat().st_size
+            if written != size:
+                size, since = written, now
+            elif now - since > self._config.silence:
+                message = f"no sign of life from {self._plan.engine} for {now - since:.0f} s"
+                lines = tuple(self._tail(12))
+                raise Failure(Diagnosis("start_timeout", message, None, lines))
+            await asyncio.wait([self._ended], timeout=READY_POLL)
+
+    def _healthy(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=READY_ANSWER)
+        try:
+            connection.request("GET", self._engine.health_path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    async def _probe(self) -> None:
+        """Asks for one token with our key: ready means that it answers, and that it is ours."""
+        self._set(note="asking for one token")
+        if "embed" in self._plan.abilities:
+            path, body = "/v1/embeddings", {"input": "a"}
+        else:
+            path, body = "/v1/completions", {"prompt": "a", "max_tokens": 1}
+        body["model"] = self._plan.model_id
+        assert self._ended is not None
+        answer = asyncio.create_task(asyncio.to_thread(self._post, path, body))
+        await asyncio.wait([answer, self._ended], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise Failure(await self._exit_diagnosis(self._ended.result()))
+        status, text = answer.result()
+        if status != 200:
+            message = f"{self._plan.engine} got ready, but one token failed: {status} {text[:300]}"
+            following = f"paddock logs --model-uid {self._plan.model_id}"
+            raise Failure(Diagnosis("probe_failed", message, following, tuple(self._tail(12))))
+
+    def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PROBE_ANSWER)
+        try:
+            connection.request("POST", path, json.dumps(body), self._headers())
+            response = connection.getresponse()
+            return response.status, response.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            return 0, f"{type(error).__name__}: {error}"
+        finally:
+            connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+
+    async def _open_relay(self) -> None:
+        if self._config.relay_host is not None:
+            self._relay = Relay(self._config.relay_host, self._port, self._key)
+            await self._relay.open()
+
+    def _slip_leash(self) -> None:
+        """Closes the warden's stdin, which tells it to end the engine."""
+        if self._warden is not None and self._warden.stdin is not None:
+            self._warden.stdin.close()
+
+    async def _end_engine(self) -> None:
+        self._slip_leash()
+        if self._ended is not None:
+            await self._ended
+
+    async def _exit_diagnosis(self, end: dict[str, Any]) -> Diagnosis:
+        lines = await asyncio.to_thread(self._tail, 200)
+        return diagnose_exit(self._engine, self._plan, end["code"], end["signal"], lines)
+
+    def _fail_unless_stopping(self, diagnosis: Diagnosis) -> None:
+        if not self._cancelled.is_set():
+            self._set(state="failed", endpoint=None, pid=None, diagnosis=diagnosis.to_json())
+
+    def _set(self, **changes: Any) -> None:
+        if self._cancelled.is_set() and changes.get("state") not in {"stopping", "stopped"}:
+            changes.pop("state", None)
+        self._status = replace(self._status, version=self._status.version + 1, **changes)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _tail(self, lines: int) -> list[str]:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, self._log.stat().st_size - LOG_KEPT_BYTES))
+                text = log.read().decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+    async def _stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        import aiohttp
+
+        if self._status.state != "ready":
+            raise RuntimeError(f"{self._config.replica_id} is {self._status.state}")
+        url = f"http://127.0.0.1:{self._port}{path}"
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(url, json={**body, "stream": True}, headers=self._headers()) as answer,
+        ):
+            if answer.status != 200:
+                raise RuntimeError(f"{answer.status}: {await answer.text()}")
+            async for line in answer.content:
+                data = line.removeprefix(b"data:").strip()
+                if line.startswith(b"data:") and data != b"[DONE]":
+                    for choice in json.loads(data).get("choices", []):
+                        yield choice
+
+
+def _free_port() -> int:
+    """A port that is free on loopback now; the engine's own key tells if another one took it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

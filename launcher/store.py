@@ -1,0 +1,129 @@
+"""What the user asked for, in SQLite under PADDOCK_HOME. The controller is its only writer."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.registry.errors import BadValue
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE models (
+    uid TEXT PRIMARY KEY,
+    request TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    created REAL NOT NULL
+) STRICT;
+CREATE TABLE replicas (
+    id TEXT PRIMARY KEY,
+    uid TEXT NOT NULL REFERENCES models (uid) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    diagnosis TEXT
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class ReplicaRow:
+    """One wanted copy, and the last that was known of it."""
+
+    id: str
+    number: int
+    state: str
+    diagnosis: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One launched model."""
+
+    uid: str
+    request: dict[str, Any]
+    plan: dict[str, Any]
+    created: float
+    replicas: tuple[ReplicaRow, ...]
+
+
+class Store:
+    """Rows of launched models and their replicas."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            with self._transaction():
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise BadValue(
+                str(path),
+                version,
+                f"written by another Paddock (this one writes {SCHEMA_VERSION}); use that one, "
+                "or another PADDOCK_HOME",
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def add(self, model: ModelRow) -> None:
+        """Writes a model and its replicas in one transaction; replaces a row of the same uid."""
+        with self._transaction():
+            self._db.execute("DELETE FROM models WHERE uid = ?", (model.uid,))
+            self._db.execute(
+                "INSERT INTO models VALUES (?, ?, ?, ?)",
+                (model.uid, json.dumps(model.request), json.dumps(model.plan), model.created),
+            )
+            self._db.executemany(
+                "INSERT INTO replicas VALUES (?, ?, ?, ?, NULL)",
+                [(row.id, model.uid, row.number, row.state) for row in model.replicas],
+            )
+
+    def set_state(self, replica_id: str, state: str, diagnosis: dict[str, Any] | None) -> None:
+        """Writes what became of a replica."""
+        text = None if diagnosis is None else json.dumps(diagnosis)
+        self._db.execute(
+            "UPDATE replicas SET state = ?, diagnosis = ? WHERE id = ?", (state, text, replica_id)
+        )
+
+    def remove(self, uid: str) -> None:
+        """Forgets a model and its replicas."""
+        self._db.execute("DELETE FROM models WHERE uid = ?", (uid,))
+
+    def models(self) -> tuple[ModelRow, ...]:
+        """All launched models, oldest first."""
+        replicas: dict[str, list[ReplicaRow]] = {}
+        rows = self._db.execute(
+            "SELECT uid, id, number, state, diagnosis FROM replicas ORDER BY uid, number"
+        )
+        for uid, replica_id, number, state, text in rows:
+            diagnosis = None if text is None else json.loads(text)
+            replicas.setdefault(uid, []).append(ReplicaRow(replica_id, number, state, diagnosis))
+        return tuple(
+            ModelRow(uid, json.loads(request), json.loads(plan), created, tuple(replicas.get(uid, ())))
+            for uid, request, plan, created in self._db.execute(
+                "SELECT uid, request, plan, created FROM models ORDER BY created, uid"
+            )
+        )
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()

@@ -1,0 +1,159 @@
+"""Reads the header of a GGUF file and says whether the file is whole. Trusts nothing in it.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every count is capped and every
+offset is checked against the file's length, because headers come from strangers.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from paddock.registry.errors import CorruptFile
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+MAX_ENTRIES = 1 << 20
+MAX_TENSORS = 1 << 20
+MAX_STRING = 1 << 26
+MAX_ARRAY = 1 << 24
+MAX_DIMENSIONS = 4
+MAX_DEPTH = 2
+
+# Metadata value types 0–12 but string (8) and array (9): their struct codes.
+_SCALARS = {
+    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+
+# Tensor type → (weights in a block, bytes of a block), as ggml.h and ggml-common.h define them.
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    9: (32, 36), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
+    21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
+    28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What a header says. Arrays of the metadata are left out: they can be megabytes."""
+
+    version: int
+    metadata: dict[str, Any]
+    tensors: int
+    needed_bytes: int
+    """Least length of a whole file: the end of the last tensor whose type is known."""
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.file = file
+        self.path = path
+        self.length = path.stat().st_size
+
+    def fail(self, reason: str) -> CorruptFile:
+        return CorruptFile(str(self.path), reason)
+
+    def take(self, count: int) -> bytes:
+        data = self.file.read(count) if count <= self.length - self.file.tell() else b""
+        if len(data) != count:
+            raise self.fail(f"the header ends after {self.length} bytes: the file is cut short")
+        return data
+
+    def scalar(self, code: str) -> Any:
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
+
+    def count(self, most: int, of: str) -> int:
+        value = int(self.scalar("Q"))
+        if value > most:
+            raise self.fail(f"{value} {of} are declared, more than the {most} that are believable")
+        return value
+
+    def string(self) -> str:
+        return self.take(self.count(MAX_STRING, "bytes of text")).decode("utf-8", "replace")
+
+    def value(self, kind: int, depth: int = 0) -> Any:
+        if kind in _SCALARS:
+            return self.scalar(_SCALARS[kind])
+        if kind == _STRING:
+            return self.string()
+        if kind != _ARRAY or depth >= MAX_DEPTH:
+            raise self.fail(f"metadata of the unknown type {kind}")
+        inner = int(self.scalar("I"))
+        length = self.count(MAX_ARRAY, "array elements")
+        if inner in _SCALARS:
+            self.take(length * struct.calcsize(f"<{_SCALARS[inner]}"))
+        else:
+            for _ in range(length):
+                self.value(inner, depth + 1)
+        return None
+
+
+def read_gguf(path: Path) -> GgufHeader:
+    """Reads the header.
+
+    Raises:
+        CorruptFile: not a GGUF, a version nobody knows, or cut short.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        reader = _Reader(file, path)
+        if reader.length < 24 or reader.take(4) != MAGIC:
+            raise reader.fail("not a GGUF file (it does not begin with 'GGUF')")
+        version = int(reader.scalar("I"))
+        if version not in VERSIONS:
+            raise reader.fail(f"GGUF version {version}; 2 and 3 are known")
+        tensors = reader.count(MAX_TENSORS, "tensors")
+        entries = reader.count(MAX_ENTRIES, "metadata entries")
+        metadata: dict[str, Any] = {}
+        for _ in range(entries):
+            key = reader.string()
+            value = reader.value(int(reader.scalar("I")))
+            if value is not None:
+                metadata[key] = value
+        ends = [_tensor_end(reader) for _ in range(tensors)]
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
+            raise reader.fail(f"alignment {alignment!r}")
+        start = -(-file.tell() // alignment) * alignment
+        return GgufHeader(version, metadata, tensors, start + max(ends, default=0))
+
+
+def _tensor_end(reader: _Reader) -> int:
+    """Where a tensor's data ends, counted from the start of all data; 0 for an unknown type."""
+    name = reader.string()
+    dimensions = int(reader.scalar("I"))
+    if dimensions > MAX_DIMENSIONS:
+        raise reader.fail(f"tensor {name!r} has {dimensions} dimensions")
+    weights = 1
+    for _ in range(dimensions):
+        weights *= int(reader.scalar("Q"))
+    kind = int(reader.scalar("I"))
+    offset = int(reader.scalar("Q"))
+    if offset > 1 << 48 or weights > 1 << 48:
+        raise reader.fail(f"tensor {name!r} lies at {offset} with {weights} weights")
+    if kind not in _BLOCKS:
+        return 0
+    per_block, block_bytes = _BLOCKS[kind]
+    return offset + -(-weights // per_block) * block_bytes
+
+
+def check_gguf(path: Path) -> GgufHeader:
+    """Reads the header and checks that all the data that it declares is there.
+
+    Raises:
+        CorruptFile: as `read_gguf`, or the file is shorter than its tensors.
+        OSError: the file cannot be read.
+    """
+    header = read_gguf(path)
+    length = path.stat().st_size
+    if length < header.needed_bytes:
+        raise CorruptFile(
+            str(path),
+            f"cut short: {length} bytes of at least {header.needed_bytes} that its header declares",
+        )
+    return header
