@@ -49,7 +49,7 @@ class ReplicaConfig:
 
     Attributes:
         silence: how long a starting engine may neither get ready nor log anything.
-        relay_host: address to listen on for the gateway of another node; None: same node.
+        relay: whether the gateway is on another node, and reaches the engine through a relay.
     """
 
     replica_id: str
@@ -59,7 +59,7 @@ class ReplicaConfig:
     stop_grace: float = 5.0
     hub_timeout: float = 5.0
     silence: float = 300.0
-    relay_host: str | None = None
+    relay: bool = False
 
 
 @dataclass(frozen=True)
@@ -324,8 +324,8 @@ class Replica:
         return {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
 
     async def _open_relay(self) -> None:
-        if self._config.relay_host is not None:
-            self._relay = Relay(self._config.relay_host, self._port, self._key)
+        if self._config.relay:
+            self._relay = Relay(_node_address(), self._port, self._key)
             await self._relay.open()
 
     def _slip_leash(self) -> None:
@@ -380,6 +380,13 @@ class Replica:
                 if line.startswith(b"data:") and data != b"[DONE]":
                     for choice in json.loads(data).get("choices", []):
                         yield choice
+
+
+def _node_address() -> str:
+    """The address at which the cluster knows this node."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())
 
 
 def _free_port() -> int:

@@ -1,0 +1,389 @@
+"""Keeps what the user asked for and makes reality match it.
+
+One object on the gateway's event loop, the only writer of the store. Each replica has one task
+that starts or adopts its actor, follows it with long polls, and notes what becomes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from paddock.launcher.cluster import ActorLost, Cluster, Handle, RayFailed
+from paddock.launcher.diagnosis import Diagnosis
+from paddock.launcher.host import LOCAL
+from paddock.launcher.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
+from paddock.launcher.resolve import resolve
+from paddock.launcher.store import ModelRow, ReplicaRow, Store
+from paddock.registry.catalog import Catalog
+from paddock.registry.errors import (
+    Cancelled,
+    LaunchFailed,
+    NotLaunched,
+    NotReady,
+    PaddockError,
+    UidInUse,
+    near,
+)
+from paddock.registry.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# From least to most along; a model stands where its least advanced live replica stands.
+_ORDER: tuple[State, ...] = ("pending", "downloading", "starting", "ready")
+STOP_SLACK = 15.0
+"""Seconds beyond the engine's grace that an actor may take before it is ended by force."""
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A snapshot of one launched model."""
+
+    uid: str
+    plan: LaunchPlan
+    created: float
+    replicas: tuple[ReplicaStatus, ...]
+    stopping: bool = False
+
+    @property
+    def state(self) -> State:
+        """Ready if any replica is; else how far the least advanced one that lives is."""
+        if self.stopping:
+            return "stopping"
+        states = {replica.state for replica in self.replicas}
+        if "ready" in states:
+            return "ready"
+        for state in _ORDER:
+            if state in states:
+                return state
+        return "failed" if "failed" in states else "stopped"
+
+    @property
+    def diagnosis(self) -> dict[str, Any] | None:
+        """Why it failed: the first failed replica's diagnosis."""
+        return next((r.diagnosis for r in self.replicas if r.diagnosis is not None), None)
+
+    @property
+    def starting(self) -> bool:
+        """Whether some replica is still on its way."""
+        return any(replica.state in _ORDER[:3] for replica in self.replicas)
+
+
+@dataclass
+class _Model:
+    """What the controller holds of one model; `tasks` follow its replicas."""
+
+    uid: str
+    plan: LaunchPlan
+    created: float
+    replicas: dict[str, ReplicaStatus]
+    handles: dict[str, Handle] = field(default_factory=dict)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    stopping: bool = False
+
+    def status(self) -> ModelStatus:
+        replicas = tuple(self.replicas.values())
+        return ModelStatus(self.uid, self.plan, self.created, replicas, self.stopping)
+
+
+class Controller:
+    """Launches, lists and terminates models. Use from one event loop only."""
+
+    def __init__(
+        self, settings: Settings, catalog: Callable[[], Catalog], store: Store, cluster: Cluster
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._store = store
+        self._cluster = cluster
+        self._models: dict[str, _Model] = {}
+        self._launching: set[str] = set()
+        self._changed = asyncio.Event()
+        self._adoption: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Takes up the models of an earlier gateway: those that live are adopted, others started."""
+        rows = self._store.models()
+        for row in rows:
+            replicas = {
+                r.id: ReplicaStatus(
+                    r.id,
+                    state="failed" if r.state == "failed" else "pending",
+                    note="" if r.state == "failed" else "taking up where an earlier gateway left",
+                    diagnosis=r.diagnosis,
+                )
+                for r in row.replicas
+            }
+            plan = LaunchPlan.from_json(row.plan)
+            self._models[row.uid] = _Model(row.uid, plan, row.created, replicas)
+        if rows or self._cluster.local_ray() is not None:
+            self._adoption = asyncio.create_task(self._adopt())
+
+    async def _adopt(self) -> None:
+        try:
+            await self._cluster.connect()
+            for name in await self._cluster.actors() - self._wanted():
+                # Its row is gone: a termination that the earlier gateway did not live to finish.
+                handle = await self._cluster.find(name, LOCAL)
+                if handle is not None:
+                    await self._end(handle)
+        except RayFailed as error:
+            log.error("%s", error)
+        for model in list(self._models.values()):
+            for replica in list(model.replicas.values()):
+                if replica.state != "failed":
+                    self._follow(model, replica.replica_id)
+
+    def _wanted(self) -> set[str]:
+        return {
+            replica.replica_id
+            for model in self._models.values()
+            for replica in model.replicas.values()
+            if replica.state != "failed"
+        }
+
+    async def plan(self, request: LaunchRequest) -> LaunchPlan:
+        """What a launch would do; nothing is changed. Raises what `resolve` raises."""
+        paths = (request.model_path,) if request.model_path else ()
+        return resolve(request, self._catalog(), await self._cluster.hosts(paths))
+
+    async def launch(self, request: LaunchRequest) -> ModelStatus:
+        """Begins a launch and returns at once; `wait` waits for it.
+
+        Raises:
+            UidInUse: a model with this id is launched, and has not failed.
+            Refused: as `resolve`.
+        """
+        uid = request.uid
+        self._refuse_used(uid)
+        self._launching.add(uid)
+        try:
+            if self._cluster.external:
+                await self._cluster.connect()
+            plan = await self.plan(request)
+            if uid in self._models:
+                await self._forget(self._models[uid])
+            model = self._write(request, plan)
+        finally:
+            self._launching.discard(uid)
+        for replica_id in model.replicas:
+            self._follow(model, replica_id)
+        return model.status()
+
+    def _refuse_used(self, uid: str) -> None:
+        if uid in self._launching:
+            raise UidInUse(uid, "pending")
+        model = self._models.get(uid)
+        if model is not None and model.status().state != "failed":
+            raise UidInUse(uid, model.status().state)
+
+    def _write(self, request: LaunchRequest, plan: LaunchPlan) -> _Model:
+        ids = [f"{plan.model_id}-rep{number}" for number in range(plan.replicas)]
+        now = time.time()
+        model = _Model(plan.model_id, plan, now, {i: ReplicaStatus(i) for i in ids})
+        rows = tuple(ReplicaRow(i, number, "pending", None) for number, i in enumerate(ids))
+        asked = request.model_dump(mode="json", exclude_none=True)
+        self._store.add(ModelRow(model.uid, asked, plan.to_json(), now, rows))
+        self._models[model.uid] = model
+        self._notify()
+        return model
+
+    def _follow(self, model: _Model, replica_id: str) -> None:
+        model.tasks[replica_id] = asyncio.create_task(self._live(model, replica_id))
+
+    async def _live(self, model: _Model, replica_id: str) -> None:
+        """Starts or adopts one replica and follows it to its end."""
+        try:
+            if not self._cluster.connected:
+                self._note(model, replica_id, note="starting Ray")
+            await self._cluster.connect()
+            if model.stopping:
+                return
+            handle = await self._handle(model, replica_id)
+            if model.stopping:
+                await self._end(handle)
+                return
+            model.handles[replica_id] = handle
+            status = await handle.begin()
+            self._observe(model, status)
+            while status.state not in {"failed", "stopped"}:
+                status = await handle.watch(status.version)
+                self._observe(model, status)
+            if status.state == "failed":
+                # The diagnosis has all that is worth keeping; the process can give its memory back.
+                await self._cluster.end(model.handles.pop(replica_id))
+        except ActorLost as error:
+            model.handles.pop(replica_id, None)
+            if not model.stopping:
+                self._fail(model, replica_id, Diagnosis("actor_died", _actor_lost(error)))
+        except RayFailed as error:
+            self._fail(model, replica_id, Diagnosis("node_lost", str(error)))
+        except Exception as error:
+            log.exception("replica %s", replica_id)
+            self._fail(model, replica_id, Diagnosis("internal", f"{type(error).__name__}: {error}"))
+            raise
+
+    async def _handle(self, model: _Model, replica_id: str) -> Handle:
+        found = await self._cluster.find(replica_id, model.plan.node)
+        if found is not None:
+            return found
+        on_another_node = model.plan.node != LOCAL
+        config = ReplicaConfig(
+            replica_id=replica_id,
+            plan=model.plan.to_json(),
+            home=str(self._settings.home),
+            instance=self._cluster.instance,
+            stop_grace=self._settings.stop_grace,
+            hub_timeout=self._settings.hub_timeout,
+            relay=on_another_node,
+        )
+        return await self._cluster.start(config, model.plan.node)
+
+    def _note(self, model: _Model, replica_id: str, **changes: Any) -> None:
+        model.replicas[replica_id] = replace(model.replicas[replica_id], **changes)
+        self._notify()
+
+    def _observe(self, model: _Model, status: ReplicaStatus) -> None:
+        before = model.replicas.get(status.replica_id)
+        model.replicas[status.replica_id] = status
+        if before is None or before.state != status.state:
+            log.info("%s is %s %s", status.replica_id, status.state, status.note)
+            self._store.set_state(status.replica_id, status.state, status.diagnosis)
+        self._notify()
+
+    def _fail(self, model: _Model, replica_id: str, diagnosis: Diagnosis) -> None:
+        self._store.set_state(replica_id, "failed", diagnosis.to_json())
+        self._note(
+            model, replica_id, state="failed", endpoint=None, pid=None, diagnosis=diagnosis.to_json()
+        )
+        log.warning("%s failed: %s", replica_id, diagnosis.message)
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        """Every launched model, oldest first."""
+        return tuple(model.status() for model in self._models.values())
+
+    def get(self, uid: str) -> ModelStatus:
+        """One model. Raises `NotLaunched`."""
+        return self._get(uid).status()
+
+    def _get(self, uid: str) -> _Model:
+        if uid not in self._models:
+            raise NotLaunched(uid, near(uid, self._models))
+        return self._models[uid]
+
+    def ready(self, uid: str) -> ModelStatus:
+        """The model, if it can answer.
+
+        Raises:
+            NotLaunched: there is no such model.
+            NotReady: it is on its way, or failed; the latter without a time to ask again.
+        """
+        status = self.get(uid)
+        if status.state == "ready":
+            return status
+        if status.diagnosis is not None and status.state == "failed":
+            cause, message = status.diagnosis["cause"], status.diagnosis["message"]
+            raise NotReady(uid, "failed", f"{cause}: {message}")
+        notes = [replica.note for replica in status.replicas if replica.note]
+        raise NotReady(uid, status.state, notes[0] if notes else "", retry_after=1.0)
+
+    async def wait(self, uid: str) -> ModelStatus:
+        """Waits until every replica of a launch is ready.
+
+        Raises:
+            LaunchFailed: a replica failed.
+            Cancelled: the model was terminated meanwhile.
+        """
+        while True:
+            changed = self._changed
+            model = self._models.get(uid)
+            if model is None or model.stopping:
+                raise Cancelled(uid)
+            status = model.status()
+            if not status.starting:
+                if status.diagnosis is not None:
+                    raise LaunchFailed(uid, status.diagnosis)
+                return status
+            await changed.wait()
+
+    async def tail(self, uid: str, lines: int) -> dict[str, list[str]]:
+        """The last log lines of each replica; of one that failed, those of its diagnosis."""
+        model = self._get(uid)
+        tails: dict[str, list[str]] = {}
+        for replica_id, status in model.replicas.items():
+            handle = model.handles.get(replica_id)
+            kept = list((status.diagnosis or {}).get("lines", []))
+            try:
+                tails[replica_id] = await handle.tail(lines) if handle else kept
+            except ActorLost:
+                tails[replica_id] = kept
+        return tails
+
+    async def terminate(self, uid: str) -> None:
+        """Ends a model, launched or on its way; returns when its processes are gone.
+
+        Raises:
+            NotLaunched: there is no such model.
+        """
+        model = self._get(uid)
+        if not model.stopping:
+            model.stopping = True
+            self._notify()
+            await self._forget(model)
+        else:
+            while self._models.get(uid) is model:
+                await self._changed.wait()
+
+    async def _forget(self, model: _Model) -> None:
+        """Ends the replicas side by side, then removes the row: a crash in between is resumed."""
+        # A task that has no handle yet sees `stopping` when its actor is there, and ends it itself.
+        await asyncio.gather(*(self._end(handle) for handle in model.handles.values()))
+        await asyncio.gather(*model.tasks.values(), return_exceptions=True)
+        self._store.remove(model.uid)
+        if self._models.get(model.uid) is model:
+            del self._models[model.uid]
+        self._notify()
+
+    async def _end(self, handle: Handle) -> None:
+        """Stops a replica; if its actor does not manage in time, it goes and its engine with it."""
+        try:
+            await handle.stop(self._settings.stop_grace + STOP_SLACK)
+        except ActorLost:
+            return
+        except TimeoutError:
+            log.warning("an actor did not stop in time and is ended")
+        await self._cluster.end(handle)
+
+    async def shutdown(self) -> None:
+        """Terminates every model and ends the Ray that is ours."""
+        if self._adoption is not None:
+            await self._adoption
+        await asyncio.gather(*(self.terminate(uid) for uid in list(self._models)))
+        await self._cluster.shutdown()
+
+    async def close(self) -> None:
+        """Lets go of the models without ending them, for the next gateway to adopt."""
+        tasks = [task for model in self._models.values() for task in model.tasks.values()]
+        await _cancel([*tasks, *([self._adoption] if self._adoption else [])])
+        self._store.close()
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+def _actor_lost(error: ActorLost) -> str:
+    return f"the replica's actor is gone, and its engine with it ({error})"
