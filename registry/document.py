@@ -18,6 +18,8 @@ from paddock.registry.errors import InvalidSpec
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 16
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
+_SHOWN = 80  # characters of a wrong value that a message repeats
 # libyaml's parser where PyYAML was built with it, which is ten times as fast.
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -90,20 +92,32 @@ def parse(data: bytes, path: str) -> Document:
 
 
 def field_name(path: Steps) -> str:
-    """`("weights", 0, "size")` as `weights[0].size`."""
+    """`("weights", 0, "size")` as `weights[0].size`, on one line whatever the keys are."""
     name = ""
     for step in path:
-        name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
+        if isinstance(step, int):
+            name += f"[{step}]"
+        elif _PLAIN_KEY.fullmatch(step):
+            name += f".{step}" if name else step
+        else:  # a key that is no field's name, such as a whole line that lost its colon
+            name += f"[{shorten(step)}]"
     return name
+
+
+def shorten(value: object) -> str:
+    """`repr(value)` with its middle left out where it is too long for a message."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}...{text[-17:]}"
 
 
 def _from_yaml(error: yaml.MarkedYAMLError, text: str, path: str) -> InvalidSpec:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark else 0
-    lines = text.splitlines()
+    problem = " ".join((error.problem or error.context or "").split())
+    lines = text.split("\n")
     if mark and mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
         return InvalidSpec(path, line, "", "a tab; YAML is indented with spaces")
-    return InvalidSpec(path, line, "", f"not YAML: {error.problem or error.context}")
+    return InvalidSpec(path, line, "", f"not YAML: {problem}")
 
 
 class _Builder:
@@ -132,7 +146,7 @@ class _Builder:
         if event.anchor is not None:
             self.refuse(event, f"'{event.anchor}' is an anchor or alias; write the value out")
         if event.tag not in (None, "!"):
-            self.refuse(event, f"the tag {event.tag} has no place in a spec")
+            self.refuse(event, f"the tag {shorten(event.tag)} has no place in a spec")
         if parent is not None and isinstance(parent.value, dict) and parent.key is None:
             self.take_key(parent, event)
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from paddock.registry.document import MAX_BYTES, Document, field_name, parse
+from paddock.registry.document import MAX_BYTES, Document, field_name, parse, shorten
 from paddock.registry.errors import InvalidSpec, near
 from paddock.registry.spec import Architecture, ModelSpec, Source, Weights
 
@@ -19,11 +19,12 @@ _MODELS: dict[str, type[BaseModel]] = {
     "sources": Source,
 }
 
+_LONGEST_REASON = 300
 # Pydantic's kinds of error, in the words of a YAML file.
 _REASONS = {
     "wrong": "{reason}",
     "missing": "is missing",
-    "literal_error": "must be {expected}, not {given!r}",
+    "literal_error": "must be {expected}, not {given}",
     "tuple_type": "must be a list",
     "model_type": "must be a mapping of fields",
     "too_short": "must have at least one item",
@@ -79,7 +80,10 @@ def _problem(detail: Any, document: Document, path: str) -> InvalidSpec:
     # Pydantic numbers the two halves of a pair; a mapping's reader knows only its keys.
     if len(at) > 1 and at[0] == "weights" and "size_bytes" in at:
         at = at[: at.index("size_bytes") + 2]
-    return InvalidSpec(path, document.line(at), _name(at, document), _reason(detail, context))
+    reason = _reason(detail, context)
+    if len(reason) > _LONGEST_REASON:  # it quotes a value that fills a page
+        reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 3 :]}"
+    return InvalidSpec(path, document.line(at), _name(at, document), reason)
 
 
 def _name(at: tuple[str | int, ...], document: Document) -> str:
@@ -99,9 +103,9 @@ def _reason(detail: Any, context: dict[str, Any]) -> str:
         close = near(str(at[-1]), owner.model_fields, limit=1)
         return "unknown field" + (f"; did you mean {close[0]}?" if close else "")
     if kind == "tuple_type" and isinstance(given, str):
-        return f"must be a list, such as [{given}]"
+        return f"must be a list, not {shorten(given)}"
     if kind in _REASONS:
-        return _REASONS[kind].format(given=given, **context)
+        return _REASONS[kind].format(given=shorten(given), **context)
     text = str(detail["msg"])
     reason = text[:1].lower() + text[1:]
-    return f"{reason}, not {given!r}" if isinstance(given, str) else reason
+    return f"{reason}, not {shorten(given)}" if isinstance(given, str) else reason

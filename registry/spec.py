@@ -106,7 +106,8 @@ def _distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
     for index, item in enumerate(items):
         key = item.casefold() if isinstance(item, str) else item
         if key in seen:
-            raise _wrong(f"{item!r} is listed twice", (index,))
+            listed = f"'{item}'" if isinstance(item, str) else "the same item"
+            raise _wrong(f"{listed} is listed twice", (index,))
         seen.add(key)
     return items
 

@@ -181,3 +181,16 @@ def test_files_that_cannot_be_read_are_invalid_specs(tmp_path: Path) -> None:
         with pytest.raises(InvalidSpec, match=reason) as caught:
             read_spec(path)
         assert caught.value.path == str(path)
+
+
+def test_a_message_is_one_short_line_whatever_the_file_holds() -> None:
+    """A key that swallowed other lines, or a value that fills a page, is quoted in part."""
+    text = GOOD.replace("license: Apache-2.0", f"? |\n  {'k' * 500}\n  more\n: 1\nlicense: x")
+    text = text.replace("name: mixtral-v0.1", f"name: {'/' * 90}").replace(
+        "layers: 32", f"layers: {'x' * 9000}"
+    )
+    _, _, problems = examine(text.encode(), "x.yaml")
+    assert len(problems) == 3
+    for problem in problems:
+        assert len(str(problem).splitlines()) == 1
+        assert len(str(problem)) < 500
