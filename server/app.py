@@ -1,0 +1,50 @@
+"""`create_app`: the gateway as an ASGI application over a controller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+import paddock
+from paddock.launcher.controller import Controller
+from paddock.registry.errors import PaddockError
+from paddock.registry.settings import Settings
+from paddock.server import errors
+from paddock.server.inference import Inference
+from paddock.server.management import Management
+from paddock.server.security import Security
+
+
+def create_app(
+    controller: Controller, settings: Settings, leave: asyncio.Event | None = None
+) -> FastAPI:
+    """The gateway. `leave` is set when a client has asked the gateway to end."""
+    inference = Inference(controller)
+    management = Management(controller, leave or asyncio.Event())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await inference.open()
+        controller.start()
+        yield
+        await inference.close()
+        await controller.close()
+
+    app = FastAPI(
+        title="Paddock",
+        version=paddock.__version__,
+        lifespan=lifespan,
+        exception_handlers={
+            PaddockError: errors.on_paddock_error,
+            HTTPException: errors.on_http_error,
+            Exception: errors.on_bug,
+        },
+    )
+    app.state.api_key = settings.api_key
+    app.router.routes.extend([*inference.routes(), *management.routes()])
+    app.add_middleware(Security, host=settings.host, api_key=settings.api_key)
+    return app

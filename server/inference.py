@@ -1,0 +1,183 @@
+"""The data path: completions and chat, from the client to the engine and back as bytes.
+
+The gateway reads the model id, picks the replica with the fewest requests in flight and copies
+bytes. Raw ASGI, so that nothing stands between the engine's chunk and the client's socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.replica import ReplicaStatus
+from paddock.registry.errors import BadValue, NotAble, NotReady, PaddockError
+from paddock.server.errors import render
+
+if TYPE_CHECKING:
+    import aiohttp
+
+MAX_BODY_BYTES = 64_000_000
+# Path → the ability that a model needs for it.
+ROUTES = {"/v1/completions": "generate", "/v1/chat/completions": "chat"}
+KEPT_HEADERS = frozenset({b"content-type", b"cache-control"})
+# llama.cpp closes a kept connection after 100 requests: the next one on it is reset before a byte.
+ATTEMPTS = 3
+
+
+class _ClientLeft(Exception):
+    pass
+
+
+class Inference:
+    """Forwards requests to replicas. `open` before the first, `close` after the last."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._session: aiohttp.ClientSession | None = None
+        self._in_flight: Counter[str] = Counter()
+
+    async def open(self) -> None:
+        """Opens the pool of connections to engines."""
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            connector=aiohttp.TCPConnector(limit=0),
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        if self._session is not None:
+            await self._session.close()
+
+    def routes(self) -> list[Route]:
+        """One route a path. A class instance as endpoint is taken as a raw ASGI application."""
+        return [
+            Route(path, endpoint=_Forward(self, path, ability), methods=["POST"])
+            for path, ability in ROUTES.items()
+        ]
+
+    async def forward(self, path: str, ability: str, receive: Receive, send: Send) -> None:
+        """Answers one request. Raises only before the first byte has gone out."""
+        body = await _read(receive)
+        uid = _model(body)
+        status = self._controller.ready(uid)
+        if ability not in status.plan.abilities:
+            raise NotAble(uid, ability, status.plan.abilities)
+        replica = self._pick(status)
+        self._in_flight[replica.replica_id] += 1
+        gone = asyncio.create_task(_gone(receive))
+        passing = asyncio.create_task(self._pass(uid, replica, path, body, send))
+        try:
+            await asyncio.wait([passing, gone], return_when=asyncio.FIRST_COMPLETED)
+            if passing.done():
+                passing.result()
+        finally:
+            # A client that left ends the generation: closing the connection tells the engine.
+            for task in (passing, gone):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, PaddockError, OSError):
+                    await task
+            self._in_flight[replica.replica_id] -= 1
+
+    def _pick(self, status: ModelStatus) -> ReplicaStatus:
+        """The ready replica with the fewest requests in flight; the first of equals."""
+        ready = [replica for replica in status.replicas if replica.endpoint is not None]
+        if not ready:
+            raise NotReady(status.uid, status.state, retry_after=1.0)
+        return min(ready, key=lambda replica: self._in_flight[replica.replica_id])
+
+    async def _pass(
+        self, uid: str, replica: ReplicaStatus, path: str, body: bytes, send: Send
+    ) -> None:
+        answer = await self._ask(uid, replica, path, body)
+        try:
+            headers = [
+                (name.lower(), value)
+                for name, value in answer.raw_headers
+                if name.lower() in KEPT_HEADERS
+            ]
+            start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+            await send(start)
+            async for chunk in answer.content.iter_any():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            # Not `release`: a connection with an unread answer must be closed to stop the engine.
+            answer.close()
+
+    async def _ask(
+        self, uid: str, replica: ReplicaStatus, path: str, body: bytes
+    ) -> aiohttp.ClientResponse:
+        import aiohttp
+
+        assert self._session is not None
+        headers = {"Authorization": f"Bearer {replica.key}", "Content-Type": "application/json"}
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._session.post(
+                    f"{replica.endpoint}{path}", data=body, headers=headers
+                )
+            except aiohttp.ClientConnectionError as error:
+                if attempt + 1 == ATTEMPTS:
+                    why = f"its engine does not answer ({error})"
+                    raise NotReady(uid, "ready", why, retry_after=1.0) from error
+        raise AssertionError("unreachable")
+
+
+class _Forward:
+    """One path as an ASGI application."""
+
+    def __init__(self, inference: Inference, path: str, ability: str) -> None:
+        self._inference = inference
+        self._path = path
+        self._ability = ability
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._inference.forward(self._path, self._ability, receive, send)
+        except _ClientLeft:
+            pass  # there is nobody to tell
+        except PaddockError as error:
+            await render(error)(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _ClientLeft
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:
+            raise BadValue("body", f"over {MAX_BODY_BYTES} bytes", "is too large")
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _model(body: bytes) -> str:
+    try:
+        given: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadValue("body", body[:40].decode("utf-8", "replace"), f"is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise BadValue("body", type(given).__name__, "must be a JSON object")
+    uid = given.get("model")
+    if not isinstance(uid, str) or not uid:
+        raise BadValue("model", uid, "is needed: the id of a launched model, as text")
+    return uid

@@ -1,0 +1,135 @@
+"""Management routes: launch, list, describe, terminate, plan, health, in Xinference's shapes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+import paddock
+from paddock.launcher.controller import Controller
+from paddock.registry.errors import BadValue
+from paddock.server import wire
+
+MAX_BODY_BYTES = 1_000_000
+MAX_LINES = 10_000
+
+
+async def _body(request: Request) -> Any:
+    """The request's JSON.
+
+    Raises:
+        BadValue: too large, or not JSON.
+    """
+    raw = b""
+    async for part in request.stream():
+        raw += part
+        if len(raw) > MAX_BODY_BYTES:
+            raise BadValue("body", f"over {MAX_BODY_BYTES} bytes", "is too large for this route")
+    try:
+        return json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise BadValue("body", raw[:40].decode("utf-8", "replace"), f"is not JSON: {error}") from None
+
+
+class Management:
+    """The routes, over one controller. `leave` is called once everything has been ended."""
+
+    def __init__(self, controller: Controller, leave: asyncio.Event) -> None:
+        self._controller = controller
+        self._leave = leave
+
+    def routes(self) -> list[Route]:
+        """All routes; those with a fixed end stand before the one that takes any model id."""
+        return [
+            Route("/healthz", self.health),
+            Route("/readyz", self.health),
+            Route("/v1/cluster/auth", self.auth),
+            Route("/v1/cluster/version", self.version),
+            Route("/v1/clusters", self.stop, methods=["DELETE"]),
+            Route("/v1/plan", self.plan, methods=["POST"]),
+            Route("/v1/models", self.listing),
+            Route("/v1/models", self.launch, methods=["POST"]),
+            Route("/v1/models/instances", self.instances),
+            Route("/v1/models/{uid:path}/progress", self.progress),
+            Route("/v1/models/{uid:path}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/models/{uid:path}/logs", self.logs),
+            Route("/v1/models/{uid:path}", self.describe),
+            Route("/v1/models/{uid:path}", self.terminate, methods=["DELETE"]),
+        ]
+
+    async def health(self, _: Request) -> Response:
+        """The gateway runs."""
+        return JSONResponse({"status": "ok", "version": paddock.__version__})
+
+    async def auth(self, request: Request) -> Response:
+        """Whether a key is asked for."""
+        return JSONResponse({"auth": bool(request.app.state.api_key)})
+
+    async def version(self, _: Request) -> Response:
+        """Our version, in Xinference's shape."""
+        return JSONResponse({"version": paddock.__version__, "full-revisionid": None})
+
+    async def plan(self, request: Request) -> Response:
+        """What a launch would do."""
+        plan = await self._controller.plan(wire.launch_request(await _body(request)))
+        return JSONResponse(plan.to_json())
+
+    async def launch(self, request: Request) -> Response:
+        """Launches; waits until it is ready unless `wait_ready=false`."""
+        status = await self._controller.launch(wire.launch_request(await _body(request)))
+        wait = request.query_params.get("wait_ready", "true").lower()
+        if wait not in {"false", "0", "no"}:
+            status = await self._controller.wait(status.uid)
+        return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
+
+    async def listing(self, _: Request) -> Response:
+        """The models that can answer."""
+        ready = [status for status in self._controller.models() if status.state == "ready"]
+        return JSONResponse({"object": "list", "data": [wire.listed(s) for s in ready]})
+
+    async def instances(self, request: Request) -> Response:
+        """Every launched model, in any state."""
+        name, uid = (request.query_params.get(key) for key in ("model_name", "model_uid"))
+        found = [
+            wire.instance(status)
+            for status in self._controller.models()
+            if name in {None, "", status.plan.model} and uid in {None, "", status.uid}
+        ]
+        return JSONResponse(found)
+
+    async def describe(self, request: Request) -> Response:
+        """One model that can answer."""
+        status = self._controller.ready(request.path_params["uid"])
+        return JSONResponse(wire.description(status))
+
+    async def progress(self, request: Request) -> Response:
+        """How far a launch is."""
+        return JSONResponse(wire.progress(self._controller.get(request.path_params["uid"])))
+
+    async def logs(self, request: Request) -> Response:
+        """The last lines of each replica's engine."""
+        text = request.query_params.get("lines", "100")
+        if not text.isdigit() or not 1 <= int(text) <= MAX_LINES:
+            raise BadValue("lines", text, f"must be a whole number from 1 to {MAX_LINES}")
+        return JSONResponse(await self._controller.tail(request.path_params["uid"], int(text)))
+
+    async def terminate(self, request: Request) -> Response:
+        """Ends a model; answers when its processes are gone."""
+        await self._controller.terminate(request.path_params["uid"])
+        return JSONResponse(None)
+
+    async def cancel(self, request: Request) -> Response:
+        """Calls off a launch."""
+        await self._controller.terminate(request.path_params["uid"])
+        return JSONResponse(None)
+
+    async def stop(self, _: Request) -> Response:
+        """Ends every model, our Ray and the gateway."""
+        await self._controller.shutdown()
+        self._leave.set()
+        return JSONResponse({"result": True})

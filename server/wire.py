@@ -1,0 +1,192 @@
+"""Xinference's JSON shapes, translated to and from our types. Wire types never pass inward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paddock.launcher.controller import ModelStatus
+from paddock.launcher.plan import LaunchRequest
+from paddock.launcher.replica import ReplicaStatus
+from paddock.registry.errors import BadValue
+
+# Launch keys of Xinference's clients → our field.
+_FIELDS = {
+    "model_name": "model_name",
+    "model_uid": "model_uid",
+    "model_engine": "model_engine",
+    "model_size_in_billions": "size",
+    "model_format": "format",
+    "quantization": "quantization",
+    "replica": "replicas",
+    "model_path": "model_path",
+    "download_hub": "hub",
+    "worker_ip": "node",
+    "node": "node",
+    "context_length": "context_length",
+}
+# Keys that clients always send, with the values that ask for nothing beyond what we do.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "model_type": (None, "LLM"),
+    "n_gpu": (None, "auto"),
+    "n_worker": (None, 1),
+    "request_limits": (None,),
+    "gpu_idx": (None,),
+    "replica_config": (None, {}),
+    "enable_thinking": (None, False),
+    "enable_virtual_env": (None,),
+    "virtual_env_packages": (None, []),
+    "virtual_env_find_links": (None, []),
+    "envs": (None, {}),
+}
+_STATUS = {
+    "pending": "CREATING",
+    "downloading": "LOADING",
+    "starting": "LOADING",
+    "ready": "READY",
+    "stopping": "TERMINATING",
+    "stopped": "TERMINATED",
+    "failed": "ERROR",
+}
+_STAGE = {"pending": "pending", "downloading": "downloading", "starting": "loading"}
+
+
+def launch_request(body: Any) -> LaunchRequest:
+    """A launch as clients send it. Keys that are not ours or Xinference's are engine options.
+
+    Raises:
+        BadValue: not an object, no model name, or a key that asks for what cannot be done.
+    """
+    if not isinstance(body, dict):
+        raise BadValue("body", type(body).__name__, "must be a JSON object")
+    if not isinstance(body.get("model_name"), str):
+        raise BadValue("model_name", body.get("model_name"), "is needed, as text")
+    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for key, value in body.items():
+        if key in _FIELDS:
+            if value is not None:
+                given[_FIELDS[key]] = value
+        elif key in _NEUTRAL:
+            if value not in _NEUTRAL[key]:
+                raise BadValue(key, value, "this version of Paddock cannot do that")
+        elif key == "peft_model_config":
+            adapters = (value or {}).get("lora_list") or []
+            if adapters:
+                options["lora"] = [adapter["local_path"] for adapter in adapters]
+        else:
+            options[key] = value
+    return LaunchRequest.parse(**given, engine_options=options)
+
+
+def description(status: ModelStatus) -> dict[str, Any]:
+    """A model as `GET /v1/models/{uid}` answers; `max_tokens` is for Dify."""
+    plan = status.plan
+    return {
+        "model_type": plan.type,
+        "address": plan.node_name,
+        "accelerators": [],
+        "model_name": plan.model,
+        "model_lang": list(plan.languages),
+        "model_ability": list(plan.abilities),
+        "model_description": plan.description,
+        "model_format": plan.format,
+        "model_size_in_billions": int(plan.size) if plan.size.isdigit() else plan.size,
+        "model_family": plan.model,
+        "quantization": plan.quantization,
+        "multimodal_projector": None,
+        "model_hub": plan.weights.hub,
+        "revision": plan.weights.revision,
+        "context_length": plan.context_length,
+        "max_tokens": plan.context_length,
+        "strict_system_first": False,
+        "model_engine": plan.engine,
+        "replica": plan.replicas,
+    }
+
+
+def listed(status: ModelStatus) -> dict[str, Any]:
+    """A model as an entry of `GET /v1/models`."""
+    head = {
+        "id": status.uid,
+        "object": "model",
+        "created": int(status.created),
+        "owned_by": "paddock",
+    }
+    return {**head, **description(status)}
+
+
+def instance(status: ModelStatus) -> dict[str, Any]:
+    """A model as an entry of `GET /v1/models/instances`, with our plan and diagnosis beside."""
+    plan = status.plan
+    version = f"{plan.model}--{plan.size}B--{plan.format}--{plan.quantization}"
+    return {
+        "model_name": plan.model,
+        "model_uid": status.uid,
+        "model_version": version,
+        "model_ability": list(plan.abilities),
+        "replica": plan.replicas,
+        "status": _STATUS[status.state],
+        "instance_created_ts": int(status.created),
+        "n_worker": 1,
+        "replica_statuses": [_replica(status, replica) for replica in status.replicas],
+        "state": status.state,
+        "plan": plan.to_json(),
+        "diagnosis": status.diagnosis,
+    }
+
+
+def _replica(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
+    return {
+        "replica_id": int(replica.replica_id.rpartition("-rep")[2]),
+        "replica_model_uid": replica.replica_id,
+        "worker_address": status.plan.node_name,
+        "status": _STATUS[replica.state],
+        "model_state": replica.state,
+        "created_ts": int(replica.started_at),
+        "error_message": (replica.diagnosis or {}).get("message"),
+        "replica_uid": replica.replica_id,
+        "gpu_idx": None,
+        "pid": replica.pid,
+        "log": replica.log,
+    }
+
+
+def progress(status: ModelStatus) -> dict[str, Any]:
+    """A launch's progress, with the state and the note of the replica that is least along."""
+    replicas = [_replica_progress(replica) for replica in status.replicas]
+    last = min(status.replicas, key=_done)
+    return {
+        "progress": min(replica["progress"] for replica in replicas),
+        "stage": _STAGE.get(status.state, "launching"),
+        "download_files": [],
+        "replicas": replicas,
+        "state": status.state,
+        "starting": status.starting,
+        "note": last.note,
+        "came_bytes": last.came_bytes,
+        "total_bytes": last.total_bytes,
+        "diagnosis": status.diagnosis,
+    }
+
+
+def _replica_progress(replica: ReplicaStatus) -> dict[str, Any]:
+    return {
+        "replica_id": int(replica.replica_id.rpartition("-rep")[2]),
+        "replica_model_uid": replica.replica_id,
+        "progress": _done(replica),
+        "stage": _STAGE.get(replica.state, "launching"),
+        "info": replica.note,
+        "updated_at": None,
+        "download_files": [],
+    }
+
+
+def _done(replica: ReplicaStatus) -> float:
+    """From 0 to 1: the download is eight tenths of a launch; a failed one stays at 0."""
+    if replica.state == "ready":
+        return 1.0
+    if replica.state == "starting":
+        return 0.85
+    if replica.state == "downloading" and replica.total_bytes:
+        return round(0.8 * min(1.0, replica.came_bytes / replica.total_bytes), 4)
+    return 0.0
