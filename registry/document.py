@@ -71,7 +71,7 @@ def parse(data: bytes, path: str) -> Document:
     if len(data) > MAX_BYTES:
         raise InvalidSpec(path, 0, "", f"{len(data)} bytes; a spec has at most {MAX_BYTES}")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]

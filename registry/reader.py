@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from paddock.registry.document import MAX_BYTES, Document, field_name, parse, shorten
+from paddock.registry.document import MAX_BYTES, Document, Steps, field_name, parse, shorten
 from paddock.registry.errors import InvalidSpec, near
 from paddock.registry.spec import Architecture, ModelSpec, Source, Weights
 
@@ -20,6 +20,8 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 
 _LONGEST_REASON = 300
+# A file of another kind could have 100,000 faults, and would take seconds to explain.
+_MOST_PROBLEMS = 20
 # Pydantic's kinds of error, in the words of a YAML file.
 _REASONS = {
     "wrong": "{reason}",
@@ -48,7 +50,7 @@ def parse_spec(data: bytes, path: str) -> ModelSpec:
 def examine(
     data: bytes, path: str
 ) -> tuple[ModelSpec | None, Document | None, tuple[InvalidSpec, ...]]:
-    """The spec in `data` with its lines, or else everything that is wrong with it, by line."""
+    """The spec in `data` with its lines, or else what is wrong with it, by line."""
     try:
         document = parse(data, path)
     except InvalidSpec as error:
@@ -56,8 +58,14 @@ def examine(
     try:
         return ModelSpec.model_validate(document.value), document, ()
     except ValidationError as error:
-        found = [_problem(detail, document, path) for detail in error.errors(include_url=False)]
-        return None, document, tuple(sorted(found, key=lambda problem: problem.line))
+        details = error.errors(include_url=False)
+        details.sort(key=lambda detail: document.line(_at(detail)))
+        problems = [_problem(detail, document, path) for detail in details[:_MOST_PROBLEMS]]
+        if len(details) > _MOST_PROBLEMS:
+            line = document.line(_at(details[_MOST_PROBLEMS]))
+            more = f"and {len(details) - _MOST_PROBLEMS} more, from here on"
+            problems.append(InvalidSpec(path, line, "", more))
+        return None, document, tuple(problems)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -73,14 +81,17 @@ def read_bytes(path: Path) -> bytes:
         raise InvalidSpec(str(path), 0, "", f"cannot be read: {error.strerror}") from None
 
 
+def _at(detail: Any) -> Steps:
+    """The field that an error is about."""
+    at: Steps = (*detail["loc"], *detail.get("ctx", {}).get("at", ()))
+    # Pydantic numbers the two halves of a pair; a mapping's reader knows only its keys.
+    return at[: at.index("size_bytes") + 2] if "size_bytes" in at else at
+
+
 def _problem(detail: Any, document: Document, path: str) -> InvalidSpec:
     """Puts one of pydantic's errors into the words of somebody who writes YAML."""
-    context = detail.get("ctx", {})
-    at = (*detail["loc"], *context.get("at", ()))
-    # Pydantic numbers the two halves of a pair; a mapping's reader knows only its keys.
-    if len(at) > 1 and at[0] == "weights" and "size_bytes" in at:
-        at = at[: at.index("size_bytes") + 2]
-    reason = _reason(detail, context)
+    at = _at(detail)
+    reason = _reason(detail, detail.get("ctx", {}))
     if len(reason) > _LONGEST_REASON:  # it quotes a value that fills a page
         reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 3 :]}"
     return InvalidSpec(path, document.line(at), _name(at, document), reason)

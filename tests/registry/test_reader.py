@@ -61,6 +61,7 @@ def test_a_language_called_no_is_norwegian() -> None:
         ("released: 2023-12-09", "released: 1702080000", "released", "a day such as"),
         ("name: mixtral-v0.1", "name: mixtral/v0.1", "name", "is not a name"),
         ("name: mixtral-v0.1", "name: ..", "name", "is not a name"),
+        ("name: mixtral-v0.1", "name: mixtral..v0.1", "name", "is not a name"),
         ("name: mixtral-v0.1", "name: [a]", "name", "must be text"),
         ("context_length: 32768", "context_length: -1", "context_length", "whole number"),
         ("[mixtral-8x7b-v0.1,", "[Mixtral-v0.1,", "aliases[0]", "differ from the name"),
@@ -148,6 +149,15 @@ def test_all_faults_are_found_at_once_in_the_order_of_lines() -> None:
     lines = [problem.line for problem in problems]
     assert len(problems) == 3
     assert lines == sorted(lines)
+
+
+def test_a_file_full_of_faults_is_cut_short() -> None:
+    """Of very many faults the first twenty are explained and the rest counted."""
+    text = GOOD + "".join(f"field{number}: x\n" for number in range(50))
+    _, _, problems = examine(text.encode(), "x.yaml")
+    assert len(problems) == 21
+    assert problems[-1].reason == "and 30 more, from here on"
+    assert problems[-1].line == line_of("field20:", text)
 
 
 def test_braces_in_a_value_do_not_disturb_the_message() -> None:

@@ -160,7 +160,7 @@ def test_ids_outside_their_grammar_are_refused(hub: Any, id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.gguf", "/x.gguf", "a/../x.gguf", "x y.gguf", "{other}.gguf"]
+    "name", ["../x.gguf", "/x.gguf", "a/../x.gguf", "x y.gguf", "{other}.gguf", "a..gguf"]
 )
 def test_file_templates_stay_within_the_repository(name: str) -> None:
     """A file template is a plain relative name with no placeholder but the quantization."""
@@ -168,7 +168,7 @@ def test_file_templates_stay_within_the_repository(name: str) -> None:
         Source(hub="huggingface", id="a/b", file_template=name)
 
 
-@pytest.mark.parametrize("revision", ["../main", "a b", "-x", "refs/../x", "a//b", ""])
+@pytest.mark.parametrize("revision", ["../main", "a b", "-x", "refs/../x", "a..b", "a//b", ""])
 def test_revisions_outside_their_grammar_are_refused(revision: str) -> None:
     """A revision is a branch, tag or commit, not a path that climbs."""
     with pytest.raises(ValidationError):
