@@ -1,0 +1,182 @@
+"""The small Python client that the command line and users share. Standard library only.
+
+    from paddock.client import Client
+
+    client = Client("http://127.0.0.1:9997")
+    client.launch(model_name="tiny-mixtral")
+    for text in client.generate("tiny-mixtral", "The old elephant", max_tokens=40):
+        print(text, end="", flush=True)
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from paddock.registry.errors import BadValue, GatewayError, GatewayUnreachable
+
+
+class Client:
+    """Talks to one gateway. A connection is opened for each call, so that it may be shared."""
+
+    def __init__(self, endpoint: str, api_key: str = "", timeout: float = 600.0) -> None:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise BadValue("endpoint", endpoint, "must be a URL such as http://127.0.0.1:9997")
+        self.endpoint = endpoint.rstrip("/")
+        self._parts = parts
+        self._api_key = api_key
+        self._timeout = timeout
+
+    def health(self, timeout: float = 2.0) -> dict[str, Any]:
+        """The gateway's health. Raises `GatewayUnreachable`."""
+        return dict(self._call("GET", "/healthz", timeout=timeout))
+
+    def plan(self, **launch: Any) -> dict[str, Any]:
+        """What a launch would do; the keys are those of `launch`."""
+        return dict(self._call("POST", "/v1/plan", launch))
+
+    def launch(self, *, wait: bool = True, **launch: Any) -> dict[str, Any]:
+        """Launches a model: `model_name` and, as wanted, `model_uid`, `model_engine`,
+        `model_format`, `model_size_in_billions`, `quantization`, `replica`, `model_path`,
+        `context_length` and engine options. Returns its `model_uid` and `plan`.
+        """
+        query = urlencode({"wait_ready": str(wait).lower()})
+        return dict(self._call("POST", f"/v1/models?{query}", launch))
+
+    def list(self) -> list[dict[str, Any]]:
+        """The models that can answer."""
+        return list(self._call("GET", "/v1/models")["data"])
+
+    def instances(self, uid: str = "") -> list[dict[str, Any]]:
+        """Every launched model (or the one), in any state, with plan and diagnosis."""
+        query = urlencode({"model_uid": uid})
+        return list(self._call("GET", f"/v1/models/instances?{query}"))
+
+    def describe(self, uid: str) -> dict[str, Any]:
+        """One model that can answer."""
+        return dict(self._call("GET", f"/v1/models/{quote(uid)}"))
+
+    def progress(self, uid: str) -> dict[str, Any]:
+        """How far a launch is."""
+        return dict(self._call("GET", f"/v1/models/{quote(uid)}/progress"))
+
+    def logs(self, uid: str, lines: int = 100) -> dict[str, list[str]]:
+        """The last lines of each replica's engine."""
+        return dict(self._call("GET", f"/v1/models/{quote(uid)}/logs?lines={lines}"))
+
+    def terminate(self, uid: str) -> None:
+        """Ends a model; returns when its processes are gone."""
+        self._call("DELETE", f"/v1/models/{quote(uid)}")
+
+    def cancel(self, uid: str) -> None:
+        """Calls off a launch."""
+        self._call("POST", f"/v1/models/{quote(uid)}/cancel")
+
+    def stop(self) -> None:
+        """Ends every model, the Ray that the gateway started, and the gateway."""
+        self._call("DELETE", "/v1/clusters")
+
+    def complete(self, uid: str, prompt: str, **fields: Any) -> dict[str, Any]:
+        """One completion, whole, as the engine answers it."""
+        body = {"model": uid, "prompt": prompt, **fields}
+        return dict(self._call("POST", "/v1/completions", body))
+
+    def chat(self, uid: str, messages: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """One chat answer, whole, as the engine answers it."""
+        body = {"model": uid, "messages": messages, **fields}
+        return dict(self._call("POST", "/v1/chat/completions", body))
+
+    def generate(self, uid: str, prompt: str, **fields: Any) -> Iterator[str]:
+        """Streams the text that continues the prompt."""
+        body = {"model": uid, "prompt": prompt, "stream": True, **fields}
+        for choice in self._stream("/v1/completions", body):
+            yield choice.get("text") or ""
+
+    def stream_chat(self, uid: str, messages: list[dict[str, Any]], **fields: Any) -> Iterator[str]:
+        """Streams the text of a chat answer."""
+        body = {"model": uid, "messages": messages, "stream": True, **fields}
+        for choice in self._stream("/v1/chat/completions", body):
+            yield choice.get("delta", {}).get("content") or ""
+
+    def _open(self, timeout: float) -> http.client.HTTPConnection:
+        kind = (
+            http.client.HTTPSConnection
+            if self._parts.scheme == "https"
+            else http.client.HTTPConnection
+        )
+        return kind(self._parts.hostname or "", self._parts.port, timeout=timeout)
+
+    def _request(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Any
+    ) -> http.client.HTTPResponse:
+        headers = {"Accept": "application/json"}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        try:
+            connection.request(method, self._parts.path.rstrip("/") + path, data, headers)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise GatewayUnreachable(self.endpoint, reason) from error
+        if answer.status >= 400:
+            raise _error(answer.status, answer.read())
+        return answer
+
+    def _call(self, method: str, path: str, body: Any = None, timeout: float | None = None) -> Any:
+        connection = self._open(timeout or self._timeout)
+        try:
+            answer = self._request(connection, method, path, body)
+            text = answer.read()
+            return json.loads(text)
+        except ValueError as error:
+            message = f"{self.endpoint}{path} did not answer JSON; is it a Paddock gateway?"
+            raise GatewayError(answer.status, message) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayUnreachable(self.endpoint, str(error)) from error
+        finally:
+            connection.close()
+
+    def _stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        connection = self._open(self._timeout)
+        try:
+            answer = self._request(connection, "POST", path, body)
+            for line in answer:
+                if not line.startswith(b"data:"):
+                    continue
+                data = line.removeprefix(b"data:").strip()
+                if data == b"[DONE]":
+                    return
+                event = json.loads(data)
+                if "error" in event:
+                    raise GatewayError(200, _message(event), {})
+                yield from event.get("choices", [])
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayUnreachable(self.endpoint, f"the stream broke off: {error}") from error
+        finally:
+            connection.close()
+
+
+def _message(data: dict[str, Any]) -> str:
+    error = data.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message", error))
+    return str(data.get("detail") or error)
+
+
+def _error(status: int, text: bytes) -> GatewayError:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return GatewayError(status, text.decode("utf-8", "replace").strip() or f"HTTP {status}")
+    if not isinstance(data, dict):
+        return GatewayError(status, str(data))
+    error = data.get("error")
+    return GatewayError(status, _message(data), error if isinstance(error, dict) else {})

@@ -94,7 +94,9 @@ class Replica:
         self._key = secrets.token_urlsafe(24)
         name = config.replica_id.replace("/", "%2F")
         self._log = Path(config.home) / "logs" / f"{name}.log"
-        self._status = ReplicaStatus(config.replica_id, started_at=time.time(), log=str(self._log))
+        self._status = ReplicaStatus(
+            config.replica_id, key=self._key, started_at=time.time(), log=str(self._log)
+        )
         self._changed = asyncio.Event()
         self._cancelled = threading.Event()
         self._life: asyncio.Task[None] | None = None

@@ -1,0 +1,85 @@
+"""Finds the gateway, and starts one in the background where none runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from paddock.cli.errors import ALREADY_RUNS
+from paddock.cli.output import Output
+from paddock.client import Client
+from paddock.registry.errors import GatewayError, GatewayUnreachable
+from paddock.registry.settings import Settings
+
+START_SECONDS = 30.0
+POLL_SECONDS = 0.02
+
+
+def find(settings: Settings) -> Client | None:
+    """A client for the gateway that runs, or None. A named endpoint is taken as it is."""
+    if settings.endpoint:
+        return Client(settings.endpoint, settings.api_key)
+    endpoint = recorded(settings)
+    if endpoint is None:
+        return None
+    client = Client(endpoint, settings.api_key)
+    try:
+        client.health()
+    except (GatewayUnreachable, GatewayError):
+        return None
+    return client
+
+
+def recorded(settings: Settings) -> str | None:
+    """The endpoint that the last gateway of this home wrote down."""
+    with suppress(OSError, ValueError, KeyError):
+        return str(json.loads((settings.home / "gateway.json").read_text())["endpoint"])
+    return None
+
+
+def ensure(settings: Settings, output: Output) -> Client:
+    """A client for the gateway; starts one in the background if none runs, and says so.
+
+    Raises:
+        GatewayUnreachable: none could be started; with its last words.
+    """
+    found = find(settings)
+    if found is not None:
+        return found
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    path = settings.logs / "gateway.log"
+    environ = {**os.environ, "PADDOCK_HOME": str(settings.home), "PADDOCK_INSTANCE": ""}
+    from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
+
+    environ[INSTANCE_VARIABLE] = instance_id(settings.home)
+    with path.open("ab") as log:
+        began = log.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "paddock", "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environ,
+            start_new_session=True,
+            cwd="/",
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        client = find(settings)
+        if client is not None:
+            output.talk(f"gateway started in the background at {client.endpoint} (log: {path})")
+            return client
+        code = process.poll()
+        # Another command may have been faster: its gateway is the one, and will answer soon.
+        if code is not None and code != ALREADY_RUNS:
+            said = path.read_bytes()[began:].decode("utf-8", "replace").strip().splitlines()
+            reason = said[-1].removeprefix("paddock: ") if said else f"exit code {code}"
+            raise GatewayUnreachable(f"http://{settings.host}:{settings.port}", reason)
+        time.sleep(POLL_SECONDS)
+    raise GatewayUnreachable(
+        f"http://{settings.host}:{settings.port}", f"not up after {START_SECONDS:g} s; see {path}"
+    )

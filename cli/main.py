@@ -1,0 +1,88 @@
+"""The `paddock` command. Each command's file is imported when it is called, and not before."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+import paddock
+from paddock.registry.errors import PaddockError
+
+# Name → (where, one line for `paddock --help`). A test keeps these lines equal to the commands' own.
+COMMANDS = {
+    "serve": ("paddock.cli.serve:serve", "Run the gateway in this terminal."),
+    "launch": ("paddock.cli.launch:launch", "Launch a model."),
+    "run": ("paddock.cli.talk:run", "Launch a model if need be, and talk to it."),
+    "generate": ("paddock.cli.talk:generate", "Continue a prompt with a launched model."),
+    "chat": ("paddock.cli.talk:chat", "Chat with a launched model."),
+    "list": ("paddock.cli.models:list_models", "List launched models."),
+    "logs": ("paddock.cli.models:logs", "Show the last lines of a model's engine."),
+    "terminate": ("paddock.cli.models:terminate", "End a launched model."),
+    "registrations": ("paddock.cli.catalogue:registrations", "List the models of the catalogue."),
+    "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
+    "stop": ("paddock.cli.stop:stop", "End the gateway, all models and the local Ray."),
+}
+
+
+class _Lazy(click.Group):
+    """Lists commands from the table and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            from paddock.registry.errors import UnknownName
+
+            raise UnknownName.among("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(paddock.__version__, "-v", "--version", prog_name="paddock")
+def cli() -> None:
+    """Launch open models and talk to them.
+
+    \b
+    Example:
+      paddock run tiny-mixtral "The old elephant"
+    """
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Runs the command line; every error of ours ends here, as one line and an exit code."""
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        code = cli.main(arguments, prog_name="paddock", standalone_mode=False)
+    except click.exceptions.Abort:
+        print("paddock: called off", file=sys.stderr)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PaddockError as error:
+        from paddock.cli.errors import exit_code, show
+
+        show(error, "--json" in arguments)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        # The reader of our stdout left, as `head` does: no error, and nothing more to say.
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,81 @@
+"""`paddock list`, `logs` and `terminate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from paddock.cli import gateway
+from paddock.cli.options import Output, Settings, connected
+from paddock.cli.output import size, table
+
+
+@click.command(name="list", short_help="List launched models.")
+@connected
+def list_models(settings: Settings, output: Output) -> None:
+    """List launched models.
+
+    \b
+    Example:
+      paddock list --json
+    """
+    models = gateway.ensure(settings, output).instances()
+    head = ("MODEL ID", "MODEL", "FORMAT", "QUANTIZATION", "ENGINE", "REPLICAS", "MEMORY", "STATE")
+    text = table(head, [_row(model) for model in models], right=(6,))
+    output.result(models, text if models else "no model is launched; try: paddock run tiny-mixtral")
+
+
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
+    plan = model["plan"]
+    ready = sum(replica["model_state"] == "ready" for replica in model["replica_statuses"])
+    state = model["state"]
+    if model["diagnosis"]:
+        state = f"{state} ({model['diagnosis']['cause']})"
+    return (
+        model["model_uid"],
+        plan["model"],
+        plan["format"],
+        plan["quantization"],
+        plan["engine"],
+        f"{ready}/{model['replica']}",
+        size(plan["memory"]["total_bytes"] * model["replica"]),
+        state,
+    )
+
+
+@click.command(short_help="Show the last lines of a model's engine.")
+@click.option("-u", "--model-uid", required=True, help="Id of the model.")
+@click.option("--lines", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@connected
+def logs(model_uid: str, lines: int, settings: Settings, output: Output) -> None:
+    """Show the last lines of a model's engine.
+
+    \b
+    Example:
+      paddock logs --model-uid tiny-mixtral --lines 20
+    """
+    found = gateway.ensure(settings, output).logs(model_uid, lines)
+    several = len(found) > 1
+    text = "\n".join(
+        f"{replica}: {line}" if several else line
+        for replica, tail in found.items()
+        for line in tail
+    )
+    output.result(found, text)
+
+
+@click.command(short_help="End a launched model.")
+@click.option("-u", "--model-uid", required=True, help="Id of the model.")
+@connected
+def terminate(model_uid: str, settings: Settings, output: Output) -> None:
+    """End a launched model.
+
+    Returns when its processes are gone and their memory is back.
+
+    \b
+    Example:
+      paddock terminate --model-uid tiny-mixtral
+    """
+    gateway.ensure(settings, output).terminate(model_uid)
+    output.result({"model_uid": model_uid, "terminated": True}, f"{model_uid} is terminated")

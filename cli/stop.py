@@ -1,0 +1,100 @@
+"""`paddock stop`."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+
+import click
+
+from paddock.cli import gateway
+from paddock.cli.options import Output, Settings, connected
+from paddock.registry.errors import GatewayUnreachable
+
+GONE_SECONDS = 30.0
+
+
+@click.command(short_help="End the gateway, all models and the local Ray.")
+@connected
+def stop(settings: Settings, output: Output) -> None:
+    """End the gateway, all models and the local Ray.
+
+    Works whatever state they are in: what does not end by itself is ended by force, and only
+    processes that this PADDOCK_HOME started.
+
+    \b
+    Example:
+      paddock stop
+    """
+    client = gateway.find(settings)
+    pid = _pid(settings)
+    models: list[str] = []
+    if client is not None:
+        # A gateway that dies in the middle is dealt with below like one that was dead before.
+        with suppress(GatewayUnreachable):
+            models = [model["model_uid"] for model in client.instances()]
+            client.stop()
+    ended = [] if settings.endpoint else _sweep(settings, pid)
+    stopped = client is not None or bool(ended)
+    output.result(
+        {"stopped": stopped, "models": models, "ended_by_force": ended},
+        f"stopped; models ended: {', '.join(models) or 'none'}" if stopped else "nothing was running",
+    )
+
+
+def _pid(settings: Settings) -> int | None:
+    with suppress(OSError, ValueError, KeyError):
+        return int(json.loads((settings.home / "gateway.json").read_text())["pid"])
+    return None
+
+
+def _sweep(settings: Settings, pid: int | None) -> list[str]:
+    """Waits for the gateway to be gone, then ends what is left; the process ids of that."""
+    import psutil
+
+    from paddock.launcher import processes
+    from paddock.launcher.cluster import end_ray
+
+    if pid is not None:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if "paddock" in " ".join(process.cmdline()) and process.pid != 0:
+                deadline = time.monotonic() + GONE_SECONDS
+                while _serving(settings) and process.is_running() and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                if _serving(settings):
+                    processes.end([process], settings.stop_grace)
+    if not settings.home.exists():
+        return []
+    left = end_ray(settings.home, settings.stop_grace)
+    (settings.home / "gateway.json").unlink(missing_ok=True)
+    _forget_models(settings)
+    return left
+
+
+def _serving(settings: Settings) -> bool:
+    """Whether a gateway holds this home's lock."""
+    import fcntl
+
+    path = settings.home / "gateway.lock"
+    if not path.exists():
+        return False
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _forget_models(settings: Settings) -> None:
+    """What was launched shall not come back with the next gateway: the user has stopped it."""
+    from paddock.launcher.store import Store
+
+    path = settings.home / "paddock.db"
+    if path.exists():
+        store = Store(path)
+        for model in store.models():
+            store.remove(model.uid)
+        store.close()

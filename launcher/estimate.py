@@ -1,0 +1,87 @@
+"""The memory of variants at several contexts, as `paddock estimate` shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from paddock.engines import engines
+from paddock.engines.base import Engine, Host
+from paddock.launcher.memory import cache_bytes, weights_bytes
+from paddock.launcher.plan import MemoryEstimate
+from paddock.registry.errors import BadValue
+from paddock.registry.spec import ModelSpec, Variant
+
+CONTEXTS = (2048, 4096, 8192, 32768)
+UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
+"""For formats whose engine has no adapter yet: a process with a deep-learning runtime."""
+
+
+def estimate_table(
+    spec: ModelSpec, variants: Sequence[Variant], contexts: Sequence[int], host: Host
+) -> list[dict[str, Any]]:
+    """One row for each variant and context: bytes by part, and how that sits on the host.
+
+    Raises:
+        BadValue: a context beyond the model's.
+    """
+    for context in contexts:
+        if context > spec.context_length:
+            why = f"{spec.name} was trained for {spec.context_length} at most"
+            raise BadValue("context length", context, why)
+    chosen = sorted(set(contexts)) or _contexts(spec)
+    return [_row(spec, variant, context, host) for variant in variants for context in chosen]
+
+
+def _contexts(spec: ModelSpec) -> list[int]:
+    return sorted({min(context, spec.context_length) for context in CONTEXTS})
+
+
+def _row(spec: ModelSpec, variant: Variant, context: int, host: Host) -> dict[str, Any]:
+    engine = next((e for e in engines() if variant.format in e.formats), None)
+    memory = _estimate(spec, variant, context, host, engine)
+    if memory.fits:
+        verdict = "fits"
+    elif memory.total_bytes <= host.memory_total_bytes:
+        verdict = "fits once other programs give memory back"
+    elif memory.paged and memory.can_run():
+        verdict = "too large: runs from the disk, slowly"
+    else:
+        verdict = "too large"
+    return {
+        "format": variant.format,
+        "size": variant.size,
+        "quantization": variant.quantization,
+        "context_length": context,
+        **memory.model_dump(exclude={"free_bytes", "paged"}),
+        "total_bytes": memory.total_bytes,
+        "verdict": verdict,
+    }
+
+
+def _estimate(
+    spec: ModelSpec, variant: Variant, context: int, host: Host, engine: Engine | None
+) -> MemoryEstimate:
+    weights = _local_bytes(variant, host) or weights_bytes(variant, spec.architecture)
+    if engine is None:
+        return MemoryEstimate(
+            weights_bytes=weights,
+            cache_bytes=cache_bytes(spec.architecture, context),
+            overhead_bytes=UNADAPTED_OVERHEAD_BYTES,
+            free_bytes=host.memory_free_bytes,
+        )
+    options = engine.settle(engine.options.parse(engine.name, {}), host)
+    return MemoryEstimate(
+        weights_bytes=weights,
+        cache_bytes=cache_bytes(spec.architecture, context, engine.cache_element_bytes(options)),
+        overhead_bytes=engine.overhead_bytes(spec.architecture, options, context),
+        free_bytes=host.memory_free_bytes,
+        paged=engine.pages(options),
+    )
+
+
+def _local_bytes(variant: Variant, host: Host) -> int | None:
+    for source in variant.sources:
+        if source.hub == "local" and source.file:
+            return host.files.get(f"{source.id}/{source.file}")
+    return None
