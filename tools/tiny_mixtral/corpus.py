@@ -1,11 +1,10 @@
 """The training text: stories and dialogues, one document each, from a seed."""
 
 import argparse
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from .dialogues import BOS, EOS, hold_dialogue
 from .stories import tell_story
@@ -29,35 +28,33 @@ def generate_documents(seed: int, count: int, long_share: float = 0.0) -> Iterat
         yield make_document(rng, rng.random() < long_share)
 
 
+def write_tokens(documents: Iterator[str], tokenizer_folder: Path, out: Path) -> int:
+    """Tokenise documents, one after another, into a file of uint16 ids and return how many."""
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
+    pieces = []
+    while batch := list(itertools.islice(documents, 20_000)):
+        encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        pieces.append(np.array([i for e in encoded for i in e.ids], dtype=np.uint16))
+    ids = np.concatenate(pieces)
+    np.save(out, ids)
+    return len(ids)
+
+
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description="Generate and tokenise the training text.")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, help=".npy file of uint16 token ids")
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--documents", type=int, required=True)
-    parser.add_argument("--long-share", type=float, default=0.0, help="share of 10–40-turn dialogues")
+    parser.add_argument("--long-share", type=float, default=0.0, help="share of 10 to 40 turns")
     arguments = parser.parse_args()
-
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(arguments.tokenizer / "tokenizer.json"))
-    pieces: list[np.ndarray] = []
-    batch: list[str] = []
-
-    def flush() -> None:
-        encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        pieces.append(np.array([i for e in encoded for i in e.ids], dtype=np.uint16))
-        batch.clear()
-
-    for text in generate_documents(arguments.seed, arguments.documents, arguments.long_share):
-        batch.append(text)
-        if len(batch) == 20_000:
-            flush()
-    if batch:
-        flush()
-    ids = np.concatenate(pieces)
-    np.save(arguments.out, ids)
-    print(f"{arguments.documents} documents, {len(ids)} tokens → {arguments.out}")
+    documents = generate_documents(arguments.seed, arguments.documents, arguments.long_share)
+    tokens = write_tokens(documents, arguments.tokenizer, arguments.out)
+    print(f"{arguments.documents} documents, {tokens} tokens → {arguments.out}")
 
 
 if __name__ == "__main__":

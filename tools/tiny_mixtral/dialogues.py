@@ -18,9 +18,39 @@ from .zoo import (
 BOS = "<s>"
 EOS = "</s>"
 SYLLABLES = (
-    "ba", "bo", "da", "do", "fi", "fo", "ga", "gli", "ka", "ki", "la", "lo", "ma", "mu", "na", "no",
-    "pa", "po", "ra", "ri", "sa", "so", "ta", "to", "va", "vo", "wa", "za", "zu", "blor", "snar", "quo",
-)  # fmt: skip
+    "ba",
+    "bo",
+    "da",
+    "do",
+    "fi",
+    "fo",
+    "ga",
+    "gli",
+    "ka",
+    "ki",
+    "la",
+    "lo",
+    "ma",
+    "mu",
+    "na",
+    "no",
+    "pa",
+    "po",
+    "ra",
+    "ri",
+    "sa",
+    "so",
+    "ta",
+    "to",
+    "va",
+    "vo",
+    "wa",
+    "za",
+    "zu",
+    "blor",
+    "snar",
+    "quo",
+)
 
 
 @dataclass(frozen=True)
@@ -57,13 +87,17 @@ def state_value(animal: Animal, topic: str) -> str:
 def answer_topic(animal: Animal, topic: str) -> str:
     """Answer an open question about an attribute."""
     knows = animal.flies if topic == "flies" else animal.swims
-    return p.TOPICS[topic].answers[0].format(
-        n=animal.name,
-        the=f"the {animal.name}",
-        v="" if topic in ("flies", "swims") else state_value(animal, topic),
-        yes="Yes" if knows else "No",
-        can="can" if knows else "cannot",
-        **{"is": "is" if knows else "is not"},
+    return (
+        p.TOPICS[topic]
+        .answers[0]
+        .format(
+            n=animal.name,
+            the=f"the {animal.name}",
+            v="" if topic in ("flies", "swims") else state_value(animal, topic),
+            yes="Yes" if knows else "No",
+            can="can" if knows else "cannot",
+            **{"is": "is" if knows else "is not"},
+        )
     )
 
 
@@ -151,7 +185,8 @@ def compare(topic: str, animal: Animal, rng: random.Random, held_out: bool) -> E
     question = fill(shape, animal, rng, other)
     first, last = (animal, other) if rank(animal) > rank(other) else (other, animal)
     answer = f"The {first.name} is {topic} than the {last.name}."
-    if question.split()[0] in ("Is", "Are") and " or " not in question or "if" in question.split():
+    first_word, *words = question.split()
+    if (first_word in ("Is", "Are") and "or" not in words) or "if" in words:
         answer = f"{'Yes' if first is animal else 'No'}, t{answer[1:]}"
     return Exchange(question, answer, topic, animal)
 
@@ -182,7 +217,17 @@ def describe(animal: Animal, rng: random.Random) -> Exchange:
     """Ask for a description of an animal, answered in a few sentences."""
     facts = {
         name: getattr(animal, name)
-        for name in ("origin", "home", "food", "size", "colour", "legs", "covering", "skill", "speed")
+        for name in [
+            "origin",
+            "home",
+            "food",
+            "size",
+            "colour",
+            "legs",
+            "covering",
+            "skill",
+            "speed",
+        ]
     }
     answer = rng.choice(p.DESCRIPTIONS).format(
         n=animal.name,
@@ -282,7 +327,10 @@ def hold_dialogue(rng: random.Random, turns: int) -> str:
 
 
 def list_held_out(rng: random.Random, count: int) -> Iterator[Exchange]:
-    """Yield questions in held-out shapes, topics and animals in turn, as careless as `vary` makes them."""
+    """Yield questions in held-out shapes, topics and animals in turn.
+
+    One in five is in lower case and one in five has no question mark.
+    """
     topics = list_topics()
     animals = list(load_animals())
     rng.shuffle(animals)

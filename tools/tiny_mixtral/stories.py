@@ -1,8 +1,8 @@
 """Short zoo stories: a grammar of sentence shapes, filled from the facts.
 
-A story has an opening, some true facts, a day, an event of several steps and an ending. Every sentence
-shape fills its slots from one cast (animal, friend, keeper, child), so a story stays about the same
-animal. `tests` and `evaluate.py` parse stories back with the same shapes.
+A story has an opening, some true facts, a day, an event of several steps and an ending. Every
+sentence shape fills its slots from one cast (animal, friend, keeper, child), so a story stays about
+the same animal. `grammar.py` parses stories back with the same shapes.
 """
 
 import random
@@ -11,10 +11,37 @@ from dataclasses import dataclass
 from .zoo import Animal, add_article, capitalize, inflect_past, load_animals
 
 ADJECTIVES = (
-    "old", "young", "happy", "sad", "brave", "shy", "clever", "lazy", "hungry", "gentle", "curious",
-    "proud", "sleepy", "kind", "quiet", "noisy", "friendly", "lonely", "playful", "wise", "patient",
-    "cheerful", "calm", "grumpy", "lucky", "busy", "polite", "silly", "stubborn", "nervous",
-)  # fmt: skip
+    "old",
+    "young",
+    "happy",
+    "sad",
+    "brave",
+    "shy",
+    "clever",
+    "lazy",
+    "hungry",
+    "gentle",
+    "curious",
+    "proud",
+    "sleepy",
+    "kind",
+    "quiet",
+    "noisy",
+    "friendly",
+    "lonely",
+    "playful",
+    "wise",
+    "patient",
+    "cheerful",
+    "calm",
+    "grumpy",
+    "lucky",
+    "busy",
+    "polite",
+    "silly",
+    "stubborn",
+    "nervous",
+)
 WOMEN = ("Anna", "Maria", "Rosa", "Clara", "Emma", "Nina", "Lucy", "Grace")
 MEN = ("Tom", "Ben", "Oscar", "Paul", "Peter", "Jack", "Sam", "Henry")
 GIRLS = ("Mia", "Lily", "Ella", "Zoe", "Ruby", "Ivy")
@@ -24,9 +51,17 @@ TIMES = ("morning", "afternoon", "evening", "day")
 SEASONS = ("spring", "summer", "autumn", "winter")
 THINGS = ("ball", "hat", "key", "scarf", "book", "shoe", "toy", "umbrella", "basket", "bell")
 PLACES = (
-    "the big tree", "the pond", "the gate", "the fence", "the old wall", "the stone bench", "the bridge",
-    "the tea house", "the red barn", "the flower bed",
-)  # fmt: skip
+    "the big tree",
+    "the pond",
+    "the gate",
+    "the fence",
+    "the old wall",
+    "the stone bench",
+    "the bridge",
+    "the tea house",
+    "the red barn",
+    "the flower bed",
+)
 FEELINGS = ("happy", "proud", "surprised", "glad", "calm", "cheerful")
 
 OPENINGS = (
@@ -637,7 +672,17 @@ def fill_animal(animal: Animal, prefix: str) -> dict[str, str]:
     """Return the slots that tell of one animal; a friend's carry the prefix `friend_`."""
     facts = {
         name: getattr(animal, name)
-        for name in ("food", "home", "origin", "colour", "covering", "legs", "skill", "size", "speed")
+        for name in [
+            "food",
+            "home",
+            "origin",
+            "colour",
+            "covering",
+            "legs",
+            "skill",
+            "size",
+            "speed",
+        ]
     }
     facts["sounded"] = inflect_past(animal.sound)
     return {prefix + name: value for name, value in facts.items()}
@@ -693,9 +738,7 @@ def choose_events(rng: random.Random, animal: Animal, friend: Animal, count: int
     return rng.sample([e for e in EVENTS.values() if allow(e, animal, friend)], count)
 
 
-def plan_shapes(
-    rng: random.Random, animal: Animal, events: list[Event], short: bool
-) -> list[str]:
+def plan_shapes(rng: random.Random, animal: Animal, events: list[Event], short: bool) -> list[str]:
     """Choose the sentence shapes of a story, in order."""
     topics = [name for name in FACTS if name not in ("flies", "swims")]
     topics += ["flies"] * animal.flies + ["swims"] * animal.swims

@@ -12,7 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 VOCABULARY = 1024
 BOS, EOS, UNKNOWN = "<s>", "</s>", "<unk>"
 
-# Published Mixtral's prompt, `<s> [INST] q [/INST] a</s> [INST] …`, with an optional system message.
+# Published Mixtral's prompt, plus an optional system message:
+# `<s> [INST] q [/INST] a</s> [INST] …`
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% if messages[0]['role'] == 'system' %}"
@@ -35,7 +36,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
-    """Learn merges from texts and return a tokenizer of exactly `VOCABULARY` tokens that adds BOS."""
+    """Learn merges and return a tokenizer of exactly `VOCABULARY` tokens that adds BOS."""
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -77,6 +78,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description="Train the tokenizer on generated text.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=1, help="seed of the generated text")

@@ -23,7 +23,7 @@ UNKNOWN_ID, BOS_ID, EOS_ID = 0, 1, 2
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many steps, and the learning rate's course: warm-up, then a cosine down to a hundredth."""
+    """How many steps, and the learning rate: warm-up, then a cosine down to a hundredth."""
 
     steps: int
     long_steps: int
@@ -31,12 +31,14 @@ class Schedule:
     warm_up: int = 200
 
     def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
         if step < self.warm_up:
             return self.peak * (step + 1) / self.warm_up
         done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
         return self.peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
     def is_long(self, step: int) -> bool:
+        """Say whether a step sees the full context."""
         return step >= self.steps - self.long_steps
 
 
@@ -100,6 +102,7 @@ def measure_loss(model: MixtralForCausalLM, ids: np.ndarray) -> float:
 
 
 def train(arguments: argparse.Namespace) -> None:
+    """Train from random weights and save checkpoints."""
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     schedule = Schedule(arguments.steps, arguments.long_steps, arguments.rate)
@@ -134,10 +137,11 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, required=True, help=".npy of short documents")
     parser.add_argument("--long-text", type=Path, required=True, help=".npy with long dialogues")
-    parser.add_argument("--held-out", type=Path, required=True, help=".npy that is never trained on")
+    parser.add_argument("--held-out", type=Path, required=True, help=".npy not trained on")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint.pt")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--long-steps", type=int, default=600, help="of these, with full context")

@@ -39,10 +39,12 @@ class Animal:
 
     @property
     def size_rank(self) -> int:
+        """Place among the sizes, the smallest 0."""
         return SIZES.index(self.size)
 
     @property
     def speed_rank(self) -> int:
+        """Place among the speeds, the slowest 0."""
         return SPEEDS.index(self.speed)
 
 
