@@ -1,0 +1,1 @@
+"""The `paddock` command; one file for each group of commands."""

@@ -24,8 +24,10 @@ def registrations(settings: Settings, output: Output) -> None:
     catalog = Catalog.load(index=settings.index)
     rows, data = [], []
     for spec in catalog:
-        variants = {f: [w.size for w in spec.weights if w.format == f] for f in
-                    dict.fromkeys(w.format for w in spec.weights)}
+        variants = {
+            f: [w.size for w in spec.weights if w.format == f]
+            for f in dict.fromkeys(w.format for w in spec.weights)
+        }
         sizes = ", ".join(dict.fromkeys(s for found in variants.values() for s in found))
         rows.append((spec.name, spec.type, sizes, ", ".join(variants), ", ".join(spec.abilities)))
         data.append(spec.model_dump(mode="json"))

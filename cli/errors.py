@@ -1,9 +1,9 @@
 """Errors on the command line: one table class → exit code, one way to show them.
 
-    0  done                          4  a launch was begun and failed
-    1  an error of another kind      5  no gateway, or Ray does not start
-    2  refused: nothing was changed  130  called off with Ctrl-C
-    3  no launched model has the id, or it cannot answer now
+0  done                          4  a launch was begun and failed
+1  an error of another kind      5  no gateway, or Ray does not start
+2  refused: nothing was changed  130  called off with Ctrl-C
+3  no launched model has the id, or it cannot answer now
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ EXIT_CODES: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.NotReady, 3),
     (errors.LaunchFailed, 4),
     (errors.GatewayUnreachable, 5),
+    (errors.GatewayNotStarted, 5),
     (errors.PortInUse, 5),
     (errors.Cancelled, 130),
     (PaddockError, 1),

@@ -12,7 +12,7 @@ from contextlib import suppress
 from paddock.cli.errors import ALREADY_RUNS
 from paddock.cli.output import Output
 from paddock.client import Client
-from paddock.registry.errors import GatewayError, GatewayUnreachable
+from paddock.registry.errors import GatewayError, GatewayNotStarted, GatewayUnreachable
 from paddock.registry.settings import Settings
 
 START_SECONDS = 30.0
@@ -45,17 +45,20 @@ def ensure(settings: Settings, output: Output) -> Client:
     """A client for the gateway; starts one in the background if none runs, and says so.
 
     Raises:
-        GatewayUnreachable: none could be started; with its last words.
+        GatewayNotStarted: none could be started; with its last words.
     """
     found = find(settings)
     if found is not None:
         return found
     settings.logs.mkdir(parents=True, exist_ok=True)
     path = settings.logs / "gateway.log"
-    environ = {**os.environ, "PADDOCK_HOME": str(settings.home), "PADDOCK_INSTANCE": ""}
     from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
 
-    environ[INSTANCE_VARIABLE] = instance_id(settings.home)
+    environ = {
+        **os.environ,
+        "PADDOCK_HOME": str(settings.home),
+        INSTANCE_VARIABLE: instance_id(settings.home),
+    }
     with path.open("ab") as log:
         began = log.tell()
         process = subprocess.Popen(
@@ -78,8 +81,6 @@ def ensure(settings: Settings, output: Output) -> Client:
         if code is not None and code != ALREADY_RUNS:
             said = path.read_bytes()[began:].decode("utf-8", "replace").strip().splitlines()
             reason = said[-1].removeprefix("paddock: ") if said else f"exit code {code}"
-            raise GatewayUnreachable(f"http://{settings.host}:{settings.port}", reason)
+            raise GatewayNotStarted(reason, str(path))
         time.sleep(POLL_SECONDS)
-    raise GatewayUnreachable(
-        f"http://{settings.host}:{settings.port}", f"not up after {START_SECONDS:g} s; see {path}"
-    )
+    raise GatewayNotStarted(f"it did not answer within {START_SECONDS:g} s", str(path))

@@ -40,7 +40,7 @@ POLL_SECONDS = 0.05
 @click.pass_context
 @connected
 def launch(
-    ctx: click.Context, settings: Settings, output: Output, dry_run: bool, **given: Any
+    ctx: click.Context, /, settings: Settings, output: Output, dry_run: bool, **given: Any
 ) -> None:
     """Launch a model.
 
@@ -146,7 +146,9 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"model      {plan['model']} {plan['size']} {plan['format']} {plan['quantization']}, "
         f"as '{plan['model_id']}'",
         f"engine     {plan['engine']} ({plan['engine_version']})",
-        f"weights    {source}" + (f": {files}" if files else "") + (f" and {more} more" * (more > 0)),
+        f"weights    {source}"
+        + (f": {files}" if files else "")
+        + (f" and {more} more" * (more > 0)),
     ]
     if not weights["here"]:
         lines.append(f"download   {size(weights['size_bytes'])}")
@@ -154,8 +156,8 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines += [
         f"context    {plan['context_length']} tokens for each of {plan['slots']} requests at once",
         f"memory     {size(memory['total_bytes'])} = weights {size(memory['weights_bytes'])} + "
-        f"key-value cache {size(memory['cache_bytes'])} + overhead {size(memory['overhead_bytes'])}; "
-        f"free: {size(memory['free_bytes'])}",
+        f"key-value cache {size(memory['cache_bytes'])} + overhead {size(memory['overhead_bytes'])}"
+        f"; free: {size(memory['free_bytes'])}",
         f"node       {plan['node_name']}{copies}",
     ]
     lines += [f"because    {reason}" for reason in plan["reasons"]]
@@ -184,7 +186,7 @@ def follow(client: Client, body: dict[str, Any], output: Output) -> str:
     if progress["diagnosis"] is not None:
         raise LaunchFailed(uid, progress["diagnosis"])
     seconds = round(time.monotonic() - began, 2)
-    output.talk(f"ready in {seconds:.1f} s; try: paddock generate --model-uid {uid} \"…\"")
+    output.talk(f'ready in {seconds:.1f} s; try: paddock generate --model-uid {uid} "…"')
     context = click.get_current_context(silent=True)
     if context is not None and context.info_name == "launch":
         output.result({"model_uid": uid, "seconds": seconds, "plan": plan}, uid)

@@ -11,7 +11,7 @@ import click
 import paddock
 from paddock.registry.errors import PaddockError
 
-# Name → (where, one line for `paddock --help`). A test keeps these lines equal to the commands' own.
+# Name → (where, the line in `paddock --help`). A test keeps the lines equal to the commands' own.
 COMMANDS = {
     "serve": ("paddock.cli.serve:serve", "Run the gateway in this terminal."),
     "launch": ("paddock.cli.launch:launch", "Launch a model."),

@@ -33,7 +33,10 @@ def serve(as_json: bool, **flags: object) -> int | None:
 
     output = Output(as_json)
     try:
-        run(settings, lambda endpoint: output.result({"endpoint": endpoint}, f"Paddock at {endpoint}"))
+        run(
+            settings,
+            lambda endpoint: output.result({"endpoint": endpoint}, f"Paddock at {endpoint}"),
+        )
     except AlreadyRuns as error:
         print(f"paddock: {error}", file=sys.stderr)
         return ALREADY_RUNS

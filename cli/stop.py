@@ -39,7 +39,9 @@ def stop(settings: Settings, output: Output) -> None:
     stopped = client is not None or bool(ended)
     output.result(
         {"stopped": stopped, "models": models, "ended_by_force": ended},
-        f"stopped; models ended: {', '.join(models) or 'none'}" if stopped else "nothing was running",
+        f"stopped; models ended: {', '.join(models) or 'none'}"
+        if stopped
+        else "nothing was running",
     )
 
 

@@ -92,7 +92,9 @@ def chat(
 @click.option("-u", "--model-uid", help="Id of the model; its name if left out.")
 @click.option("-f", "--model-format", help="Format, if it is to be launched.")
 @click.option("-q", "--quantization", help="Quantization, if it is to be launched.")
-@click.option("--chat", "as_chat", is_flag=True, help="Take PROMPT as a message, not as a beginning.")
+@click.option(
+    "--chat", "as_chat", is_flag=True, help="Take PROMPT as a message, not as a beginning."
+)
 @_sampling
 @connected
 def run(
@@ -140,7 +142,9 @@ def _launched(client: Client, name: str, uid: str | None) -> str | None:
     for model in client.instances():
         if model["state"] == "failed":
             continue
-        same = model["model_uid"] == uid if uid else name in {model["model_uid"], model["model_name"]}
+        same = (
+            model["model_uid"] == uid if uid else name in {model["model_uid"], model["model_name"]}
+        )
         if same and model["state"] == "ready":
             return str(model["model_uid"])
     return None

@@ -1,11 +1,11 @@
 """The small Python client that the command line and users share. Standard library only.
 
-    from paddock.client import Client
+from paddock.client import Client
 
-    client = Client("http://127.0.0.1:9997")
-    client.launch(model_name="tiny-mixtral")
-    for text in client.generate("tiny-mixtral", "The old elephant", max_tokens=40):
-        print(text, end="", flush=True)
+client = Client("http://127.0.0.1:9997")
+client.launch(model_name="tiny-mixtral")
+for text in client.generate("tiny-mixtral", "The old elephant", max_tokens=40):
+    print(text, end="", flush=True)
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Client:
         query = urlencode({"wait_ready": str(wait).lower()})
         return dict(self._call("POST", f"/v1/models?{query}", launch))
 
-    def list(self) -> list[dict[str, Any]]:
+    def models(self) -> list[dict[str, Any]]:
         """The models that can answer."""
         return list(self._call("GET", "/v1/models")["data"])
 

@@ -46,11 +46,13 @@ class Handle:
 
     async def begin(self) -> ReplicaStatus:
         """See `Replica.begin`."""
-        return await self._call(self.actor.begin.remote())
+        status: ReplicaStatus = await self._call(self.actor.begin.remote())
+        return status
 
     async def watch(self, since: int) -> ReplicaStatus:
         """See `Replica.watch`."""
-        return await self._call(self.actor.watch.remote(since))
+        status: ReplicaStatus = await self._call(self.actor.watch.remote(since))
+        return status
 
     async def stop(self, timeout: float) -> ReplicaStatus:
         """See `Replica.stop`."""
@@ -58,7 +60,8 @@ class Handle:
 
     async def tail(self, lines: int) -> list[str]:
         """See `Replica.tail`."""
-        return await self._call(self.actor.tail.remote(lines))
+        tail: list[str] = await self._call(self.actor.tail.remote(lines))
+        return tail
 
     async def _call(self, ref: Any) -> Any:
         import ray
@@ -169,15 +172,15 @@ class Cluster:
     async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
         """The facts of every node that can be planned on, the gateway's own first."""
         own = await asyncio.to_thread(probe_host, self._settings.home, paths)
-        return [own, *await asyncio.to_thread(self._other_hosts, paths)] if self.connected else [own]
+        return (
+            [own, *await asyncio.to_thread(self._other_hosts, paths)] if self.connected else [own]
+        )
 
     def _other_hosts(self, paths: tuple[str, ...]) -> list[Host]:
         import ray
 
         probe = ray.remote(num_cpus=0)(_probe_node)
-        others = [
-            node for node in ray.nodes() if node["Alive"] and node["NodeID"] != self._node
-        ]
+        others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != self._node]
         refs = [
             probe.options(scheduling_strategy=_on(node["NodeID"])).remote(
                 node["NodeID"], node["NodeManagerAddress"], paths

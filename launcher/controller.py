@@ -27,7 +27,6 @@ from paddock.registry.errors import (
     LaunchFailed,
     NotLaunched,
     NotReady,
-    PaddockError,
     UidInUse,
     near,
 )
@@ -103,12 +102,12 @@ class Controller:
         self._store = store
         self._cluster = cluster
         self._models: dict[str, _Model] = {}
-        self._launching: set[str] = set()
+        self._replacing: set[str] = set()
         self._changed = asyncio.Event()
         self._adoption: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Takes up the models of an earlier gateway: those that live are adopted, others started."""
+        """Takes up an earlier gateway's models: those that live are adopted, the others started."""
         rows = self._store.models()
         for row in rows:
             replicas = {
@@ -160,24 +159,24 @@ class Controller:
             UidInUse: a model with this id is launched, and has not failed.
             Refused: as `resolve`.
         """
+        if self._cluster.external:
+            await self._cluster.connect()
+        plan = await self.plan(request)
         uid = request.uid
         self._refuse_used(uid)
-        self._launching.add(uid)
-        try:
-            if self._cluster.external:
-                await self._cluster.connect()
-            plan = await self.plan(request)
-            if uid in self._models:
+        if uid in self._models:
+            self._replacing.add(uid)
+            try:
                 await self._forget(self._models[uid])
-            model = self._write(request, plan)
-        finally:
-            self._launching.discard(uid)
+            finally:
+                self._replacing.discard(uid)
+        model = self._write(request, plan)
         for replica_id in model.replicas:
             self._follow(model, replica_id)
         return model.status()
 
     def _refuse_used(self, uid: str) -> None:
-        if uid in self._launching:
+        if uid in self._replacing:
             raise UidInUse(uid, "pending")
         model = self._models.get(uid)
         if model is not None and model.status().state != "failed":
@@ -260,7 +259,12 @@ class Controller:
     def _fail(self, model: _Model, replica_id: str, diagnosis: Diagnosis) -> None:
         self._store.set_state(replica_id, "failed", diagnosis.to_json())
         self._note(
-            model, replica_id, state="failed", endpoint=None, pid=None, diagnosis=diagnosis.to_json()
+            model,
+            replica_id,
+            state="failed",
+            endpoint=None,
+            pid=None,
+            diagnosis=diagnosis.to_json(),
         )
         log.warning("%s failed: %s", replica_id, diagnosis.message)
 

@@ -53,7 +53,7 @@ def main() -> None:
     import ray
 
     # Ray's sockets lie below this folder, and a socket's path may have no more than 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="paddock-ray-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="paddock-ray-", dir="/tmp"))
     try:
         context = ray.init(
             address="local",

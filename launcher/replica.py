@@ -197,9 +197,7 @@ class Replica:
             self._set(state="downloading", note=f"{planned.id} from {planned.hub}")
         try:
             self._fetching = asyncio.ensure_future(
-                asyncio.to_thread(
-                    fetch, planned, self._config.hub_timeout, report, self._cancelled
-                )
+                asyncio.to_thread(fetch, planned, self._config.hub_timeout, report, self._cancelled)
             )
             weights = await self._fetching
             if weights is not None and self._plan.format == "ggufv2":
@@ -296,7 +294,8 @@ class Replica:
         """Asks for one token with our key: ready means that it answers, and that it is ours."""
         self._set(note="asking for one token")
         if "embed" in self._plan.abilities:
-            path, body = "/v1/embeddings", {"input": "a"}
+            path = "/v1/embeddings"
+            body: dict[str, Any] = {"input": "a"}
         else:
             path, body = "/v1/completions", {"prompt": "a", "max_tokens": 1}
         body["model"] = self._plan.model_id

@@ -16,6 +16,7 @@
     ├── HubFailure            weights that a hub could not or would not give
     ├── Cancelled             a launch that its user called off
     ├── GatewayUnreachable    no gateway answers at the endpoint
+    ├── GatewayNotStarted     a gateway was started in the background and did not come up
     ├── GatewayError          the gateway answered with an error; carries its status and text
     └── PortInUse             the gateway's port belongs to another process
 
@@ -247,6 +248,17 @@ class GatewayUnreachable(PaddockError):
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
         return f"no Paddock gateway answers at {self.endpoint}{why}; start one with: paddock serve"
+
+
+@dataclass(eq=False)
+class GatewayNotStarted(PaddockError):
+    """The gateway that a command started did not come up, for `reason`; `log` has the rest."""
+
+    reason: str
+    log: str
+
+    def __str__(self) -> str:
+        return f"the gateway did not start: {self.reason} (log: {self.log})"
 
 
 @dataclass(eq=False)

@@ -59,9 +59,7 @@ def render(error: PaddockError) -> Response:
     headers = {}
     if isinstance(error, errors.NotReady) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return Response(
-        json.dumps(body, default=str), status, headers, media_type="application/json"
-    )
+    return Response(json.dumps(body, default=str), status, headers, media_type="application/json")
 
 
 async def on_paddock_error(_: Request, error: Exception) -> Response:

@@ -174,7 +174,9 @@ def _model(body: bytes) -> str:
     try:
         given: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BadValue("body", body[:40].decode("utf-8", "replace"), f"is not JSON: {error}") from None
+        raise BadValue(
+            "body", body[:40].decode("utf-8", "replace"), f"is not JSON: {error}"
+        ) from None
     if not isinstance(given, dict):
         raise BadValue("body", type(given).__name__, "must be a JSON object")
     uid = given.get("model")

@@ -33,7 +33,9 @@ async def _body(request: Request) -> Any:
     try:
         return json.loads(raw or b"{}")
     except (ValueError, RecursionError) as error:
-        raise BadValue("body", raw[:40].decode("utf-8", "replace"), f"is not JSON: {error}") from None
+        raise BadValue(
+            "body", raw[:40].decode("utf-8", "replace"), f"is not JSON: {error}"
+        ) from None
 
 
 class Management:

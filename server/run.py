@@ -119,7 +119,8 @@ def _holder(port: int) -> str:
 
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            address = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and address and address.port == port:
                 if connection.pid is None:
                     break
                 process = psutil.Process(connection.pid)
@@ -152,24 +153,31 @@ async def _serve(
         server_header=False,
         lifespan="on",
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, settings.home, endpoint, on_ready)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     leaving = asyncio.create_task(leave.wait())
-    announcing = asyncio.create_task(_announce(server, settings.home, endpoint, on_ready))
     await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     leaving.cancel()
-    announcing.cancel()
     await serving
 
 
-async def _announce(
-    server: uvicorn.Server, home: Path, endpoint: str, on_ready: Callable[[str], None]
-) -> None:
-    while not server.started:
-        await asyncio.sleep(0.005)
-    found = {"endpoint": endpoint, "pid": os.getpid()}
-    made = home / f".{FILE}.{os.getpid()}"
-    made.write_text(json.dumps(found), "ascii")
-    made.replace(home / FILE)
-    on_ready(endpoint)
+class _Server(uvicorn.Server):
+    """Writes down where it is once it answers, and not before."""
+
+    def __init__(
+        self, config: uvicorn.Config, home: Path, endpoint: str, on_ready: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._home = home
+        self._endpoint = endpoint
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.should_exit:  # the application refused to start
+            return
+        made = self._home / f".{FILE}.{os.getpid()}"
+        made.write_text(json.dumps({"endpoint": self._endpoint, "pid": os.getpid()}), "ascii")
+        made.replace(self._home / FILE)
+        self._on_ready(self._endpoint)
