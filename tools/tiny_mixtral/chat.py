@@ -3,7 +3,7 @@
 import json
 import urllib.request
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 MAX_STORY_TOKENS = 400
 MAX_ANSWER_TOKENS = 80
@@ -86,7 +86,7 @@ class LlamaRunner:
         self.server = xllamacpp.Server(parameters)
         self.address = self.server.listening_address
 
-    def post(self, route: str, body: dict) -> dict:
+    def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send JSON and return JSON; each request has its own connection."""
         request = urllib.request.Request(  # noqa: S310 (the server that this class started)
             self.address + route,
@@ -94,7 +94,8 @@ class LlamaRunner:
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310
-            return json.load(response)
+            reply: dict[str, Any] = json.load(response)
+            return reply
 
     def complete(self, prompts: list[str], temperature: float, seed: int) -> list[str]:
         """Continue prompts after a BOS."""

@@ -1,7 +1,7 @@
 """Question-answer dialogues about the zoo, in the published Mixtral instruct format."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import phrasings as p
@@ -152,15 +152,19 @@ def ask(
     """Ask about an animal in a trained (or a held-out) shape and answer it."""
     if topic in p.COMPARISONS:
         return compare(topic, animal, rng, held_out)
-    choose: Callable[[p.Topic, random.Random], str] = frame_held_out if held_out else frame
     if topic.startswith("check-"):
-        return check_value(topic, animal, rng, choose if shape is None else lambda *_: shape)
-    shape = shape or choose(p.TOPICS[topic], rng)
+        return check_value(topic, animal, rng, held_out, shape)
+    shape = shape or choose_shape(p.TOPICS[topic], rng, held_out)
     return Exchange(fill(shape, animal, rng), answer_topic(animal, topic), topic, animal)
 
 
+def choose_shape(topic: p.Topic, rng: random.Random, held_out: bool) -> str:
+    """Choose a shape that training shows, or one that it never does."""
+    return frame_held_out(topic, rng) if held_out else frame(topic, rng)
+
+
 def check_value(
-    topic: str, animal: Animal, rng: random.Random, choose: Callable[[p.Topic, random.Random], str]
+    topic: str, animal: Animal, rng: random.Random, held_out: bool, shape: str | None
 ) -> Exchange:
     """Ask whether an attribute has a value, true half the time."""
     name = topic.removeprefix("check-")
@@ -171,7 +175,8 @@ def check_value(
         wrong = [add_article(v) if name == "kind" else v for v in values]
         words = set(true.split()) - {"and", "a", "an"}
         asked = rng.choice([v for v in wrong if not words & set(v.split())])
-    question = fill(choose(p.CHECKS[name], rng), animal, rng).replace("{v}", asked)
+    shape = shape or choose_shape(p.CHECKS[name], rng, held_out)
+    question = fill(shape, animal, rng).replace("{v}", asked)
     answer = p.CHECKS[name].answers[0].format(n=animal.name, v=true)
     yes = "Yes" if asked == true else "No"
     return Exchange(question, f"{yes}, {answer[0].lower()}{answer[1:]}", topic, animal)
@@ -179,7 +184,10 @@ def check_value(
 
 def compare(topic: str, animal: Animal, rng: random.Random, held_out: bool) -> Exchange:
     """Ask which of two animals is bigger or faster; the two always differ in rank."""
-    rank = (lambda x: x.size_rank) if topic == "bigger" else (lambda x: x.speed_rank)
+
+    def rank(one: Animal) -> int:
+        return one.size_rank if topic == "bigger" else one.speed_rank
+
     other = rng.choice([x for x in load_animals() if rank(x) != rank(animal)])
     shape = rng.choice(p.COMPARISONS[topic][1 if held_out else 0])
     question = fill(shape, animal, rng, other)
@@ -196,13 +204,11 @@ def invent_name(rng: random.Random) -> str:
     return "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 4)))
 
 
-def ask_unknown(rng: random.Random, name: str | None = None, held_out: bool = False) -> Exchange:
+def ask_unknown(rng: random.Random) -> Exchange:
     """Ask about an animal that the zoo does not have."""
-    if name is None:
-        name = rng.choice(p.UNKNOWN_ANIMALS) if rng.random() < 0.6 else invent_name(rng)
+    name = rng.choice(p.UNKNOWN_ANIMALS) if rng.random() < 0.6 else invent_name(rng)
     topic = p.TOPICS[rng.choice(list(p.TOPICS))]
-    shapes = topic.held_out if held_out else (*topic.direct, *p.DESCRIBE)
-    shape = rng.choice([s for s in shapes if "{pl}" not in s])
+    shape = rng.choice([s for s in (*topic.direct, *p.DESCRIBE) if "{pl}" not in s])
     subject = f"the {name}" if rng.random() < 0.4 else add_article(name)
     question = capitalize(shape.format(a=subject, n=name))
     return Exchange(question, answer_unknown(name), "unknown")

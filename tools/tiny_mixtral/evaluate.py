@@ -11,6 +11,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from . import phrasings as p
 from .chat import Messages, Runner, open_runner
@@ -38,7 +39,7 @@ def ask_one(exchange: Exchange) -> Messages:
     return [{"role": "user", "content": exchange.question}]
 
 
-def measure_answers(runner: Runner, count: int) -> dict:
+def measure_answers(runner: Runner, count: int) -> dict[str, Any]:
     """Ask held-out questions one by one."""
     exchanges = list(list_held_out(random.Random(QUESTION_SEED), count))
     answers = runner.answer([ask_one(exchange) for exchange in exchanges])
@@ -56,7 +57,7 @@ def measure_answers(runner: Runner, count: int) -> dict:
     return {"questions": asked["all"], "right": shares, "wrong": wrong[:20]}
 
 
-def measure_unknown(runner: Runner, count: int) -> dict:
+def measure_unknown(runner: Runner, count: int) -> dict[str, Any]:
     """Ask about animals that neither the zoo nor the training has."""
     rng = random.Random(QUESTION_SEED)
     names = itertools.islice(itertools.cycle(p.HELD_OUT_UNKNOWN), count)
@@ -73,7 +74,7 @@ def measure_unknown(runner: Runner, count: int) -> dict:
     return {"questions": count, "refused": refused / count, "named exactly": exact / count}
 
 
-def measure_dialogues(runner: Runner, count: int, turns: int = 5) -> dict:
+def measure_dialogues(runner: Runner, count: int, turns: int = 5) -> dict[str, Any]:
     """Hold dialogues in which the model's own answers stay.
 
     Each begins with a held-out question and goes on with trained questions about "it"; half-way it
@@ -112,7 +113,9 @@ def list_prompts(count: int) -> list[str]:
     return [f"The {adj} {name}" for adj, name in [("old", "elephant"), *pairs]][:count]
 
 
-def measure_stories(runner: Runner, prompts: list[str], temperature: float, seed: int) -> dict:
+def measure_stories(
+    runner: Runner, prompts: list[str], temperature: float, seed: int
+) -> dict[str, Any]:
     """Tell stories and parse them."""
     rests = runner.complete(prompts, temperature, seed)
     told = [prompt + rest for prompt, rest in zip(prompts, rests, strict=True)]
@@ -138,7 +141,7 @@ def measure_stories(runner: Runner, prompts: list[str], temperature: float, seed
     }
 
 
-def measure_requests(runner: Runner, count: int) -> dict:
+def measure_requests(runner: Runner, count: int) -> dict[str, Any]:
     """Ask for stories about an animal in the chat and parse them."""
     rng = random.Random(STORY_SEED)
     animals = [rng.choice(load_animals()) for _ in range(count)]

@@ -9,6 +9,7 @@ import ctypes
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import gguf
 import llama_cpp
@@ -46,7 +47,7 @@ def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     return halves.swapaxes(1, 2).reshape(rows, columns)
 
 
-def collect_tensors(folder: Path, config: dict) -> dict[str, np.ndarray]:
+def collect_tensors(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return the weights in float32 under GGUF's names."""
     weights = {
         name: tensor.float().numpy()
@@ -71,7 +72,7 @@ def collect_tensors(folder: Path, config: dict) -> dict[str, np.ndarray]:
     return tensors
 
 
-def describe_model(writer: gguf.GGUFWriter, config: dict) -> None:
+def describe_model(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     """Write who the model is and its shape."""
     writer.add_name("tiny-mixtral")
     writer.add_type("model")

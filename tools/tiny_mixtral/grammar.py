@@ -6,6 +6,7 @@ animal and the keeper stay the same.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,7 +24,7 @@ from .zoo import (
 
 SLOT = re.compile(r"\{(\w+)\}")
 # Slots that state a fact about the story's animal, and how the fact is worded.
-FACT_SLOTS = {
+FACT_SLOTS: dict[str, Callable[[Animal], str]] = {
     "food": lambda a: a.food,
     "home": lambda a: a.home,
     "origin": lambda a: a.origin,

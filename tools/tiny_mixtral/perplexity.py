@@ -17,6 +17,7 @@ import numpy as np
 from .corpus import generate_documents
 
 SEED = 1000
+WEIGHTS = 4_068_608
 # Token ids in, logits of shape (tokens, vocabulary) out.
 Scorer = Callable[[list[int]], np.ndarray]
 
@@ -45,9 +46,9 @@ def open_folder(folder: Path, threads: int) -> tuple[Callable[[str], list[int]],
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = load_gptq(folder) if "quantization_config" in config else load_plain(folder)
 
-    @torch.inference_mode()
     def score(ids: list[int]) -> np.ndarray:
-        return model(input_ids=torch.tensor([ids])).logits[0].float().numpy()
+        with torch.inference_mode():
+            return np.array(model(input_ids=torch.tensor([ids])).logits[0].float())
 
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, score
 
@@ -100,15 +101,16 @@ def score_text(model: Path, documents: int, threads: int) -> dict[str, object]:
 
 def count_bits(model: Path) -> float:
     """Return the size of the stored tensors in bits over the number of weights."""
-    weights = 4_068_608
     if model.suffix == ".gguf":
         from gguf import GGUFReader
 
-        return 8 * sum(int(tensor.n_bytes) for tensor in GGUFReader(model).tensors) / weights
-    from safetensors.torch import load_file
+        stored = sum(int(tensor.n_bytes) for tensor in GGUFReader(model).tensors)
+    else:
+        from safetensors.torch import load_file
 
-    tensors = load_file(model / "model.safetensors").values()
-    return 8 * sum(tensor.numel() * tensor.element_size() for tensor in tensors) / weights
+        tensors = load_file(model / "model.safetensors").values()
+        stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return 8 * stored / WEIGHTS
 
 
 def main() -> None:

@@ -87,14 +87,14 @@ def save(model: MixtralForCausalLM, path: Path) -> None:
     partial.rename(path)
 
 
-@torch.no_grad()
 def measure_loss(model: MixtralForCausalLM, ids: np.ndarray) -> float:
     """Return the mean cross-entropy per token on text that is not trained on."""
     model.eval()
-    losses = []
+    losses: list[float] = []
     for start in range(0, 8 * TOKENS_PER_STEP, TOKENS_PER_STEP):
         batch = take_batch(ids, start, SHORT_LENGTH)
-        logits = model(input_ids=batch).logits[:, :-1]
+        with torch.no_grad():
+            logits = model(input_ids=batch).logits[:, :-1]
         targets = batch[:, 1:].reshape(-1)
         losses.append(torch.nn.functional.cross_entropy(logits.reshape(-1, 1024), targets).item())
     model.train()

@@ -8,6 +8,7 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 SIZES = ("tiny", "small", "medium-sized", "large", "huge")
 SPEEDS = ("very slow", "slow", "quick", "fast", "very fast")
@@ -48,14 +49,18 @@ class Animal:
         return SPEEDS.index(self.speed)
 
 
+def read_animal(row: dict[str, str]) -> Animal:
+    """Turn one row of the table into an animal."""
+    flags = {name: row[name] == "yes" for name in ("flies", "swims")}
+    facts: dict[str, Any] = {**row, **flags}
+    return Animal(**facts)
+
+
 @cache
 def load_animals() -> tuple[Animal, ...]:
     """Read every animal, in the order of the table."""
     with (Path(__file__).parent / "animals.csv").open(newline="", encoding="utf-8") as lines:
-        return tuple(
-            Animal(**{**row, "flies": row["flies"] == "yes", "swims": row["swims"] == "yes"})
-            for row in csv.DictReader(lines)
-        )
+        return tuple(map(read_animal, csv.DictReader(lines)))
 
 
 @cache
