@@ -51,7 +51,7 @@ def _pid(settings: Settings) -> int | None:
     return None
 
 
-def _sweep(settings: Settings, pid: int | None) -> list[str]:
+def _sweep(settings: Settings, pid: int | None) -> list[int]:
     """Waits for the gateway to be gone, then ends what is left; the process ids of that."""
     import psutil
 

@@ -1,32 +1,34 @@
-"""Ray, and nothing but Ray: connects to it (starting a local one if need be), looks at its nodes,
-starts, finds and ends replica actors. The only module that imports ray, and only when it is needed.
-"""
+"""The gateway's side of Ray: starts the bridge, and calls through it. Never imports ray."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from paddock.engines.base import Host
-from paddock.launcher import processes, ray_head
-from paddock.launcher.host import LOCAL, probe_host
-from paddock.launcher.replica import Replica, ReplicaConfig, ReplicaStatus
+from paddock.engines.base import Detection, Host
+from paddock.launcher import bridge, processes
+from paddock.launcher.host import probe_host
+from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
 from paddock.registry.errors import PaddockError
-from paddock.registry.settings import Settings, read_settings
+from paddock.registry.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HEAD_SECONDS = 90.0
-ACTOR_SECONDS = 60.0
+START_SECONDS = 90.0
+START_POLL = 0.02
+STOP_SECONDS = 15.0
 
 
 class RayFailed(PaddockError):
@@ -34,55 +36,104 @@ class RayFailed(PaddockError):
 
 
 class ActorLost(PaddockError):
-    """The actor is gone: it was killed, or its node is not there any more."""
+    """The actor is gone: it was killed, or its node or all of Ray is not there any more."""
+
+
+class ActorUnavailable(PaddockError):
+    """The actor cannot be reached now; it may be again."""
+
+
+class _Connection:
+    """Calls over the bridge's socket, many at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._ids = itertools.count()
+        self.open = True
+        self._reading = asyncio.create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                answer = json.loads(line)
+                future = self._waiting.pop(answer["id"], None)
+                if future is not None and not future.done():
+                    _settle(future, answer)
+        self.open = False
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ActorLost("Ray is gone"))
+
+    async def call(self, name: str, **args: Any) -> Any:
+        """Raises what the bridge raised; `ActorLost` if the bridge is gone."""
+        if not self.open:
+            raise ActorLost("Ray is gone")
+        number = next(self._ids)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            asked = {"id": number, "call": name, "args": args}
+            self._writer.write(json.dumps(asked).encode() + b"\n")
+            return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        self._writer.close()
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            await self._reading
+        self.open = False
+
+
+def _settle(future: asyncio.Future[Any], answer: dict[str, Any]) -> None:
+    kinds = {"ActorLost": ActorLost, "ActorUnavailable": ActorUnavailable}
+    if "error" not in answer:
+        future.set_result(answer["result"])
+    else:
+        future.set_exception(kinds.get(answer["error"], RuntimeError)(answer["message"]))
 
 
 class Handle:
-    """A replica's actor, with Ray's calls as coroutines and Ray's errors as `ActorLost`."""
+    """One replica's actor."""
 
-    def __init__(self, actor: Any, node: str) -> None:
-        self.actor = actor
-        self.node = node
+    def __init__(self, connection: _Connection, replica_id: str) -> None:
+        self._connection = connection
+        self.replica_id = replica_id
 
     async def begin(self) -> ReplicaStatus:
         """See `Replica.begin`."""
-        status: ReplicaStatus = await self._call(self.actor.begin.remote())
-        return status
+        return ReplicaStatus(**await self._connection.call("begin", replica_id=self.replica_id))
 
     async def watch(self, since: int) -> ReplicaStatus:
         """See `Replica.watch`."""
-        status: ReplicaStatus = await self._call(self.actor.watch.remote(since))
-        return status
+        answer = await self._connection.call("watch", replica_id=self.replica_id, since=since)
+        return ReplicaStatus(**answer)
 
     async def stop(self, timeout: float) -> ReplicaStatus:
-        """See `Replica.stop`."""
-        return await asyncio.wait_for(self._call(self.actor.stop.remote()), timeout)
+        """See `Replica.stop`. Raises `TimeoutError` besides."""
+        call = self._connection.call("stop", replica_id=self.replica_id)
+        return ReplicaStatus(**await asyncio.wait_for(call, timeout))
 
     async def tail(self, lines: int) -> list[str]:
         """See `Replica.tail`."""
-        tail: list[str] = await self._call(self.actor.tail.remote(lines))
-        return tail
+        call = self._connection.call("tail", replica_id=self.replica_id, lines=lines)
+        return list(await call)
 
-    async def _call(self, ref: Any) -> Any:
-        import ray
-
-        try:
-            return await ref
-        except ray.exceptions.RayActorError as error:
-            raise ActorLost(str(error).strip().splitlines()[0]) from error
-        except ray.exceptions.RaySystemError as error:
-            raise ActorLost(str(error)) from error
+    async def end(self) -> None:
+        """Ends the actor's process; an actor that is gone already is no error."""
+        with contextlib.suppress(ActorLost):
+            await self._connection.call("end", replica_id=self.replica_id)
 
 
 class Cluster:
-    """The connection to Ray."""
+    """Ray, as the controller sees it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.instance = processes.instance_id(settings.home)
-        self.namespace = f"paddock-{self.instance}"
-        self.connected = False
-        self._node = ""
+        self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
 
     @property
@@ -90,63 +141,44 @@ class Cluster:
         """Whether the user named a cluster; if not, Ray is ours to start and to end."""
         return bool(self._settings.ray_address)
 
-    def local_ray(self) -> dict[str, Any] | None:
-        """`ray.json` of the local Ray that we started, if its head still lives."""
-        try:
-            found: dict[str, Any] = json.loads((self._settings.home / ray_head.FILE).read_text())
-        except (OSError, ValueError):
-            return None
-        return found if processes.alive(found["pid"], self.instance) else None
+    @property
+    def connected(self) -> bool:
+        """Whether Ray runs and calls can be made."""
+        return self._connection is not None and self._connection.open
+
+    def record(self) -> dict[str, Any] | None:
+        """What the bridge wrote down of itself, if it lives."""
+        return bridge_record(self._settings.home, self.instance)
 
     async def connect(self) -> None:
-        """Connects to Ray; starts a local one if none of ours runs and no cluster is named.
+        """Connects to the bridge; starts one, and with it a local Ray if no cluster is named.
 
         Raises:
             RayFailed: with what Ray said.
         """
         async with self._connecting:
-            if self.connected and (self.external or self.local_ray() is not None):
-                return
-            await asyncio.to_thread(self._connect)
+            if not self.connected:
+                found = self.record() or await self._start_bridge()
+                try:
+                    pair = await asyncio.open_unix_connection(
+                        found["socket"], limit=bridge.LINE_BYTES
+                    )
+                except OSError as error:
+                    raise RayFailed(f"the bridge to Ray does not answer: {error}") from error
+                self._connection = _Connection(*pair)
+                log.info("connected to Ray at %s", found["address"])
 
-    def _connect(self) -> None:
-        if self.connected:
-            # The Ray that we knew has died under us.
-            import ray
-
-            ray.shutdown()
-            self.connected = False
-        address = self._settings.ray_address
-        head = None
-        if not self.external:
-            os.environ.pop("RAY_ADDRESS", None)
-            os.environ.update(ray_head.environment(self._settings.home))
-            if self.local_ray() is None:
-                head = self._start_head()
-        import ray
-
-        if not self.external:
-            address = self._await_head(head)
-        try:
-            ray.init(
-                address=address,
-                namespace=self.namespace,
-                log_to_driver=False,
-                configure_logging=False,
-            )
-        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-            raise RayFailed(f"Ray at {address} cannot be joined: {error}") from error
-        self._node = ray.get_runtime_context().get_node_id()
-        self.connected = True
-        log.info("connected to Ray at %s", address)
-
-    def _start_head(self) -> subprocess.Popen[bytes]:
-        home = self._settings.home
-        (home / ray_head.FILE).unlink(missing_ok=True)
-        self._settings.logs.mkdir(parents=True, exist_ok=True)
-        with (self._settings.logs / "ray.log").open("wb") as out:
-            return subprocess.Popen(
-                [sys.executable, "-m", "paddock.launcher.ray_head", str(home)],
+    async def _start_bridge(self) -> dict[str, Any]:
+        home, logs = self._settings.home, self._settings.logs
+        # What a Ray that was killed has left would hold memory, and names that we want.
+        await asyncio.to_thread(end_ray, home, self._settings.stop_grace)
+        logs.mkdir(parents=True, exist_ok=True)
+        argv = [sys.executable, "-m", "paddock.launcher.bridge", str(home)]
+        if self.external:
+            argv.append(self._settings.ray_address)
+        with (logs / "ray.log").open("wb") as out:
+            process = subprocess.Popen(  # noqa: ASYNC220 - it is to outlive us
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -154,142 +186,88 @@ class Cluster:
                 start_new_session=True,
                 cwd="/",
             )
-
-    def _await_head(self, head: subprocess.Popen[bytes] | None) -> str:
-        deadline = time.monotonic() + HEAD_SECONDS
-        while True:
-            found = self.local_ray()
+        for _ in range(round(START_SECONDS / START_POLL)):
+            found = self.record()
             if found is not None:
-                return str(found["address"])
-            if head is not None and head.poll() is not None:
-                said = (self._settings.logs / "ray.log").read_text(errors="replace").strip()
-                last = said.splitlines()[-1] if said else "it said nothing"
-                raise RayFailed(f"Ray did not start (exit code {head.returncode}): {last}")
-            if time.monotonic() > deadline:
-                raise RayFailed(f"Ray did not start within {HEAD_SECONDS:g} s")
-            time.sleep(0.02)
+                return found
+            if process.poll() is not None:
+                said = (logs / "ray.log").read_text(errors="replace").strip()
+                last = said.splitlines()[-1] if said else f"exit code {process.returncode}"
+                raise RayFailed(f"Ray did not start: {last}")
+            await asyncio.sleep(START_POLL)
+        raise RayFailed(f"Ray did not start within {START_SECONDS:g} s (see {logs / 'ray.log'})")
 
     async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
         """The facts of every node that can be planned on, the gateway's own first."""
         own = await asyncio.to_thread(probe_host, self._settings.home, paths)
-        return (
-            [own, *await asyncio.to_thread(self._other_hosts, paths)] if self.connected else [own]
-        )
-
-    def _other_hosts(self, paths: tuple[str, ...]) -> list[Host]:
-        import ray
-
-        probe = ray.remote(num_cpus=0)(_probe_node)
-        others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != self._node]
-        refs = [
-            probe.options(scheduling_strategy=_on(node["NodeID"])).remote(
-                node["NodeID"], node["NodeManagerAddress"], paths
-            )
-            for node in others
-        ]
-        hosts: list[Host] = []
-        for node, ref in zip(others, refs, strict=True):
-            try:
-                hosts.append(ray.get(ref, timeout=ACTOR_SECONDS))
-            except ray.exceptions.RayError as error:
-                log.warning("node %s left out: %s", node["NodeManagerAddress"], error)
-        return hosts
+        if self._connection is None or not self._connection.open:
+            return [own]
+        others = await self._connection.call("hosts", paths=list(paths))
+        return [own, *map(_host, others)]
 
     async def start(self, config: ReplicaConfig, node: str) -> Handle:
         """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
-        return await asyncio.to_thread(self._start, config, node)
+        connection = self._connected()
+        await connection.call("start", config=asdict(config), node=node)
+        return Handle(connection, config.replica_id)
 
-    def _start(self, config: ReplicaConfig, node: str) -> Handle:
-        import ray
-
-        try:
-            actor = (
-                ray.remote(Replica)
-                .options(
-                    name=config.replica_id,
-                    namespace=self.namespace,
-                    lifetime="detached",
-                    num_cpus=0,
-                    max_restarts=0,
-                    scheduling_strategy=_on(self._node if node == LOCAL else node),
-                )
-                .remote(config)
-            )
-        except ray.exceptions.RayError as error:
-            raise ActorLost(str(error)) from error
-        return Handle(actor, node)
-
-    async def find(self, replica_id: str, node: str) -> Handle | None:
+    async def find(self, replica_id: str) -> Handle | None:
         """The actor of a replica that an earlier gateway started, if it lives."""
-        return await asyncio.to_thread(self._find, replica_id, node)
-
-    def _find(self, replica_id: str, node: str) -> Handle | None:
-        import ray
-
-        try:
-            return Handle(ray.get_actor(replica_id, namespace=self.namespace), node)
-        except ValueError:
-            return None
+        connection = self._connected()
+        found = await connection.call("find", replica_id=replica_id)
+        return Handle(connection, replica_id) if found else None
 
     async def actors(self) -> set[str]:
         """The replica ids of all actors that live in our namespace."""
-        return await asyncio.to_thread(self._actors)
+        return set(await self._connected().call("actors"))
 
-    def _actors(self) -> set[str]:
-        import ray
+    def _connected(self) -> _Connection:
+        if self._connection is None:
+            raise ActorLost("Ray does not run")
+        return self._connection
 
-        return {
-            found["name"]
-            for found in ray.util.list_named_actors(all_namespaces=True)
-            if found["namespace"] == self.namespace
-        }
-
-    async def end(self, handle: Handle) -> None:
-        """Ends the actor's process."""
-        import ray
-
-        await asyncio.to_thread(ray.kill, handle.actor, no_restart=True)
+    async def leave(self) -> None:
+        """Lets go of the bridge, which goes on."""
+        if self._connection is not None:
+            await self._connection.close()
 
     async def shutdown(self) -> None:
-        """Leaves Ray, and ends it if it is ours, with everything that may be left of it."""
-        await asyncio.to_thread(self._shutdown)
-
-    def _shutdown(self) -> None:
-        if self.connected:
-            import ray
-
-            ray.shutdown()
-            self.connected = False
-        end_ray(self._settings.home, self._settings.stop_grace)
+        """Ends the bridge, the Ray that is ours, and everything that may be left of it."""
+        await self.leave()
+        await asyncio.to_thread(end_ray, self._settings.home, self._settings.stop_grace)
 
 
-def end_ray(home: Path, grace: float) -> list[str]:
-    """Ends the local Ray of a home folder and every process of its instance.
+def _host(found: dict[str, Any]) -> Host:
+    engines = {name: Detection(**detection) for name, detection in found["engines"].items()}
+    return Host(**{**found, "engines": engines})
 
-    Returns the names of the processes that were still there when Ray had ended, for the record.
+
+def bridge_record(home: Path, instance: str) -> dict[str, Any] | None:
+    """What the bridge of a home folder wrote down of itself, if it lives."""
+    try:
+        found: dict[str, Any] = json.loads((home / bridge.FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if processes.alive(found["pid"], instance) else None
+
+
+def end_ray(home: Path, grace: float) -> list[int]:
+    """Ends the bridge of a home folder, its Ray and every other process of its instance.
+
+    Returns the ids of the processes that were still there when the bridge had ended.
     """
     instance = processes.instance_id(home)
     try:
-        pid = json.loads((home / ray_head.FILE).read_text())["pid"]
-        if processes.alive(pid, instance):
-            processes.end([psutil.Process(pid)], 15.0)
-    except (OSError, ValueError, psutil.Error):
-        pass  # no Ray of ours, or one that ended this moment
+        found = json.loads((home / bridge.FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found is not None and processes.alive(found["pid"], instance):
+        with contextlib.suppress(psutil.Error):
+            processes.end([psutil.Process(found["pid"])], STOP_SECONDS)
     left = processes.belonging(instance)
-    names = [f"{process.pid}" for process in left]
     processes.end(left, grace)
-    (home / ray_head.FILE).unlink(missing_ok=True)
-    return names
-
-
-def _on(node: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
-def _probe_node(node: str, address: str, paths: tuple[str, ...]) -> Host:
-    """Runs on another node: its facts."""
-    from dataclasses import replace
-
-    return replace(probe_host(read_settings().home, paths, node), address=address)
+    if found is not None:
+        # Ray's own folder, which a bridge that was killed could not remove.
+        shutil.rmtree(found["folder"], ignore_errors=True)
+    (home / bridge.FILE).unlink(missing_ok=True)
+    return [process.pid for process in left]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from paddock.launcher.cluster import ActorLost, Cluster, Handle, RayFailed
+from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handle, RayFailed
 from paddock.launcher.diagnosis import Diagnosis
 from paddock.launcher.host import LOCAL
 from paddock.launcher.plan import LaunchPlan, LaunchRequest
@@ -27,6 +27,7 @@ from paddock.registry.errors import (
     LaunchFailed,
     NotLaunched,
     NotReady,
+    PaddockError,
     UidInUse,
     near,
 )
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # From least to most along; a model stands where its least advanced live replica stands.
 _ORDER: tuple[State, ...] = ("pending", "downloading", "starting", "ready")
+UNAVAILABLE_TRIES, UNAVAILABLE_SECONDS = 60, 0.5
+"""How long an actor may be out of reach before it counts as lost."""
 STOP_SLACK = 15.0
 """Seconds beyond the engine's grace that an actor may take before it is ended by force."""
 
@@ -121,7 +124,7 @@ class Controller:
             }
             plan = LaunchPlan.from_json(row.plan)
             self._models[row.uid] = _Model(row.uid, plan, row.created, replicas)
-        if rows or self._cluster.local_ray() is not None:
+        if rows or self._cluster.record() is not None:
             self._adoption = asyncio.create_task(self._adopt())
 
     async def _adopt(self) -> None:
@@ -129,7 +132,7 @@ class Controller:
             await self._cluster.connect()
             for name in await self._cluster.actors() - self._wanted():
                 # Its row is gone: a termination that the earlier gateway did not live to finish.
-                handle = await self._cluster.find(name, LOCAL)
+                handle = await self._cluster.find(name)
                 if handle is not None:
                     await self._end(handle)
         except RayFailed as error:
@@ -212,12 +215,12 @@ class Controller:
             status = await handle.begin()
             self._observe(model, status)
             while status.state not in {"failed", "stopped"}:
-                status = await handle.watch(status.version)
+                status = await self._watch(handle, status.version)
                 self._observe(model, status)
             if status.state == "failed":
                 # The diagnosis has all that is worth keeping; the process can give its memory back.
-                await self._cluster.end(model.handles.pop(replica_id))
-        except ActorLost as error:
+                await model.handles.pop(replica_id).end()
+        except (ActorLost, ActorUnavailable) as error:
             model.handles.pop(replica_id, None)
             if not model.stopping:
                 self._fail(model, replica_id, Diagnosis("actor_died", _actor_lost(error)))
@@ -228,8 +231,18 @@ class Controller:
             self._fail(model, replica_id, Diagnosis("internal", f"{type(error).__name__}: {error}"))
             raise
 
+    async def _watch(self, handle: Handle, since: int) -> ReplicaStatus:
+        """The replica's next status; bears with an actor that cannot be reached for a while."""
+        for _ in range(UNAVAILABLE_TRIES):
+            try:
+                return await handle.watch(since)
+            except ActorUnavailable as error:
+                said = str(error)
+                await asyncio.sleep(UNAVAILABLE_SECONDS)
+        raise ActorLost(said)
+
     async def _handle(self, model: _Model, replica_id: str) -> Handle:
-        found = await self._cluster.find(replica_id, model.plan.node)
+        found = await self._cluster.find(replica_id)
         if found is not None:
             return found
         on_another_node = model.plan.node != LOCAL
@@ -329,7 +342,7 @@ class Controller:
             kept = list((status.diagnosis or {}).get("lines", []))
             try:
                 tails[replica_id] = await handle.tail(lines) if handle else kept
-            except ActorLost:
+            except (ActorLost, ActorUnavailable):
                 tails[replica_id] = kept
         return tails
 
@@ -364,9 +377,9 @@ class Controller:
             await handle.stop(self._settings.stop_grace + STOP_SLACK)
         except ActorLost:
             return
-        except TimeoutError:
+        except (TimeoutError, ActorUnavailable):
             log.warning("an actor did not stop in time and is ended")
-        await self._cluster.end(handle)
+        await handle.end()
 
     async def shutdown(self) -> None:
         """Terminates every model and ends the Ray that is ours."""
@@ -379,6 +392,7 @@ class Controller:
         """Lets go of the models without ending them, for the next gateway to adopt."""
         tasks = [task for model in self._models.values() for task in model.tasks.values()]
         await _cancel([*tasks, *([self._adoption] if self._adoption else [])])
+        await self._cluster.leave()
         self._store.close()
 
 
@@ -389,5 +403,5 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
             await task
 
 
-def _actor_lost(error: ActorLost) -> str:
+def _actor_lost(error: PaddockError) -> str:
     return f"the replica's actor is gone, and its engine with it ({error})"

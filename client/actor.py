@@ -1,0 +1,45 @@
+"""A replica's Ray actor, for Ray programs that want to call a model by its handle."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from paddock.registry.errors import NotLaunched
+from paddock.registry.settings import read_settings
+
+
+def replica_actor(uid: str, number: int = 0) -> Any:
+    """The actor handle of replica `number` of model `uid`; joins the gateway's Ray if need be.
+
+    Its `generate(prompt, **fields)` and `chat(messages, **fields)` stream text:
+
+        for ref in replica_actor("tiny-mixtral").generate.remote("The old elephant"):
+            print(ray.get(ref), end="")
+
+    Call it before anything else uses Ray in this process: Ray reads its token when it is imported.
+
+    Raises:
+        NotLaunched: there is no such actor, or no Ray.
+    """
+    from paddock.launcher.bridge import environment, namespace
+    from paddock.launcher.cluster import bridge_record
+    from paddock.launcher.processes import instance_id
+
+    settings = read_settings()
+    instance = instance_id(settings.home)
+    found = bridge_record(settings.home, instance)
+    if found is None:
+        raise NotLaunched(uid)
+    if not settings.ray_address:
+        os.environ.pop("RAY_ADDRESS", None)
+        os.environ.update(environment(settings.home))
+    import ray
+
+    space = namespace(instance)
+    if not ray.is_initialized():
+        ray.init(address=found["address"], namespace=space, log_to_driver=False)
+    try:
+        return ray.get_actor(f"{uid}-rep{number}", namespace=space)
+    except ValueError:
+        raise NotLaunched(uid) from None

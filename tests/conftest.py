@@ -1,0 +1,134 @@
+"""Fixtures that every test has: a home folder of its own, and one real gateway for those that ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.client import Client
+from paddock.launcher import processes
+
+COMMAND_SECONDS = 150
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PADDOCK_HOME that no other test has, and none of the user's settings."""
+    for variable in list(os.environ):
+        if variable.startswith(("PADDOCK_", "RAY_")):
+            monkeypatch.delenv(variable)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("PADDOCK_HOME", str(folder))
+    monkeypatch.setenv("PADDOCK_PORT", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+    return folder
+
+
+@dataclass(frozen=True)
+class Paddock:
+    """The command line over one home folder."""
+
+    home: Path
+    environ: dict[str, str]
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Starts `paddock ARGUMENTS` and does not wait."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        options.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen(
+            [sys.executable, "-m", "paddock", *arguments],
+            env={**self.environ, **options.pop("environ", {})},
+            text=True,
+            **options,
+        )
+
+    def run(self, *arguments: str, text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        """Runs `paddock ARGUMENTS` with `text` on stdin to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "paddock", *arguments],
+            env={**self.environ, **environ},
+            input=text,
+            text=True,
+            capture_output=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+
+    def ok(self, *arguments: str, text: str = "") -> str:
+        """Runs it, checks that it succeeded, and gives its stdout."""
+        done = self.run(*arguments, text=text)
+        assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """Runs it with `--json` and gives what it printed."""
+        return json.loads(self.ok(*arguments, "--json"))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the gateway wrote down of itself."""
+        return dict(json.loads((self.home / "gateway.json").read_text()))
+
+    def client(self) -> Client:
+        """A client of the gateway that runs."""
+        return Client(str(self.record["endpoint"]))
+
+    def processes(self) -> list[str]:
+        """The command lines of all processes that belong to this home."""
+        instance = self.home / "instance"
+        if not instance.exists():
+            return []
+        return [" ".join(p.cmdline()) for p in processes.belonging(instance.read_text().strip())]
+
+
+def make_paddock(home: Path) -> Paddock:
+    """The command line over `home`, with the hubs' caches below it too."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PADDOCK_", "RAY_", "HF_"))}
+    environ |= {
+        "PADDOCK_HOME": str(home),
+        "PADDOCK_PORT": "0",
+        "PADDOCK_STOP_GRACE": "2",
+        "HF_HOME": str(home / "hf"),
+        "MODELSCOPE_CACHE": str(home / "modelscope"),
+    }
+    return Paddock(home, environ)
+
+
+@pytest.fixture
+def paddock(home: Path) -> Iterator[Paddock]:
+    """The command line over a fresh home; whatever it started is ended, and nothing may be left."""
+    yield from _ended(make_paddock(home))
+
+
+@pytest.fixture(scope="session")
+def shared_paddock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
+    """One gateway and one Ray for all tests that do not break them. Use a model id of your own."""
+    yield from _ended(make_paddock(tmp_path_factory.mktemp("shared")))
+
+
+def _ended(paddock: Paddock) -> Iterator[Paddock]:
+    yield paddock
+    done = paddock.run("stop")
+    assert done.returncode == 0, done.stderr
+    assert paddock.processes() == []
+
+
+@pytest.fixture(scope="session")
+def tiny(shared_paddock: Paddock) -> str:
+    """The id of tiny-mixtral, launched on llama.cpp in the shared gateway."""
+    return shared_paddock.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "tiny").strip()
+
+
+@pytest.fixture(scope="session")
+def client(shared_paddock: Paddock, tiny: str) -> Client:
+    """A client of the shared gateway, in which `tiny` is launched."""
+    return shared_paddock.client()

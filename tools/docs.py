@@ -1,0 +1,133 @@
+"""Writes the generated documents, or checks that the committed ones are current.
+
+python tools/docs.py            # write
+python tools/docs.py --check    # compare, and check that relative links lead somewhere
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paddock.cli.main import COMMANDS, cli
+from paddock.registry.catalog import Catalog
+from paddock.registry.settings import SETTINGS
+
+ROOT = Path(__file__).parent.parent
+GENERATED = "<!-- written by `make docs`; do not edit -->"
+
+
+def command_reference() -> str:
+    """`docs/cli.md`: the `--help` page of every command."""
+    parts = [
+        "# Commands",
+        GENERATED,
+        "Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 refused, nothing was "
+        "changed; 3 no such model, or it cannot answer now; 4 a launch failed; 5 no gateway; 6 a "
+        "gateway runs already; 130 called off; 1 anything else.",
+    ]
+    wide: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100}
+    top = click.Context(cli, info_name="paddock", **wide, **cli.context_settings)
+    parts.append(f"```\n{cli.get_help(top).rstrip()}\n```")
+    for name in COMMANDS:
+        command = cli.get_command(top, name)
+        assert command is not None
+        with click.Context(
+            command, info_name=name, parent=top, **wide, **command.context_settings
+        ) as context:
+            parts.append(f"## paddock {name}\n\n```\n{command.get_help(context).rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_table() -> str:
+    """`docs/settings.md`: every setting."""
+    rows = [
+        "| setting | variable | default | meaning |",
+        "|---|---|---|---|",
+        *(
+            f"| `{s.name}` | {', '.join(f'`{v}`' for v in s.variables)} "
+            f"| {f'`{s.default}`' if s.default else ''} | {s.help} |"
+            for s in SETTINGS
+        ),
+    ]
+    intro = (
+        "A flag beats a variable, a variable beats `config.yaml` in the home folder, that beats the "
+        "default. The hubs' own clients read their own variables (`HF_HOME`, `HF_TOKEN`, "
+        "`HF_ENDPOINT`, `MODELSCOPE_CACHE`, …)."
+    )
+    return "\n\n".join(["# Settings", GENERATED, intro, "\n".join(rows)]) + "\n"
+
+
+def model_table() -> str:
+    """`docs/models.md`: the built-in catalogue."""
+    parts = ["# Models", GENERATED]
+    for spec in Catalog.load():
+        rows = [
+            "| format | billions | quantizations | engines | sources |",
+            "|---|---|---|---|---|",
+        ]
+        for weights in spec.weights:
+            sources = "; ".join(f"{s.hub}: {s.id}" for s in weights.sources)
+            rows.append(
+                f"| {weights.format} | {weights.size} | {', '.join(weights.quantizations)} "
+                f"| {', '.join(weights.engines)} | {sources} |"
+            )
+        about = (
+            f"{spec.description} Abilities: {', '.join(spec.abilities)}. Context: "
+            f"{spec.context_length}. Licence: {spec.license}. Parameters: "
+            f"{spec.architecture.parameters:,}, of which {spec.architecture.active_parameters:,} "
+            "are active for a token."
+        )
+        parts += [f"## {spec.name}", about, "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+DOCUMENTS = {
+    "docs/cli.md": command_reference,
+    "docs/settings.md": settings_table,
+    "docs/models.md": model_table,
+}
+
+
+def broken_links() -> list[str]:
+    """Relative links in committed Markdown whose file is not there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    broken = []
+    for name in listed.stdout.split():
+        path = ROOT / name
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text("utf-8")):
+            if "://" not in target and not (path.parent / target).exists():
+                broken.append(f"{name}: {target} is not there")
+    return broken
+
+
+def main() -> int:
+    """Writes or checks; the exit code says whether all is current."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare and change nothing")
+    checking = parser.parse_args().check
+    schema = [sys.executable, str(ROOT / "tools/schema.py"), *(["--check"] if checking else [])]
+    wrong = [] if subprocess.run(schema, check=False).returncode == 0 else ["specs/schema.json"]
+    for name, make in DOCUMENTS.items():
+        path, text = ROOT / name, make()
+        if not checking:
+            path.write_text(text, "utf-8")
+        elif not path.exists() or path.read_text("utf-8") != text:
+            wrong.append(f"{name} is not current; run: make docs")
+    if checking:
+        wrong += broken_links()
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
