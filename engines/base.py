@@ -39,11 +39,15 @@ class EngineOptions(BaseModel):
             name = key.replace("-", "_")
             if name not in known:
                 raise UnknownName.among("option", key, known, of=engine)
+            if name in named:
+                raise BadValue(f"{engine} option {name}", value, "given twice")
             named[name] = value
         try:
             return cls.model_validate(named)
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:  # options that do not go together
+                raise BadValue(f"{engine} options", dict(given), first["msg"]) from None
             name = ".".join(str(part) for part in first["loc"])
             raise BadValue(f"{engine} option {name}", first["input"], first["msg"]) from None
 
@@ -127,7 +131,8 @@ class RequestFields:
 class Engine(Protocol):
     """Starts one inference server and knows what it can serve.
 
-    Importing an adapter never imports its engine. All methods but `detect` are pure.
+    Importing an adapter never imports its engine. `detect` and `command` look at the node that
+    they run on; all other methods are pure.
     """
 
     name: ClassVar[str]
@@ -136,6 +141,8 @@ class Engine(Protocol):
     """Formats that it can load; empty: it loads no weights at all."""
     automatic: ClassVar[bool]
     """Whether a launch that names no engine may choose it."""
+    context_step: ClassVar[int]
+    """Tokens to whose multiple the engine rounds up the context of each slot."""
     health_path: ClassVar[str]
     """Answers 200 once the engine can serve, anything else (or nothing) before."""
     symptoms: ClassVar[tuple[Symptom, ...]]
@@ -146,11 +153,14 @@ class Engine(Protocol):
         ...
 
     def refuses(self, variant: Variant, host: Host) -> str | None:
-        """Why it can't serve the variant on the host; None if it can."""
+        """Why it can't serve the variant on the host; None if it can.
+
+        Asked only where it was detected, for a format of `formats` that the spec lists it for.
+        """
         ...
 
-    def settle(self, options: EngineOptions, host: Host) -> EngineOptions:
-        """Fills what the user left open with what is best on this host."""
+    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+        """Fills what the user left open with what is best for weights of this size on this host."""
         ...
 
     def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
@@ -166,7 +176,7 @@ class Engine(Protocol):
     ) -> int:
         """Memory beside weights and key-value cache: compute buffers and the process itself.
 
-        `context` is in tokens, over all slots.
+        `context` is in tokens, of one slot.
         """
         ...
 

@@ -68,6 +68,9 @@ def launch_command(plan: LaunchPlan, *extra: str) -> str:
     """A command line that launches the plan's variant, with `extra` options added."""
     argv = ["paddock", "launch", "--model-name", plan.model, "--model-format", plan.format]
     argv += ["--quantization", plan.quantization, *extra]
+    if plan.weights.hub == "path" and "--model-path" not in extra:
+        files = plan.weights.files
+        argv += ["--model-path", "/".join([plan.weights.id, *(f.name for f in files[:1])])]
     if plan.model_id != plan.model:
         argv += ["--model-uid", plan.model_id]
     return shlex.join(argv)
@@ -80,11 +83,15 @@ def diagnose_exit(
     signal: int | None,
     lines: Sequence[str],
 ) -> Diagnosis:
-    """Reads the cause of an engine's end from its exit and its last lines."""
+    """Reads the cause of an engine's end from its exit and its last lines.
+
+    The lines do not count if SIGKILL or SIGTERM ended it: those come from outside, whatever an
+    engine may have said in hours of service.
+    """
     kept = tuple(lines[-LINES:])
-    name = Signals(signal).name if signal is not None else None
+    name = _signal_name(signal)
     how = f"was ended by {name}" if name else f"exited with code {exit_code}"
-    for symptom in engine.symptoms:
+    for symptom in () if name in {"SIGKILL", "SIGTERM"} else engine.symptoms:
         for line in lines:
             match = symptom.pattern.search(line)
             if match:
@@ -106,11 +113,22 @@ def diagnose_exit(
     return Diagnosis(cause, message, _next(cause, plan), kept, exit_code, name)
 
 
-def _next(cause: Cause, plan: LaunchPlan) -> str | None:
+def _signal_name(number: int | None) -> str | None:
+    if number is None:
+        return None
+    try:
+        return Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _next(cause: Cause, plan: LaunchPlan) -> str:
     if cause == "corrupt_file":
         return launch_command(plan, "--model-path", "PATH_OF_A_WHOLE_FILE")
     if cause == "oom":
-        return launch_command(plan, "--context-length", str(max(512, plan.context_length // 2)))
-    if cause in {"engine_exited", "engine_killed", "load_failed", "probe_failed", "start_timeout"}:
-        return shlex.join(["paddock", "logs", "--model-uid", plan.model_id])
-    return None
+        if plan.context_length > 1024:
+            return launch_command(plan, "--context-length", str(plan.context_length // 2))
+        return shlex.join(["paddock", "estimate", plan.model])
+    if cause == "port_in_use":
+        return launch_command(plan)
+    return shlex.join(["paddock", "logs", "--model-uid", plan.model_id])

@@ -7,8 +7,9 @@ from typing import Any
 
 from paddock.engines import engines
 from paddock.engines.base import Engine, Host
-from paddock.launcher.memory import cache_bytes, weights_bytes
+from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
 from paddock.launcher.plan import MemoryEstimate
+from paddock.launcher.resolve import local_files
 from paddock.registry.errors import BadValue
 from paddock.registry.spec import ModelSpec, Variant
 
@@ -26,6 +27,8 @@ def estimate_table(
         BadValue: a context beyond the model's.
     """
     for context in contexts:
+        if context < 1:
+            raise BadValue("context length", context, "must be 1 or more")
         if context > spec.context_length:
             why = f"{spec.name} was trained for {spec.context_length} at most"
             raise BadValue("context length", context, why)
@@ -44,7 +47,7 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host) -> dict[st
         verdict = "fits"
     elif memory.total_bytes <= host.memory_total_bytes:
         verdict = "fits once other programs give memory back"
-    elif memory.paged and memory.can_run():
+    elif memory.paged and memory.can_run:
         verdict = "too large: runs from the disk, slowly"
     else:
         verdict = "too large"
@@ -53,7 +56,7 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host) -> dict[st
         "size": variant.size,
         "quantization": variant.quantization,
         "context_length": context,
-        **memory.model_dump(exclude={"free_bytes", "paged"}),
+        **memory.model_dump(exclude={"free_bytes", "paged", "replicas"}),
         "total_bytes": memory.total_bytes,
         "verdict": verdict,
     }
@@ -70,10 +73,11 @@ def _estimate(
             overhead_bytes=UNADAPTED_OVERHEAD_BYTES,
             free_bytes=host.memory_free_bytes,
         )
-    options = engine.settle(engine.options.parse(engine.name, {}), host)
+    options = engine.settle(engine.options.parse(engine.name, {}), host, weights)
+    tokens = slot_tokens(context, engine.context_step)
     return MemoryEstimate(
         weights_bytes=weights,
-        cache_bytes=cache_bytes(spec.architecture, context, engine.cache_element_bytes(options)),
+        cache_bytes=cache_bytes(spec.architecture, tokens, engine.cache_element_bytes(options)),
         overhead_bytes=engine.overhead_bytes(spec.architecture, options, context),
         free_bytes=host.memory_free_bytes,
         paged=engine.pages(options),
@@ -82,6 +86,8 @@ def _estimate(
 
 def _local_bytes(variant: Variant, host: Host) -> int | None:
     for source in variant.sources:
-        if source.hub == "local" and source.file:
-            return host.files.get(f"{source.id}/{source.file}")
+        if source.hub == "local":
+            found = local_files(source, host)
+            if found:
+                return sum(found.values())
     return None

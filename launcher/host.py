@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import shutil
 import socket
@@ -14,6 +16,7 @@ from paddock.engines import engines
 from paddock.engines.base import Host
 from paddock.registry.catalog import specs_root
 
+CGROUP = Path("/sys/fs/cgroup")
 LOCAL = "local"
 """The node id of the gateway's own machine, which it has before Ray runs."""
 
@@ -24,14 +27,14 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
     Args:
         home: the folder whose disk will take downloads.
         paths: files or folders of weights that a user named; what is there becomes part of
-            `Host.files`, under its absolute path.
+            `Host.files`, under that path.
     """
     total, free = _memory()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     return Host(
         node=node,
         name=socket.gethostname(),
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpus(),
+        cpus=_cpus(),
         memory_total_bytes=total,
         memory_free_bytes=free,
         disk_free_bytes=shutil.disk_usage(existing).free,
@@ -41,20 +44,35 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
 
 
 def _cpus() -> int:
-    return psutil.cpu_count() or 1
+    """Processors that this process may use, within the control group's quota where there is one."""
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count()
+    )
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        share = math.ceil(int(quota) / int(period)) if quota != "max" else allowed
+    except (OSError, ValueError):
+        share = allowed  # no control group, or one without a processor controller
+    return max(1, min(allowed or 1, share or 1))
 
 
 def _memory() -> tuple[int, int]:
     """Total and free bytes, within the control group's limit where there is one."""
     memory = psutil.virtual_memory()
     total, free = int(memory.total), int(memory.available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     try:
-        text = limit.read_text().strip()
+        text = (CGROUP / "memory.max").read_text().strip()
         if text != "max":
+            used = int((CGROUP / "memory.current").read_text())
+            fields = dict(
+                line.split() for line in (CGROUP / "memory.stat").read_text().splitlines()
+            )
+            # Pages of files count as used, and make way: after a large file was read, `used`
+            # stands at the limit.
+            cached = int(fields["active_file"]) + int(fields["inactive_file"])
             total = min(total, int(text))
-            free = min(free, max(0, int(text) - int(used.read_text())))
-    except (OSError, ValueError):
+            free = min(free, max(0, int(text) - used + cached))
+    except (OSError, ValueError, KeyError):
         pass  # no control group, or one without a memory controller: the machine's figures stand
     return total, free
 
@@ -69,9 +87,15 @@ def _shipped() -> dict[str, int]:
 
 
 def _named(paths: Iterable[str]) -> dict[str, int]:
+    """Files under the names that the paths give them, so that planning finds them by the path."""
     found: dict[str, int] = {}
     for text in paths:
-        path = Path(text)
-        files = [path] if path.is_file() else [p for p in path.glob("*") if p.is_file()]
-        found.update({str(file): file.stat().st_size for file in files})
+        with contextlib.suppress(OSError):  # not there, or not to be read: planning says so
+            if os.path.isfile(text):
+                found[text] = os.path.getsize(text)
+                continue
+            with os.scandir(text) as entries:
+                for entry in entries:
+                    if entry.is_file():
+                        found[f"{text.rstrip('/')}/{entry.name}"] = entry.stat().st_size
     return found

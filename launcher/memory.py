@@ -36,6 +36,11 @@ def weights_bytes(variant: Variant, architecture: Architecture) -> int:
     return round(architecture.parameters * BITS.get(variant.quantization, 16.0) / 8)
 
 
+def slot_tokens(context: int, step: int) -> int:
+    """Tokens of cache that an engine keeps for a slot of `context`: a whole multiple of `step`."""
+    return -(-context // step) * step
+
+
 def cache_bytes(
     architecture: Architecture, tokens: int, element_bytes: tuple[float, float] = (2.0, 2.0)
 ) -> int:

@@ -37,9 +37,9 @@ class LaunchRequest(_Frozen):
     context_length: int | None = Field(default=None, ge=1)
     engine_options: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("size")
+    @field_validator("size", mode="before")
     @classmethod
-    def _canonical_size(cls, value: str | None) -> str | None:
+    def _canonical_size(cls, value: str | int | float | None) -> str | None:
         return None if value is None else parse_size(value)
 
     @classmethod
@@ -59,7 +59,9 @@ class LaunchRequest(_Frozen):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             raise BadValue(name, first["input"], first["msg"]) from None
-        check_uid(request.uid)
+        # A model's name needs no check: one that is not a model's is refused as unknown.
+        if request.model_uid:
+            check_uid(request.model_uid)
         return request
 
     @property
@@ -106,10 +108,10 @@ class PlannedWeights(_Frozen):
 
 
 class MemoryEstimate(_Frozen):
-    """What one replica will hold in memory, in bytes, beside what its node has free.
+    """What each of `replicas` will hold in memory, in bytes, beside what their node has free.
 
-    `paged` says that the weights are mapped from the file, so that a node with less memory than
-    they need can still serve them, slowly.
+    `paged` says that the weights are mapped from the file: replicas share them, and a node with
+    less memory than they need can still serve them, slowly.
     """
 
     weights_bytes: int
@@ -117,22 +119,36 @@ class MemoryEstimate(_Frozen):
     overhead_bytes: int
     free_bytes: int
     paged: bool = False
+    replicas: int = 1
 
     @property
     def total_bytes(self) -> int:
-        """Weights, key-value cache and overhead."""
+        """Weights, key-value cache and overhead of one replica."""
         return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        """What all replicas take on the node."""
+        own = (self.cache_bytes + self.overhead_bytes) * self.replicas
+        return own + self.weights_bytes * (1 if self.paged else self.replicas)
+
+    @property
+    def least_bytes(self) -> int:
+        """What must be there for the replicas to run at all, be it with weights paged."""
+        return self.needed_bytes - (self.weights_bytes if self.paged else 0)
 
     @property
     def fits(self) -> bool:
         """Whether all of it fits what is free now."""
-        return self.total_bytes <= self.free_bytes
+        return self.needed_bytes <= self.free_bytes
 
-    def can_run(self, replicas: int = 1) -> bool:
-        """Whether `replicas` copies can run on the node at all, be it with weights paged."""
-        if not self.paged:
-            return self.total_bytes * replicas <= self.free_bytes
-        return (self.cache_bytes + self.overhead_bytes) * replicas <= self.free_bytes
+    @property
+    def can_run(self) -> bool:
+        """Whether the replicas can run on the node at all."""
+        return self.least_bytes <= self.free_bytes
+
+
+_SUMS = ("total_bytes", "needed_bytes", "fits")
 
 
 class LaunchPlan(_Frozen):
@@ -169,12 +185,11 @@ class LaunchPlan(_Frozen):
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, with the sums that a reader wants beside the parts."""
         data = self.model_dump(mode="json")
-        data["memory"]["total_bytes"] = self.memory.total_bytes
-        data["memory"]["fits"] = self.memory.fits
+        data["memory"] |= {name: getattr(self.memory, name) for name in _SUMS}
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LaunchPlan:
         """The inverse of `to_json`."""
-        memory = {k: v for k, v in data["memory"].items() if k not in {"total_bytes", "fits"}}
+        memory = {name: value for name, value in data["memory"].items() if name not in _SUMS}
         return cls.model_validate({**data, "memory": memory})

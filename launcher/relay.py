@@ -25,7 +25,8 @@ _DENIED = (
 class Relay:
     """Listens on `host`, at a port that the system picks, and leads to `port` on loopback."""
 
-    def __init__(self, host: str, port: int, key: str) -> None:
+    def __init__(self, host: str, port: int, key: str, head_seconds: float = HEAD_SECONDS) -> None:
+        self._head_seconds = head_seconds
         self._host = host
         self._port = port
         self._key = key.encode()
@@ -58,7 +59,7 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self._head_seconds)
             found = _AUTHORIZATION.search(head)
             if found is None or not hmac.compare_digest(found[1].strip(), self._key):
                 writer.write(_DENIED)
@@ -66,7 +67,7 @@ class Relay:
                 return
             await self._lead(head, reader, writer)
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
-            pass  # the other side left, or never said who it is: there is nobody to tell
+            pass  # a side left, or the client never said who it is: an end without an answer
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -77,19 +78,19 @@ class Relay:
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._port)
         for side in (writer, inner_writer):
             side.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        inner_writer.write(head)
+        both = [
+            asyncio.create_task(_copy(reader, inner_writer)),
+            asyncio.create_task(_copy(inner_reader, writer)),
+        ]
         try:
-            inner_writer.write(head)
-            both = [
-                asyncio.create_task(_copy(reader, inner_writer)),
-                asyncio.create_task(_copy(inner_reader, writer)),
-            ]
             # Either side's end is the end of both: a client that left must stop its generation.
-            _, pending = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(both)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in both:
+                task.cancel()
             inner_writer.close()
+            await asyncio.gather(*both, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,12 +8,13 @@ the memory. Each choice that the user left open leaves a reason in the plan.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Engine, EngineOptions, Host
-from paddock.launcher.memory import cache_bytes, weights_bytes
+from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
 from paddock.launcher.plan import (
     LaunchPlan,
     LaunchRequest,
@@ -25,13 +26,21 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, NoEngine, NoRoom, UnknownName
 from paddock.registry.spec import ModelSpec, Source, Variant
 
-# Context and slots that a launch gets when the user names none: at most this many slots, and no
-# more than this share of the free memory for the caches of all of them.
+# Context and slots that a launch gets when the user names none: at most this many slots, with no
+# more than this share of the free memory for the caches of all of them, and a context no shorter
+# than this (or than the model's own) to make room.
 SLOTS = 4
 CACHE_SHARE = 0.25
-LEAST_CONTEXT = 2048
+LEAST_CONTEXT = 4096
+
+# Share of the free memory up to which weights are ranked as fitting; the rest is for the cache.
+WEIGHTS_SHARE = 0.9
 
 HUBS = ("huggingface", "modelscope", "local")
+
+# How far a pair of variant and engine came before it was refused. Of an engine's many refusals,
+# the one that came furthest is the one worth reading.
+_NO_ADAPTER, _NOT_HERE, _WRONG_FORMAT, _NOT_LISTED, _REFUSED, _NO_WEIGHTS = range(6)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,40 @@ class _Search:
     """What the pairing of variants, engines and hosts found."""
 
     servable: list[_Candidate] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def refuse(self, engine: str, stage: int, reason: str) -> None:
+        if engine not in self.refusals or self.refusals[engine][0] < stage:
+            self.refusals[engine] = stage, reason
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Engine → why it was passed over, without those that could serve."""
+        served = {candidate.engine.name for candidate in self.servable}
+        return {name: reason for name, (_, reason) in self.refusals.items() if name not in served}
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A candidate with settled options, for trying contexts and slots."""
+
+    request: LaunchRequest
+    spec: ModelSpec
+    best: _Candidate
+    options: EngineOptions
+
+    def memory(self, context: int, slots: int) -> MemoryEstimate:
+        engine, architecture = self.best.engine, self.spec.architecture
+        tokens = slot_tokens(context, engine.context_step)
+        elements = engine.cache_element_bytes(self.options)
+        return MemoryEstimate(
+            weights_bytes=self.best.weights.size_bytes,
+            cache_bytes=cache_bytes(architecture, tokens * slots, elements),
+            overhead_bytes=engine.overhead_bytes(architecture, self.options, tokens),
+            free_bytes=self.best.host.memory_free_bytes,
+            paged=engine.pages(self.options),
+            replicas=self.request.replicas,
+        )
 
 
 def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> LaunchPlan:
@@ -61,16 +103,44 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     """
     spec = catalog.lookup(request.model_name)
     allowed = _hosts(request, hosts)
+    _check_source(request, allowed)
     variants, guessed = _variants(request, spec, allowed)
-    adapters = _adapters(request, variants)
-    search = _search(request, spec, variants, adapters, allowed)
+    search = _search(request, spec, variants, allowed)
     if not search.servable:
-        rest = _search(LaunchRequest(model_name=spec.name), spec, spec.variants, _automatic(), hosts)
-        alternatives = tuple(dict.fromkeys(c.variant.label for c in rest.servable))
-        asked = variants[0].label if len(variants) == 1 else spec.name
-        raise NoEngine(asked, search.refused, alternatives)
-    best = min(search.servable, key=lambda candidate: _rank(candidate, spec))
-    return _plan(request, spec, best, search, guessed)
+        asked = variants[0].label if len(variants) == 1 else _shared_label(spec, variants)
+        raise NoEngine(asked, search.refused, _alternatives(spec, hosts))
+    best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
+    options = best.engine.options.parse(best.engine.name, request.engine_options)
+    options = best.engine.settle(options, best.host, best.weights.size_bytes)
+    fit = _Fit(request, spec, best, options)
+    context, slots, said = _room(fit)
+    memory = fit.memory(context, slots)
+    warnings = _check_room(fit, memory, context, slots)
+    return LaunchPlan(
+        model_id=request.uid,
+        model=spec.name,
+        type=spec.type,
+        format=best.variant.format,
+        size=best.variant.size,
+        quantization=best.variant.quantization,
+        abilities=spec.abilities,
+        engine=best.engine.name,
+        engine_version=best.host.engines[best.engine.name].version,
+        options=options.model_dump(mode="json"),
+        context_length=context,
+        slots=slots,
+        replicas=request.replicas,
+        node=best.host.node,
+        node_name=best.host.name,
+        weights=best.weights,
+        memory=memory,
+        chat_template=spec.chat_template,
+        languages=spec.languages,
+        description=spec.description,
+        reasons=(*_why(fit, search, guessed), *said),
+        refused=search.refused,
+        warnings=tuple(warnings),
+    )
 
 
 def _hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:
@@ -84,8 +154,25 @@ def _hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:
         or (len(wanted) >= 6 and host.node.startswith(wanted))
     ]
     if not found:
-        raise UnknownName.among("node", wanted, [f"{host.name} ({host.node[:12]})" for host in hosts])
+        known = [f"{host.name} ({host.node[:12]})" for host in hosts]
+        raise UnknownName.among("node", wanted, known)
     return found
+
+
+def _check_source(request: LaunchRequest, hosts: Sequence[Host]) -> None:
+    """Refuses a hub that nobody knows, and a path where nothing is."""
+    if request.hub is not None:
+        _hub(request.hub)
+    path = request.model_path
+    if path is None:
+        return
+    if request.hub is not None:
+        raise BadValue("hub", request.hub, "weights come from a hub or from --model-path, not both")
+    if not path.startswith("/"):
+        raise BadValue("model path", path, "must be an absolute path")
+    if not any(_under(path, host) for host in hosts):
+        where = ", ".join(dict.fromkeys(host.name for host in hosts))
+        raise BadValue("model path", path, f"no such file on {where}, or a folder without files")
 
 
 def _variants(
@@ -93,16 +180,22 @@ def _variants(
 ) -> tuple[tuple[Variant, ...], str | None]:
     """The variants that fit the request, and what a path alone told about them."""
     found = spec.select(format=request.format, size=request.size, quantization=request.quantization)
-    if request.model_path is None or (request.format and request.quantization):
+    if request.model_path is None:
         return found, None
-    names = [posixpath.basename(name) for name in _under(request.model_path, hosts)]
-    told = [
-        variant
-        for variant in found
-        if any(_named_after(variant, name) for name in names)
-    ]
+    names = {name for host in hosts for name in _under(request.model_path, host)}
+    told = tuple(variant for variant in found if _told(variant, names))
     if told:
-        return tuple(told), f"the file's name says {told[0].format} {told[0].quantization}"
+        open_ = request.format is None or request.quantization is None
+        says = f"the name of the file says {told[0].format} {told[0].quantization}"
+        return told, says if open_ and len(told) == 1 else None
+    contradicted = next((v for v in spec.variants if _told(v, names)), None)
+    if contradicted is not None:
+        raise BadValue(
+            "model path",
+            request.model_path,
+            f"its name says {contradicted.format} {contradicted.quantization}, which is not "
+            "what was asked for",
+        )
     if len({(v.format, v.quantization) for v in found}) == 1:
         return found, None
     raise BadValue(
@@ -112,104 +205,128 @@ def _variants(
     )
 
 
-def _named_after(variant: Variant, name: str) -> bool:
+def _told(variant: Variant, names: set[str]) -> bool:
+    """Whether the names of the files say that they are of this variant."""
     if variant.format == "ggufv2":
-        return name.casefold().endswith(f"{variant.quantization.casefold()}.gguf")
-    if variant.format == "gptq":
-        return name == "quantize_config.json"
-    return name == "model.safetensors" and variant.format == "pytorch"
+        return any(_is_gguf_of(variant, name) for name in names)
+    if not any(name.endswith(".safetensors") for name in names):
+        return False
+    return (variant.format == "gptq") == ("quantize_config.json" in names)
 
 
-def _automatic() -> tuple[Engine, ...]:
-    return tuple(engine for engine in map(load_engine, engine_names()) if engine.automatic)
+def _is_gguf_of(variant: Variant, name: str) -> bool:
+    # Q4_0 must not be found in IQ4_0.
+    ending = rf"(?:^|[^a-z0-9]){re.escape(variant.quantization.casefold())}\.gguf"
+    return re.search(rf"{ending}$", name.casefold()) is not None
 
 
-def _adapters(request: LaunchRequest, variants: Sequence[Variant]) -> tuple[Engine, ...]:
-    if request.model_engine is None:
-        return _automatic()
-    named = dict.fromkeys(name for variant in variants for name in variant.engines)
-    try:
-        return (load_engine(request.model_engine),)
-    except UnknownName:
-        for name in named:
-            if name.casefold() == request.model_engine.casefold():
-                refused = {name: "this version of Paddock has no adapter for it"}
-                raise NoEngine(variants[0].label, refused, ()) from None
-        raise UnknownName.among(
-            "engine", request.model_engine, [*engine_names(), *named]
-        ) from None
+def _shared_label(spec: ModelSpec, variants: Sequence[Variant]) -> str:
+    """The model's name, with the format and quantization that all variants share."""
+    formats, quantizations = ({getattr(v, name) for v in variants} for name in _LABELLED)
+    shared = [next(iter(values)) for values in (formats, quantizations) if len(values) == 1]
+    return " ".join([spec.name, *shared])
+
+
+_LABELLED = ("format", "quantization")
+
+
+def _alternatives(spec: ModelSpec, hosts: Sequence[Host]) -> tuple[str, ...]:
+    """The variants that a launch without any wishes could choose from."""
+    search = _search(LaunchRequest(model_name=spec.name), spec, spec.variants, hosts)
+    return tuple(dict.fromkeys(candidate.variant.label for candidate in search.servable))
 
 
 def _search(
-    request: LaunchRequest,
-    spec: ModelSpec,
-    variants: Sequence[Variant],
-    adapters: Sequence[Engine],
-    hosts: Sequence[Host],
+    request: LaunchRequest, spec: ModelSpec, variants: Sequence[Variant], hosts: Sequence[Host]
 ) -> _Search:
     search = _Search()
     adapted = {name.casefold() for name in engine_names()}
-    for variant in variants:
-        for name in variant.engines:
-            if name.casefold() not in adapted and request.model_engine is None:
-                search.refused[name] = "this version of Paddock has no adapter for it"
-        for engine in adapters:
+    for engine in _engines(request, spec, search):
+        for variant in variants:
             for host in hosts:
-                reason = _refusal(engine, variant, host)
-                weights = None
-                if reason is None:
-                    weights, reason = _weights(request, spec, variant, engine, host)
-                if weights is None:
-                    search.refused.setdefault(engine.name, reason or "")
-                else:
-                    search.servable.append(_Candidate(variant, engine, host, weights))
-    served = {candidate.engine.name for candidate in search.servable}
-    for name in served:
-        search.refused.pop(name, None)
+                _pair(request, spec, _Pair(variant, engine, host), search)
+    if request.model_engine is None:
+        for name in dict.fromkeys(name for variant in variants for name in variant.engines):
+            if name.casefold() not in adapted:
+                search.refuse(name, _NO_ADAPTER, "this version of Paddock has no adapter for it")
     return search
 
 
-def _refusal(engine: Engine, variant: Variant, host: Host) -> str | None:
-    if missing := host.engines[engine.name].missing:
-        return missing
-    if engine.formats:
-        if variant.format not in engine.formats:
-            return f"serves {', '.join(engine.formats)}, not {variant.format}"
-        if engine.name.casefold() not in {name.casefold() for name in variant.engines}:
-            return f"the spec does not list it for {variant.format}"
-    return engine.refuses(variant, host)
+def _engines(request: LaunchRequest, spec: ModelSpec, search: _Search) -> Iterator[Engine]:
+    """The engine that was asked for, or those that may be chosen."""
+    if request.model_engine is None:
+        yield from (e for e in map(load_engine, engine_names()) if e.automatic)
+        return
+    wanted = request.model_engine.casefold()
+    named = dict.fromkeys(name for variant in spec.variants for name in variant.engines)
+    if wanted in {name.casefold() for name in engine_names()}:
+        yield load_engine(request.model_engine)
+        return
+    for name in named:
+        if name.casefold() == wanted:
+            search.refuse(name, _NO_ADAPTER, "this version of Paddock has no adapter for it")
+            return
+    raise UnknownName.among("engine", request.model_engine, [*engine_names(), *named])
 
 
-def _weights(
-    request: LaunchRequest, spec: ModelSpec, variant: Variant, engine: Engine, host: Host
-) -> tuple[PlannedWeights | None, str | None]:
+@dataclass(frozen=True)
+class _Pair:
+    variant: Variant
+    engine: Engine
+    host: Host
+
+
+def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search) -> None:
+    """Adds the pair to what can be served, or its reason to the refusals."""
+    variant, engine, host = pair.variant, pair.engine, pair.host
+    name = engine.name
+    if missing := host.engines[name].missing:
+        return search.refuse(name, _NOT_HERE, missing)
+    if engine.formats and variant.format not in engine.formats:
+        reason = f"serves {', '.join(engine.formats)}, not {variant.format}"
+        return search.refuse(name, _WRONG_FORMAT, reason)
+    if engine.formats and name.casefold() not in {n.casefold() for n in variant.engines}:
+        reason = f"the spec does not list it for {variant.format}"
+        return search.refuse(name, _NOT_LISTED, reason)
+    if reason_or_none := engine.refuses(variant, host):
+        return search.refuse(name, _REFUSED, reason_or_none)
+    weights = _weights(request, spec, pair)
+    if isinstance(weights, str):
+        return search.refuse(name, _NO_WEIGHTS, weights)
+    search.servable.append(_Candidate(variant, engine, host, weights))
+    return None
+
+
+def _weights(request: LaunchRequest, spec: ModelSpec, pair: _Pair) -> PlannedWeights | str:
     """Where the weights come from, or why they cannot come."""
-    size = weights_bytes(variant, spec.architecture)
-    if not engine.formats:
-        return PlannedWeights(hub="none", id="", size_bytes=0, here=True), None
+    variant, host = pair.variant, pair.host
+    if not pair.engine.formats:
+        return PlannedWeights(hub="none", id="", size_bytes=0, here=True)
     if request.model_path is not None:
         return _from_path(request.model_path, variant, host)
-    why = "no source"
-    for source in variant.sources:
-        if request.hub is not None and source.hub != _hub(request.hub):
-            why = f"the spec has no source on {_hub(request.hub)}"
-            continue
-        if source.hub == "local":
-            found = _local(source, host)
-            if found is not None:
-                return found, None
-            why = f"its weights ({source.id}) are not on {host.name}; they ship with a checkout only"
-            continue
-        files = (PlannedFile(name=source.file, size_bytes=variant.size_bytes),) if source.file else ()
-        return PlannedWeights(
-            hub=source.hub,
-            id=source.id,
-            revision=source.revision,
-            files=files,
-            size_bytes=size,
-            here=False,
-        ), None
-    return None, why
+    wanted = None if request.hub is None else _hub(request.hub)
+    sources = [source for source in variant.sources if wanted in {None, source.hub}]
+    if not sources:
+        return f"the spec has no source on {wanted} for {variant.format} {variant.quantization}"
+    for source in sources:
+        if source.hub != "local":
+            return _on_hub(source, variant, spec)
+        if found := local_files(source, host):
+            return _here("local", source.id, found)
+    what = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
+    return f"its weights ({what}) are not on {host.name}; they come with a source checkout only"
+
+
+def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights:
+    file = PlannedFile(name=source.file, size_bytes=variant.size_bytes) if source.file else None
+    return PlannedWeights(
+        hub=source.hub,
+        id=source.id,
+        revision=source.revision,
+        files=(file,) if file else (),
+        size_bytes=weights_bytes(variant, spec.architecture),
+        here=False,
+    )
 
 
 def _hub(name: str) -> str:
@@ -219,52 +336,46 @@ def _hub(name: str) -> str:
     raise UnknownName.among("hub", name, HUBS)
 
 
-def _local(source: Source, host: Host) -> PlannedWeights | None:
+def local_files(source: Source, host: Host) -> dict[str, int]:
+    """The files of a local source that are on the host: name → bytes."""
+    prefix = f"{source.id}/"
     if source.file:
-        size = host.files.get(f"{source.id}/{source.file}")
-        files = {source.file: size} if size is not None else {}
-    else:
-        prefix = f"{source.id}/"
-        files = {
-            name.removeprefix(prefix): size
-            for name, size in host.files.items()
-            if name.startswith(prefix)
-        }
-    return _here("local", source.id, files) if files else None
-
-
-def _under(path: str, hosts: Sequence[Host]) -> list[str]:
-    return [
-        name
-        for host in hosts
-        for name in host.files
-        if name == path or posixpath.dirname(name) == path.rstrip("/")
-    ]
-
-
-def _from_path(
-    path: str, variant: Variant, host: Host
-) -> tuple[PlannedWeights | None, str | None]:
-    """The weights at a path that the user named: a file, or the one file of a folder that fits."""
-    if path in host.files:
-        folder, name = posixpath.split(path)
-        return _here("path", folder, {name: host.files[path]}), None
-    folder = path.rstrip("/")
-    inside = {
-        posixpath.basename(name): host.files[name] for name in _under(path, [host])
+        size = host.files.get(prefix + source.file)
+        return {} if size is None else {source.file: size}
+    return {
+        name.removeprefix(prefix): size
+        for name, size in host.files.items()
+        if name.startswith(prefix)
     }
-    if not inside:
-        raise BadValue("model path", path, f"{host.name} has no such file, or no files in it")
+
+
+def _under(path: str, host: Host) -> dict[str, int]:
+    """The file at the path, or the files in the folder at the path: plain name → bytes."""
+    folder = path.rstrip("/")
+    return {
+        posixpath.basename(name): size
+        for name, size in host.files.items()
+        if name == path or posixpath.dirname(name) == folder
+    }
+
+
+def _from_path(path: str, variant: Variant, host: Host) -> PlannedWeights | str:
+    """The weights at a path that the user named: a file, or what fits in a folder."""
+    files = _under(path, host)
+    if not files:
+        return f"{path} is not on {host.name}"
+    is_file = path in host.files
     if variant.format != "ggufv2":
-        return _here("path", folder, inside), None
-    ggufs = {name: size for name, size in inside.items() if name.casefold().endswith(".gguf")}
-    fitting = {name: size for name, size in ggufs.items() if _named_after(variant, name)}
-    chosen = fitting or ggufs
-    if len(chosen) == 1:
-        return _here("path", folder, chosen), None
-    if not chosen:
-        return None, f"{path} holds no .gguf file"
-    return None, f"{path} holds {len(chosen)} .gguf files; name the one to serve"
+        if is_file:
+            return f"{path} is one file; name the folder that holds all of {variant.format}"
+        return _here("path", path.rstrip("/"), files)
+    ggufs = {name: size for name, size in files.items() if name.casefold().endswith(".gguf")}
+    chosen = {n: size for n, size in ggufs.items() if _is_gguf_of(variant, n)} or ggufs
+    if not is_file and not chosen:
+        return f"{path} holds no .gguf file"
+    if len(chosen) > 1:
+        return f"{path} holds {len(chosen)} .gguf files; name the one to serve"
+    return _here("path", posixpath.dirname(path) if is_file else path.rstrip("/"), chosen or files)
 
 
 def _here(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWeights:
@@ -274,89 +385,34 @@ def _here(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWeights:
     )
 
 
-def _rank(candidate: _Candidate, spec: ModelSpec) -> tuple[object, ...]:
-    """Best first: fits the free memory, is here, is recommended, largest (of those that fit)."""
-    fits = candidate.weights.size_bytes <= 0.9 * candidate.host.memory_free_bytes
+def _rank(request: LaunchRequest, spec: ModelSpec, candidate: _Candidate) -> tuple[object, ...]:
+    """Best first: fits the free memory, is here, is recommended, is large; if none fits, small."""
+    size = candidate.weights.size_bytes
+    fits = size * request.replicas <= WEIGHTS_SHARE * candidate.host.memory_free_bytes
     quantization = candidate.variant.quantization
     preferred = (
         spec.recommended.index(quantization)
         if quantization in spec.recommended
         else len(spec.recommended)
     )
-    size = candidate.weights.size_bytes
     return (
         not fits,
         not candidate.weights.here,
-        preferred,
+        preferred if fits else 0,
         -size if fits else size,
         -candidate.host.memory_free_bytes,
     )
 
 
-def _plan(
-    request: LaunchRequest,
-    spec: ModelSpec,
-    best: _Candidate,
-    search: _Search,
-    guessed: str | None,
-) -> LaunchPlan:
-    engine, host, variant = best.engine, best.host, best.variant
-    options = engine.options.parse(engine.name, request.engine_options)
-    options = engine.settle(options, host)
-    context, slots, said = _room(request, spec, best, options)
-    memory = _memory(spec, best, options, context, slots)
-    warnings = _check_room(request, best, memory)
-    reasons = [*_why(request, spec, best, search, guessed), *said]
-    return LaunchPlan(
-        model_id=request.uid,
-        model=spec.name,
-        type=spec.type,
-        format=variant.format,
-        size=variant.size,
-        quantization=variant.quantization,
-        abilities=spec.abilities,
-        engine=engine.name,
-        engine_version=host.engines[engine.name].version,
-        options=options.model_dump(mode="json"),
-        context_length=context,
-        slots=slots,
-        replicas=request.replicas,
-        node=host.node,
-        node_name=host.name,
-        weights=best.weights,
-        memory=memory,
-        chat_template=spec.chat_template,
-        languages=spec.languages,
-        description=spec.description,
-        reasons=tuple(reasons),
-        refused=search.refused,
-        warnings=tuple(warnings),
-    )
-
-
-def _memory(
-    spec: ModelSpec, best: _Candidate, options: EngineOptions, context: int, slots: int
-) -> MemoryEstimate:
-    engine, tokens = best.engine, context * slots
-    return MemoryEstimate(
-        weights_bytes=best.weights.size_bytes,
-        cache_bytes=cache_bytes(spec.architecture, tokens, engine.cache_element_bytes(options)),
-        overhead_bytes=engine.overhead_bytes(spec.architecture, options, tokens),
-        free_bytes=best.host.memory_free_bytes,
-        paged=engine.pages(options),
-    )
-
-
-def _room(
-    request: LaunchRequest, spec: ModelSpec, best: _Candidate, options: EngineOptions
-) -> tuple[int, int, list[str]]:
+def _room(fit: _Fit) -> tuple[int, int, list[str]]:
     """Context and slots: as asked for, else the most that the memory gives."""
-    by_option, slots = best.engine.room(options)
-    context = by_option or request.context_length
+    spec, request = fit.spec, fit.request
+    by_option, slots = fit.best.engine.room(fit.options)
     if by_option and request.context_length and by_option != request.context_length:
         raise BadValue(
             "context length", request.context_length, f"the engine's own option says {by_option}"
         )
+    context = by_option or request.context_length
     if context is not None and context > spec.context_length:
         raise BadValue(
             "context length", context, f"{spec.name} was trained for {spec.context_length} at most"
@@ -364,85 +420,103 @@ def _room(
     said: list[str] = []
     if context is None:
         context = spec.context_length
-        while context > LEAST_CONTEXT and not _memory(
-            spec, best, options, context, slots or 1
-        ).can_run(request.replicas):
-            context //= 2
+        while context > LEAST_CONTEXT and not fit.memory(context, slots or 1).fits:
+            context = max(LEAST_CONTEXT, context // 2)
         full = context == spec.context_length
         said.append(
-            f"context {context}: {'all that the model has' if full else 'what the memory gives'}"
+            f"context {context}: "
+            + ("all that the model has" if full else f"of {spec.context_length}, to save memory")
         )
     if slots is None:
-        budget = CACHE_SHARE * best.host.memory_free_bytes / request.replicas
         slots = SLOTS
-        while slots > 1 and _memory(spec, best, options, context, slots).cache_bytes > budget:
+        while slots > 1 and not _roomy(fit.memory(context, slots)):
             slots //= 2
         said.append(
-            f"{slots} slot{'s' if slots > 1 else ''}: the most, up to {SLOTS}, whose cache takes "
-            f"no more than {CACHE_SHARE:.0%} of the free memory"
+            f"slots {slots}: up to {SLOTS}, while their caches take no more than "
+            f"{CACHE_SHARE:.0%} of the free memory"
             if slots > 1
-            else "1 slot: the caches of more would take too much of the free memory"
+            else "slots 1: the cache of a second would take too much of the free memory"
         )
     return context, slots, said
 
 
-def _check_room(request: LaunchRequest, best: _Candidate, memory: MemoryEstimate) -> list[str]:
+def _roomy(memory: MemoryEstimate) -> bool:
+    caches = memory.cache_bytes * memory.replicas
+    return memory.fits and caches <= CACHE_SHARE * memory.free_bytes
+
+
+def _check_room(fit: _Fit, memory: MemoryEstimate, context: int, slots: int) -> list[str]:
     """Warnings for a tight fit; raises `NoRoom` for what cannot run at all."""
-    warnings = []
-    if not memory.can_run(request.replicas):
-        least = (
-            memory.cache_bytes + memory.overhead_bytes if memory.paged else memory.total_bytes
-        ) * request.replicas
+    host, weights = fit.best.host, fit.best.weights
+    if not memory.can_run:
         raise NoRoom(
             "memory",
-            best.host.name,
-            least,
+            host.name,
+            memory.least_bytes,
             memory.free_bytes,
-            "ask for a shorter --context-length, fewer replicas or a smaller --quantization",
+            _way_out(fit, context, slots),
         )
-    if not memory.fits:
-        warnings.append(
-            f"{memory.total_bytes / 1e9:.2f} GB are needed and {memory.free_bytes / 1e9:.2f} GB "
-            f"are free on {best.host.name}: weights will be read from the disk again and again, "
-            "which is slow; a smaller --quantization fits better"
-        )
-    if not best.weights.here and best.weights.size_bytes > best.host.disk_free_bytes:
+    if not weights.here and weights.size_bytes > host.disk_free_bytes:
         raise NoRoom(
             "disk",
-            best.host.name,
-            best.weights.size_bytes,
-            best.host.disk_free_bytes,
+            host.name,
+            weights.size_bytes,
+            host.disk_free_bytes,
             "free some, or give weights that are on disk with --model-path",
         )
-    return warnings
+    if memory.fits:
+        return []
+    return [
+        f"{memory.needed_bytes / 1e9:.2f} GB are needed and {memory.free_bytes / 1e9:.2f} GB "
+        f"are free on {host.name}: weights will be read from the disk again and again, "
+        "which is slow; a smaller --quantization or a shorter --context-length fits better"
+    ]
 
 
-def _why(
-    request: LaunchRequest,
-    spec: ModelSpec,
-    best: _Candidate,
-    search: _Search,
-    guessed: str | None,
-) -> list[str]:
+def _way_out(fit: _Fit, context: int, slots: int) -> str:
+    """What to ask for instead: the first change that makes it run."""
+    shorter = context // 2
+    while shorter >= fit.best.engine.context_step:
+        if fit.memory(shorter, slots).can_run:
+            return f"--context-length {shorter} would fit"
+        shorter //= 2
+    if slots > 1 and fit.memory(context, 1).can_run:
+        return "one slot in place of several would fit"
+    if fit.request.replicas > 1:
+        return "ask for fewer replicas or a smaller --quantization"
+    return f"ask for a smaller --quantization; see: paddock estimate {fit.spec.name}"
+
+
+def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
     """Reasons for what the user left open."""
-    reasons = []
+    request, spec, best = fit.request, fit.spec, fit.best
     variant = best.variant
+    sizes = {v.size for v in spec.variants}
+    shown = f"{variant.format} {variant.quantization}"
+    if len(sizes) > 1:
+        shown = f"{variant.size} {shown}"
     if guessed:
-        reasons.append(f"variant: {guessed}")
-    elif request.quantization is None or request.format is None:
-        others = {c.variant.label for c in search.servable} - {variant.label}
-        if not others:
-            why = "the only variant that can be served here"
-        elif variant.quantization in spec.recommended:
-            why = "recommended by the spec and the best that can be served here"
-        else:
-            why = "the largest that fits the free memory"
-        reasons.append(f"variant {variant.format} {variant.quantization}: {why}")
+        yield f"variant {shown}: {guessed}"
+    elif None in {request.quantization, request.format} or (len(sizes) > 1 and not request.size):
+        yield f"variant {shown}: {_why_variant(fit, search)}"
     if request.model_engine is None:
-        others = {c.engine.name for c in search.servable} - {best.engine.name}
-        why = "first choice" if others else "the only engine here that can"
-        reasons.append(f"engine {best.engine.name}: {why} serve {variant.format}"
-                       if not others else f"engine {best.engine.name}: {why} for {variant.format}")
+        only = {candidate.engine.name for candidate in search.servable} == {best.engine.name}
+        why = "the only engine here that can serve" if only else "the first choice for"
+        yield f"engine {best.engine.name}: {why} {variant.format}"
+    several_hubs = len({source.hub for source in variant.sources}) > 1
+    if several_hubs and request.hub is None and not best.weights.here:
+        yield f"hub {best.weights.hub}: the first that the spec names"
     if request.node is None and len({c.host.node for c in search.servable}) > 1:
-        reasons.append(f"node {best.host.name}: the most free memory")
-    return reasons
+        yield f"node {best.host.name}: the most free memory"
+
+
+def _why_variant(fit: _Fit, search: _Search) -> str:
+    best = fit.best
+    if {candidate.variant.label for candidate in search.servable} == {best.variant.label}:
+        return "the only one that can be served here"
+    size, replicas = best.weights.size_bytes, fit.request.replicas
+    if size * replicas > WEIGHTS_SHARE * best.host.memory_free_bytes:
+        return "the smallest, because none fits the free memory"
+    if best.variant.quantization in fit.spec.recommended:
+        return "recommended by the spec"
+    return "the largest that fits the free memory"

@@ -52,27 +52,42 @@ class ModelRow:
 
 
 class Store:
-    """Rows of launched models and their replicas."""
+    """Rows of launched models and their replicas.
+
+    Raises:
+        BadValue: the file is no state file, or of another version.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._open(path)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise BadValue("state file", str(path), f"cannot be used: {error}") from error
+        except BadValue:
+            self._db.close()
+            raise
+
+    def _open(self, path: Path) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            with self._transaction():
+        # Looked at within the transaction: two gateways that start at once must not both create.
+        with self._transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            raise BadValue(
-                str(path),
-                version,
-                f"written by another Paddock (this one writes {SCHEMA_VERSION}); use that one, "
-                "or another PADDOCK_HOME",
-            )
+            elif version != SCHEMA_VERSION:
+                raise BadValue(
+                    "state file",
+                    str(path),
+                    f"has version {version}, and this Paddock knows {SCHEMA_VERSION}; use the "
+                    "Paddock that wrote it, or another PADDOCK_HOME",
+                )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -93,15 +108,18 @@ class Store:
                 (model.uid, json.dumps(model.request), json.dumps(model.plan), model.created),
             )
             self._db.executemany(
-                "INSERT INTO replicas VALUES (?, ?, ?, ?, NULL)",
-                [(row.id, model.uid, row.number, row.state) for row in model.replicas],
+                "INSERT INTO replicas VALUES (?, ?, ?, ?, ?)",
+                [
+                    (row.id, model.uid, row.number, row.state, _text(row.diagnosis))
+                    for row in model.replicas
+                ],
             )
 
     def set_state(self, replica_id: str, state: str, diagnosis: dict[str, Any] | None) -> None:
         """Writes what became of a replica."""
-        text = None if diagnosis is None else json.dumps(diagnosis)
         self._db.execute(
-            "UPDATE replicas SET state = ?, diagnosis = ? WHERE id = ?", (state, text, replica_id)
+            "UPDATE replicas SET state = ?, diagnosis = ? WHERE id = ?",
+            (state, _text(diagnosis), replica_id),
         )
 
     def remove(self, uid: str) -> None:
@@ -118,7 +136,9 @@ class Store:
             diagnosis = None if text is None else json.loads(text)
             replicas.setdefault(uid, []).append(ReplicaRow(replica_id, number, state, diagnosis))
         return tuple(
-            ModelRow(uid, json.loads(request), json.loads(plan), created, tuple(replicas.get(uid, ())))
+            ModelRow(
+                uid, json.loads(request), json.loads(plan), created, tuple(replicas.get(uid, ()))
+            )
             for uid, request, plan, created in self._db.execute(
                 "SELECT uid, request, plan, created FROM models ORDER BY created, uid"
             )
@@ -127,3 +147,7 @@ class Store:
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
+
+
+def _text(diagnosis: dict[str, Any] | None) -> str | None:
+    return None if diagnosis is None else json.dumps(diagnosis)

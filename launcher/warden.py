@@ -99,7 +99,8 @@ def _reap(engine: int) -> tuple[int | None, bool]:
 def _clear(engine: int, status: int | None) -> int:
     """Kills whatever is left until nothing is; the engine's status."""
     while True:
-        _signal_group(engine, signal.SIGKILL)
+        if status is None or not LINUX:  # once it is reaped, its number may be another's
+            _signal_group(engine, signal.SIGKILL)
         for pid in _descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
     PaddockError
     ├── Refused               the request cannot be carried out as asked; nothing was changed
-    │   ├── UnknownName       a model, format, size, quantization, engine, option or hub nobody knows
+    │   ├── UnknownName       no such model, format, size, quantization, engine, option, hub, …
     │   ├── BadValue          a value of the wrong kind, out of range or outside its grammar
     │   ├── InvalidSpec       a YAML spec that does not follow the schema
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
@@ -11,7 +11,7 @@
     │   └── UidInUse          a model with this id is already launched
     ├── NotLaunched           no launched model has this id
     ├── NotReady              the model is launched, but cannot answer yet (or any more)
-    ├── LaunchFailed          a launch that was begun and did not end in `ready`; carries a diagnosis
+    ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── HubFailure            weights that a hub could not or would not give
     ├── Cancelled             a launch that its user called off
@@ -37,8 +37,16 @@ def near(value: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     by_folded = {name.casefold(): name for name in known}
     folded = value.casefold()
     close = difflib.get_close_matches(folded, by_folded, n=limit, cutoff=0.5)
-    inside = [name for name in by_folded if len(folded) > 2 and folded in name and name not in close]
+    inside = [
+        name for name in by_folded if len(folded) > 2 and folded in name and name not in close
+    ]
     return tuple(by_folded[name] for name in [*close, *inside][:limit])
+
+
+def shown(value: str, length: int = 120) -> str:
+    """A value as a message may hold it: one line, no control characters, not too long."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
 
 class PaddockError(Exception):
@@ -64,7 +72,7 @@ class UnknownName(Refused):
     of: str = ""
 
     def __str__(self) -> str:
-        text = f"unknown {self.kind} '{self.value}'" + (f" for {self.of}" if self.of else "")
+        text = f"unknown {self.kind} '{shown(self.value)}'" + (f" for {self.of}" if self.of else "")
         if self.close:
             text += f"; did you mean {' or '.join(self.close)}?"
         if self.known and set(self.known) - set(self.close):
@@ -87,7 +95,8 @@ class BadValue(Refused):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value!r}: {self.reason}"
+        value = repr(self.value) if not isinstance(self.value, str) else f"'{self.value}'"
+        return f"{self.name} {shown(value)}: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -175,7 +184,7 @@ class NotLaunched(PaddockError):
 
     def __str__(self) -> str:
         hint = f"did you mean {' or '.join(self.close)}?" if self.close else "see: paddock list"
-        return f"no launched model has the id '{self.uid}'; {hint}"
+        return f"no launched model has the id '{shown(self.uid)}'; {hint}"
 
 
 @dataclass(eq=False)

@@ -15,14 +15,17 @@ from paddock.registry.errors import CorruptFile
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MAX_ENTRIES = 1 << 20
-MAX_TENSORS = 1 << 20
-MAX_STRING = 1 << 26
+MAX_ENTRIES = 1 << 16
+MAX_TENSORS = 1 << 18
+MAX_STRING = 1 << 24
 MAX_ARRAY = 1 << 24
 MAX_DIMENSIONS = 4
 MAX_DEPTH = 2
+MAX_ITEMS = 1 << 22
+"""Entries, tensors and array elements that are looked at one by one, in all. Llama 3's header has
+0.4 million; the limit takes some seconds."""
 
-# Metadata value types 0–12 but string (8) and array (9): their struct codes.
+# Metadata value types 0-12 but string (8) and array (9): their struct codes.
 _SCALARS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
@@ -54,6 +57,7 @@ class _Reader:
         self.file = file
         self.path = path
         self.length = path.stat().st_size
+        self.items = 0
 
     def fail(self, reason: str) -> CorruptFile:
         return CorruptFile(str(self.path), reason)
@@ -63,6 +67,16 @@ class _Reader:
         if len(data) != count:
             raise self.fail(f"the header ends after {self.length} bytes: the file is cut short")
         return data
+
+    def skip(self, count: int) -> None:
+        if count > self.length - self.file.tell():
+            raise self.fail(f"the header ends after {self.length} bytes: the file is cut short")
+        self.file.seek(count, 1)
+
+    def item(self) -> None:
+        self.items += 1
+        if self.items > MAX_ITEMS:
+            raise self.fail(f"the header holds more than {MAX_ITEMS} items")
 
     def scalar(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
@@ -86,10 +100,17 @@ class _Reader:
         inner = int(self.scalar("I"))
         length = self.count(MAX_ARRAY, "array elements")
         if inner in _SCALARS:
-            self.take(length * struct.calcsize(f"<{_SCALARS[inner]}"))
-        else:
+            self.skip(length * struct.calcsize(f"<{_SCALARS[inner]}"))
+        elif inner == _STRING:
             for _ in range(length):
+                self.item()
+                self.skip(self.count(MAX_STRING, "bytes of text"))
+        elif inner == _ARRAY:
+            for _ in range(length):
+                self.item()
                 self.value(inner, depth + 1)
+        else:
+            raise self.fail(f"an array of the unknown type {inner}")
         return None
 
 
@@ -111,21 +132,27 @@ def read_gguf(path: Path) -> GgufHeader:
         entries = reader.count(MAX_ENTRIES, "metadata entries")
         metadata: dict[str, Any] = {}
         for _ in range(entries):
+            reader.item()
             key = reader.string()
-            value = reader.value(int(reader.scalar("I")))
-            if value is not None:
-                metadata[key] = value
-        ends = [_tensor_end(reader) for _ in range(tensors)]
+            if key in metadata:
+                raise reader.fail(f"the metadata {key[:80]!r} stands there twice")
+            metadata[key] = reader.value(int(reader.scalar("I")))
+        end = max((_tensor_end(reader) for _ in range(tensors)), default=0)
         alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
-            raise reader.fail(f"alignment {alignment!r}")
+        # A truth value is an int to Python.
+        if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
+            raise reader.fail(f"alignment {str(alignment)[:80]}")
+        if alignment & (alignment - 1):
+            raise reader.fail(f"alignment {alignment} is not a power of two")
         start = -(-file.tell() // alignment) * alignment
-        return GgufHeader(version, metadata, tensors, start + max(ends, default=0))
+        told = {key: value for key, value in metadata.items() if value is not None}
+        return GgufHeader(version, told, tensors, start + end)
 
 
 def _tensor_end(reader: _Reader) -> int:
     """Where a tensor's data ends, counted from the start of all data; 0 for an unknown type."""
-    name = reader.string()
+    reader.item()
+    name = reader.string()[:80]
     dimensions = int(reader.scalar("I"))
     if dimensions > MAX_DIMENSIONS:
         raise reader.fail(f"tensor {name!r} has {dimensions} dimensions")

@@ -85,10 +85,16 @@ def read_settings(
     environ = os.environ if environ is None else environ
     flags = flags or {}
     home = _text(SETTINGS[0], flags, environ, {})[0]
-    folder = Path(home).expanduser().absolute()
+    try:
+        folder = Path(home).expanduser().absolute()
+    except RuntimeError as error:  # the home folder of a user that does not exist
+        raise BadValue("home", home, str(error)) from None
     config = _config(folder / "config.yaml")
     texts = {row.name: _text(row, flags, environ, config) for row in SETTINGS}
     host, _ = texts["host"]
+    endpoint, endpoint_from = texts["endpoint"]
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise BadValue(endpoint_from, endpoint, "must begin with http:// or https://")
     level, level_from = texts["log_level"]
     if level.lower() not in {"debug", "info", "warning", "error"}:
         raise BadValue(level_from, level, "must be debug, info, warning or error")
@@ -96,7 +102,7 @@ def read_settings(
         home=folder,
         host=host,
         port=int(_number(*texts["port"], low=0, high=65535, whole=True)),
-        endpoint=texts["endpoint"][0].rstrip("/"),
+        endpoint=endpoint.rstrip("/"),
         api_key=texts["api_key"][0],
         ray_address=texts["ray_address"][0],
         llama_server=texts["llama_server"][0],
@@ -121,23 +127,32 @@ def _text(
 
 
 def _config(path: Path) -> dict[str, str]:
-    if not path.exists():
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
         return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadValue("config file", str(path), f"cannot be read: {error}") from error
     import yaml
 
     try:
-        found = yaml.load(path.read_text("utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - text only
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadValue(str(path), "", f"is not YAML: {error}") from error
+        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes nothing but text
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+        raise BadValue("config file", str(path), f"is not YAML: {why}") from error
+    if found is None:  # empty, or nothing but comments
+        return {}
     if not isinstance(found, dict):
-        raise BadValue(str(path), found, "must be a mapping of settings")
+        raise BadValue("config file", str(path), "must be a mapping of settings")
     from paddock.registry.errors import UnknownName
 
     known = [row.name for row in SETTINGS if row.name != "home"]
     for name in found:
         if name not in known:
             raise UnknownName.among("setting", str(name), known, of=str(path))
-    return {str(name): str(value) for name, value in found.items()}
+        if not isinstance(found[name], str):
+            raise BadValue(f"config.yaml: {name}", found[name], "must be one value")
+    return found
 
 
 def _number(text: str, source: str, low: float = 0, high: float = 0, whole: bool = False) -> float:

@@ -47,6 +47,7 @@ class Echo:
     options: ClassVar[type[EngineOptions]] = EchoOptions
     formats: ClassVar[tuple[str, ...]] = ()
     automatic: ClassVar[bool] = False
+    context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = RequestFields()
     symptoms: ClassVar[tuple[Symptom, ...]] = ()
@@ -63,7 +64,7 @@ class Echo:
         """Nothing is asked for: echo keeps no context."""
         return None, None
 
-    def settle(self, options: EngineOptions, host: Host) -> EngineOptions:
+    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
         """Nothing to settle."""
         return options
 

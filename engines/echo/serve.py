@@ -37,14 +37,19 @@ class EchoServer:
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        if request.path != "/health" and request.headers.get("Authorization") != f"Bearer {self.key}":
+        if (
+            request.path != "/health"
+            and request.headers.get("Authorization") != f"Bearer {self.key}"
+        ):
             return web.json_response({"error": {"message": "wrong key"}}, status=401)
         response: web.StreamResponse = await handler(request)
         return response
 
     async def _health(self, _: web.Request) -> web.Response:
         loading = time.monotonic() < self.ready_at
-        return web.json_response({"status": "loading" if loading else "ok"}, status=503 if loading else 200)
+        return web.json_response(
+            {"status": "loading" if loading else "ok"}, status=503 if loading else 200
+        )
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -56,8 +61,7 @@ class EchoServer:
         return await self._answer(request, body, str(messages[-1].get("content", "")), chat=True)
 
     async def _tokens(self, body: dict[str, Any], prompt: str) -> AsyncIterator[str]:
-        limit = body.get("max_tokens") or 1_000_000
-        for index, word in enumerate(prompt.split()[:limit]):
+        for index, word in enumerate(prompt.split()[: body.get("max_tokens")]):
             if self.token_seconds:
                 await asyncio.sleep(self.token_seconds)
             yield word if index == 0 else f" {word}"
@@ -68,32 +72,39 @@ class EchoServer:
         self.served += 1
         head = {"id": f"echo-{self.served}", "created": int(time.time()), "model": self.model}
         kind = "chat.completion" if chat else "text_completion"
-        count = 0
+        asked, limit = len(prompt.split()), body.get("max_tokens")
+        count = asked if limit is None else min(asked, limit)
+        finish = "stop" if count == asked else "length"
+        usage = {
+            "prompt_tokens": asked,
+            "completion_tokens": count,
+            "total_tokens": asked + count,
+        }
         if not body.get("stream"):
             text = "".join([token async for token in self._tokens(body, prompt)])
-            words = len(text.split())
-            answer: dict[str, Any] = {"role": "assistant", "content": text}
-            choice = {"index": 0, "finish_reason": "stop", "logprobs": None}
-            choice |= {"message": answer} if chat else {"text": text}
-            asked = len(prompt.split())
-            usage = {
-                "prompt_tokens": asked,
-                "completion_tokens": words,
-                "total_tokens": asked + words,
-            }
+            choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
+            choice |= (
+                {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+            )
             return web.json_response({**head, "object": kind, "choices": [choice], "usage": usage})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        name = "chat.completion.chunk" if chat else kind
+        head["object"] = "chat.completion.chunk" if chat else kind
         async for token in self._tokens(body, prompt):
-            count += 1
             part = {"delta": {"content": token}} if chat else {"text": token}
-            event = {**head, "object": name, "choices": [{"index": 0, **part, "finish_reason": None}]}
-            await response.write(f"data: {json.dumps(event)}\n\n".encode())
-        part = {"delta": {}} if chat else {"text": ""}
-        event = {**head, "object": name, "choices": [{"index": 0, **part, "finish_reason": "stop"}]}
-        await response.write(f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
+            await _send(
+                response, {**head, "choices": [{"index": 0, **part, "finish_reason": None}]}
+            )
+        part = {"delta": {"content": ""}} if chat else {"text": ""}
+        await _send(response, {**head, "choices": [{"index": 0, **part, "finish_reason": finish}]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await _send(response, {**head, "choices": [], "usage": usage})
+        await response.write(b"data: [DONE]\n\n")
         return response
+
+
+async def _send(response: web.StreamResponse, event: dict[str, Any]) -> None:
+    await response.write(f"data: {json.dumps(event)}\n\n".encode())
 
 
 def main() -> None:
@@ -113,6 +124,8 @@ def main() -> None:
         host="127.0.0.1",
         port=settings["port"],
         handle_signals=not settings["ignore_term"],
+        # Seconds that open streams get after SIGTERM; aiohttp's own is a minute.
+        shutdown_timeout=0.1,
         print=lambda line: print(line.splitlines()[0] if line else "", flush=True),
     )
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from paddock.engines.base import (
     Command,
@@ -27,6 +27,7 @@ from paddock.registry.settings import read_settings
 if TYPE_CHECKING:
     from paddock.registry.spec import Architecture, Variant
 
+FlashAttention = Literal["auto", "on", "off"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 # Bytes of one cached element: blocks of 32 with a float16 scale (and minimum, for the _1 types).
@@ -41,11 +42,17 @@ CACHE_ELEMENT_BYTES: dict[str, float] = {
     "q4_0": 18 / 32,
 }
 
+# A crash of ggml would start a debugger, where there is one, and fill the log's end with frames.
+QUIET = {"GGML_NO_BACKTRACE": "1"}
+
+REPACK_SHARE = 0.9
+"""Share of the free memory that weights may take and still be copied into it."""
+
 # Started by its path: as a module it would import this package first, 0.2 s for nothing.
 SERVE = Path(__file__).with_name("serve.py")
 
-PROCESS_BYTES = 150_000_000
-"""Resident memory of the server process with a model of a few megabytes: 148 MB was measured."""
+PROCESS_BYTES = 45_000_000
+"""The server process without weights, cache and buffers; 36-44 MB were measured (docs/memory.md)."""
 
 
 class LlamaCppOptions(EngineOptions):
@@ -59,33 +66,64 @@ class LlamaCppOptions(EngineOptions):
     n_parallel: int | None = Field(None, ge=1, le=256, description="requests served side by side")
     n_gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1: all that fit")
     n_threads: int | None = Field(None, ge=1, le=512, description="threads for generation")
-    n_batch: int = Field(2048, ge=1, description="tokens of a prompt taken in one batch")
-    n_ubatch: int = Field(512, ge=1, description="tokens computed at once")
-    flash_attn: Literal["auto", "on", "off"] = Field("auto", description="flash attention")
+    n_batch: int = Field(2048, ge=32, description="tokens of a prompt taken in one batch")
+    n_ubatch: int = Field(512, ge=32, description="tokens computed at once")
+    flash_attn: FlashAttention = Field("auto", description="flash attention")
     cache_type_k: CacheType = Field("f16", description="type of the key cache")
     cache_type_v: CacheType = Field("f16", description="type of the value cache")
     rope_scaling: Literal["none", "linear", "yarn", "longrope"] | None = Field(
         None, description="RoPE scaling; left out: as the file says"
     )
-    rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency")
-    rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale")
-    lora: tuple[str, ...] = Field((), description="LoRA adapters: GGUF files, comma-separated")
+    rope_freq_base: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="RoPE base frequency"
+    )
+    rope_freq_scale: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="RoPE frequency scale"
+    )
+    lora: tuple[str, ...] = Field(
+        (), description="LoRA adapters: absolute paths of GGUF files, comma-separated"
+    )
     mmap: bool = Field(True, description="map the weights from the file in place of reading them")
+    repack: bool | None = Field(
+        None,
+        description="rearrange the weights in memory for the CPU: faster, but all of them must fit;"
+        " left out: where they do",
+    )
     mlock: bool = Field(False, description="keep the weights from being swapped out")
     cache_ram_mib: int = Field(
-        0, ge=0, description="MiB of memory for prompts of earlier requests; llama.cpp's own is 8192"
+        0,
+        ge=0,
+        description="MiB of memory for prompts of earlier requests; llama.cpp's own is 8192",
     )
-    verbosity: int = Field(3, ge=0, le=5, description="how much the engine logs")
+    verbosity: int = Field(
+        2, ge=0, le=5, description="how much the engine logs; from 3 on a line or more per request"
+    )
 
     @field_validator("lora", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
+    @field_validator("lora")
+    @classmethod
+    def _absolute(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        # The engine has another working folder than the user, and may run on another node.
+        for path in paths:
+            if not path.startswith(("/", "~")):
+                raise ValueError(f"{path} must be an absolute path")
+        return paths
+
     @field_validator("flash_attn", mode="before")
     @classmethod
     def _switch(cls, value: object) -> object:
         return {"true": "on", "1": "on", "false": "off", "0": "off"}.get(str(value).lower(), value)
+
+    @field_validator("cache_type_v")
+    @classmethod
+    def _attended(cls, value: CacheType, info: ValidationInfo) -> CacheType:
+        if info.data.get("flash_attn") == "off" and value not in {"f32", "f16", "bf16"}:
+            raise ValueError("a quantized value cache needs flash attention; leave flash_attn on")
+        return value
 
 
 class LlamaCpp:
@@ -95,6 +133,7 @@ class LlamaCpp:
     options: ClassVar[type[EngineOptions]] = LlamaCppOptions
     formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
     automatic: ClassVar[bool] = True
+    context_step: ClassVar[int] = 256
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = RequestFields()
     symptoms: ClassVar[tuple[Symptom, ...]] = (
@@ -103,14 +142,27 @@ class LlamaCpp:
             "unsupported_arch",
             "this llama.cpp does not know the model's architecture {0}",
         ),
+        # Before the symptoms of a broken file: an adapter that is none shows both.
         Symptom(
-            re.compile(r"invalid magic|failed to read magic|tensor .* data is not within|corrupted|"
-                       r"read_raw|failed to read key-value|is not within the file bounds"),
+            re.compile(r"failed to (?:load|apply) lora"),
+            "bad_option",
+            "a LoRA adapter could not be loaded",
+        ),
+        Symptom(
+            re.compile(r"llama_init_from_model: (.* requires .*)"),
+            "bad_option",
+            "llama.cpp refused its options: {0}",
+        ),
+        Symptom(
+            re.compile(
+                r"invalid magic|failed to read magic|model is corrupted|failed to read key-value|"
+                r"is not within the file bounds"
+            ),
             "corrupt_file",
             "the weights are not a whole GGUF file",
         ),
         Symptom(
-            re.compile(r"(?:unable|failed) to allocate (\S+) buffer|cudaMalloc failed|out of memory"),
+            re.compile(r"(?:unable|failed) to allocate|cudaMalloc failed|out of memory|bad_alloc"),
             "oom",
             "the engine could not get the memory that it needs",
         ),
@@ -118,11 +170,6 @@ class LlamaCpp:
             re.compile(r"couldn't bind|[Aa]ddress already in use"),
             "port_in_use",
             "the engine's port was taken by another process",
-        ),
-        Symptom(
-            re.compile(r"failed to load lora|failed to apply lora|lora adapter"),
-            "bad_option",
-            "the LoRA adapter could not be loaded",
         ),
         Symptom(
             re.compile(r"failed to load model|error loading model"),
@@ -152,31 +199,35 @@ class LlamaCpp:
         return Detection(missing="neither xllamacpp nor a llama-server is installed")
 
     def refuses(self, variant: Variant, host: Host) -> str | None:
-        """Anything but GGUF, and hosts without llama.cpp."""
-        if variant.format not in self.formats:
-            return f"serves {', '.join(self.formats)}, not {variant.format}"
-        return host.engines[self.name].missing or None
+        """Nothing: every GGUF may be tried; the architecture is known when it is read."""
+        return None
 
     def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
         """The context for each request and the slots that the options ask for."""
         assert isinstance(options, LlamaCppOptions)
         return options.n_ctx, options.n_parallel
 
-    def settle(self, options: EngineOptions, host: Host) -> EngineOptions:
-        """Leaves one core to the gateway and the client.
+    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+        """Leaves one core to the gateway and the client, and repacks only weights that fit.
 
         With as many threads as cores, llama.cpp's spinning workers lose most of their speed as
-        soon as anything else runs: on two cores five sixths (bench/threads.py).
+        soon as anything else runs (bench/threads.py).
         """
         assert isinstance(options, LlamaCppOptions)
-        if options.n_threads is not None:
-            return options
-        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
+        settled: dict[str, object] = {}
+        if options.n_threads is None:
+            settled["n_threads"] = max(1, host.cpus - 1)
+        if options.repack is None:
+            settled["repack"] = weights_bytes <= REPACK_SHARE * host.memory_free_bytes
+        return options.model_copy(update=settled)
 
     def pages(self, options: EngineOptions) -> bool:
-        """Whether the weights stay in the file and come to memory page by page."""
+        """Whether the weights stay in the file and come to memory page by page.
+
+        Repacked they do not: llama.cpp then copies nearly all of them from the mapped file.
+        """
         assert isinstance(options, LlamaCppOptions)
-        return options.mmap and not options.mlock
+        return options.mmap and not options.mlock and options.repack is False
 
     def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
         """By the types of the key and the value cache."""
@@ -188,21 +239,28 @@ class LlamaCpp:
     ) -> int:
         """The process, the kept prompts and the compute buffer of one micro-batch.
 
-        The buffer holds, in float32 for each of `n_ubatch` tokens, the logits, some four rows of
-        activations and the experts' intermediate rows; without flash attention also the attention
-        scores over the whole context.
+        The buffer holds, for each of `n_ubatch` tokens, in float32 the logits, some four rows of
+        activations and the experts' intermediate rows, and in float16 the attention mask. Without
+        flash attention, the scores and a float32 mask over the whole context are held in place of
+        the experts' rows, where they are larger. Fitted to what llama.cpp prints for two shapes;
+        docs/memory.md has the comparison.
         """
         assert isinstance(options, LlamaCppOptions)
         experts = max(1, architecture.experts_per_token)
-        row = (
+        row = 4.0 * (
             architecture.vocabulary_size
             + 4 * architecture.hidden_size
             + 2 * experts * architecture.intermediate_size
         )
         if options.flash_attn == "off":
-            row += architecture.attention_heads * context
-        buffer = 4 * options.n_ubatch * row
-        return PROCESS_BYTES + buffer + options.cache_ram_mib * 1024 * 1024
+            scores = 4.0 * (
+                (architecture.attention_heads + 1) * context + 7 * architecture.hidden_size
+            )
+            row = max(row, scores)
+        else:
+            row += 2 * context
+        batch = min(options.n_ubatch, options.n_batch, context)
+        return PROCESS_BYTES + round(batch * row) + options.cache_ram_mib * 1024 * 1024
 
     def command(self, serving: Serving) -> Command:
         """The built-in server as a child of ours, or a `llama-server`."""
@@ -215,7 +273,7 @@ class LlamaCpp:
             "path": str(serving.weights),
             "alias": serving.model_id,
             "port": serving.port,
-            "context": serving.context_length,
+            "context": _whole_slot(serving.context_length),
             "slots": serving.slots,
             "embedding": "embed" in serving.abilities,
             "chat_template": serving.chat_template,
@@ -223,8 +281,17 @@ class LlamaCpp:
         }
         return Command(
             argv=(sys.executable, "-P", str(SERVE), json.dumps(settings)),
-            environ={"PADDOCK_ENGINE_KEY": serving.api_key},
+            environ={"PADDOCK_ENGINE_KEY": serving.api_key, **QUIET},
         )
+
+
+def _whole_slot(context: int) -> int:
+    """The context that llama.cpp gives a slot anyhow.
+
+    Asked for less than two tokens it aborts, because its warm-up takes two.
+    """
+    step = LlamaCpp.context_step
+    return -(-context // step) * step
 
 
 def _llama_server(program: str, serving: Serving) -> Command:
@@ -234,7 +301,7 @@ def _llama_server(program: str, serving: Serving) -> Command:
         shutil.which(program) or program,
         *("--model", str(serving.weights), "--alias", serving.model_id),
         *("--host", "127.0.0.1", "--port", str(serving.port)),
-        *("--ctx-size", str(serving.context_length * serving.slots)),
+        *("--ctx-size", str(_whole_slot(serving.context_length) * serving.slots)),
         *("--parallel", str(serving.slots)),
         *("--batch-size", str(options.n_batch), "--ubatch-size", str(options.n_ubatch)),
         *("--flash-attn", options.flash_attn),
@@ -252,6 +319,8 @@ def _llama_server(program: str, serving: Serving) -> Command:
         argv += ["--rope-freq-scale", str(options.rope_freq_scale)]
     if not options.mmap:
         argv.append("--no-mmap")
+    if options.repack is False:
+        argv.append("--no-repack")
     if options.mlock:
         argv.append("--mlock")
     if serving.chat_template:
@@ -261,4 +330,4 @@ def _llama_server(program: str, serving: Serving) -> Command:
     for adapter in options.lora:
         argv += ["--lora", str(Path(adapter).expanduser())]
     # The key goes by the environment: arguments are readable by every user of the machine.
-    return Command(argv=tuple(argv), environ={"LLAMA_API_KEY": serving.api_key})
+    return Command(argv=tuple(argv), environ={"LLAMA_API_KEY": serving.api_key, **QUIET})

@@ -8,6 +8,13 @@ import signal
 import sys
 from typing import Any
 
+# By mmap and mlock.
+LOAD_MODES = {
+    (True, False): "MMAP",
+    (True, True): "MMAP_MLOCK",
+    (False, False): "NONE",
+    (False, True): "MLOCK",
+}
 FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 
@@ -32,6 +39,7 @@ def _params(given: dict[str, Any]) -> Any:
     params.verbosity = options["verbosity"]
     params.embedding = given["embedding"]
     params.endpoint_metrics = True
+    params.no_extra_bufts = options["repack"] is False
     params.ui = False
     params.offline = True
     # The plan has settled context and slots; llama.cpp shall not shrink them in silence.
@@ -42,9 +50,7 @@ def _params(given: dict[str, Any]) -> Any:
     )
     params.cache_type_k = _cache_type(llama, options["cache_type_k"])
     params.cache_type_v = _cache_type(llama, options["cache_type_v"])
-    mode = ("MMAP" if options["mmap"] else "NONE") if not options["mlock"] else (
-        "MMAP_MLOCK" if options["mmap"] else "MLOCK"
-    )
+    mode = LOAD_MODES[options["mmap"], options["mlock"]]
     params.load_mode = getattr(llama.llama_load_mode, f"LLAMA_LOAD_MODE_{mode}")
     if options["rope_scaling"]:
         params.rope_scaling_type = getattr(
@@ -78,7 +84,11 @@ def main() -> None:
     params = _params(json.loads(sys.argv[1]))
     import xllamacpp
 
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        # llama.cpp has said why; a traceback would only push that out of the log's last lines.
+        raise SystemExit(f"llama.cpp: {error}") from None
     print(f"serving on {server.listening_address}", flush=True)
     signal.sigwait(stop)
     # The server's destructor joins threads that may be in the middle of a long batch.

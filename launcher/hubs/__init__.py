@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from importlib import import_module
@@ -35,6 +36,27 @@ class Hub(Protocol):
         ...
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a folder of safetensors holds all that a model needs, as far as files can tell."""
+    if not (folder / "config.json").exists():
+        return False
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        return False
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
+        shards = set(index["weight_map"].values())
+    except FileNotFoundError:
+        return any(folder.glob("*.safetensors"))
+    except (ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / shard).exists() for shard in shards)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of a hub's client says, without its line breaks and at a readable length."""
+    return " ".join(str(error).split())[:300]
+
+
 def fetch(
     weights: PlannedWeights, timeout: float, report: Report, cancelled: threading.Event
 ) -> Path | None:
@@ -51,5 +73,5 @@ def fetch(
         if not path.exists():
             raise HubFailure("not_found", f"{path} is not on this node")
         return path
-    hub: Hub = import_module(HUBS[weights.hub])  # type: ignore[assignment]
+    hub: Hub = import_module(HUBS[weights.hub])
     return hub.fetch(weights, timeout, report, cancelled)
