@@ -160,7 +160,10 @@ class Engine(Protocol):
         ...
 
     def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Fills what the user left open with what is best for weights of this size on this host."""
+        """Fills what the user left open with what is best on this host.
+
+        `weights_bytes` counts the weights once for each replica.
+        """
         ...
 
     def room(self, options: EngineOptions) -> tuple[int | None, int | None]:

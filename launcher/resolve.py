@@ -111,7 +111,8 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         raise NoEngine(asked, search.refused, _alternatives(spec, hosts))
     best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
     options = best.engine.options.parse(best.engine.name, request.engine_options)
-    options = best.engine.settle(options, best.host, best.weights.size_bytes)
+    copied = best.weights.size_bytes * request.replicas
+    options = best.engine.settle(options, best.host, copied)
     fit = _Fit(request, spec, best, options)
     context, slots, said = _room(fit)
     memory = fit.memory(context, slots)

@@ -140,7 +140,7 @@ def _config(path: Path) -> dict[str, str]:
     except yaml.YAMLError as error:
         why = " ".join(str(error).split())
         raise BadValue("config file", str(path), f"is not YAML: {why}") from error
-    if found is None:  # empty, or nothing but comments
+    if found in (None, ""):  # empty, or nothing but comments
         return {}
     if not isinstance(found, dict):
         raise BadValue("config file", str(path), "must be a mapping of settings")

@@ -52,7 +52,7 @@ REPACK_SHARE = 0.9
 SERVE = Path(__file__).with_name("serve.py")
 
 PROCESS_BYTES = 45_000_000
-"""The server process without weights, cache and buffers; 36-44 MB were measured (docs/memory.md)."""
+"""The server without weights, cache and buffers: 36 to 44 MB were measured (docs/memory.md)."""
 
 
 class LlamaCppOptions(EngineOptions):

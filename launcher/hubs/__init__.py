@@ -23,7 +23,7 @@ Report = Callable[[int, int | None], None]
 
 
 class Hub(Protocol):
-    """A module that fetches from one hub, through the hub's own client, into the hub's own cache."""
+    """A module that fetches from one hub, through its own client, into that client's cache."""
 
     def fetch(
         self, weights: PlannedWeights, timeout: float, report: Report, cancelled: threading.Event

@@ -1,0 +1,147 @@
+"""The reader of GGUF headers: whole files pass, every other one is a `CorruptFile`, soon."""
+
+import random
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from paddock.registry.catalog import specs_root
+from paddock.registry.errors import CorruptFile
+from paddock.registry.gguf import MAX_ARRAY, MAX_ITEMS, check_gguf, read_gguf
+from tests.fakes import ARRAY, STRING, entry, gguf, tensor, text
+
+TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
+
+U32 = 4
+WORDS = entry("tokens", ARRAY, struct.pack("<IQ", STRING, 3) + text("a") + text("") + text("é"))
+NUMBERS = entry("scores", ARRAY, struct.pack("<IQ3f", 6, 3, 1.0, 2.0, 3.0))
+NESTED = entry("pairs", ARRAY, struct.pack("<IQIQ2B", ARRAY, 1, 0, 2, 1, 2))
+NAME = entry("general.architecture", STRING, text("llama"))
+SMALL = gguf(
+    [NAME, entry("n", U32, struct.pack("<I", 7)), WORDS, NUMBERS, NESTED],
+    [tensor("a", (4, 2)), tensor("b", (32,), 8, 32)],
+    bytes(32 + 34),
+)
+
+
+def write(folder: Path, data: bytes) -> Path:
+    path = folder / "model.gguf"
+    path.write_bytes(data)
+    return path
+
+
+def test_a_whole_file_is_read(tmp_path: Path) -> None:
+    """The header gives version, scalars and texts, the number of tensors and the least length."""
+    header = check_gguf(write(tmp_path, SMALL))
+    assert header.version == 3
+    assert header.metadata == {"general.architecture": "llama", "n": 7}
+    assert header.tensors == 2
+    assert header.needed_bytes == len(SMALL)
+
+
+def test_the_bundled_model_is_whole() -> None:
+    """The least length of the model that ships is its real length, to the alignment."""
+    header = check_gguf(TINY)
+    assert header.metadata["llama.expert_count"] == 8
+    assert 0 <= TINY.stat().st_size - header.needed_bytes < 32
+
+
+def test_every_prefix_is_refused(tmp_path: Path) -> None:
+    """However short a file is cut, in its header or in its data, that is seen."""
+    for length in range(len(SMALL)):
+        with pytest.raises(CorruptFile, match=r"cut short|not a GGUF"):
+            check_gguf(write(tmp_path, SMALL[:length]))
+
+
+def test_a_cut_of_the_real_model_is_refused(tmp_path: Path) -> None:
+    """The message has both lengths, so that a user sees how much is missing."""
+    path = write(tmp_path, TINY.read_bytes()[:-1000])
+    with pytest.raises(CorruptFile) as error:
+        check_gguf(path)
+    assert str(path.stat().st_size) in str(error.value)
+    assert str(path) in str(error.value)
+
+
+COUNTS = struct.Struct("<4sIQQ")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a GGUF"),
+        (b"PK\3\4" + bytes(40), "not a GGUF"),
+        (COUNTS.pack(b"GGUF", 1, 0, 0), "version 1"),
+        (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), "version"),
+        (COUNTS.pack(b"GGUF", 3, 2**63, 0), "tensors are declared"),
+        (COUNTS.pack(b"GGUF", 3, 0, 2**64 - 1), "metadata entries are declared"),
+        (COUNTS.pack(b"GGUF", 3, 0, 1000), "cut short"),
+        (gguf([entry("k", STRING, struct.pack("<Q", 2**62))]), "bytes of text"),
+        (gguf([entry("k", STRING, struct.pack("<Q", 5000))]), "cut short"),
+        (gguf([entry("k", 13, b"")]), "unknown type 13"),
+        (gguf([entry("k", ARRAY, struct.pack("<IQ", 13, 0))]), "unknown type 13"),
+        (gguf([entry("k", ARRAY, struct.pack("<IQ", 0, MAX_ARRAY + 1))]), "array elements"),
+        (gguf([entry("k", ARRAY, struct.pack("<IQ", 10, MAX_ARRAY))]), "cut short"),
+        (gguf([entry("k", ARRAY, struct.pack("<IQ", ARRAY, 1) * 4)]), "unknown type 9"),
+        (gguf([NAME, NAME]), "twice"),
+        (gguf([entry("general.alignment", U32, struct.pack("<I", 0))]), "alignment 0"),
+        (gguf([entry("general.alignment", U32, struct.pack("<I", 24))]), "power of two"),
+        (gguf([entry("general.alignment", 7, b"\1")]), "alignment True"),
+        (gguf([entry("general.alignment", STRING, text("x" * 500))]), "alignment x"),
+        (gguf([], [tensor("t", (1,) * 5)]), "5 dimensions"),
+        (gguf([], [tensor("t", (2**40, 2**40))]), "weights"),
+        (gguf([], [tensor("t", (1,), 0, 2**60)]), "lies at"),
+        (gguf([], [tensor("t", (1,), 0, 2**40)]), "cut short"),
+    ],
+)
+def test_a_hostile_header_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    """Counts, lengths, types and offsets that cannot be are refused, in one readable line."""
+    with pytest.raises(CorruptFile, match=reason) as error:
+        check_gguf(write(tmp_path, data))
+    assert "\n" not in str(error.value)
+    assert len(error.value.reason) < 200
+
+
+def test_a_header_of_endless_items_is_bounded(tmp_path: Path) -> None:
+    """A huge file of empty strings costs seconds at most, not hours."""
+    words = entry("k", ARRAY, struct.pack("<IQ", STRING, MAX_ITEMS + 1))
+    path = write(tmp_path, gguf([words]))
+    with path.open("r+b") as file:
+        file.truncate(8 * (MAX_ITEMS + 100))  # sparse: empty strings are zeros
+    with pytest.raises(CorruptFile, match="items"):
+        read_gguf(path)
+
+
+def test_an_unknown_tensor_type_is_left_to_the_engine(tmp_path: Path) -> None:
+    """Types newer than this reader are not called corrupt."""
+    assert check_gguf(write(tmp_path, gguf([], [tensor("t", (32,), 99)]))).tensors == 1
+
+
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    """A file that is not there is not a broken file."""
+    with pytest.raises(FileNotFoundError):
+        read_gguf(tmp_path / "none.gguf")
+
+
+def test_mutations_never_escape(tmp_path: Path) -> None:
+    """Three thousand random changes end in a header or in `CorruptFile`, and nothing else."""
+    generator = random.Random(20261121)
+    path = tmp_path / "model.gguf"
+    refused = 0
+    begin = time.process_time()
+    for _ in range(3000):
+        data = bytearray(SMALL)
+        for _ in range(generator.randint(1, 4)):
+            at = generator.randrange(len(data))
+            if generator.random() < 0.5:
+                data[at] = generator.choice((0, 1, 0x7F, 0x80, 0xFF, generator.randrange(256)))
+            else:
+                data[at : at + 8] = generator.getrandbits(64).to_bytes(8, "little")
+        path.write_bytes(bytes(data))
+        try:
+            check_gguf(path)
+        except CorruptFile:
+            refused += 1
+    assert 1000 < refused < 3000
+    assert time.process_time() - begin < 20
