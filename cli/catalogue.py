@@ -56,9 +56,9 @@ def estimate(
     settings: Settings,
     output: Output,
 ) -> None:
-    """Reckon the memory that a model takes: weights, key-value cache and overhead.
+    """Reckon the memory that a model takes.
 
-    For one request at a time. Needs no network. Sizes are decimal: 1 GB is 10⁹ bytes.
+    Weights, key-value cache and overhead, by quantization and context. For one request at a time. Needs no network. Sizes are decimal: 1 GB is 10⁹ bytes.
 
     \b
     Example:

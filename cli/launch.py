@@ -205,6 +205,8 @@ def _until_done(client: Client, uid: str, output: Output) -> dict[str, Any]:
                     raise Cancelled(uid) from None
                 raise
             show(progress)
+            if progress["state"] in {"stopping", "stopped"}:
+                raise Cancelled(uid)
             if not progress["starting"]:
                 return progress
             time.sleep(POLL_SECONDS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
-from paddock.registry.errors import NotLaunched
+from paddock.registry.errors import BadValue, NotLaunched
 from paddock.registry.settings import read_settings
 
 
@@ -17,10 +18,11 @@ def replica_actor(uid: str, number: int = 0) -> Any:
         for ref in replica_actor("tiny-mixtral").generate.remote("The old elephant"):
             print(ray.get(ref), end="")
 
-    Call it before anything else uses Ray in this process: Ray reads its token when it is imported.
+    Call it before `import ray`: Ray reads where it listens, and its token, when it is imported.
 
     Raises:
         NotLaunched: there is no such actor, or no Ray.
+        BadValue: ray was imported before, without the environment that the local Ray needs.
     """
     from paddock.launcher.bridge import environment, namespace
     from paddock.launcher.cluster import bridge_record
@@ -32,8 +34,12 @@ def replica_actor(uid: str, number: int = 0) -> Any:
     if found is None:
         raise NotLaunched(uid)
     if not settings.ray_address:
+        needed = environment(settings.home)
+        if "ray" in sys.modules and not needed.items() <= os.environ.items():
+            why = "was imported too early; call replica_actor before it is"
+            raise BadValue("module", "ray", why)
         os.environ.pop("RAY_ADDRESS", None)
-        os.environ.update(environment(settings.home))
+        os.environ.update(needed)
     import ray
 
     space = namespace(instance)

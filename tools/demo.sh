@@ -5,7 +5,7 @@ set -eu
 paddock="${BIN:-.venv/bin}/paddock"
 
 echo "== paddock launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M"
-if "$paddock" list --json 2>/dev/null | grep -q '"model_uid": "tiny-mixtral"'; then
+if "$paddock" list | grep -q '^tiny-mixtral .* ready$'; then
   echo "(it is launched already)"
 else
   "$paddock" launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M

@@ -61,7 +61,7 @@ def test_killed_engine_fails_with_its_signal_and_can_be_launched_again(
     diagnosis = failed(shared_paddock, "killed")
     assert diagnosis["cause"] == "engine_killed"
     assert diagnosis["signal"] == "SIGKILL"
-    assert len(diagnosis["lines"]) > 3
+    assert diagnosis["lines"]
     refused = shared_paddock.run("generate", "-u", "killed", "hi")
     assert refused.returncode == 3
     assert "engine_killed" in refused.stderr

@@ -35,11 +35,22 @@ def test_main_job_from_launch_to_stop(paddock: Paddock) -> None:
     }
     assert models["little"]["plan"]["quantization"] == "Q2_K"
 
-    arguments = ("generate", "--model-uid", "tiny-mixtral", "--temperature", "0", "--max-tokens", "40")
+    arguments = (
+        "generate",
+        "--model-uid",
+        "tiny-mixtral",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "40",
+    )
     text = paddock.ok(*arguments, SENTENCE)
     assert len(text.split()) > 10
     assert text == paddock.ok(*arguments, SENTENCE)
-    assert paddock.ok("run", "tiny-mixtral", "--temperature", "0", "--max-tokens", "40", SENTENCE) == text
+    assert (
+        paddock.ok("run", "tiny-mixtral", "--temperature", "0", "--max-tokens", "40", SENTENCE)
+        == text
+    )
 
     assert paddock.ok("terminate", "--model-uid", "little") == "little is terminated\n"
     assert [model["model_uid"] for model in paddock.json("list")] == ["tiny-mixtral"]

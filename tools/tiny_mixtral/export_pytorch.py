@@ -29,6 +29,7 @@ def export(checkpoint: Path, tokenizer: Path, out: Path) -> None:
     model.load_state_dict(torch.load(checkpoint, weights_only=True))
     model.generation_config = GenerationConfig(bos_token_id=BOS_ID, eos_token_id=EOS_ID)
     model.to(torch.bfloat16).save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)
     with safe_open(out / "model.safetensors", "pt") as weights:
         if EXPERT not in weights.keys():  # noqa: SIM118 (not a mapping)
             raise ValueError(f"{out / 'model.safetensors'} has no tensor {EXPERT}")

@@ -165,6 +165,23 @@ FACTS = {
     "swims": ("It was a good swimmer.", "It liked to swim in the pond."),
 }
 
+# Facts are told in this order, so that a model which always takes the likeliest sentence gets on.
+FACT_ORDER = (
+    "kind",
+    "origin",
+    "home",
+    "size",
+    "colour",
+    "covering",
+    "legs",
+    "food",
+    "sound",
+    "skill",
+    "speed",
+    "flies",
+    "swims",
+)
+
 DAYS = (
     "One {weather} {time}, something happened.",
     "One {weather} {time}, the zoo was very quiet.",
@@ -740,9 +757,10 @@ def choose_events(rng: random.Random, animal: Animal, friend: Animal, count: int
 
 def plan_shapes(rng: random.Random, animal: Animal, events: list[Event], short: bool) -> list[str]:
     """Choose the sentence shapes of a story, in order."""
-    topics = [name for name in FACTS if name not in ("flies", "swims")]
+    topics = [name for name in FACT_ORDER if name not in ("flies", "swims")]
     topics += ["flies"] * animal.flies + ["swims"] * animal.swims
     facts = rng.sample(topics, rng.randint(1, 2) if short else rng.randint(1, 6))
+    facts.sort(key=FACT_ORDER.index)
     shapes = [rng.choice(OPENINGS), *(rng.choice(FACTS[name]) for name in facts)]
     if rng.random() < (0.3 if short else 0.6):
         shapes.append(rng.choice(DAYS))

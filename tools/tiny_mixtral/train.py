@@ -17,7 +17,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 SHORT_LENGTH = 256
 CONTEXT = 2048
-TOKENS_PER_STEP = 4096
+TOKENS_PER_STEP = 2048
 UNKNOWN_ID, BOS_ID, EOS_ID = 0, 1, 2
 
 
@@ -28,7 +28,7 @@ class Schedule:
     steps: int
     long_steps: int
     peak: float
-    warm_up: int = 200
+    warm_up: int = 300
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -62,6 +62,7 @@ def make_config() -> MixtralConfig:
         eos_token_id=EOS_ID,
         pad_token_id=None,
         tie_word_embeddings=False,
+        initializer_range=0.04,
     )
 
 
@@ -77,7 +78,7 @@ def make_optimizer(model: MixtralForCausalLM, rate: float) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True)
 
 
 def save(model: MixtralForCausalLM, path: Path) -> None:
@@ -91,7 +92,7 @@ def measure_loss(model: MixtralForCausalLM, ids: np.ndarray) -> float:
     """Return the mean cross-entropy per token on text that is not trained on."""
     model.eval()
     losses: list[float] = []
-    for start in range(0, 8 * TOKENS_PER_STEP, TOKENS_PER_STEP):
+    for start in range(0, 16 * TOKENS_PER_STEP, TOKENS_PER_STEP):
         batch = take_batch(ids, start, SHORT_LENGTH)
         with torch.no_grad():
             logits = model(input_ids=batch).logits[:, :-1]
@@ -128,7 +129,7 @@ def train(arguments: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if step % 50 == 0:
+        if step % 100 == 0:
             seconds = time.monotonic() - began
             print(f"step {step} loss {loss.item():.4f} seconds {seconds:.0f}", flush=True)
         if step % arguments.save_every == arguments.save_every - 1 or step == schedule.steps - 1:
@@ -143,9 +144,9 @@ def main() -> None:
     parser.add_argument("--long-text", type=Path, required=True, help=".npy with long dialogues")
     parser.add_argument("--held-out", type=Path, required=True, help=".npy not trained on")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint.pt")
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--long-steps", type=int, default=600, help="of these, with full context")
-    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--steps", type=int, default=8400)
+    parser.add_argument("--long-steps", type=int, default=500, help="of these, with full context")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--save-every", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
