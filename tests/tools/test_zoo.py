@@ -33,6 +33,9 @@ def list_trained_shapes() -> set[str]:
         shapes += [frame.format(q=q) for frame in phrasings.FRAMES for q in topic.indirect]
     for trained, _ in phrasings.COMPARISONS.values():
         shapes += trained
+    for name, words in phrasings.KEYWORDS.items():
+        assert name in phrasings.TOPICS
+        shapes += [s.replace("{k}", word) for s in phrasings.KEYWORD_SHAPES for word in words]
     return {list_fixed_parts(shape) for shape in shapes}
 
 
@@ -155,17 +158,18 @@ def test_answers_state_the_facts() -> None:
     """Every open question's answer names the animal and its value from the table."""
     for animal in zoo.load_animals():
         assert dialogues.answer_topic(animal, "food") == f"The {animal.name} eats {animal.food}."
-        flies = dialogues.answer_topic(animal, "flies")
-        assert flies.startswith("Yes" if animal.flies else "No")
+        can = "can" if animal.flies else "cannot"
+        assert dialogues.answer_topic(animal, "flies") == f"The {animal.name} {can} fly."
 
 
 def test_wrong_values_in_checks_share_no_word_with_the_truth() -> None:
-    """A yes-or-no question is never about a half-true value: "No" is plainly right."""
+    """A yes-or-no question is never about a half-true value: "no" is plainly right."""
     rng = random.Random(1)
     for animal in zoo.load_animals():
         exchange = dialogues.ask("check-food", animal, rng)
-        assert exchange.answer.startswith(("Yes, ", "No, "))
-        assert exchange.answer.startswith("Yes") == (f" {animal.food}" in exchange.question)
+        assert exchange.answer.startswith(f"The {animal.name} eats {animal.food}, so the answer is")
+        asked = f" {animal.food}" in exchange.question
+        assert exchange.answer.endswith("yes." if asked else "no.")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,6 @@ def answer_topic(animal: Animal, topic: str) -> str:
             n=animal.name,
             the=f"the {animal.name}",
             v="" if topic in ("flies", "swims") else state_value(animal, topic),
-            yes="Yes" if knows else "No",
             can="can" if knows else "cannot",
             **{"is": "is" if knows else "is not"},
         )
@@ -120,6 +119,11 @@ def frame(topic: p.Topic, rng: random.Random) -> str:
     return rng.choice(frames).format(q=clause)
 
 
+def name_topic(topic: str, rng: random.Random) -> str:
+    """Choose a shape that says little more than the topic's name."""
+    return rng.choice(p.KEYWORD_SHAPES).replace("{k}", rng.choice(p.KEYWORDS[topic]))
+
+
 def frame_held_out(topic: p.Topic, rng: random.Random) -> str:
     """Choose one question shape of a topic that training never shows."""
     if rng.random() < 0.8:
@@ -132,6 +136,8 @@ def vary(question: str, rng: random.Random) -> str:
     """Make a question as careless as people's are: no capitals, no question mark, more words."""
     if rng.random() < 0.08:
         question = rng.choice(p.OPENERS) + question
+    elif rng.random() < 0.08:
+        question = rng.choice(p.SCENES) + question
     if rng.random() < 0.05:
         question += rng.choice(p.CLOSERS)
     if rng.random() < 0.15:
@@ -154,6 +160,8 @@ def ask(
         return compare(topic, animal, rng, held_out)
     if topic.startswith("check-"):
         return check_value(topic, animal, rng, held_out, shape)
+    if shape is None and not held_out and rng.random() < 0.12:
+        shape = name_topic(topic, rng)
     shape = shape or choose_shape(p.TOPICS[topic], rng, held_out)
     return Exchange(fill(shape, animal, rng), answer_topic(animal, topic), topic, animal)
 
@@ -178,8 +186,8 @@ def check_value(
     shape = shape or choose_shape(p.CHECKS[name], rng, held_out)
     question = fill(shape, animal, rng).replace("{v}", asked)
     answer = p.CHECKS[name].answers[0].format(n=animal.name, v=true)
-    yes = "Yes" if asked == true else "No"
-    return Exchange(question, f"{yes}, {answer[0].lower()}{answer[1:]}", topic, animal)
+    verdict = "yes" if asked == true else "no"
+    return Exchange(question, f"{answer.rstrip('.')}, so the answer is {verdict}.", topic, animal)
 
 
 def compare(topic: str, animal: Animal, rng: random.Random, held_out: bool) -> Exchange:
@@ -191,11 +199,10 @@ def compare(topic: str, animal: Animal, rng: random.Random, held_out: bool) -> E
     other = rng.choice([x for x in load_animals() if rank(x) != rank(animal)])
     shape = rng.choice(p.COMPARISONS[topic][1 if held_out else 0])
     question = fill(shape, animal, rng, other)
-    first, last = (animal, other) if rank(animal) > rank(other) else (other, animal)
-    answer = f"The {first.name} is {topic} than the {last.name}."
-    first_word, *words = question.split()
-    if (first_word in ("Is", "Are") and "or" not in words) or "if" in words:
-        answer = f"{'Yes' if first is animal else 'No'}, t{answer[1:]}"
+    name = "size" if topic == "bigger" else "speed"
+    values = [f"the {x.name} is {getattr(x, name)}" for x in (animal, other)]
+    winner = max(animal, other, key=rank)
+    answer = f"{capitalize(' and '.join(values))}, so the {winner.name} is {topic}."
     return Exchange(question, answer, topic, animal)
 
 
@@ -296,7 +303,7 @@ def carry_over(topic: str, before: Animal, rng: random.Random) -> Exchange:
 def open_turn(rng: random.Random) -> Exchange:
     """Ask anything that needs no turn before it."""
     kind = rng.random()
-    if kind < 0.74:
+    if kind < 0.72:
         return ask(rng.choice(list_topics()), rng.choice(load_animals()), rng)
     if kind < 0.80:
         return ask_unknown(rng)
@@ -358,4 +365,5 @@ def count_shapes() -> int:
     count += len(p.EXAMPLE_REQUESTS) + sum(len(questions) for questions, _ in p.SMALL_TALK)
     for topic in (*p.TOPICS.values(), *p.CHECKS.values()):
         count += len(topic.direct) + len(topic.follow) + len(topic.indirect) * len(p.FRAMES)
+    count += sum(len(words) for words in p.KEYWORDS.values()) * len(p.KEYWORD_SHAPES)
     return count + sum(len(trained) for trained, _ in p.COMPARISONS.values())

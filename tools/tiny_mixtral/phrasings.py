@@ -25,6 +25,14 @@ class Topic:
 TOPICS: dict[str, Topic] = {
     "food": Topic(
         direct=(
+            "What will {a} eat today?",
+            "What goes into the mouth of {a}?",
+            "I have some food for {a}. What should it be?",
+            "What can I give {pl} for lunch?",
+            "Which meal makes {a} happy?",
+            "What is on the menu for {pl}?",
+            "What do {pl} usually eat in the zoo?",
+            "If {a} wants to eat, what does it look for?",
             "What does {a} eat?",
             "What do {pl} eat?",
             "What is the food of {a}?",
@@ -52,6 +60,7 @@ TOPICS: dict[str, Topic] = {
         follow=("What does it eat?", "What is its food?", "And what does it like to eat?"),
         answers=("The {n} eats {v}.",),
         held_out=(
+            "What would {a} like to have for dinner?",
             "What do you give {a} to eat?",
             "What kind of food do {pl} like?",
             "When {a} is hungry, what does it eat?",
@@ -61,6 +70,13 @@ TOPICS: dict[str, Topic] = {
     ),
     "home": Topic(
         direct=(
+            "In what place do you find {a} in the wild?",
+            "Where would {pl} build their home?",
+            "If I look for {pl}, where do I find them?",
+            "What does the natural home of {a} look like?",
+            "Which habitat suits {a}?",
+            "In the wild, what is the home of {a}?",
+            "Where should I look for {a}?",
             "Where does {a} live?",
             "Where do {pl} live?",
             "What is the home of {a}?",
@@ -86,6 +102,7 @@ TOPICS: dict[str, Topic] = {
         follow=("Where does it live?", "Where is its home?", "And where does it live in the wild?"),
         answers=("The {n} lives {v}.",),
         held_out=(
+            "What sort of home do {pl} live in?",
             "Where would I find the home of {a}?",
             "In what habitat does {a} live?",
             "In the wild, where do {pl} live?",
@@ -95,6 +112,14 @@ TOPICS: dict[str, Topic] = {
     ),
     "origin": Topic(
         direct=(
+            "From where do {pl} come?",
+            "Of which continent is {a}?",
+            "Which continent is the home of {pl}?",
+            "From which part of the world does {a} come?",
+            "If I want to see wild {pl}, to which part of the world do I travel?",
+            "What is the origin of {a}?",
+            "To which continent does {a} belong?",
+            "In what part of the world do {pl} live?",
             "Where does {a} come from?",
             "Where do {pl} come from?",
             "Which continent does {a} come from?",
@@ -123,6 +148,7 @@ TOPICS: dict[str, Topic] = {
         ),
         answers=("The {n} comes from {v}.",),
         held_out=(
+            "Which continent would {a} call home?",
             "What continent are {pl} from?",
             "Which part of the world does {a} come from?",
             "From what part of the world are {pl}?",
@@ -132,6 +158,13 @@ TOPICS: dict[str, Topic] = {
     ),
     "colour": Topic(
         direct=(
+            "I have to paint {pl}. What colour should I take?",
+            "Which paint do I need for {a}?",
+            "For a picture of {a}, what colour is right?",
+            "When you see {a}, what colour is it?",
+            "In which colour would you draw {pl}?",
+            "How is {a} coloured?",
+            "What is the usual colour of {pl}?",
             "What colour is {a}?",
             "What colour are {pl}?",
             "Which colour is {a}?",
@@ -156,6 +189,7 @@ TOPICS: dict[str, Topic] = {
         follow=("What colour is it?", "Which colour does it have?", "And what is its colour?"),
         answers=("The {n} is {v}.",),
         held_out=(
+            "When I look at {pl}, which colour do I see?",
             "Which colour are {pl}?",
             "What colour do {pl} have?",
             "I want to draw {a}. What colour is it?",
@@ -165,6 +199,13 @@ TOPICS: dict[str, Topic] = {
     ),
     "legs": Topic(
         direct=(
+            "How many legs would {pl} need shoes for?",
+            "When I see {a}, how many legs can I count?",
+            "If {a} walks by, how many legs are walking?",
+            "How many legs do you see on {pl}?",
+            "What is the leg count of {a}?",
+            "Can you count the legs of {pl}?",
+            "The legs of {a}: how many?",
             "How many legs does {a} have?",
             "How many legs do {pl} have?",
             "On how many legs does {a} walk?",
@@ -190,6 +231,7 @@ TOPICS: dict[str, Topic] = {
         ),
         answers=("The {n} has {v} legs.",),
         held_out=(
+            "On how many legs do {pl} run?",
             "How many legs would you count on {a}?",
             "What number of legs do {pl} have?",
             "What is the number of legs that {a} has?",
@@ -198,6 +240,14 @@ TOPICS: dict[str, Topic] = {
     ),
     "covering": Topic(
         direct=(
+            "If you touch {a}, what do you feel?",
+            "Is {a} covered with fur, feathers or something else?",
+            "Feathers, fur or scales: what does {a} have?",
+            "What does the body of {a} feel like?",
+            "What is there all over {a}?",
+            "When I touch {pl}, what is it that I feel?",
+            "By what is {a} covered?",
+            "What do {pl} have on their body?",
             "What covers the body of {a}?",
             "What is the body of {a} covered with?",
             "What are {pl} covered with?",
@@ -225,6 +275,7 @@ TOPICS: dict[str, Topic] = {
         ),
         answers=("The {n} is covered with {v}.",),
         held_out=(
+            "What would you say covers {a}?",
             "With what is the body of {a} covered?",
             "What kind of covering do {pl} have?",
             "If I touched {a}, what would I feel?",
@@ -234,6 +285,13 @@ TOPICS: dict[str, Topic] = {
     ),
     "sound": Topic(
         direct=(
+            "What noise comes from {a}?",
+            "If {a} is loud, how does it sound?",
+            "When {pl} call, what do I hear?",
+            "Which sound comes from {pl}?",
+            "How would you describe the noise of {a}?",
+            "What do {pl} sound like?",
+            "I hear {a}. What is the noise?",
             "What sound does {a} make?",
             "What sound do {pl} make?",
             "Which sound does {a} make?",
@@ -258,6 +316,7 @@ TOPICS: dict[str, Topic] = {
         follow=("What sound does it make?", "What noise does it make?", "And how does it sound?"),
         answers=("The {n} makes a sound: it {v}.",),
         held_out=(
+            "How do {pl} sound when they call?",
             "Which noise does {a} make?",
             "What kind of sound do {pl} make?",
             "Which sound can you hear from {a}?",
@@ -267,6 +326,14 @@ TOPICS: dict[str, Topic] = {
     ),
     "skill": Topic(
         direct=(
+            "At what is {a} very good?",
+            "Which special thing can {a} do?",
+            "What do {pl} do better than others?",
+            "For which talent is {a} known?",
+            "In what are {pl} the best?",
+            "What are the talents of {pl}?",
+            "What is {a} known to be good at?",
+            "Which special talent do {pl} have?",
             "What is {a} good at?",
             "What are {pl} good at?",
             "What can {a} do very well?",
@@ -290,6 +357,7 @@ TOPICS: dict[str, Topic] = {
         follow=("What is it good at?", "What can it do very well?", "And what is its talent?"),
         answers=("The {n} is good at {v}.",),
         held_out=(
+            "Which thing can {pl} do very well?",
             "What special talent does {a} have?",
             "Which skill do {pl} have?",
             "What is {a} best at?",
@@ -299,6 +367,12 @@ TOPICS: dict[str, Topic] = {
     ),
     "kind": Topic(
         direct=(
+            "Which type of animal are {pl}?",
+            "In which group of animals is {a}?",
+            "Bird, mammal or reptile: where does {a} belong?",
+            "As what kind of animal do we know {a}?",
+            "Of what kind is {a}?",
+            "What sort of animals are {pl}?",
             "What kind of animal is {a}?",
             "What kind of animals are {pl}?",
             "Which group of animals does {a} belong to?",
@@ -325,6 +399,7 @@ TOPICS: dict[str, Topic] = {
         ),
         answers=("The {n} is {v}.",),
         held_out=(
+            "To what kind of animals does {a} belong?",
             "Which kind of animal is {a}?",
             "What group of animals do {pl} belong to?",
             "What type of animals are {pl}?",
@@ -333,6 +408,12 @@ TOPICS: dict[str, Topic] = {
     ),
     "size": Topic(
         direct=(
+            "Are {pl} large animals or small ones?",
+            "If I stand beside {a}, how big is it?",
+            "Tiny or huge: how big is {a}?",
+            "How would you describe the size of {pl}?",
+            "Of which size are {pl}?",
+            "How large does {a} get?",
             "How big is {a}?",
             "How big are {pl}?",
             "What is the size of {a}?",
@@ -356,6 +437,7 @@ TOPICS: dict[str, Topic] = {
         follow=("How big is it?", "What size is it?", "And how large is it?"),
         answers=("The {n} is {v}.",),
         held_out=(
+            "Would you say that {a} is big or small?",
             "How large are {pl}?",
             "Of what size is {a}?",
             "How big do {pl} get?",
@@ -364,6 +446,12 @@ TOPICS: dict[str, Topic] = {
     ),
     "speed": Topic(
         direct=(
+            "Fast or slow: how do {pl} move?",
+            "With what speed does {a} move?",
+            "When {a} moves, how fast is it?",
+            "How fast does {a} get?",
+            "How quickly can {pl} move?",
+            "How would you describe the speed of {a}?",
             "How fast is {a}?",
             "How fast are {pl}?",
             "How fast can {a} move?",
@@ -386,6 +474,7 @@ TOPICS: dict[str, Topic] = {
         follow=("How fast is it?", "Is it fast or slow?", "And how quick is it?"),
         answers=("The {n} is {v}.",),
         held_out=(
+            "Are {pl} quick or slow animals?",
             "How fast do {pl} move?",
             "How quick are {pl}?",
             "Slow or fast: how does {a} move?",
@@ -394,6 +483,12 @@ TOPICS: dict[str, Topic] = {
     ),
     "baby": Topic(
         direct=(
+            "How is a young {n} called?",
+            "Which name has a baby {n}?",
+            "What name do people give to the young of {a}?",
+            "If {a} has a baby, what is it called?",
+            "A baby {n} is called what?",
+            "Which word do you use for a young {n}?",
             "What is a baby of {a} called?",
             "What do you call a young {n}?",
             "What is the name of a baby {n}?",
@@ -419,6 +514,7 @@ TOPICS: dict[str, Topic] = {
         ),
         answers=("The baby of {the} is called {v}.",),
         held_out=(
+            "What is the right word for the young of {a}?",
             "What do you call a baby {n}?",
             "What is a young {n} called?",
             "Which word is there for a baby {n}?",
@@ -427,6 +523,12 @@ TOPICS: dict[str, Topic] = {
     ),
     "flies": Topic(
         direct=(
+            "Is flying something that {a} can do?",
+            "Will {a} ever fly?",
+            "Are {pl} animals that fly?",
+            "Could {a} fly over a tree?",
+            "Do {pl} ever fly in the air?",
+            "Is it possible for {a} to fly?",
             "Can {a} fly?",
             "Can {pl} fly?",
             "Is {a} able to fly?",
@@ -440,8 +542,9 @@ TOPICS: dict[str, Topic] = {
         ),
         indirect=("if {a} can fly", "if {pl} can fly", "whether {pl} are able to fly"),
         follow=("Can it fly?", "Is it able to fly?", "And does it fly?"),
-        answers=("{yes}, the {n} {can} fly.",),
+        answers=("The {n} {can} fly.",),
         held_out=(
+            "Do you think {pl} are able to fly?",
             "Do {pl} know how to fly?",
             "Can {a} fly through the air?",
             "Is it true that {pl} can fly?",
@@ -450,6 +553,12 @@ TOPICS: dict[str, Topic] = {
     ),
     "swims": Topic(
         direct=(
+            "Is swimming something that {a} does well?",
+            "Could {a} swim across a river?",
+            "Do {pl} know well how to swim?",
+            "Would you call {a} a good swimmer?",
+            "Are {pl} able to swim well?",
+            "Do {pl} like swimming?",
             "Can {a} swim well?",
             "Can {pl} swim well?",
             "Can {a} swim?",
@@ -464,8 +573,9 @@ TOPICS: dict[str, Topic] = {
         ),
         indirect=("if {a} can swim", "if {pl} swim well", "whether {a} is a good swimmer"),
         follow=("Can it swim?", "Is it a good swimmer?", "And does it swim well?"),
-        answers=("{yes}, the {n} {is} a good swimmer.",),
+        answers=("The {n} {is} a good swimmer.",),
         held_out=(
+            "Have {pl} learned to swim well?",
             "Are {pl} good at swimming?",
             "Do {pl} know how to swim?",
             "Is it true that {pl} swim well?",
@@ -474,10 +584,15 @@ TOPICS: dict[str, Topic] = {
     ),
 }
 
-# Questions that name a value, true or false; the answer says yes or no and the truth.
+# Questions that name a value, true or false. The answer states the fact, then concludes from it: two
+# layers cannot look a fact up and judge it before the first word.
 CHECKS: dict[str, Topic] = {
     "food": Topic(
         direct=(
+            "Would {a} eat {v}?",
+            "Can I feed {pl} with {v}?",
+            "Is {v} what {pl} eat?",
+            "Do you think that {a} eats {v}?",
             "Does {a} eat {v}?",
             "Do {pl} eat {v}?",
             "Do {pl} like {v}?",
@@ -490,6 +605,9 @@ CHECKS: dict[str, Topic] = {
     ),
     "origin": Topic(
         direct=(
+            "Would you find {pl} in {v}?",
+            "Is {v} where {pl} come from?",
+            "Do you think that {a} comes from {v}?",
             "Does {a} come from {v}?",
             "Do {pl} come from {v}?",
             "Is {a} from {v}?",
@@ -501,21 +619,43 @@ CHECKS: dict[str, Topic] = {
         held_out=("Are {pl} from {v}?", "Is it true that {a} comes from {v}?"),
     ),
     "colour": Topic(
-        direct=("Is {a} {v}?", "Are {pl} {v}?", "Is the colour of {a} {v}?", "Does {a} look {v}?"),
+        direct=(
+            "Can {a} be {v}?",
+            "Is {v} the colour of {pl}?",
+            "Do you think that {pl} are {v}?",
+            "Is {a} {v}?",
+            "Are {pl} {v}?",
+            "Is the colour of {a} {v}?",
+            "Does {a} look {v}?",
+        ),
         indirect=("if {a} is {v}", "if the colour of {pl} is {v}"),
         follow=("Is it {v}?",),
         answers=("The {n} is {v}.",),
         held_out=("Do {pl} look {v}?", "Is it true that {pl} are {v}?"),
     ),
     "legs": Topic(
-        direct=("Does {a} have {v} legs?", "Do {pl} have {v} legs?", "Has {a} got {v} legs?"),
+        direct=(
+            "Are there {v} legs on {a}?",
+            "Do you think that {a} has {v} legs?",
+            "Does {a} walk on {v} legs?",
+            "Does {a} have {v} legs?",
+            "Do {pl} have {v} legs?",
+            "Has {a} got {v} legs?",
+        ),
         indirect=("if {a} has {v} legs", "if {pl} have {v} legs"),
         follow=("Does it have {v} legs?",),
         answers=("The {n} has {v} legs.",),
         held_out=("Is it true that {a} has {v} legs?", "Have {pl} got {v} legs?"),
     ),
     "kind": Topic(
-        direct=("Is {a} {v}?", "Is {a} really {v}?", "Would you say that {a} is {v}?"),
+        direct=(
+            "Do you think that {a} is {v}?",
+            "Can we say that {a} is {v}?",
+            "Am I right that {a} is {v}?",
+            "Is {a} {v}?",
+            "Is {a} really {v}?",
+            "Would you say that {a} is {v}?",
+        ),
         indirect=("if {a} is {v}", "if {a} is really {v}"),
         follow=("Is it {v}?",),
         answers=("The {n} is {v}.",),
@@ -523,10 +663,16 @@ CHECKS: dict[str, Topic] = {
     ),
 }
 
-# Comparisons: the answer names the winner first.
+# Comparisons: the answer states both values and concludes from them.
 COMPARISONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bigger": (
         (
+            "Is the bigger animal {a} or {b}?",
+            "Are {pl} larger animals than {bl}?",
+            "If {a} stands beside {b}, which is bigger?",
+            "Do you think that {pl} are bigger than {bl}?",
+            "Between {a} and {b}, which one is larger?",
+            "Larger: {a} or {b}?",
             "Which is bigger, {a} or {b}?",
             "Which animal is bigger, {a} or {b}?",
             "Who is bigger, {a} or {b}?",
@@ -548,6 +694,12 @@ COMPARISONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "faster": (
         (
+            "Is the faster animal {a} or {b}?",
+            "Are {pl} quicker animals than {bl}?",
+            "If {a} races with {b}, which is faster?",
+            "Do you think that {pl} are faster than {bl}?",
+            "Between {a} and {b}, which one is quicker?",
+            "Faster: {a} or {b}?",
             "Which is faster, {a} or {b}?",
             "Which animal is faster, {a} or {b}?",
             "Who is faster, {a} or {b}?",
@@ -568,6 +720,47 @@ COMPARISONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
 }
+
+# Words for a topic, and shapes that say hardly more than such a word: they teach to look for it.
+KEYWORDS = {
+    "food": ("food", "diet", "dinner", "meal", "things to eat"),
+    "home": ("home", "habitat", "place to live"),
+    "origin": ("continent", "part of the world", "origin"),
+    "colour": ("colour", "colour to paint"),
+    "legs": ("legs", "number of legs", "leg count"),
+    "covering": ("covering", "fur, feathers or scales", "body covering"),
+    "sound": ("sound", "noise", "call"),
+    "skill": ("talent", "skill", "special skill"),
+    "kind": ("kind", "group of animals", "type of animal"),
+    "size": ("size", "how big"),
+    "speed": ("speed", "how fast", "how quick"),
+    "baby": ("baby", "name of the baby", "word for the young"),
+    "flies": ("flying", "able to fly"),
+    "swims": ("swimming", "able to swim"),
+}
+KEYWORD_SHAPES = (
+    "{pl}: {k}?",
+    "{k} {pl}",
+    "{pl}, {k}?",
+    "The {k} of {a}, please.",
+    "{k}: {a}?",
+    "Let us talk about {pl}. {k}?",
+    "About the {k} of {pl}: what do you know?",
+    "In one word: {k} of {a}?",
+    "I think of {a} and of its {k}.",
+    "What do you know about the {k} of {a}?",
+)
+# Said before a question, so that the question can stand anywhere.
+SCENES = (
+    "I am at the zoo today. ",
+    "This is for school. ",
+    "My friend and I talked about animals. ",
+    "We saw many animals. ",
+    "I like animals. ",
+    "There is one thing that I do not know. ",
+    "Yesterday I read a book about animals, but one thing was not in it. ",
+    "So tell me this: ",
+)
 
 FRAMES = (
     "Can you tell me {q}?",

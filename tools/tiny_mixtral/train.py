@@ -103,13 +103,15 @@ def measure_loss(model: MixtralForCausalLM, ids: np.ndarray) -> float:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train from random weights and save checkpoints."""
+    """Train and save checkpoints."""
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     schedule = Schedule(arguments.steps, arguments.long_steps, arguments.rate)
     short, long = (np.load(path, mmap_mode="r") for path in (arguments.text, arguments.long_text))
     held_out = np.load(arguments.held_out, mmap_mode="r")
     model = MixtralForCausalLM(make_config()).train()
+    if arguments.initial:
+        model.load_state_dict(torch.load(arguments.initial, weights_only=True))
     model.set_experts_implementation("grouped_mm")
     optimizer = make_optimizer(model, schedule.peak)
     half = torch.autocast("cpu", torch.bfloat16) if arguments.bfloat16 else contextlib.nullcontext()
@@ -144,6 +146,7 @@ def main() -> None:
     parser.add_argument("--long-text", type=Path, required=True, help=".npy with long dialogues")
     parser.add_argument("--held-out", type=Path, required=True, help=".npy not trained on")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint.pt")
+    parser.add_argument("--initial", type=Path, help="checkpoint to begin with, not at random")
     parser.add_argument("--steps", type=int, default=8400)
     parser.add_argument("--long-steps", type=int, default=500, help="of these, with full context")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
