@@ -584,7 +584,7 @@ TOPICS: dict[str, Topic] = {
     ),
 }
 
-# Questions that name a value, true or false. The answer states the fact, then concludes from it: two
+# Questions that name a value, true or false. The answer states the fact, then concludes: two
 # layers cannot look a fact up and judge it before the first word.
 CHECKS: dict[str, Topic] = {
     "food": Topic(
