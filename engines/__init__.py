@@ -23,14 +23,19 @@ ENTRY_POINTS = "paddock.engines"
 
 @cache
 def _table() -> dict[str, str]:
-    found = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    # A package cannot replace a built-in engine, only add to them.
-    return {**found, **BUILT_IN} if found else dict(BUILT_IN)
+    table = dict(BUILT_IN)
+    taken = {name.casefold() for name in table}
+    for point in entry_points(group=ENTRY_POINTS):
+        # A package cannot replace a built-in engine or one of another package, only add to them.
+        if point.name.casefold() not in taken:
+            taken.add(point.name.casefold())
+            table[point.name] = point.value
+    return table
 
 
 def engine_names() -> tuple[str, ...]:
     """All engines that have an adapter, built-in ones first."""
-    return tuple(dict.fromkeys([*BUILT_IN, *_table()]))
+    return tuple(_table())
 
 
 @cache

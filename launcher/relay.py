@@ -68,6 +68,9 @@ class Relay:
             await self._lead(head, reader, writer)
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
             pass  # a side left, or the client never said who it is: an end without an answer
+        except asyncio.CancelledError:
+            # By `close` alone. Python 3.11's streams log a cancelled handler as an error.
+            pass
         finally:
             self._tasks.discard(task)
             writer.close()

@@ -37,8 +37,14 @@ def _prctl(option: int, value: int) -> None:
 def _start(argv: list[str], log: int) -> int:
     """Forks the engine into a session and group of its own, its output going to `log`."""
     warden = os.getpid()
+    started, started_write = os.pipe()
     pid = os.fork()
     if pid:
+        # The pipe's end tells that the program runs (or could not): before that, a SIGTERM would
+        # find no group, or a copy of this process that does not mind it.
+        os.close(started_write)
+        os.read(started, 1)
+        os.close(started)
         return pid
     try:
         os.setsid()

@@ -78,9 +78,9 @@ def _cache_type(llama: Any, name: str) -> Any:
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT; a model that does not load ends the process with 1."""
-    stop = {signal.SIGTERM, signal.SIGINT}
-    # Blocked before the server starts its threads, so that they inherit it and we alone wait.
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    # The system's own handling ends the process at once, in the middle of a long load as well.
+    # There is nothing to tidy: the server's destructor would only wait for a batch to finish.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     params = _params(json.loads(sys.argv[1]))
     import xllamacpp
 
@@ -90,10 +90,8 @@ def main() -> None:
         # llama.cpp has said why; a traceback would only push that out of the log's last lines.
         raise SystemExit(f"llama.cpp: {error}") from None
     print(f"serving on {server.listening_address}", flush=True)
-    signal.sigwait(stop)
-    # The server's destructor joins threads that may be in the middle of a long batch.
-    sys.stdout.flush()
-    os._exit(0)
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""An engine's process, started as a replica would start it, for tests that look at it closely."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from paddock.engines.base import Engine, EngineOptions, Serving
+
+DEADLINE = 60.0
+
+
+def free_port() -> int:
+    """A port that is free on loopback now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serving(options: EngineOptions, **changes: Any) -> Serving:
+    """What an engine is asked to serve, with small defaults."""
+    given = {
+        "model_id": "m",
+        "weights": None,
+        "port": free_port(),
+        "api_key": "the-key",
+        "context_length": 256,
+        "slots": 1,
+        "abilities": ("generate", "chat"),
+    }
+    return Serving(**{**given, **changes}, options=options)
+
+
+class Child:
+    """The process, its log in a file; killed when the block ends."""
+
+    def __init__(self, engine: Engine, wanted: Serving, log: Path) -> None:
+        self.engine, self.wanted, self.log = engine, wanted, log
+        command = engine.command(wanted)
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                command.argv,
+                env={**os.environ, **command.environ},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def lines(self) -> list[str]:
+        """What it has printed."""
+        return self.log.read_text(errors="replace").splitlines()
+
+    def await_end(self) -> int:
+        """Its exit code; fails if it does not end."""
+        return self.process.wait(DEADLINE)
+
+    def await_health(self) -> None:
+        """Returns once it is healthy; fails if it ends first."""
+        deadline = time.monotonic() + DEADLINE
+        while not self._healthy():
+            assert self.process.poll() is None, self.lines()
+            assert time.monotonic() < deadline, self.lines()
+            select.select([], [], [], 0.01)
+
+    def _healthy(self) -> bool:
+        try:
+            return self.request("GET", self.engine.health_path, key=None)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        status, text = self.request("GET", path)
+        assert status == 200, text
+        return json.loads(text)
+
+    def post(
+        self, path: str, body: dict[str, Any], key: str | None = "the-key"
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and JSON."""
+        status, text = self.request("POST", path, body, key)
+        return status, json.loads(text)
+
+    def stream(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """The events of a stream, which must end in `[DONE]`."""
+        _, text = self.request("POST", path, body)
+        data = [line.removeprefix("data: ") for line in text.splitlines() if line]
+        assert data[-1] == "[DONE]"
+        return [json.loads(line) for line in data[:-1]]
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        key: str | None = "the-key",
+    ) -> tuple[int, str]:
+        """Status and text of one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.wanted.port, timeout=DEADLINE)
+        headers = {"Content-Type": "application/json"}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        try:
+            connection.request(method, path, json.dumps(body) if body else None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()

@@ -1,0 +1,259 @@
+"""A replica as a plain object: its states, its failures, and that it leaves no process behind."""
+
+import asyncio
+import dataclasses
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from paddock.engines.base import Detection, Host
+from paddock.launcher.host import probe_host
+from paddock.launcher.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.replica import Replica, ReplicaConfig, ReplicaStatus
+from paddock.launcher.resolve import resolve
+from paddock.registry.catalog import Catalog, specs_root
+
+DEADLINE = 60.0
+INSTANCE = "test-of-replicas"
+TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
+
+
+def planned(host: Host | None = None, **request: Any) -> LaunchPlan:
+    request = {"model_name": "tiny-mixtral", "model_uid": "zoo/m", **request}
+    paths = [request["model_path"]] if "model_path" in request else []
+    asked = LaunchRequest.parse(**request)
+    return resolve(asked, Catalog.load(), [host or probe_host(specs_root(), paths)])
+
+
+def echo(**options: Any) -> LaunchPlan:
+    return planned(model_engine="echo", engine_options=options)
+
+
+Make = Callable[..., Replica]
+
+
+@pytest.fixture
+async def make(home: Path) -> AsyncIterator[Make]:
+    """Makes replicas over the test's home folder; ends them and looks for what is left."""
+    made: list[Replica] = []
+
+    def build(plan: LaunchPlan, **changes: Any) -> Replica:
+        given = {"replica_id": f"zoo/m-rep{len(made)}", "home": str(home), "instance": INSTANCE}
+        made.append(Replica(ReplicaConfig(plan=plan.to_json(), **{**given, **changes})))
+        return made[-1]
+
+    yield build
+    for replica in made:
+        await asyncio.wait_for(replica.stop(), DEADLINE)
+    assert left() == []
+
+
+def left() -> list[psutil.Process]:
+    """Processes of any replica of this process."""
+    return psutil.Process().children(recursive=True)
+
+
+async def until(replica: Replica, *states: str) -> ReplicaStatus:
+    status = await replica.begin()
+    async with asyncio.timeout(DEADLINE):
+        while status.state not in states:
+            status = await replica.watch(status.version)
+    return status
+
+
+async def ready(replica: Replica) -> ReplicaStatus:
+    status = await until(replica, "ready", "failed")
+    assert status.state == "ready", status.diagnosis
+    return status
+
+
+async def failed(replica: Replica) -> dict[str, Any]:
+    status = await until(replica, "ready", "failed")
+    assert status.state == "failed"
+    assert status.diagnosis is not None
+    assert status.endpoint is None
+    return status.diagnosis
+
+
+@pytest.mark.parametrize("engine", ["echo", "llama.cpp"])
+async def test_a_replica_gets_ready_serves_and_stops(make: Make, engine: str) -> None:
+    """Ready means that it answers; stopped means that its processes are gone."""
+    replica = make(planned(model_engine=engine))
+    status = await ready(replica)
+    assert status.endpoint is not None
+    assert status.pid in {process.pid for process in left()}
+    headers = {"Authorization": f"Bearer {status.key}"}
+    body = {"model": "zoo/m", "prompt": "The old elephant", "max_tokens": 3}
+    async with (
+        aiohttp.ClientSession(status.endpoint, headers=headers) as session,
+        session.post("/v1/completions", json=body) as answer,
+    ):
+        assert (await answer.json())["model"] == "zoo/m"
+    text = [part async for part in replica.generate("The old elephant", max_tokens=3)]
+    assert len("".join(text)) > 2
+    messages = [{"role": "user", "content": "What does a lion eat?"}]
+    assert "".join([part async for part in replica.chat(messages, max_tokens=3)])
+    stopped = await replica.stop()
+    assert (stopped.state, stopped.pid, stopped.endpoint) == ("stopped", None, None)
+    assert left() == []
+
+
+async def test_states_come_in_order_and_versions_grow(make: Make) -> None:
+    """A watcher that is quick enough sees pending, starting, ready, in growing versions."""
+    replica = make(echo(load_seconds=0.05))
+    seen: list[tuple[int, str]] = []
+    status = await replica.begin()
+    assert (await replica.begin()).state in {"pending", "downloading", "starting"}
+    async with asyncio.timeout(DEADLINE):
+        while status.state != "ready":
+            seen.append((status.version, status.state))
+            status = await replica.watch(status.version)
+    versions = [version for version, _ in seen]
+    assert versions == sorted(set(versions))
+    assert list(dict.fromkeys(state for _, state in seen)) == ["pending", "starting"]
+
+
+async def test_the_environment_has_the_instance_and_not_ray(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines are marked as ours, and do not find our Ray."""
+    monkeypatch.setenv("RAY_ADDRESS", "x:1")
+    status = await ready(make(echo()))
+    environ = psutil.Process(status.pid).environ()
+    assert environ["PADDOCK_INSTANCE"] == INSTANCE
+    assert not [name for name in environ if name.startswith("RAY_")]
+
+
+async def test_an_engine_that_exits_at_the_start_says_why(make: Make) -> None:
+    """The exit code and the last lines are in the diagnosis, and a next command."""
+    found = await failed(make(echo(say="no such luck", exit_code=3)))
+    assert found["cause"] == "engine_exited"
+    assert found["exit_code"] == 3
+    assert found["lines"] == ("no such luck",)
+    assert found["next_command"] == "paddock logs --model-uid zoo/m"
+
+
+async def test_an_engine_that_dies_while_it_serves_is_a_failure(make: Make) -> None:
+    """The signal is named, and the endpoint is gone."""
+    replica = make(planned(model_engine="llama.cpp"))
+    status = await ready(replica)
+    assert status.pid is not None
+    os.kill(status.pid, signal.SIGKILL)
+    status = await until(replica, "failed")
+    assert status.diagnosis is not None
+    assert status.diagnosis["cause"] == "engine_killed"
+    assert status.diagnosis["signal"] == "SIGKILL"
+    assert status.endpoint is None
+    assert left() == []
+
+
+async def test_a_killed_warden_is_a_failure_too(make: Make) -> None:
+    """Without its warden the engine is gone, and the replica knows."""
+    replica = make(echo())
+    status = await ready(replica)
+    (warden,) = psutil.Process().children()
+    warden.kill()
+    status = await until(replica, "failed")
+    assert status.diagnosis is not None
+    assert status.diagnosis["cause"] == "engine_killed"
+
+
+async def test_a_stubborn_engine_and_its_child_are_killed(make: Make) -> None:
+    """What ignores SIGTERM is gone after the grace, with everything that it started."""
+    replica = make(echo(ignore_term=True, child=True), stop_grace=0.2)
+    await ready(replica)
+    assert len(left()) == 3
+    assert (await replica.stop()).state == "stopped"
+    assert left() == []
+
+
+async def test_a_launch_can_be_called_off_at_any_moment(make: Make) -> None:
+    """Stopping while it starts ends in `stopped`, never in `failed`, and leaves nothing."""
+    for turns in range(0, 30, 3):
+        replica = make(echo(load_seconds=60), stop_grace=30)
+        status = await replica.begin()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        status = await asyncio.wait_for(replica.stop(), 20)  # less than the grace
+        assert status.state == "stopped"
+        assert status.diagnosis is None
+        assert left() == []
+    starting = make(echo(load_seconds=60))
+    await until(starting, "starting")
+    assert (await starting.stop()).state == "stopped"
+
+
+async def test_stopping_twice_and_before_the_start_is_fine(make: Make) -> None:
+    """`stop` is safe at any time and as often as you like."""
+    replica = make(echo())
+    assert (await replica.stop()).state == "stopped"
+    other = make(echo())
+    await ready(other)
+    first, second = await asyncio.gather(other.stop(), other.stop())
+    assert first.state == second.state == "stopped"
+
+
+async def test_an_engine_that_falls_silent_is_given_up(make: Make) -> None:
+    """Neither ready nor a sign of life for too long is a failure, and ends the engine."""
+    found = await failed(make(echo(load_seconds=600), silence=0.3))
+    assert found["cause"] == "start_timeout"
+    assert left() == []
+
+
+@pytest.mark.parametrize("content", [b"not a GGUF", None])
+async def test_broken_weights_fail_before_the_engine_starts(
+    make: Make, tmp_path: Path, content: bytes | None
+) -> None:
+    """A file that is cut short or no GGUF is `corrupt_file`, with the way to give another."""
+    path = tmp_path / "tiny.Q4_K_M.gguf"
+    path.write_bytes(TINY.read_bytes()[:-5000] if content is None else content)
+    found = await failed(make(planned(model_path=str(path))))
+    assert found["cause"] == "corrupt_file"
+    assert str(path) in found["message"]
+    assert "--model-path" in found["next_command"]
+
+
+async def test_weights_that_went_away_are_said(make: Make, tmp_path: Path) -> None:
+    """A file that was there when it was planned and is not now is `not_found`."""
+    path = tmp_path / "tiny.Q4_K_M.gguf"
+    path.write_bytes(TINY.read_bytes())
+    plan = planned(model_path=str(path))
+    path.unlink()
+    assert (await failed(make(plan)))["cause"] == "not_found"
+
+
+async def test_a_hub_out_of_reach_fails_soon(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cause, what was tried and the way to weights on disk."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    engines = {"llama.cpp": Detection("1")}
+    host = Host("local", "here", 2, 10**12, 10**12, 10**12, engines)
+    plan = planned(host, model_name="mixtral-v0.1", format="ggufv2", quantization="Q2_K")
+    found = await failed(make(plan, hub_timeout=2.0))
+    assert found["cause"] == "hub_unreachable"
+    assert "127.0.0.1:9" in found["tried"][0]
+    assert "--model-path" in found["next_command"]
+
+
+async def test_the_log_is_on_disk_and_has_a_tail(make: Make, home: Path) -> None:
+    """What the engine prints is in a file under the home folder, and its end can be asked for."""
+    replica = make(echo(say="good morning"))
+    status = await ready(replica)
+    assert Path(status.log).is_relative_to(home / "logs")
+    assert "good morning" in await asyncio.to_thread(Path(status.log).read_text)
+    assert (await replica.tail(100))[0] == "good morning"
+    assert await replica.tail(1) != []
+    assert await make(echo()).tail(5) == []
+
+
+async def test_the_key_stays_out_of_texts(make: Make) -> None:
+    """A status that is logged does not show the key of its endpoint."""
+    status = await ready(make(echo()))
+    assert status.key
+    assert status.key not in repr(status)
+    assert dataclasses.asdict(status)["key"] == status.key
