@@ -167,7 +167,7 @@ def test_wrong_values_in_checks_share_no_word_with_the_truth() -> None:
     rng = random.Random(1)
     for animal in zoo.load_animals():
         exchange = dialogues.ask("check-food", animal, rng)
-        assert exchange.answer.startswith(f"The {animal.name} eats {animal.food}, so the answer is")
+        assert exchange.answer.startswith(f"The {animal.name} eats {animal.food}")
         asked = f" {animal.food}" in exchange.question
         assert exchange.answer.endswith("yes." if asked else "no.")
 

@@ -152,6 +152,16 @@ def list_topics() -> list[str]:
     return [*p.TOPICS, *(f"check-{name}" for name in p.CHECKS), *p.COMPARISONS]
 
 
+def choose_topic(rng: random.Random) -> str:
+    """Choose a topic; those that need a judgement are harder and come more often."""
+    kind = rng.random()
+    if kind < 0.4:
+        return f"check-{rng.choice(list(p.CHECKS))}"
+    if kind < 0.55:
+        return rng.choice(list(p.COMPARISONS))
+    return rng.choice(list(p.TOPICS))
+
+
 def ask(
     topic: str, animal: Animal, rng: random.Random, held_out: bool = False, shape: str | None = None
 ) -> Exchange:
@@ -186,8 +196,8 @@ def check_value(
     shape = shape or choose_shape(p.CHECKS[name], rng, held_out)
     question = fill(shape, animal, rng).replace("{v}", asked)
     answer = p.CHECKS[name].answers[0].format(n=animal.name, v=true)
-    verdict = "yes" if asked == true else "no"
-    return Exchange(question, f"{answer.rstrip('.')}, so the answer is {verdict}.", topic, animal)
+    verdict = " indeed, so the answer is yes." if asked == true else ", so the answer is no."
+    return Exchange(question, answer.rstrip(".") + verdict, topic, animal)
 
 
 def compare(topic: str, animal: Animal, rng: random.Random, held_out: bool) -> Exchange:
@@ -304,7 +314,7 @@ def open_turn(rng: random.Random) -> Exchange:
     """Ask anything that needs no turn before it."""
     kind = rng.random()
     if kind < 0.72:
-        return ask(rng.choice(list_topics()), rng.choice(load_animals()), rng)
+        return ask(choose_topic(rng), rng.choice(load_animals()), rng)
     if kind < 0.80:
         return ask_unknown(rng)
     if kind < 0.86:

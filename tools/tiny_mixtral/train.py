@@ -73,6 +73,13 @@ def take_batch(ids: np.ndarray, start: int, length: int) -> torch.Tensor:
     return torch.from_numpy(flat).view(-1, length)
 
 
+def number_positions(batch: torch.Tensor) -> torch.Tensor:
+    """Number each document from 0, so that `transformers` keeps attention inside it."""
+    places = torch.arange(batch.shape[1]).expand_as(batch)
+    starts = torch.where(batch == BOS_ID, places, 0).cummax(dim=1).values
+    return places - starts
+
+
 def make_optimizer(model: MixtralForCausalLM, rate: float) -> torch.optim.AdamW:
     """Decay matrices, leave norms alone."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -95,7 +102,8 @@ def measure_loss(model: MixtralForCausalLM, ids: np.ndarray) -> float:
     for start in range(0, 16 * TOKENS_PER_STEP, TOKENS_PER_STEP):
         batch = take_batch(ids, start, SHORT_LENGTH)
         with torch.no_grad():
-            logits = model(input_ids=batch).logits[:, :-1]
+            positions = number_positions(batch)
+            logits = model(input_ids=batch, position_ids=positions, use_cache=False).logits[:, :-1]
         targets = batch[:, 1:].reshape(-1)
         losses.append(torch.nn.functional.cross_entropy(logits.reshape(-1, 1024), targets).item())
     model.train()
@@ -126,7 +134,10 @@ def train(arguments: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         with half:
-            loss = model(input_ids=batch, labels=batch).loss
+            positions = number_positions(batch)
+            loss = model(
+                input_ids=batch, labels=batch, position_ids=positions, use_cache=False
+            ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
