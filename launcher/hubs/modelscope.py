@@ -12,7 +12,6 @@ from paddock.launcher.hubs.reach import unreachable
 from paddock.launcher.plan import PlannedWeights
 from paddock.registry.errors import HubFailure
 
-STATUSES = {401: "gated_repo", 403: "gated_repo", 404: "not_found"}
 IGNORED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.gguf", "original/*", "consolidated*"]
 
 
@@ -24,9 +23,14 @@ def fetch(
     The client offers no way to stop a running download; ending its process does.
     """
     # Imported here and not above: it reads its cache folder and endpoint when it is imported.
-    from modelscope.hub.errors import HubError, NotExistError
+    from modelscope.hub.errors import (
+        AuthenticationError,
+        CacheNotFound,
+        HubError,
+        NotExistError,
+        PermissionDeniedError,
+    )
     from modelscope.hub.snapshot_download import snapshot_download
-    from requests.exceptions import HTTPError
 
     def all_here(folder: Path) -> bool:
         return all((folder / name).exists() for name in wanted) if wanted else is_whole(folder)
@@ -40,8 +44,8 @@ def fetch(
         )
         if all_here(found):
             return found / wanted[0] if len(wanted) == 1 else found
-    except ValueError:
-        pass  # not cached; the client has no class of its own for it
+    except (CacheNotFound, ValueError):
+        pass  # not cached; the client has said so in either way
     reason = unreachable(endpoint, timeout)
     if reason is not None:
         tried = (f"ModelScope, {endpoint}: {reason}",)
@@ -49,19 +53,29 @@ def fetch(
     report(0, weights.size_bytes)
     try:
         found = Path(snapshot_download(weights.id, weights.revision, **patterns))
-    except NotExistError as error:
-        why = f"ModelScope has no {weights.id}: {one_line(error)}"
-        raise HubFailure("not_found", why) from error
-    except HTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        cause = STATUSES.get(status, "hub_unreachable")
-        tried = (f"ModelScope, {endpoint}: {one_line(error)}",)
-        raise HubFailure(cause, f"ModelScope answered: {one_line(error)}", tried) from error
     except (HubError, OSError) as error:
+        said = one_line(error)
+        tried = (f"ModelScope, {endpoint}: {said}",)
+        status = _status(error)
+        if isinstance(error, NotExistError) or status == 404:
+            raise HubFailure("not_found", f"ModelScope has no {weights.id}: {said}") from error
+        if isinstance(error, AuthenticationError | PermissionDeniedError) or status in {401, 403}:
+            why = f"ModelScope wants a login for {weights.id}: {said}"
+            raise HubFailure("gated_repo", why) from error
         cause = "disk_full" if getattr(error, "errno", None) == ENOSPC else "hub_unreachable"
-        tried = (f"ModelScope, {endpoint}: {one_line(error)}",)
-        raise HubFailure(cause, f"{weights.id}: {one_line(error)}", tried) from error
+        raise HubFailure(cause, f"{weights.id}: {said}", tried) from error
     if not all_here(found):
         names = ", ".join(wanted) or "whole set of weights"
         raise HubFailure("not_found", f"{weights.id} on ModelScope has no {names}")
     return found / wanted[0] if len(wanted) == 1 else found
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status behind an error: its own, its answer's, or of the error that it wraps."""
+    while error is not None:
+        for holder in (error, getattr(error, "response", None)):
+            status = getattr(holder, "status_code", None)
+            if isinstance(status, int):
+                return status
+        error = error.__cause__ or error.__context__
+    return None

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-import socket
+import ssl
 import threading
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+
+class _Stay(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Follows nothing: where the hub points to is no matter."""
 
 
 def unreachable(endpoint: str, timeout: float) -> str | None:
-    """Why nothing answers at the endpoint (or at the proxy that leads to it); None if it does.
+    """Why the endpoint does not answer HTTP (by the environment's proxy, if any); None if it does.
 
-    A name look-up has no timeout of its own and can hang for a minute behind a dead resolver,
-    so the attempt runs in a thread that is left behind.
+    Any answer will do, an error as well. Asked before the hub's client is, because that retries
+    for a minute and more where connections are taken and nothing is said. A name look-up has no
+    timeout of its own and can hang behind a dead resolver, so the attempt runs in a thread that
+    is left behind.
     """
-    target = urlsplit(endpoint)
-    proxy = getproxies().get(target.scheme)
-    via = ""
-    if proxy and target.hostname and not proxy_bypass(target.hostname):
-        target, via = urlsplit(proxy), f" through the proxy {urlsplit(proxy).hostname}"
-    host, port = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
     outcome: list[str | None] = []
 
     def attempt() -> None:
         try:
-            socket.create_connection((host, port), timeout=timeout).close()
+            opener = build_opener(_Stay)
+            opener.open(Request(endpoint, method="HEAD"), timeout=timeout).close()  # noqa: S310
             outcome.append(None)
-        except OSError as error:
-            outcome.append(error.strerror or str(error))
+        except HTTPError as answer:
+            answer.close()
+            outcome.append(None)
+        except URLError as error:
+            # A certificate that only the client's own settings trust: there is somebody.
+            found = isinstance(error.reason, ssl.SSLCertVerificationError)
+            outcome.append(None if found else _said(error.reason))
+        except (OSError, ValueError) as error:
+            outcome.append(_said(error))
 
-    thread = threading.Thread(target=attempt, daemon=True, name=f"reach {host}")
+    thread = threading.Thread(target=attempt, daemon=True, name=f"reach {endpoint}")
     thread.start()
     thread.join(timeout)
     if not outcome:
-        return f"{host}:{port}{via}: no answer in {timeout:g} s"
-    return None if outcome[0] is None else f"{host}:{port}{via}: {outcome[0]}"
+        return f"{endpoint}: no answer in {timeout:g} s"
+    return None if outcome[0] is None else f"{endpoint}: {outcome[0]}"
+
+
+def _said(reason: object) -> str:
+    return getattr(reason, "strerror", None) or str(reason)
