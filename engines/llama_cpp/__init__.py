@@ -211,7 +211,8 @@ class LlamaCpp:
         """Leaves one core to the gateway and the client, and repacks only weights that fit.
 
         With as many threads as cores, llama.cpp's spinning workers lose most of their speed as
-        soon as anything else runs (bench/threads.py).
+        soon as others are busy: on two cores 85 tokens/s were left of 2,566 (bench/threads.py).
+        Repacked weights gave half as many tokens/s again, but are copies (docs/memory.md).
         """
         assert isinstance(options, LlamaCppOptions)
         settled: dict[str, object] = {}
