@@ -58,7 +58,8 @@ def estimate(
 ) -> None:
     """Reckon the memory that a model takes.
 
-    Weights, key-value cache and overhead, by quantization and context. For one request at a time. Needs no network. Sizes are decimal: 1 GB is 10⁹ bytes.
+    Weights, key-value cache and overhead, by quantization and context, for one request at a time.
+    Needs no network. Sizes are decimal: 1 GB is 10⁹ bytes.
 
     \b
     Example:

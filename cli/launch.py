@@ -109,6 +109,7 @@ def _pairs(extra: list[str]) -> dict[str, str]:
         if not token.startswith("--") or len(token) == 2:
             raise BadValue("argument", token, "was not expected; engine options are --key value")
         key, equals, value = token[2:].partition("=")
+        key = key.replace("-", "_")
         if not equals:
             if index < len(extra) and not extra[index].startswith("--"):
                 value = extra[index]

@@ -37,6 +37,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "virtual_env_packages": (None, []),
     "virtual_env_find_links": (None, []),
     "envs": (None, {}),
+    "trust_remote_code": (None, False),
 }
 _STATUS = {
     "pending": "CREATING",
@@ -67,7 +68,8 @@ def launch_request(body: Any) -> LaunchRequest:
             if value is not None:
                 given[_FIELDS[key]] = value
         elif key in _NEUTRAL:
-            if value not in _NEUTRAL[key]:
+            # Command lines send text: "1" for 1, "None" for None.
+            if str(value).casefold() not in {str(known).casefold() for known in _NEUTRAL[key]}:
                 raise BadValue(key, value, "this version of Paddock cannot do that")
         elif key == "peft_model_config":
             adapters = (value or {}).get("lora_list") or []
@@ -146,6 +148,7 @@ def _replica(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
         "error_message": (replica.diagnosis or {}).get("message"),
         "replica_uid": replica.replica_id,
         "gpu_idx": None,
+        "endpoint": replica.endpoint,
         "pid": replica.pid,
         "log": replica.log,
     }

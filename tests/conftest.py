@@ -1,4 +1,4 @@
-"""Fixtures that every test has: a home folder of its own, and one real gateway for those that ask."""
+"""Fixtures: a home folder for every test, and one real gateway for those that ask for it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class Paddock:
             **options,
         )
 
-    def run(self, *arguments: str, text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, text: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs `paddock ARGUMENTS` with `text` on stdin to its end."""
         return subprocess.run(
             [sys.executable, "-m", "paddock", *arguments],
@@ -125,7 +127,9 @@ def _ended(paddock: Paddock) -> Iterator[Paddock]:
 @pytest.fixture(scope="session")
 def tiny(shared_paddock: Paddock) -> str:
     """The id of tiny-mixtral, launched on llama.cpp in the shared gateway."""
-    return shared_paddock.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "tiny").strip()
+    return shared_paddock.ok(
+        "launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "tiny"
+    ).strip()
 
 
 @pytest.fixture(scope="session")

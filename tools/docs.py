@@ -28,8 +28,8 @@ def command_reference() -> str:
     parts = [
         "# Commands",
         GENERATED,
-        "Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 refused, nothing was "
-        "changed; 3 no such model, or it cannot answer now; 4 a launch failed; 5 no gateway; 6 a "
+        "Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 refused, nothing "
+        "was changed; 3 no such model, or it cannot answer now; 4 a launch failed; 5 no gateway; 6 a "
         "gateway runs already; 130 called off; 1 anything else.",
     ]
     wide: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100}
@@ -57,8 +57,8 @@ def settings_table() -> str:
         ),
     ]
     intro = (
-        "A flag beats a variable, a variable beats `config.yaml` in the home folder, that beats the "
-        "default. The hubs' own clients read their own variables (`HF_HOME`, `HF_TOKEN`, "
+        "A flag beats a variable, a variable beats `config.yaml` in the home folder, that beats "
+        "the default. The hubs' own clients read their own variables (`HF_HOME`, `HF_TOKEN`, "
         "`HF_ENDPOINT`, `MODELSCOPE_CACHE`, …)."
     )
     return "\n\n".join(["# Settings", GENERATED, intro, "\n".join(rows)]) + "\n"

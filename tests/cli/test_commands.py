@@ -65,7 +65,7 @@ def test_every_error_has_an_exit_code_of_its_own_kind() -> None:
 
 def test_engine_options_are_read_from_pairs() -> None:
     """`--key value`, `--key=value`, a bare `--key`, and negative numbers are all understood."""
-    given = ["--n_ctx", "4096", "--flash_attn=off", "--mlock", "--n_gpu_layers", "-1"]
+    given = ["--n-ctx", "4096", "--flash_attn=off", "--mlock", "--n_gpu_layers", "-1"]
     assert _pairs(given) == {
         "n_ctx": "4096",
         "flash_attn": "off",

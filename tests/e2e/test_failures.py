@@ -54,7 +54,7 @@ def failed(paddock: Paddock, uid: str) -> dict[str, Any]:
 def test_killed_engine_fails_with_its_signal_and_can_be_launched_again(
     shared_paddock: Paddock,
 ) -> None:
-    """The diagnosis has the signal and the engine's last lines; the same id can be launched anew."""
+    """The diagnosis has the signal and the engine's last lines; the id can be launched anew."""
     launch = ("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "killed")
     shared_paddock.ok(*launch)
     os.kill(engine_pid(shared_paddock, "killed"), signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_killed_actor_takes_its_engine_along(shared_paddock: Paddock) -> None:
     (child,) = engine.children()
     os.kill(actor_pid(engine.pid), signal.SIGKILL)
     assert failed(shared_paddock, "orphan")["cause"] == "actor_died"
-    gone, alive = psutil.wait_procs([engine, child], timeout=DEADLINE)
+    _, alive = psutil.wait_procs([engine, child], timeout=DEADLINE)
     assert not alive
     shared_paddock.ok("terminate", "-u", "orphan")
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
 import socket
-import subprocess
-import sys
-import time
 
 from tests.conftest import Paddock
+from tests.e2e.terminal import converse
 from tests.e2e.test_failures import model, until
 
 
@@ -94,55 +90,17 @@ def test_interrupt_in_a_pipe_cancels_the_launch(shared_paddock: Paddock) -> None
     assert not [line for line in shared_paddock.processes() if '"model": "off"' in line]
 
 
-def _on_terminal(
-    paddock: Paddock, arguments: list[str], wait_for: str, then: bytes
-) -> tuple[int, str]:
-    """Runs a command on a pseudo-terminal; on the text, sends Ctrl-C and then the answer."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "paddock", *arguments],
-        env=paddock.environ,
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )
-    os.close(follower)
-    said, sent, answered = "", False, False
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if not select.select([leader], [], [], 0.2)[0]:
-            if process.poll() is not None:
-                break
-            continue
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        said += chunk.decode("utf-8", "replace")
-        if not sent and wait_for in said:
-            os.write(leader, b"\x03")
-            sent = True
-        elif sent and not answered and "Cancel the launch?" in said:
-            os.write(leader, then)
-            answered = True
-    os.close(leader)
-    return process.wait(timeout=30), said
-
-
 def test_interrupt_on_a_terminal_asks_first(shared_paddock: Paddock) -> None:
     """Ctrl-C on a terminal offers to cancel: `n` lets the launch go on, `y` calls it off."""
     arguments = ["launch", "tiny-mixtral", "-en", "echo", "-u", "asked", "--load_seconds", "600"]
-    code, said = _on_terminal(shared_paddock, arguments, "starting: echo", b"n\n")
+    asked, interrupt = "Cancel the launch?", ("starting: echo", b"\x03")
+    code, said = converse(shared_paddock, arguments, [interrupt, (asked, b"n\n")])
     assert "goes on starting" in said
     assert code == 0
     assert model(shared_paddock, "asked")["state"] == "starting"
     shared_paddock.ok("terminate", "-u", "asked")
 
-    code, said = _on_terminal(shared_paddock, arguments, "starting: echo", b"y\n")
+    code, said = converse(shared_paddock, arguments, [interrupt, (asked, b"y\n")])
     assert code == 130
     assert "cancelled" in said
     assert model(shared_paddock, "asked")["state"] is None

@@ -108,6 +108,7 @@ def test_two_launches_of_one_id_make_one_model(shared_paddock: Paddock, client: 
         ({}, "model_name"),
         ({"model_name": 7}, "model_name"),
         ({"model_name": "tiny-mixtral", "n_worker": 2}, "n_worker"),
+        ({"model_name": "tiny-mixtral", "trust_remote_code": True}, "trust_remote_code"),
         ({"model_name": "tiny-mixtral", "gpu_idx": [0]}, "gpu_idx"),
         ({"model_name": "tiny-mixtral", "replica": "many"}, "replicas"),
         ({"model_name": "tiny-mixtral", "n_ctx": -1}, "n_ctx"),
