@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -23,6 +24,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
 
 from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
@@ -207,6 +210,10 @@ class Replica:
         except CorruptFile as error:
             again = launch_command(self._plan, "--model-path", "PATH_OF_A_WHOLE_FILE")
             raise Failure(Diagnosis("corrupt_file", str(error), again)) from error
+        except OSError as error:
+            again = launch_command(self._plan, "--model-path", "FILE_OR_FOLDER")
+            message = f"the weights cannot be read: {error}"
+            raise Failure(Diagnosis("load_failed", message, again)) from error
         return weights
 
     def _hub_diagnosis(self, error: HubFailure) -> Diagnosis:
@@ -261,24 +268,40 @@ class Replica:
         assert warden.stdout is not None
         last = await warden.stdout.read()
         await warden.wait()
+        if not last.strip() and self._status.pid is not None:
+            # The warden was killed: the kernel has ended the engine, but not its children.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._status.pid, signal.SIGKILL)
         lost = {"code": None, "signal": 9, "stopped": False}
         return dict(json.loads(last)) if last.strip() else lost
 
     async def _until_ready(self) -> None:
-        """Polls the engine's health every 25 ms; gives up when it ended or fell silent."""
+        """Polls the engine's health every 25 ms; gives up when it ended or shows no life."""
         assert self._ended is not None
-        size, since = -1, time.monotonic()
+        life, since = self._life_sign(), time.monotonic()
         while not await asyncio.to_thread(self._healthy):
             if self._ended.done():
                 raise Failure(await self._exit_diagnosis(self._ended.result()))
-            now, written = time.monotonic(), self._log.stat().st_size
-            if written != size:
-                size, since = written, now
+            now, sign = time.monotonic(), self._life_sign()
+            if sign != life:
+                life, since = sign, now
             elif now - since > self._config.silence:
                 message = f"no sign of life from {self._plan.engine} for {now - since:.0f} s"
                 lines = tuple(self._tail(12))
-                raise Failure(Diagnosis("start_timeout", message, None, lines))
+                following = f"paddock logs --model-uid {self._plan.model_id}"
+                raise Failure(Diagnosis("start_timeout", message, following, lines))
             await asyncio.wait([self._ended], timeout=READY_POLL)
+
+    def _life_sign(self) -> tuple[int, float]:
+        """What changes while an engine loads: its log, or the time that it has computed.
+
+        A load from a slow disk can be silent for many minutes and be well.
+        """
+        computed = 0.0
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self._status.pid).cpu_times()
+            computed = round(times.user + times.system, 1)
+        return self._log.stat().st_size, computed
 
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=READY_ANSWER)

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from paddock.client import Client
@@ -89,7 +91,11 @@ class Paddock:
         instance = self.home / "instance"
         if not instance.exists():
             return []
-        return [" ".join(p.cmdline()) for p in processes.belonging(instance.read_text().strip())]
+        lines = []
+        for process in processes.belonging(instance.read_text().strip()):
+            with suppress(psutil.Error):  # it may end while we look
+                lines.append(" ".join(process.cmdline()))
+        return lines
 
 
 def make_paddock(home: Path) -> Paddock:
