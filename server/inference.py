@@ -27,8 +27,9 @@ MAX_BODY_BYTES = 64_000_000
 # Path → the ability that a model needs for it.
 ROUTES = {"/v1/completions": "generate", "/v1/chat/completions": "chat"}
 KEPT_HEADERS = frozenset({b"content-type", b"cache-control"})
-# llama.cpp closes a kept connection after 100 requests: the next one on it is reset before a byte.
-ATTEMPTS = 3
+# llama.cpp closes a kept connection after 5 s without a request, and after 100 requests: the pool
+# gives up first on the former; a request that meets the latter is sent once more, on a new one.
+KEPT_SECONDS = 4.0
 
 
 class _ClientLeft(Exception):
@@ -40,23 +41,31 @@ class Inference:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._session: aiohttp.ClientSession | None = None
+        self._kept: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
         self._in_flight: Counter[str] = Counter()
 
     async def open(self) -> None:
-        """Opens the pool of connections to engines."""
+        """Opens the pools of connections to engines: of kept ones, and of new ones."""
         import aiohttp
 
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-            connector=aiohttp.TCPConnector(limit=0),
-            auto_decompress=False,
+        self._kept, self._fresh = (
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+                connector=connector,
+                auto_decompress=False,
+            )
+            for connector in (
+                aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS),
+                aiohttp.TCPConnector(limit=0, force_close=True),
+            )
         )
 
     async def close(self) -> None:
-        """Closes the pool."""
-        if self._session is not None:
-            await self._session.close()
+        """Closes the pools."""
+        for session in (self._kept, self._fresh):
+            if session is not None:
+                await session.close()
 
     def routes(self) -> list[Route]:
         """One route a path. A class instance as endpoint is taken as a raw ASGI application."""
@@ -119,18 +128,18 @@ class Inference:
     ) -> aiohttp.ClientResponse:
         import aiohttp
 
-        assert self._session is not None
+        assert self._kept is not None
+        assert self._fresh is not None
         headers = {"Authorization": f"Bearer {replica.key}", "Content-Type": "application/json"}
-        for attempt in range(ATTEMPTS):
+        url = f"{replica.endpoint}{path}"
+        try:
+            return await self._kept.post(url, data=body, headers=headers)
+        except aiohttp.ClientConnectionError:
             try:
-                return await self._session.post(
-                    f"{replica.endpoint}{path}", data=body, headers=headers
-                )
+                return await self._fresh.post(url, data=body, headers=headers)
             except aiohttp.ClientConnectionError as error:
-                if attempt + 1 == ATTEMPTS:
-                    why = f"its engine does not answer ({error})"
-                    raise NotReady(uid, "ready", why, retry_after=1.0) from error
-        raise AssertionError("unreachable")
+                why = f"its engine does not answer ({error})"
+                raise NotReady(uid, "ready", why, retry_after=1.0) from error
 
 
 class _Forward:

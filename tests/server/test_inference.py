@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import pytest
 
 from paddock.client import Client
 from paddock.registry.errors import GatewayError
+from paddock.server.run import _bind
 from tests.conftest import Paddock
 from tests.e2e.test_failures import model, until
 
@@ -57,6 +59,25 @@ def test_many_requests_on_one_engine_never_see_its_closed_connections(
     """llama.cpp closes a kept connection after 100 requests; none of 250 requests notices."""
     for _ in range(250):
         client.complete(tiny, "a", max_tokens=1)
+
+
+def test_many_streams_at_once_all_get_whole_answers(client: Client, tiny: str) -> None:
+    """Bursts of requests side by side, over connections that the engine has closed, lose none."""
+
+    def one(_: int) -> int:
+        return len(list(client.generate(tiny, "The", max_tokens=4, ignore_eos=True)))
+
+    with ThreadPoolExecutor(24) as pool:
+        pieces = list(pool.map(one, range(600)))
+    assert min(pieces) >= 4
+
+
+def test_accepted_connections_do_not_wait_for_acknowledgements() -> None:
+    """What the gateway's listener accepts has TCP_NODELAY: head and body leave without a pause."""
+    with _bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_client_that_leaves_ends_its_stream_in_the_engine(
