@@ -28,7 +28,7 @@ class Schedule:
     steps: int
     long_steps: int
     peak: float
-    warm_up: int = 300
+    warm_up: int
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -114,7 +114,7 @@ def train(arguments: argparse.Namespace) -> None:
     """Train and save checkpoints."""
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
-    schedule = Schedule(arguments.steps, arguments.long_steps, arguments.rate)
+    schedule = Schedule(arguments.steps, arguments.long_steps, arguments.rate, arguments.warm_up)
     short, long = (np.load(path, mmap_mode="r") for path in (arguments.text, arguments.long_text))
     held_out = np.load(arguments.held_out, mmap_mode="r")
     model = MixtralForCausalLM(make_config()).train()
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8400)
     parser.add_argument("--long-steps", type=int, default=500, help="of these, with full context")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--warm-up", type=int, default=300, help="steps until the peak")
     parser.add_argument("--save-every", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
