@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import uvicorn
+import uvloop
 
 from paddock.launcher.cluster import Cluster
 from paddock.launcher.controller import Controller
@@ -60,7 +61,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
         endpoint = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
         try:
-            asyncio.run(_serve(settings, listener, endpoint, on_ready))
+            uvloop.run(_serve(settings, listener, endpoint, on_ready))
         finally:
             (settings.home / FILE).unlink(missing_ok=True)
 
