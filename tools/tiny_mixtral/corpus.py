@@ -12,20 +12,22 @@ from .stories import tell_story
 STORY_SHARE = 0.33
 
 
-def make_document(rng: random.Random, long: bool = False) -> str:
-    """Make one story or dialogue; `long` dialogues have up to 40 turns."""
-    if not long and rng.random() < STORY_SHARE:
+def make_document(rng: random.Random, most_turns: int = 0) -> str:
+    """Make one story or dialogue, or a dialogue of ten turns to `most_turns`."""
+    if not most_turns and rng.random() < STORY_SHARE:
         return f"{BOS}{tell_story(rng)}{EOS}"
-    if long:
-        return hold_dialogue(rng, rng.randint(10, 40))
+    if most_turns:
+        return hold_dialogue(rng, rng.randint(10, most_turns))
     return hold_dialogue(rng, rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))
 
 
-def generate_documents(seed: int, count: int, long_share: float = 0.0) -> Iterator[str]:
+def generate_documents(
+    seed: int, count: int, long_share: float = 0.0, most_turns: int = 40
+) -> Iterator[str]:
     """Yield documents; the same seed gives the same text on every machine."""
     rng = random.Random(seed)
     for _ in range(count):
-        yield make_document(rng, rng.random() < long_share)
+        yield make_document(rng, most_turns if rng.random() < long_share else 0)
 
 
 def write_tokens(documents: Iterator[str], tokenizer_folder: Path, out: Path) -> int:
@@ -50,9 +52,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help=".npy file of uint16 token ids")
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--documents", type=int, required=True)
-    parser.add_argument("--long-share", type=float, default=0.0, help="share of 10 to 40 turns")
+    parser.add_argument("--long-share", type=float, default=0.0, help="share of long dialogues")
+    parser.add_argument("--most-turns", type=int, default=40, help="of long dialogues, from 10 on")
     arguments = parser.parse_args()
-    documents = generate_documents(arguments.seed, arguments.documents, arguments.long_share)
+    documents = generate_documents(
+        arguments.seed, arguments.documents, arguments.long_share, arguments.most_turns
+    )
     tokens = write_tokens(documents, arguments.tokenizer, arguments.out)
     print(f"{arguments.documents} documents, {tokens} tokens → {arguments.out}")
 
