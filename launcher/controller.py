@@ -10,25 +10,31 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paddock.engines.base import Host
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handle, RayFailed
 from paddock.launcher.diagnosis import Diagnosis
 from paddock.launcher.host import LOCAL
-from paddock.launcher.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
 from paddock.launcher.resolve import resolve
-from paddock.launcher.store import ModelRow, ReplicaRow, Store
+from paddock.launcher.store import ModelRow, ReplicaRow, Store, replica_name
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
+    BadValue,
     Cancelled,
     LaunchFailed,
+    NoRoom,
+    NotFound,
     NotLaunched,
     NotReady,
     PaddockError,
     UidInUse,
+    UnknownName,
     near,
 )
 from paddock.registry.settings import Settings
@@ -41,6 +47,17 @@ UNAVAILABLE_TRIES, UNAVAILABLE_SECONDS = 60, 0.5
 """How long an actor may be out of reach before it counts as lost."""
 STOP_SLACK = 15.0
 """Seconds beyond the engine's grace that an actor may take before it is ended by force."""
+EVENTS = 100
+"""How many of a model's last events are kept."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a model."""
+
+    at: float
+    text: str
+    is_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,10 @@ class ModelStatus:
 
 @dataclass
 class _Model:
-    """What the controller holds of one model; `tasks` follow its replicas."""
+    """What the controller holds of one model; `tasks` follow its replicas.
+
+    `leaving` are replicas that are being removed, `stopping` says that all of them are.
+    """
 
     uid: str
     plan: LaunchPlan
@@ -88,6 +108,21 @@ class _Model:
     handles: dict[str, Handle] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     stopping: bool = False
+    leaving: set[str] = field(default_factory=set)
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS))
+
+    def unwanted(self, replica: str) -> bool:
+        """Whether the replica is to end."""
+        return self.stopping or replica in self.leaving
+
+    def happened(self, text: str, is_error: bool = False) -> None:
+        """Notes an event."""
+        self.events.append(Event(time.time(), text, is_error))
+
+    def sized(self, count: int) -> LaunchPlan:
+        """The plan with another number of replicas."""
+        memory = self.plan.memory.model_copy(update={"replicas": count})
+        return self.plan.model_copy(update={"replicas": count, "memory": memory})
 
     def status(self) -> ModelStatus:
         replicas = tuple(self.replicas.values())
@@ -153,7 +188,16 @@ class Controller:
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is changed. Raises what `resolve` raises."""
         paths = (request.model_path,) if request.model_path else ()
-        return resolve(request, self._catalog(), await self._cluster.hosts(paths))
+        return resolve(request, self.catalog, await self._cluster.hosts(paths))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The models that can be launched now."""
+        return self._catalog()
+
+    async def hosts(self) -> Sequence[Host]:
+        """The facts of every node that can be planned on, the gateway's own first."""
+        return await self._cluster.hosts()
 
     async def launch(self, request: LaunchRequest) -> ModelStatus:
         """Begins a launch and returns at once; `wait` waits for it.
@@ -186,13 +230,14 @@ class Controller:
             raise UidInUse(uid, model.status().state)
 
     def _write(self, request: LaunchRequest, plan: LaunchPlan) -> _Model:
-        ids = [f"{plan.model_id}-rep{number}" for number in range(plan.replicas)]
+        ids = [replica_name(plan.model_id, number) for number in range(plan.replicas)]
         now = time.time()
         model = _Model(plan.model_id, plan, now, {i: ReplicaStatus(i) for i in ids})
         rows = tuple(ReplicaRow(i, number, "pending", None) for number, i in enumerate(ids))
         asked = request.model_dump(mode="json", exclude_none=True)
         self._store.add(ModelRow(model.uid, asked, plan.to_json(), now, rows))
         self._models[model.uid] = model
+        model.happened(f"launch of {plan.model} on {plan.engine}")
         self._notify()
         return model
 
@@ -205,10 +250,14 @@ class Controller:
             if not self._cluster.connected:
                 self._note(model, replica_id, note="starting Ray")
             await self._cluster.connect()
-            if model.stopping:
+            if model.unwanted(replica_id):
+                # One of an earlier gateway may live already.
+                found = await self._cluster.find(replica_id)
+                if found is not None:
+                    await self._end(found)
                 return
             handle = await self._handle(model, replica_id)
-            if model.stopping:
+            if model.unwanted(replica_id):
                 await self._end(handle)
                 return
             model.handles[replica_id] = handle
@@ -222,7 +271,7 @@ class Controller:
                 await model.handles.pop(replica_id).end()
         except (ActorLost, ActorUnavailable) as error:
             model.handles.pop(replica_id, None)
-            if not model.stopping:
+            if not model.unwanted(replica_id):
                 self._fail(model, replica_id, Diagnosis("actor_died", _actor_lost(error)))
         except RayFailed as error:
             self._fail(model, replica_id, Diagnosis("node_lost", str(error)))
@@ -267,10 +316,16 @@ class Controller:
         if before is None or before.state != status.state:
             log.info("%s is %s %s", status.replica_id, status.state, status.note)
             self._store.set_state(status.replica_id, status.state, status.diagnosis)
+            model.happened(
+                f"{status.replica_id} is {status.state}"
+                + (f": {status.diagnosis['message']}" if status.diagnosis else ""),
+                is_error=status.state == "failed",
+            )
         self._notify()
 
     def _fail(self, model: _Model, replica_id: str, diagnosis: Diagnosis) -> None:
         self._store.set_state(replica_id, "failed", diagnosis.to_json())
+        model.happened(f"{replica_id} is failed: {diagnosis.message}", is_error=True)
         self._note(
             model,
             replica_id,
@@ -333,6 +388,122 @@ class Controller:
                 return status
             await changed.wait()
 
+    def events(self, uid: str) -> tuple[Event, ...]:
+        """What happened to a model since this gateway knows it, oldest first."""
+        return tuple(self._get(uid).events)
+
+    async def add_replicas(self, uid: str, count: int) -> tuple[str, ...]:
+        """Begins to start more replicas on the model's node, and returns their ids at once.
+
+        Raises:
+            NotLaunched: there is no such model.
+            NotReady: it is ending, or has failed.
+            BadValue: more than a model may have.
+            UnknownName: its node has left the cluster.
+            NoRoom: the node's memory cannot take them.
+        """
+        self._growing(uid)
+        hosts = await self.hosts()
+        model = self._growing(uid)  # it may have ended meanwhile
+        total = len(model.replicas) - len(model.leaving) + count
+        if not 1 <= count <= MAX_REPLICAS or total > MAX_REPLICAS:
+            raise BadValue("replica", count, f"a model has from 1 to {MAX_REPLICAS} replicas")
+        host = next((host for host in hosts if host.node == model.plan.node), None)
+        if host is None:
+            raise UnknownName.among("node", model.plan.node_name, [host.name for host in hosts])
+        room = model.plan.memory.model_copy(
+            update={"replicas": count, "free_bytes": host.memory_free_bytes}
+        )
+        if not room.can_run:
+            way_out = "terminate another model, or add fewer"
+            raise NoRoom("memory", host.name, room.least_bytes, room.free_bytes, way_out)
+        plan = model.sized(total)
+        rows = self._store.grow(uid, count, plan.to_json())
+        model.plan = plan
+        for row in rows:
+            model.replicas[row.id] = ReplicaStatus(row.id)
+            model.happened(f"{row.id} is added")
+            self._follow(model, row.id)
+        self._notify()
+        return tuple(row.id for row in rows)
+
+    def _growing(self, uid: str) -> _Model:
+        model = self._get(uid)
+        state = model.status().state
+        if state in {"stopping", "failed"}:
+            raise NotReady(uid, state, "replicas are added to a model that runs")
+        return model
+
+    async def wait_replicas(self, uid: str, replicas: Sequence[str]) -> ModelStatus:
+        """Waits until these replicas are ready.
+
+        Raises:
+            LaunchFailed: one of them failed; the others are left as they are.
+            Cancelled: one of them was removed meanwhile, or the model was terminated.
+        """
+        while True:
+            changed = self._changed
+            model = self._models.get(uid)
+            if model is None or any(
+                replica not in model.replicas or model.unwanted(replica) for replica in replicas
+            ):
+                raise Cancelled(uid)
+            found = [model.replicas[replica] for replica in replicas]
+            failed = next((one for one in found if one.state == "failed"), None)
+            if failed is not None:
+                raise LaunchFailed(uid, failed.diagnosis or {})
+            if all(one.state == "ready" for one in found):
+                return model.status()
+            await changed.wait()
+
+    async def remove_replica(self, uid: str, number: str) -> int:
+        """Ends one replica; returns how many are left once its processes are gone.
+
+        Raises:
+            NotLaunched: there is no such model.
+            NotFound: it has no replica of this number.
+            NotReady: the whole model is ending.
+            BadValue: it is the last one.
+        """
+        await self._adopted()
+        model = self._get(uid)
+        replica = replica_name(uid, number)
+        if replica not in model.replicas:
+            numbers = [known.rpartition("-rep")[2] for known in model.replicas]
+            raise NotFound.among("replica", number, numbers, of=uid)
+        if model.stopping:
+            raise NotReady(uid, "stopping")
+        if replica in model.leaving:
+            while replica in model.replicas and self._models.get(uid) is model:
+                await self._changed.wait()
+            return len(model.replicas)
+        if not set(model.replicas) - model.leaving - {replica}:
+            why = f"is the last one; to end the model: paddock terminate --model-uid {uid}"
+            raise BadValue("replica", number, why)
+        model.leaving.add(replica)
+        self._note(model, replica, state="stopping", endpoint=None)
+        # A task that has no handle yet sees that it is unwanted, and ends the actor itself.
+        if replica in model.handles:
+            await self._end(model.handles[replica])
+        if replica in model.tasks:
+            await asyncio.gather(model.tasks[replica], return_exceptions=True)
+        if self._models.get(uid) is not model:  # terminated meanwhile, and this replica with it
+            return 0
+        plan = model.sized(len(model.replicas) - 1)
+        self._store.shrink(uid, replica, plan.to_json())
+        model.plan = plan
+        for held in (model.replicas, model.handles, model.tasks):
+            held.pop(replica, None)
+        model.leaving.discard(replica)
+        model.happened(f"{replica} is removed")
+        self._notify()
+        return len(model.replicas)
+
+    async def _adopted(self) -> None:
+        """Waits until an earlier gateway's models are followed, so that none is ended unseen."""
+        if self._adoption is not None and not self._adoption.done():
+            await asyncio.wait([self._adoption])
+
     async def tail(self, uid: str, lines: int) -> dict[str, list[str]]:
         """The last log lines of each replica; of one that failed, those of its diagnosis."""
         model = self._get(uid)
@@ -352,6 +523,7 @@ class Controller:
         Raises:
             NotLaunched: there is no such model.
         """
+        await self._adopted()
         model = self._get(uid)
         if not model.stopping:
             model.stopping = True

@@ -12,6 +12,7 @@ from paddock.registry.spec import parse_size
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 UID_MAX_LENGTH = 128
+MAX_REPLICAS = 64
 
 
 class _Frozen(BaseModel):
@@ -30,7 +31,7 @@ class LaunchRequest(_Frozen):
     size: str | None = None
     format: str | None = None
     quantization: str | None = None
-    replicas: int = Field(default=1, ge=1, le=64)
+    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
     model_path: str | None = None
     hub: str | None = None
     node: str | None = None

@@ -12,13 +12,14 @@ from typing import Any
 
 from paddock.registry.errors import BadValue
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE models (
     uid TEXT PRIMARY KEY,
     request TEXT NOT NULL,
     plan TEXT NOT NULL,
-    created REAL NOT NULL
+    created REAL NOT NULL,
+    next_number INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE replicas (
     id TEXT PRIMARY KEY,
@@ -28,6 +29,19 @@ CREATE TABLE replicas (
     diagnosis TEXT
 ) STRICT;
 """
+# Statements that bring a file of the version before to the version of the key.
+_UPGRADES = {
+    2: (
+        "ALTER TABLE models ADD COLUMN next_number INTEGER NOT NULL DEFAULT 0",
+        "UPDATE models SET next_number = (SELECT coalesce(max(number) + 1, 0) FROM replicas"
+        " WHERE replicas.uid = models.uid)",
+    )
+}
+
+
+def replica_name(uid: str, number: int | str) -> str:
+    """The id of a model's replica, which is also the name of its actor."""
+    return f"{uid}-rep{number}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,10 @@ class Store:
             if version == 0:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version in range(1, SCHEMA_VERSION):
+                for step in range(version + 1, SCHEMA_VERSION + 1):
+                    for statement in _UPGRADES[step]:
+                        self._db.execute(statement)
             elif version != SCHEMA_VERSION:
                 raise BadValue(
                     "state file",
@@ -88,6 +105,7 @@ class Store:
                     f"has version {version}, and this Paddock knows {SCHEMA_VERSION}; use the "
                     "Paddock that wrote it, or another PADDOCK_HOME",
                 )
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -104,8 +122,15 @@ class Store:
         with self._transaction():
             self._db.execute("DELETE FROM models WHERE uid = ?", (model.uid,))
             self._db.execute(
-                "INSERT INTO models VALUES (?, ?, ?, ?)",
-                (model.uid, json.dumps(model.request), json.dumps(model.plan), model.created),
+                "INSERT INTO models (uid, request, plan, created, next_number)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (
+                    model.uid,
+                    json.dumps(model.request),
+                    json.dumps(model.plan),
+                    model.created,
+                    max((row.number + 1 for row in model.replicas), default=0),
+                ),
             )
             self._db.executemany(
                 "INSERT INTO replicas VALUES (?, ?, ?, ?, ?)",
@@ -121,6 +146,33 @@ class Store:
             "UPDATE replicas SET state = ?, diagnosis = ? WHERE id = ?",
             (state, _text(diagnosis), replica_id),
         )
+
+    def grow(self, uid: str, count: int, plan: dict[str, Any]) -> tuple[ReplicaRow, ...]:
+        """Adds `count` replicas to a model and writes its plan anew.
+
+        Their numbers are beyond all that the model ever had: an id never stands for two replicas.
+        """
+        with self._transaction():
+            (first,) = self._db.execute(
+                "SELECT next_number FROM models WHERE uid = ?", (uid,)
+            ).fetchone()
+            numbers = range(first, first + count)
+            rows = tuple(ReplicaRow(replica_name(uid, n), n, "pending", None) for n in numbers)
+            self._db.executemany(
+                "INSERT INTO replicas VALUES (?, ?, ?, ?, ?)",
+                [(row.id, uid, row.number, row.state, None) for row in rows],
+            )
+            self._db.execute(
+                "UPDATE models SET next_number = ?, plan = ? WHERE uid = ?",
+                (first + count, json.dumps(plan), uid),
+            )
+        return rows
+
+    def shrink(self, uid: str, replica: str, plan: dict[str, Any]) -> None:
+        """Forgets one replica of a model and writes its plan anew."""
+        with self._transaction():
+            self._db.execute("DELETE FROM replicas WHERE id = ? AND uid = ?", (replica, uid))
+            self._db.execute("UPDATE models SET plan = ? WHERE uid = ?", (json.dumps(plan), uid))
 
     def remove(self, uid: str) -> None:
         """Forgets a model and its replicas."""

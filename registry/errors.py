@@ -3,6 +3,7 @@
     PaddockError
     ├── Refused               the request cannot be carried out as asked; nothing was changed
     │   ├── UnknownName       no such model, format, size, quantization, engine, option, hub, …
+    │   │   └── NotFound      the same, of something that a path names
     │   ├── BadValue          a value of the wrong kind, out of range or outside its grammar
     │   ├── InvalidSpec       a YAML spec that does not follow the schema
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
@@ -84,6 +85,10 @@ class UnknownName(Refused):
         """Builds the error from all known names; lists them when they are few enough to read."""
         names = tuple(dict.fromkeys(known))
         return cls(kind, value, near(value, names), names if len(names) <= 12 else (), of)
+
+
+class NotFound(UnknownName):
+    """What a path names does not exist."""
 
 
 @dataclass(eq=False)

@@ -14,8 +14,11 @@ from paddock.launcher.controller import Controller
 from paddock.registry.errors import PaddockError
 from paddock.registry.settings import Settings
 from paddock.server import errors
+from paddock.server.catalogue import Catalogue
+from paddock.server.cluster import Machines
 from paddock.server.inference import Inference
 from paddock.server.management import Management
+from paddock.server.replicas import Replicas
 from paddock.server.security import Security
 
 
@@ -45,6 +48,9 @@ def create_app(
         },
     )
     app.state.api_key = settings.api_key
-    app.router.routes.extend([*inference.routes(), *management.routes()])
+    # The management routes come last: one of them takes any model id, slashes and all.
+    parts = (inference, Machines(controller), Catalogue(controller), Replicas(controller))
+    for part in (*parts, management):
+        app.router.routes.extend(part.routes())
     app.add_middleware(Security, host=settings.host, api_key=settings.api_key)
     return app

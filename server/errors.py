@@ -25,6 +25,7 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.UidInUse, 409),
     (errors.NoRoom, 507),
     (errors.NotAble, 400),
+    (errors.NotFound, 404),
     (errors.Refused, 400),
     (errors.NotLaunched, 404),
     (errors.NotReady, 503),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,28 +12,9 @@ import paddock
 from paddock.launcher.controller import Controller
 from paddock.registry.errors import BadValue
 from paddock.server import wire
+from paddock.server.body import read_json
 
-MAX_BODY_BYTES = 1_000_000
 MAX_LINES = 10_000
-
-
-async def _body(request: Request) -> Any:
-    """The request's JSON.
-
-    Raises:
-        BadValue: too large, or not JSON.
-    """
-    raw = b""
-    async for part in request.stream():
-        raw += part
-        if len(raw) > MAX_BODY_BYTES:
-            raise BadValue("body", f"over {MAX_BODY_BYTES} bytes", "is too large for this route")
-    try:
-        return json.loads(raw or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise BadValue(
-            "body", raw[:40].decode("utf-8", "replace"), f"is not JSON: {error}"
-        ) from None
 
 
 class Management:
@@ -78,14 +57,13 @@ class Management:
 
     async def plan(self, request: Request) -> Response:
         """What a launch would do."""
-        plan = await self._controller.plan(wire.launch_request(await _body(request)))
+        plan = await self._controller.plan(wire.launch_request(await read_json(request)))
         return JSONResponse(plan.to_json())
 
     async def launch(self, request: Request) -> Response:
         """Launches; waits until it is ready unless `wait_ready=false`."""
-        status = await self._controller.launch(wire.launch_request(await _body(request)))
-        wait = request.query_params.get("wait_ready", "true").lower()
-        if wait not in {"false", "0", "no"}:
+        status = await self._controller.launch(wire.launch_request(await read_json(request)))
+        if wire.waits(request):
             status = await self._controller.wait(status.uid)
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 
@@ -126,8 +104,13 @@ class Management:
         return JSONResponse(None)
 
     async def cancel(self, request: Request) -> Response:
-        """Calls off a launch."""
-        await self._controller.terminate(request.path_params["uid"])
+        """Calls off a launch; a model that serves is not ended by it."""
+        uid = request.path_params["uid"]
+        status = self._controller.get(uid)
+        if status.state == "ready" and not status.starting:
+            why = f"is launched already; to end it: paddock terminate --model-uid {uid}"
+            raise BadValue("model id", uid, why)
+        await self._controller.terminate(uid)
         return JSONResponse(None)
 
     async def stop(self, _: Request) -> Response:

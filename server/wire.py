@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.requests import Request
+
 from paddock.launcher.controller import ModelStatus
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
@@ -31,9 +33,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n_worker": (None, 1),
     "request_limits": (None,),
     "gpu_idx": (None,),
-    "replica_config": (None, {}),
+    "replica_config": (None, {}, []),
     "enable_thinking": (None, False),
-    "enable_virtual_env": (None,),
+    "enable_virtual_env": (None, False),
     "virtual_env_packages": (None, []),
     "virtual_env_find_links": (None, []),
     "envs": (None, {}),
@@ -80,6 +82,11 @@ def launch_request(body: Any) -> LaunchRequest:
     return LaunchRequest.parse(**given, engine_options=options)
 
 
+def waits(request: Request) -> bool:
+    """Whether the client wants the answer when all is ready, and not at once."""
+    return request.query_params.get("wait_ready", "true").lower() not in {"false", "0", "no"}
+
+
 def description(status: ModelStatus) -> dict[str, Any]:
     """A model as `GET /v1/models/{uid}` answers; `max_tokens` is for Dify."""
     plan = status.plan
@@ -92,7 +99,7 @@ def description(status: ModelStatus) -> dict[str, Any]:
         "model_ability": list(plan.abilities),
         "model_description": plan.description,
         "model_format": plan.format,
-        "model_size_in_billions": int(plan.size) if plan.size.isdigit() else plan.size,
+        "model_size_in_billions": billions(plan.size),
         "model_family": plan.model,
         "quantization": plan.quantization,
         "multimodal_projector": None,
@@ -117,14 +124,23 @@ def listed(status: ModelStatus) -> dict[str, Any]:
     return {**head, **description(status)}
 
 
+def version(model: str, size: str, format: str, quantization: str) -> str:
+    """A variant's name in Xinference's words."""
+    return f"{model}--{size}B--{format}--{quantization}"
+
+
+def billions(size: str) -> int | str:
+    """A size as Xinference states it: a number where it is whole."""
+    return int(size) if size.isdigit() else size
+
+
 def instance(status: ModelStatus) -> dict[str, Any]:
     """A model as an entry of `GET /v1/models/instances`, with our plan and diagnosis beside."""
     plan = status.plan
-    version = f"{plan.model}--{plan.size}B--{plan.format}--{plan.quantization}"
     return {
         "model_name": plan.model,
         "model_uid": status.uid,
-        "model_version": version,
+        "model_version": version(plan.model, plan.size, plan.format, plan.quantization),
         "model_ability": list(plan.abilities),
         "replica": plan.replicas,
         "status": _STATUS[status.state],
@@ -151,6 +167,23 @@ def _replica(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
         "endpoint": replica.endpoint,
         "pid": replica.pid,
         "log": replica.log,
+    }
+
+
+def replicas(status: ModelStatus) -> list[dict[str, Any]]:
+    """A model's replicas as `GET /v1/models/{uid}/replicas` answers."""
+    return [
+        {**_replica(status, replica), "model_address": replica.endpoint, "accelerators": []}
+        for replica in status.replicas
+    ]
+
+
+def added(status: ModelStatus, replica_id: str) -> dict[str, Any]:
+    """A replica that was just added."""
+    return {
+        "replica_id": int(replica_id.rpartition("-rep")[2]),
+        "replica_model_uid": replica_id,
+        "worker_address": status.plan.node_name,
     }
 
 

@@ -1,0 +1,174 @@
+"""What the catalogue offers, in Xinference's shapes: versions, engines, prompts, families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.engines import engine_names, load_engine
+from paddock.engines.base import Engine, Host
+from paddock.launcher.controller import Controller
+from paddock.launcher.resolve import local_files
+from paddock.registry.catalog import Catalog
+from paddock.registry.errors import NotFound, UnknownName
+from paddock.registry.spec import ModelSpec, ModelType, Variant
+from paddock.server import wire
+
+# Xinference's families, and the ability that puts a model into each. Two more have no ability
+# here: `omni` and `hybrid`.
+FAMILIES = {
+    "chat": "chat",
+    "generate": "generate",
+    "tools": "tools",
+    "vision": "vision",
+    "reasoning": "reasoning",
+}
+OTHER_FAMILIES = ("audio", "omni", "hybrid")
+OTHER_TYPES = ("image", "audio", "video", "flexible", "world")
+"""Types of Xinference's models of which Paddock has none."""
+
+
+def model_type(name: str) -> str:
+    """The type that a path names. Raises `NotFound`."""
+    for known in (*get_args(ModelType), *OTHER_TYPES):
+        if known.casefold() == name.casefold():
+            return str(known)
+    raise NotFound.among("model type", name, [*get_args(ModelType), *OTHER_TYPES])
+
+
+def find_spec(catalog: Catalog, type_: str | None, name: str) -> ModelSpec:
+    """The spec that a path names. Raises `NotFound`."""
+    try:
+        spec = catalog.lookup(name)
+    except UnknownName as error:
+        raise NotFound(error.kind, error.value, error.close, error.known) from None
+    if type_ is not None and spec.type != model_type(type_):
+        raise NotFound("model", name, known=(), of=f"type {type_} ({name} is of type {spec.type})")
+    return spec
+
+
+class Catalogue:
+    """The routes, over one controller's catalogue."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def routes(self) -> list[Route]:
+        """All routes; they stand before the ones that take any model id."""
+        return [
+            Route("/v1/models/prompts", self.prompts),
+            Route("/v1/models/families", self.families),
+            Route("/v1/models/vllm-supported", self.vllm),
+            Route("/v1/models/{type}/{name}/versions", self.versions),
+            Route("/v1/engines/{name}", self.engines),
+            Route("/v1/engines/{type}/{name}", self.engines),
+        ]
+
+    async def prompts(self, _: Request) -> Response:
+        """The chat templates and stop texts that specs state; models bring their own besides."""
+        return JSONResponse(
+            {
+                spec.name: {"chat_template": spec.chat_template, "stop": list(spec.stop)}
+                for spec in self._controller.catalog
+                if spec.chat_template is not None or spec.stop
+            }
+        )
+
+    async def families(self, _: Request) -> Response:
+        """Model names by what they can do."""
+        catalog = self._controller.catalog
+        named = {
+            family: [spec.name for spec in catalog if ability in spec.abilities]
+            for family, ability in FAMILIES.items()
+        }
+        return JSONResponse(named | {family: [] for family in OTHER_FAMILIES})
+
+    async def vllm(self, _: Request) -> Response:
+        """Architectures of the models that list vLLM, where it has an adapter here."""
+        adapted = {name.casefold() for name in engine_names()} & {"vllm"}
+        specs = [
+            spec
+            for spec in self._controller.catalog
+            if any(engine.casefold() in adapted for w in spec.weights for engine in w.engines)
+        ]
+        return JSONResponse(
+            {
+                ability: sorted({s.architecture.name for s in specs if ability in s.abilities})
+                for ability in ("chat", "generate")
+            }
+        )
+
+    async def versions(self, request: Request) -> Response:
+        """Every variant of a model, and where it is on disk as far as that is known."""
+        params = request.path_params
+        spec = find_spec(self._controller.catalog, params["type"], params["name"])
+        hosts = await self._controller.hosts()
+        return JSONResponse([_version(variant, hosts) for variant in spec.variants])
+
+    async def engines(self, request: Request) -> Response:
+        """Engine → the variants that it can serve here, or the reason why none."""
+        params = request.path_params
+        spec = find_spec(self._controller.catalog, params.get("type"), params["name"])
+        hosts = await self._controller.hosts()
+        named = dict.fromkeys(engine for weights in spec.weights for engine in weights.engines)
+        return JSONResponse({engine: _served(spec, engine, hosts) for engine in named})
+
+
+def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:
+    local = [source for source in variant.sources if source.hub == "local"]
+    places = {
+        host.address: source.id for source in local for host in hosts if local_files(source, host)
+    }
+    return {
+        "model_version": wire.version(
+            variant.model, variant.size, variant.format, variant.quantization
+        ),
+        "model_file_location": places or None,
+        "cache_status": bool(places),
+        "quantization": variant.quantization,
+        "multimodal_projector": None,
+        "model_format": variant.format,
+        "model_size_in_billions": wire.billions(variant.size),
+    }
+
+
+def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str, Any]] | str:
+    adapters = {known.casefold(): known for known in engine_names()}
+    if name.casefold() not in adapters:
+        return "this version of Paddock has no adapter for it"
+    engine = load_engine(adapters[name.casefold()])
+    rows: dict[tuple[str, str], list[str]] = {}
+    refused: list[str] = []
+    for variant in spec.variants:
+        if name not in variant.engines:
+            continue
+        reasons = [_refuses(engine, variant, host) for host in hosts]
+        if None in reasons:
+            rows.setdefault((variant.format, variant.size), []).append(variant.quantization)
+        else:
+            refused.extend(reason for reason in reasons if reason)
+    if not rows:
+        return refused[0]
+    return [
+        {
+            "model_name": spec.name,
+            "model_format": format,
+            "model_size_in_billions": wire.billions(size),
+            "quantizations": quantizations,
+            "multimodal_projectors": [],
+            "support_draft_model": False,
+        }
+        for (format, size), quantizations in rows.items()
+    ]
+
+
+def _refuses(engine: Engine, variant: Variant, host: Host) -> str | None:
+    if missing := host.engines[engine.name].missing:
+        return missing
+    if variant.format not in engine.formats:
+        return f"serves {', '.join(engine.formats)}, not {variant.format}"
+    return engine.refuses(variant, host)

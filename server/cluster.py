@@ -1,0 +1,113 @@
+"""The machines behind the gateway, in Xinference's shapes.
+
+This version plans with processors and memory only: it counts no GPUs, so every count of them is 0.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psutil
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.engines.base import Host
+from paddock.launcher.controller import Controller
+from paddock.server import wire
+
+
+class Machines:
+    """The routes, over one controller."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._began = time.monotonic()
+        psutil.cpu_percent()  # later calls tell the use since the one before
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [
+            Route("/status", self.status),
+            Route("/v1/address", self.address),
+            Route("/v1/supervisor", self.supervisor),
+            Route("/v1/workers", self.workers),
+            Route("/v1/cluster/info", self.info),
+            Route("/v1/cluster/devices", self.devices),
+        ]
+
+    async def address(self, request: Request) -> Response:
+        """Where the gateway listens; it has no address besides."""
+        host, port = request.scope["server"]
+        return JSONResponse(f"{host}:{port}")
+
+    async def supervisor(self, request: Request) -> Response:
+        """The machine of the gateway."""
+        return JSONResponse({"supervisor_ip": request.scope["server"][0]})
+
+    async def workers(self, _: Request) -> Response:
+        """Every machine, with the replicas on it."""
+        found = []
+        for host in await self._controller.hosts():
+            models = {
+                replica.replica_id: wire.description(status)
+                for status in self._controller.models()
+                if status.plan.node == host.node
+                for replica in status.replicas
+            }
+            found.append({"work-ip": host.address, "models": models})
+        return JSONResponse(found)
+
+    async def info(self, request: Request) -> Response:
+        """The gateway's machine, then every machine that models may run on."""
+        detailed = request.query_params.get("detailed", "").lower() in {"true", "1", "yes"}
+        hosts = await self._controller.hosts()
+        nodes = [("Supervisor", hosts[0]), *(("Worker", host) for host in hosts)]
+        return JSONResponse([_node(kind, host, detailed) for kind, host in nodes])
+
+    async def devices(self, _: Request) -> Response:
+        """How many GPUs models may use."""
+        return JSONResponse(0)
+
+    async def status(self, _: Request) -> Response:
+        """How long the gateway runs, and how busy each machine is."""
+        hosts = await self._controller.hosts()
+        used = psutil.cpu_percent() / 100
+        workers = {
+            # Another machine's use of its processors is not known here.
+            host.address: _load(host, used if number == 0 else None)
+            for number, host in enumerate(hosts)
+        }
+        return JSONResponse({"uptime": time.monotonic() - self._began, "workers": workers})
+
+
+def _node(kind: str, host: Host, detailed: bool) -> dict[str, Any]:
+    node = {
+        "node_type": kind,
+        "ip_address": host.address,
+        "gpu_count": 0,
+        "gpu_vram_total": 0,
+    }
+    if not detailed:
+        return node
+    return node | {
+        "name": host.name,
+        "cpu_count": host.cpus,
+        "mem_total": host.memory_total_bytes,
+        "mem_available": host.memory_free_bytes,
+        "mem_used": host.memory_total_bytes - host.memory_free_bytes,
+        "gpu_utilization": None,
+        "gpu_vram_available": 0,
+    }
+
+
+def _load(host: Host, used: float | None) -> dict[str, Any]:
+    cpu = {
+        "usage": used,
+        "total": host.cpus,
+        "memory_used": host.memory_total_bytes - host.memory_free_bytes,
+        "memory_available": host.memory_free_bytes,
+        "memory_total": host.memory_total_bytes,
+    }
+    return {"update_time": int(time.time()), "failure_remaining_count": 0, "status": {"cpu": cpu}}

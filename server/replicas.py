@@ -1,0 +1,99 @@
+"""Replicas of a launched model at run time: list, add, remove; and what happened to the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.launcher.controller import Controller, ModelStatus
+from paddock.registry.errors import BadValue, UnknownName
+from paddock.server import wire
+from paddock.server.body import read_object
+
+OPTIONS = ("replica", "replica_config", "model_engine", "n_gpu")
+
+
+class Replicas:
+    """The routes, over one controller."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def routes(self) -> list[Route]:
+        """All routes; they stand before the ones that take any model id."""
+        return [
+            Route("/v1/models/{uid:path}/replicas", self.listing),
+            Route("/v1/models/{uid:path}/replicas", self.add, methods=["POST"]),
+            Route("/v1/models/{uid:path}/replicas/{number}", self.remove, methods=["DELETE"]),
+            Route("/v1/models/{uid:path}/events", self.events),
+            Route(
+                "/v1/models/{uid:path}/requests/{request_id}/abort", self.abort, methods=["POST"]
+            ),
+        ]
+
+    async def listing(self, request: Request) -> Response:
+        """Every replica of a model, in any state."""
+        return JSONResponse(wire.replicas(self._controller.get(request.path_params["uid"])))
+
+    async def add(self, request: Request) -> Response:
+        """Adds replicas; waits until they are ready unless `wait_ready=false`."""
+        uid = request.path_params["uid"]
+        status = self._controller.get(uid)
+        count = _count(await read_object(request), status)
+        added = await self._controller.add_replicas(uid, count)
+        if wire.waits(request):
+            status = await self._controller.wait_replicas(uid, added)
+        found = [wire.added(status, replica) for replica in added]
+        one = len(found) == 1
+        return JSONResponse(found[0] if one else {"replica": len(found), "replicas": found})
+
+    async def remove(self, request: Request) -> Response:
+        """Ends one replica; answers when its processes are gone."""
+        uid, number = (request.path_params[key] for key in ("uid", "number"))
+        left = await self._controller.remove_replica(uid, number)
+        return JSONResponse({"remaining_replicas": left})
+
+    async def events(self, request: Request) -> Response:
+        """The last events of a model, oldest first."""
+        found = self._controller.events(request.path_params["uid"])
+        return JSONResponse(
+            [
+                {
+                    "event_type": "ERROR" if event.is_error else "INFO",
+                    "event_ts": int(event.at),
+                    "event_content": event.text,
+                }
+                for event in found
+            ]
+        )
+
+    async def abort(self, request: Request) -> Response:
+        """Says that nothing was done: requests have no ids here.
+
+        A generation ends when its client closes the connection.
+        """
+        self._controller.get(request.path_params["uid"])
+        return JSONResponse({"msg": "NO_OP"})
+
+
+def _count(body: dict[str, Any], status: ModelStatus) -> int:
+    """How many replicas to add. Raises for whatever would make them differ from the others."""
+    for name in body:
+        if name not in OPTIONS:
+            raise UnknownName.among("replica option", name, OPTIONS)
+    count = body.get("replica", 1)
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise BadValue("replica", count, "must be a whole number")
+    if body.get("replica_config") not in (None, {}, []):
+        why = "replicas start on the model's own node; this version cannot place them apart"
+        raise BadValue("replica_config", body["replica_config"], why)
+    engine = body.get("model_engine")
+    if engine is not None and str(engine).casefold() != status.plan.engine.casefold():
+        why = f"all replicas of a model run on one engine, here {status.plan.engine}"
+        raise BadValue("model_engine", engine, why)
+    if body.get("n_gpu") not in (None, "auto"):
+        raise BadValue("n_gpu", body["n_gpu"], "this version of Paddock cannot do that")
+    return count

@@ -1,0 +1,416 @@
+"""Xinference's own client, unchanged, against a gateway that runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from xinference_client import RESTfulClient
+
+from paddock.client import Client
+from paddock.registry.errors import GatewayError
+from tests.e2e.test_failures import until
+from tests.server.test_management import call
+
+
+@pytest.fixture
+def theirs(client: Client) -> Iterator[RESTfulClient]:
+    """Xinference's client of the shared gateway."""
+    made = RESTfulClient(client.endpoint)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def echo(theirs: RESTfulClient) -> Iterator[Callable[..., str]]:
+    """Launches a model on echo under an id of one's own; it is ended with the test."""
+    made: list[str] = []
+
+    def launch(uid: str, **options: Any) -> str:
+        made.append(uid)
+        launched = theirs.launch_model(
+            "tiny-mixtral", model_engine="echo", model_uid=uid, **options
+        )
+        assert launched == uid
+        return launched
+
+    yield launch
+    for uid in made:
+        if theirs.get_instance_info("", uid):
+            theirs.terminate_model(uid)
+
+
+@contextmanager
+def handle(client: RESTfulClient, uid: str) -> Iterator[Any]:
+    """The handle of a model, with its connections closed in the end."""
+    found = client.get_model(uid)
+    yield found
+    found.close()
+
+
+def test_constructor_sends_a_key_only_where_one_is_asked_for(client: Client) -> None:
+    """An open gateway says so, and the client then keeps its key to itself."""
+    made = RESTfulClient(client.endpoint, api_key="sk-anything")
+    assert made._get_token() is None
+    assert made.list_models()
+    made.close()
+
+
+def test_launch_list_describe_and_terminate(
+    theirs: RESTfulClient, echo: Callable[..., str]
+) -> None:
+    """A launch that is waited for is listed and described at once, and gone once it is ended."""
+    uid = echo("x-life")
+    assert theirs.list_models()[uid]["model_name"] == "tiny-mixtral"
+    described = theirs.describe_model(uid)
+    dify = {
+        "model_format", "model_ability", "model_family", "model_type", "model_name", "max_tokens",
+        "context_length",
+    }  # fmt: skip
+    assert dify <= described.keys()
+    assert described["model_type"] == "LLM"
+    (instance,) = theirs.get_instance_info("tiny-mixtral", uid)
+    assert (instance["status"], instance["replica"]) == ("READY", 1)
+    theirs.terminate_model(uid)
+    assert uid not in theirs.list_models()
+    assert theirs.get_instance_info("tiny-mixtral", uid) == []
+
+
+def test_launch_without_waiting_is_followed_by_its_progress(
+    theirs: RESTfulClient, echo: Callable[..., str]
+) -> None:
+    """With `wait_ready=False` the id comes at once, and `progress` rises to 1."""
+    uid = echo("x-nowait", wait_ready=False)
+    until(lambda: theirs.get_launch_model_progress(uid)["progress"] == 1.0)
+    (instance,) = theirs.get_instance_info("", uid)
+    assert instance["status"] == "READY"
+
+
+def test_cancelled_launch_fails_for_its_caller_and_leaves_nothing(
+    theirs: RESTfulClient, client: Client
+) -> None:
+    """`cancel_launch_model` ends a launch that another call waits for."""
+    said: list[str] = []
+
+    def launch() -> None:
+        waiting = RESTfulClient(client.endpoint)
+        try:
+            waiting.launch_model(
+                "tiny-mixtral", model_engine="echo", model_uid="x-cancel", load_seconds=60
+            )
+        except RuntimeError as error:
+            said.append(str(error))
+        waiting.close()
+
+    thread = threading.Thread(target=launch)
+    thread.start()
+    until(lambda: theirs.get_instance_info("", "x-cancel"))
+    theirs.cancel_launch_model("x-cancel")
+    thread.join(30)
+    assert len(said) == 1
+    assert "cancelled" in said[0]
+    assert theirs.get_instance_info("", "x-cancel") == []
+
+
+def test_model_that_runs_is_not_ended_by_cancelling_its_launch(
+    theirs: RESTfulClient, echo: Callable[..., str]
+) -> None:
+    """There is no launch left to cancel; the answer names what ends a model."""
+    uid = echo("x-uncancelled")
+    with pytest.raises(RuntimeError, match="paddock terminate --model-uid x-uncancelled"):
+        theirs.cancel_launch_model(uid)
+    assert theirs.describe_model(uid)
+
+
+@pytest.mark.parametrize("uid", ["x-zoo/one", "x-zoo%2Fone"])
+def test_id_with_a_slash_works_raw_and_quoted(
+    theirs: RESTfulClient, echo: Callable[..., str], uid: str
+) -> None:
+    """The client sends ids as they are; both forms describe, tell progress and terminate."""
+    echo("x-zoo/one")
+    assert theirs.describe_model(uid)["model_name"] == "tiny-mixtral"
+    assert theirs.get_launch_model_progress(uid)["progress"] == 1.0
+    with handle(theirs, "x-zoo/one") as model:
+        assert model.generate("a b", {"max_tokens": 2})["model"] == "x-zoo/one"
+    theirs.terminate_model(uid)
+    assert theirs.get_instance_info("", "x-zoo/one") == []
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda c: c.describe_model("x-nobody"),
+        lambda c: c.get_model("x-nobody"),
+        lambda c: c.terminate_model("x-nobody"),
+        lambda c: c.cancel_launch_model("x-nobody"),
+        lambda c: c.get_launch_model_progress("x-nobody"),
+        lambda c: c.add_model_replica("x-nobody"),
+        lambda c: c.terminate_model_replica("x-nobody", 0),
+        lambda c: c.abort_request("x-nobody", "1"),
+    ],
+)
+def test_unknown_model_is_said_to_the_client(
+    theirs: RESTfulClient, act: Callable[[RESTfulClient], Any]
+) -> None:
+    """Every method that takes an id raises with a `detail` that names it."""
+    with pytest.raises(RuntimeError, match="no launched model has the id 'x-nobody'"):
+        act(theirs)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models/x-nobody"),
+        ("DELETE", "/v1/models/x-nobody"),
+        ("GET", "/v1/models/x-nobody/replicas"),
+        ("DELETE", "/v1/models/x-nobody/replicas/0"),
+        ("GET", "/v1/models/x-nobody/events"),
+        ("POST", "/v1/models/x-nobody/cancel"),
+        ("GET", "/v1/models/LLM/x-nobody/versions"),
+        ("GET", "/v1/models/nothing/tiny-mixtral/versions"),
+        ("GET", "/v1/models/embedding/tiny-mixtral/versions"),
+        ("GET", "/v1/engines/x-nobody"),
+    ],
+)
+def test_what_a_path_names_and_is_not_there_is_404(client: Client, method: str, path: str) -> None:
+    """Unknown models, types and versions answer 404 with the message as `detail`."""
+    status, answer = call(client, method, path)
+    assert status == 404
+    assert answer["detail"] == answer["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/plan", "/v1/models/tiny/replicas"])
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b"[1]", b'"text"'])
+def test_body_that_does_not_parse_is_400(client: Client, tiny: str, path: str, body: bytes) -> None:
+    """No body makes the gateway stumble: what is no JSON object is refused as such."""
+    answer = requests.post(f"{client.endpoint}{path}", data=body, timeout=30)
+    assert answer.status_code == 400
+    assert "body" in answer.json()["detail"]
+
+
+def test_unknown_launch_option_is_refused_by_its_name(theirs: RESTfulClient) -> None:
+    """What neither Paddock nor the engine knows is named, and nothing is launched."""
+    with pytest.raises(RuntimeError, match=r"n_cttx.*did you mean n_ctx"):
+        theirs.launch_model("tiny-mixtral", model_uid="x-typo", n_cttx=4096)
+    assert theirs.get_instance_info("", "x-typo") == []
+
+
+def test_handle_generates_whole_and_in_a_stream(theirs: RESTfulClient, tiny: str) -> None:
+    """`generate` gives one text, and with `stream` the same text in pieces."""
+    config = {"max_tokens": 12, "temperature": 0}
+    with handle(theirs, tiny) as model:
+        whole = model.generate("The old elephant", config)
+        pieces = list(model.generate("The old elephant", {**config, "stream": True}))
+    text = whole["choices"][0]["text"]
+    assert text
+    assert "".join(c["text"] for piece in pieces for c in piece["choices"]) == text
+    assert {piece["model"] for piece in [whole, *pieces]} == {tiny}
+
+
+def test_handle_chats_whole_and_in_a_stream(theirs: RESTfulClient, tiny: str) -> None:
+    """`chat` gives one message, and with `stream` the same message in pieces."""
+    asked = [{"role": "user", "content": "What does a lion eat?"}]
+    config = {"max_tokens": 12, "temperature": 0}
+    with handle(theirs, tiny) as model:
+        whole = model.chat(asked, generate_config=config)
+        pieces = list(model.chat(asked, generate_config={**config, "stream": True}))
+    text = whole["choices"][0]["message"]["content"]
+    assert text
+    deltas = [c["delta"].get("content") or "" for p in pieces for c in p["choices"]]
+    assert "".join(deltas) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        ("/v1/completions", {"prompt": "a b"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a b"}]}),
+    ],
+)
+def test_stream_ends_in_done(
+    client: Client, echo: Callable[..., str], path: str, prompt: dict[str, Any]
+) -> None:
+    """The last line of every stream is `[DONE]`, which Xinference leaves out of completions."""
+    uid = echo("x-done")
+    body = {"model": uid, "max_tokens": 2, "stream": True, **prompt}
+    answer = requests.post(f"{client.endpoint}{path}", json=body, timeout=30)
+    assert (
+        answer.text.splitlines()[-1 if not answer.text.endswith("\n\n") else -2] == "data: [DONE]"
+    )
+
+
+def test_replicas_are_added_and_removed_while_the_model_serves(
+    theirs: RESTfulClient, client: Client, echo: Callable[..., str]
+) -> None:
+    """A replica that was added is ready when the call returns; its number is never given again."""
+    uid = echo("x-grows")
+    added = theirs.add_model_replica(uid)
+    assert (added["replica_id"], added["replica_model_uid"]) == (1, f"{uid}-rep1")
+    status, rows = call(client, "GET", f"/v1/models/{uid}/replicas")
+    assert status == 200
+    assert [(r["replica_id"], r["status"]) for r in rows] == [(0, "READY"), (1, "READY")]
+    assert theirs.describe_model(uid)["replica"] == 2
+    pid = rows[1]["pid"]
+    assert theirs.terminate_model_replica(uid, 1) == 1
+    assert not psutil.pid_exists(pid)
+    assert theirs.add_model_replica(uid)["replica_id"] == 2
+    assert theirs.terminate_model_replica(uid, 0) == 1
+    with handle(theirs, uid) as model:
+        assert model.generate("one two", {"max_tokens": 2})["choices"][0]["text"]
+    (instance,) = theirs.get_instance_info("", uid)
+    assert [r["replica_id"] for r in instance["replica_statuses"]] == [2]
+
+
+def test_several_replicas_are_added_at_once(
+    theirs: RESTfulClient, echo: Callable[..., str]
+) -> None:
+    """More than one answer as a list, beside their count."""
+    uid = echo("x-several")
+    added = theirs.add_model_replica(uid, replica=2, model_engine="ECHO", n_gpu="auto")
+    assert added["replica"] == 2
+    assert [r["replica_id"] for r in added["replicas"]] == [1, 2]
+    theirs.terminate_model(uid)
+    assert theirs.get_instance_info("", uid) == []
+
+
+def test_last_replica_is_not_removed(theirs: RESTfulClient, echo: Callable[..., str]) -> None:
+    """A model ends by `terminate`, which the refusal names."""
+    uid = echo("x-last")
+    with pytest.raises(RuntimeError, match="paddock terminate --model-uid x-last"):
+        theirs.terminate_model_replica(uid, 0)
+    with pytest.raises(RuntimeError, match="unknown replica '7' for x-last"):
+        theirs.terminate_model_replica(uid, 7)
+    assert theirs.describe_model(uid)["replica"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"replica": "two"}, "replica"),
+        ({"replica": 0}, "replica"),
+        ({"replica": True}, "replica"),
+        ({"replica": 1000}, "replica"),
+        ({"replica_config": {"devices": [{"worker_ip": "10.0.0.1:1"}]}}, "replica_config"),
+        ({"model_engine": "vLLM"}, "model_engine"),
+        ({"n_gpu": 4}, "n_gpu"),
+        ({"replicas": 2}, "replicas"),
+    ],
+)
+def test_replica_that_would_differ_is_refused_by_the_key(
+    client: Client, tiny: str, body: dict[str, Any], says: str
+) -> None:
+    """What a new replica cannot have is named, and none is added."""
+    status, answer = call(client, "POST", f"/v1/models/{tiny}/replicas", body)
+    assert status == 400
+    assert says in answer["detail"]
+    assert client.describe(tiny)["replica"] == 1
+
+
+def test_events_tell_what_became_of_each_replica(
+    theirs: RESTfulClient, client: Client, echo: Callable[..., str]
+) -> None:
+    """Launch, states and removals are listed in their order, in Xinference's keys."""
+    uid = echo("x-events")
+    theirs.add_model_replica(uid)
+    theirs.terminate_model_replica(uid, 0)
+    status, events = call(client, "GET", f"/v1/models/{uid}/events")
+    assert status == 200
+    assert {frozenset(event) for event in events} == {
+        frozenset({"event_type", "event_ts", "event_content"})
+    }
+    told = [event["event_content"] for event in events]
+    wanted = [f"{uid}-rep0 is ready", f"{uid}-rep1 is ready", f"{uid}-rep0 is removed"]
+    assert [line for line in told if line in wanted] == wanted
+
+
+def test_replica_that_fails_is_told_and_the_model_serves_on(
+    theirs: RESTfulClient, client: Client, echo: Callable[..., str]
+) -> None:
+    """A removed replica's number is free of the failure, and the others never notice."""
+    uid = echo("x-survives")
+    theirs.add_model_replica(uid)
+    rows = call(client, "GET", f"/v1/models/{uid}/replicas")[1]
+    psutil.Process(rows[1]["pid"]).kill()
+
+    def failed() -> bool:
+        row = call(client, "GET", f"/v1/models/{uid}/replicas")[1][1]
+        return bool(row["status"] == "ERROR" and row["error_message"])
+
+    until(failed)
+    with handle(theirs, uid) as model:
+        assert model.generate("one", {"max_tokens": 1})["model"] == uid
+    assert theirs.terminate_model_replica(uid, 1) == 1
+    (instance,) = theirs.get_instance_info("", uid)
+    assert instance["diagnosis"] is None
+
+
+def test_abort_says_that_nothing_was_done(theirs: RESTfulClient, tiny: str) -> None:
+    """Requests have no ids here; the answer is Xinference's word for it, not a pretence."""
+    assert theirs.abort_request(tiny, "any") == {"msg": "NO_OP"}
+
+
+def test_engines_of_a_model_are_variants_or_a_reason(theirs: RESTfulClient) -> None:
+    """The engine that can serve lists formats and quantizations; the others say why not."""
+    for type_ in ("LLM", None):
+        found = theirs.query_engine_by_model_name("tiny-mixtral", model_type=type_)
+        (row,) = found["llama.cpp"]
+        assert row["model_format"] == "ggufv2"
+        assert "Q4_K_M" in row["quantizations"]
+        assert row["model_size_in_billions"] == "0_004"
+        assert "adapter" in found["SGLang"]
+    with pytest.raises(RuntimeError, match="unknown model 'x-nobody'"):
+        theirs.query_engine_by_model_name("x-nobody")
+
+
+def test_machines_are_described_with_their_replicas(theirs: RESTfulClient, tiny: str) -> None:
+    """Workers carry the replicas that run on them, and the supervisor is the gateway's machine."""
+    (worker,) = theirs.get_workers_info()
+    assert worker["models"][f"{tiny}-rep0"]["model_name"] == "tiny-mixtral"
+    assert theirs.get_supervisor_info() == {"supervisor_ip": "127.0.0.1"}
+    assert theirs._get_supervisor_internal_address() == theirs.base_url.removeprefix("http://")
+    assert theirs.vllm_models() == {"chat": [], "generate": []}
+
+
+def test_cluster_routes_state_what_is_known(client: Client) -> None:
+    """Memory and processors are the machine's; GPUs, which are not counted, are none."""
+    assert call(client, "GET", "/v1/cluster/devices") == (200, 0)
+    status, nodes = call(client, "GET", "/v1/cluster/info?detailed=true")
+    assert status == 200
+    assert [node["node_type"] for node in nodes] == ["Supervisor", "Worker"]
+    assert 0 < nodes[1]["mem_available"] < nodes[1]["mem_total"]
+    assert "mem_total" not in call(client, "GET", "/v1/cluster/info")[1][0]
+    status, state = call(client, "GET", "/status")
+    assert status == 200
+    assert state["uptime"] > 0
+    (worker,) = state["workers"].values()
+    assert worker["status"]["cpu"]["memory_used"] > 0
+
+
+def test_catalogue_routes_list_families_prompts_and_versions(client: Client) -> None:
+    """Models stand under what they can do, and each variant is a version of its model."""
+    families = call(client, "GET", "/v1/models/families")[1]
+    assert "tiny-mixtral" in families["chat"]
+    assert "mixtral-v0.1" not in families["chat"]
+    assert families["audio"] == []
+    assert call(client, "GET", "/v1/models/prompts")[0] == 200
+    versions = call(client, "GET", "/v1/models/LLM/tiny-mixtral/versions")[1]
+    shipped = next(v for v in versions if v["quantization"] == "Q4_K_M")
+    assert shipped["model_version"] == "tiny-mixtral--0_004B--ggufv2--Q4_K_M"
+    assert shipped["cache_status"] is True
+    assert list(shipped["model_file_location"].values()) == ["weights/tiny-mixtral/ggufv2"]
+
+
+def test_failed_launch_is_told_with_its_cause(theirs: RESTfulClient, client: Client) -> None:
+    """A launch that is waited for and fails raises with the cause, and is listed as ERROR."""
+    with pytest.raises(RuntimeError, match="engine_exited"):
+        theirs.launch_model("tiny-mixtral", model_engine="echo", model_uid="x-fails", exit_code=3)
+    (instance,) = theirs.get_instance_info("", "x-fails")
+    assert instance["status"] == "ERROR"
+    with pytest.raises(GatewayError, match="x-fails"):
+        client.describe("x-fails")
+    theirs.terminate_model("x-fails")
