@@ -115,7 +115,7 @@ def measure(runs: int) -> list[Figure]:
     idle = Figure("gateway's resident memory, no model", "MB", 120)
     first = Figure("first launch, Ray to start", "s", 7)
     later = Figure("each later launch", "s", 1.2)
-    used = Figure("gateway's resident memory, two models", "MB", None)
+    used = Figure("gateway's resident memory, four models", "MB", None)
     loading = [sys.executable, "-c", BARE.format(path=str(WEIGHTS))]
     for _ in range(runs):
         python.add(run, [sys.executable, "-c", "pass"])
