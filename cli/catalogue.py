@@ -21,7 +21,7 @@ def registrations(settings: Settings, output: Output) -> None:
     """
     from paddock.registry.catalog import Catalog
 
-    catalog = Catalog.load(index=settings.index)
+    catalog = Catalog.load(index=settings.index, custom=settings.specs)
     rows, data = [], []
     for spec in catalog:
         variants = {
@@ -69,7 +69,7 @@ def estimate(
     from paddock.launcher.host import probe_host
     from paddock.registry.catalog import Catalog
 
-    spec = Catalog.load(index=settings.index).lookup(name)
+    spec = Catalog.load(index=settings.index, custom=settings.specs).lookup(name)
     variants = spec.select(format=model_format, size=size_in_billions, quantization=quantization)
     host = probe_host(settings.home)
     rows = estimate_table(spec, variants, context_length, host)

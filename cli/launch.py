@@ -128,8 +128,11 @@ def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     from paddock.server.wire import launch_request
 
     request = launch_request(body)
-    paths = (request.model_path,) if request.model_path else ()
-    catalog = Catalog.load(index=settings.index if settings.index.exists() else None)
+    index = settings.index if settings.index.exists() else None
+    catalog = Catalog.load(index=index, custom=settings.specs)
+    paths = catalog.lookup(request.model_name).local_paths
+    if request.model_path:
+        paths = (*paths, request.model_path)
     return resolve(request, catalog, [probe_host(settings.home, paths)]).to_json()
 
 

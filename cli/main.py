@@ -22,6 +22,8 @@ COMMANDS = {
     "logs": ("paddock.cli.models:logs", "Show the last lines of a model's engine."),
     "terminate": ("paddock.cli.models:terminate", "End a launched model."),
     "registrations": ("paddock.cli.catalogue:registrations", "List the models of the catalogue."),
+    "register": ("paddock.cli.register:register", "Register a model of your own."),
+    "unregister": ("paddock.cli.register:unregister", "Remove a registered model."),
     "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
     "stop": ("paddock.cli.stop:stop", "End the gateway, all models and the local Ray."),
 }

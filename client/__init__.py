@@ -76,6 +76,17 @@ class Client:
         """Calls off a launch."""
         self._call("POST", f"/v1/models/{quote(uid)}/cancel")
 
+    def register(self, spec: str, kind: str = "LLM") -> str:
+        """Registers a model, a spec in YAML or in Xinference's JSON, and returns its name."""
+        body = {"model": spec, "persist": True}
+        answer = self._call("POST", f"/v1/model_registrations/{quote(kind)}", body)
+        return str(answer["model_name"])
+
+    def unregister(self, name: str, kind: str = "LLM") -> None:
+        """Removes a model that was registered."""
+        path = f"/v1/model_registrations/{quote(kind)}/{quote(name, safe='')}"
+        self._call("DELETE", path)
+
     def stop(self) -> None:
         """Ends every model, the Ray that the gateway started, and the gateway."""
         self._call("DELETE", "/v1/clusters")

@@ -187,17 +187,23 @@ class Controller:
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is changed. Raises what `resolve` raises."""
-        paths = (request.model_path,) if request.model_path else ()
-        return resolve(request, self.catalog, await self._cluster.hosts(paths))
+        catalog = self.catalog
+        paths = catalog.lookup(request.model_name).local_paths
+        if request.model_path:
+            paths = (*paths, request.model_path)
+        return resolve(request, catalog, await self.hosts(paths))
 
     @property
     def catalog(self) -> Catalog:
         """The models that can be launched now."""
         return self._catalog()
 
-    async def hosts(self) -> Sequence[Host]:
-        """The facts of every node that can be planned on, the gateway's own first."""
-        return await self._cluster.hosts()
+    async def hosts(self, paths: tuple[str, ...] = ()) -> Sequence[Host]:
+        """The facts of every node that can be planned on, the gateway's own first.
+
+        They hold the files at `paths`, which are absolute.
+        """
+        return await self._cluster.hosts(paths)
 
     async def launch(self, request: LaunchRequest) -> ModelStatus:
         """Begins a launch and returns at once; `wait` waits for it.

@@ -36,7 +36,7 @@ LEAST_CONTEXT = 4096
 # Share of the free memory up to which weights are ranked as fitting; the rest is for the cache.
 WEIGHTS_SHARE = 0.9
 
-HUBS = ("huggingface", "modelscope", "local")
+HUBS = ("huggingface", "modelscope", "local", "path")
 
 # How far a pair of variant and engine came before it was refused. Of an engine's many refusals,
 # the one that came furthest is the one worth reading.
@@ -310,12 +310,14 @@ def _weights(request: LaunchRequest, spec: ModelSpec, pair: _Pair) -> PlannedWei
     if not sources:
         return f"the spec has no source on {wanted} for {variant.format} {variant.quantization}"
     for source in sources:
-        if source.hub != "local":
+        if source.hub not in {"local", "path"}:
             return _on_hub(source, variant, spec)
         if found := local_files(source, host):
-            return _here("local", source.id, found)
+            return _here(source.hub, source.id, found)
     what = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
-    return f"its weights ({what}) are not on {host.name}; they come with a source checkout only"
+    ours = sources[-1].hub == "local"
+    hint = "they come with a source checkout only" if ours else "the spec names no other place"
+    return f"its weights ({what}) are not on {host.name}; {hint}"
 
 
 def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights:

@@ -100,7 +100,9 @@ def default_folders() -> tuple[Path, ...]:
 class Catalog:
     """All models that can be launched by name. Made by `load`; never changes after."""
 
-    def __init__(self, compiled: _Compiled) -> None:
+    def __init__(self, compiled: _Compiled, places: Sequence[Path]) -> None:
+        self._seen = compiled.seen
+        self._places = places
         self._entries = compiled.entries
         self._blobs = compiled.blobs
         self._parsed: dict[int, ModelSpec] = {}
@@ -114,8 +116,14 @@ class Catalog:
         self.problems: tuple[InvalidSpec, ...] = compiled.problems
 
     @classmethod
-    def load(cls, folders: Sequence[Path] | None = None, index: Path | None = None) -> Catalog:
-        """The specs in `folders` (default: the built-in ones); a missing folder holds none.
+    def load(
+        cls,
+        folders: Sequence[Path] | None = None,
+        index: Path | None = None,
+        custom: Path | None = None,
+    ) -> Catalog:
+        """The specs in `folders` (default: the built-in ones), and then those in `custom`, the
+        folder of the user's own; a missing folder holds none.
 
         A wrong file is left out and listed in `problems`. Of two files that claim one name, the
         first in the order of folders and file names stays. With `index`, the file of the compiled
@@ -123,15 +131,21 @@ class Catalog:
         index that cannot be read or written is no error, only slower.
         """
         places = [Path(folder) for folder in (default_folders() if folders is None else folders)]
+        if custom is not None:
+            places.append(custom)
         # Seen before any file is read: a change in between makes the index stale, not wrong.
         seen = tuple(_look(places))
         if index is None:
-            return cls(_compile(seen))
+            return cls(_compile(seen), places)
         compiled = _read_index(index, seen)
         if compiled is None:
             compiled = _compile(seen)
             _write_index(index, compiled)
-        return cls(compiled)
+        return cls(compiled, places)
+
+    def is_current(self) -> bool:
+        """Whether the folders hold the same files as when they were read."""
+        return tuple(_look(self._places)) == self._seen
 
     def lookup(self, name: str) -> ModelSpec:
         """The spec with this name or alias, compared without case.

@@ -69,6 +69,11 @@ class Settings:
         return self.home / "logs"
 
     @property
+    def specs(self) -> Path:
+        """Folder of the user's own specs."""
+        return self.home / "specs"
+
+    @property
     def index(self) -> Path:
         """The compiled catalogue."""
         return self.home / "cache" / "catalog.index"

@@ -30,7 +30,7 @@ from paddock.registry.errors import BadValue, UnknownName
 
 Ability = Literal["generate", "chat", "embed", "rerank", "vision", "tools", "reasoning"]
 Format = Literal["pytorch", "gptq", "awq", "fp8", "bnb", "mlx", "ggufv2"]
-Hub = Literal["huggingface", "modelscope", "local"]
+Hub = Literal["huggingface", "modelscope", "local", "path"]
 ModelType = Literal["LLM", "embedding", "rerank"]
 
 PLACEHOLDER = "{quantization}"
@@ -45,6 +45,7 @@ _DIGITS = re.compile(r"[0-9]{1,3}(?:_[0-9]{3})+|[0-9]{1,16}")
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 _RELATIVE = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+_ABSOLUTE = re.compile(r"(?:/[A-Za-z0-9_.][A-Za-z0-9_.+-]*)+")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -234,7 +235,7 @@ class Source(_Frozen):
 
     hub: Hub
     id: Text
-    """owner/name on a hub; for local, a path relative to the folder of the specs."""
+    """owner/name on a hub; local: relative to the folder of the specs; path: absolute."""
     revision: (
         Annotated[
             str,
@@ -271,6 +272,8 @@ class Source(_Frozen):
                 _RELATIVE.fullmatch(plain),
                 "a relative path without '..', such as weights/x",
             )
+        elif self.hub == "path":
+            fits, says = _ABSOLUTE.fullmatch(plain), "an absolute path without '..' or spaces"
         else:
             fits, says = _HUB_ID.fullmatch(plain), "owner/name"
         if not fits or ".." in plain:
@@ -387,6 +390,12 @@ class ModelSpec(_Frozen):
             for weights in self.weights
             for quantization in weights.quantizations
         )
+
+    @property
+    def local_paths(self) -> tuple[str, ...]:
+        """The absolute paths at which its weights may lie."""
+        found = (s.id for v in self.variants for s in v.sources if s.hub == "path")
+        return tuple(dict.fromkeys(found))
 
     def select(
         self,

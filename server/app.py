@@ -8,23 +8,30 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 import paddock
 from paddock.launcher.controller import Controller
+from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
 from paddock.registry.settings import Settings
 from paddock.server import errors
+from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
 from paddock.server.inference import Inference
 from paddock.server.management import Management
+from paddock.server.registrations import Registrations
 from paddock.server.replicas import Replicas
 from paddock.server.security import Security
 
 
 def create_app(
-    controller: Controller, settings: Settings, leave: asyncio.Event | None = None
-) -> FastAPI:
+    controller: Controller,
+    settings: Settings,
+    library: Library,
+    leave: asyncio.Event | None = None,
+) -> ASGIApp:
     """The gateway. `leave` is set when a client has asked the gateway to end."""
     inference = Inference(controller)
     management = Management(controller, leave or asyncio.Event())
@@ -49,8 +56,14 @@ def create_app(
     )
     app.state.api_key = settings.api_key
     # The management routes come last: one of them takes any model id, slashes and all.
-    parts = (inference, Machines(controller), Catalogue(controller), Replicas(controller))
-    for part in (*parts, management):
+    for part in (
+        inference,
+        Machines(controller),
+        Catalogue(controller),
+        Registrations(controller, library),
+        Cache(controller),
+        Replicas(controller),
+        management,
+    ):
         app.router.routes.extend(part.routes())
-    app.add_middleware(Security, host=settings.host, api_key=settings.api_key)
-    return app
+    return Security(inference.ahead_of(app), settings.host, settings.api_key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from starlette.requests import Request
@@ -14,7 +14,8 @@ from paddock.engines.base import Engine, Host
 from paddock.launcher.controller import Controller
 from paddock.launcher.resolve import local_files
 from paddock.registry.catalog import Catalog
-from paddock.registry.errors import NotFound, UnknownName
+from paddock.registry.custom import find
+from paddock.registry.errors import NotFound
 from paddock.registry.spec import ModelSpec, ModelType, Variant
 from paddock.server import wire
 
@@ -34,21 +35,16 @@ OTHER_TYPES = ("image", "audio", "video", "flexible", "world")
 
 def model_type(name: str) -> str:
     """The type that a path names. Raises `NotFound`."""
-    for known in (*get_args(ModelType), *OTHER_TYPES):
-        if known.casefold() == name.casefold():
-            return str(known)
-    raise NotFound.among("model type", name, [*get_args(ModelType), *OTHER_TYPES])
+    known = (*get_args(ModelType), *OTHER_TYPES)
+    for type_ in known:
+        if type_.casefold() == name.casefold():
+            return str(type_)
+    raise NotFound.among("model type", name, known)
 
 
-def find_spec(catalog: Catalog, type_: str | None, name: str) -> ModelSpec:
-    """The spec that a path names. Raises `NotFound`."""
-    try:
-        spec = catalog.lookup(name)
-    except UnknownName as error:
-        raise NotFound(error.kind, error.value, error.close, error.known) from None
-    if type_ is not None and spec.type != model_type(type_):
-        raise NotFound("model", name, known=(), of=f"type {type_} ({name} is of type {spec.type})")
-    return spec
+def path_spec(catalog: Catalog, params: Mapping[str, str]) -> ModelSpec:
+    """The spec that a path names, with its type or without. Raises `NotFound`."""
+    return find(catalog, model_type(params["type"]) if "type" in params else None, params["name"])
 
 
 class Catalogue:
@@ -104,29 +100,25 @@ class Catalogue:
 
     async def versions(self, request: Request) -> Response:
         """Every variant of a model, and where it is on disk as far as that is known."""
-        params = request.path_params
-        spec = find_spec(self._controller.catalog, params["type"], params["name"])
-        hosts = await self._controller.hosts()
+        spec = path_spec(self._controller.catalog, request.path_params)
+        hosts = await self._controller.hosts(spec.local_paths)
         return JSONResponse([_version(variant, hosts) for variant in spec.variants])
 
     async def engines(self, request: Request) -> Response:
         """Engine → the variants that it can serve here, or the reason why none."""
-        params = request.path_params
-        spec = find_spec(self._controller.catalog, params.get("type"), params["name"])
+        spec = path_spec(self._controller.catalog, request.path_params)
         hosts = await self._controller.hosts()
         named = dict.fromkeys(engine for weights in spec.weights for engine in weights.engines)
         return JSONResponse({engine: _served(spec, engine, hosts) for engine in named})
 
 
 def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:
-    local = [source for source in variant.sources if source.hub == "local"]
+    local = [source for source in variant.sources if source.hub in {"local", "path"}]
     places = {
         host.address: source.id for source in local for host in hosts if local_files(source, host)
     }
     return {
-        "model_version": wire.version(
-            variant.model, variant.size, variant.format, variant.quantization
-        ),
+        "model_version": wire.variant_version(variant),
         "model_file_location": places or None,
         "cache_status": bool(places),
         "quantization": variant.quantization,

@@ -20,7 +20,7 @@ import uvloop
 from paddock.launcher.cluster import Cluster
 from paddock.launcher.controller import Controller
 from paddock.launcher.store import Store
-from paddock.registry.catalog import Catalog
+from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue, PaddockError, PortInUse
 from paddock.registry.settings import Settings
 from paddock.server.app import create_app
@@ -135,20 +135,12 @@ def _holder(port: int) -> str:
 async def _serve(
     settings: Settings, listener: socket.socket, endpoint: str, on_ready: Callable[[str], None]
 ) -> None:
-    catalog: list[Catalog] = []
-
-    def get_catalog() -> Catalog:
-        # Read at the first launch: listing and forwarding never need it.
-        if not catalog:
-            catalog.append(Catalog.load(index=settings.index))
-            for problem in catalog[0].problems:
-                log.warning("spec left out: %s", problem)
-        return catalog[0]
-
+    # Read at the first launch: listing and forwarding never need it.
+    library = Library(settings.specs, settings.index)
     store = Store(settings.home / "paddock.db")
-    controller = Controller(settings, get_catalog, store, Cluster(settings))
+    controller = Controller(settings, library.catalog, store, Cluster(settings))
     leave = asyncio.Event()
-    app = create_app(controller, settings, leave)
+    app = create_app(controller, settings, library, leave)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -10,6 +10,7 @@ from paddock.launcher.controller import ModelStatus
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue
+from paddock.registry.spec import Variant
 
 # Launch keys of Xinference's clients → our field.
 _FIELDS = {
@@ -127,6 +128,11 @@ def listed(status: ModelStatus) -> dict[str, Any]:
 def version(model: str, size: str, format: str, quantization: str) -> str:
     """A variant's name in Xinference's words."""
     return f"{model}--{size}B--{format}--{quantization}"
+
+
+def variant_version(variant: Variant) -> str:
+    """The same, of a variant."""
+    return version(variant.model, variant.size, variant.format, variant.quantization)
 
 
 def billions(size: str) -> int | str:

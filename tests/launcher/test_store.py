@@ -132,3 +132,41 @@ def test_two_that_start_at_once_both_open(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_added_replicas_never_get_a_number_again(store: Store) -> None:
+    """Numbers go on behind all that the model ever had, whatever was removed."""
+    store.add(model("a"))
+    assert [row.id for row in store.grow("a", 2, {"replicas": 4})] == ["a-rep2", "a-rep3"]
+    store.shrink("a", "a-rep3", {"replicas": 3})
+    store.shrink("a", "never there", {"replicas": 3})
+    assert [row.number for row in store.grow("a", 1, {"replicas": 4})] == [4]
+    (found,) = store.models()
+    assert [row.number for row in found.replicas] == [0, 1, 2, 4]
+    assert found.plan == {"replicas": 4}
+
+
+def test_a_file_of_version_1_is_brought_up(path: Path) -> None:
+    """Models of an earlier Paddock are kept, and their next replica gets a number of its own."""
+    path.parent.mkdir()
+    with sqlite3.connect(path) as raw:
+        raw.executescript(
+            """
+            CREATE TABLE models (uid TEXT PRIMARY KEY, request TEXT NOT NULL, plan TEXT NOT NULL,
+                created REAL NOT NULL) STRICT;
+            CREATE TABLE replicas (id TEXT PRIMARY KEY, uid TEXT NOT NULL REFERENCES models (uid)
+                ON DELETE CASCADE, number INTEGER NOT NULL, state TEXT NOT NULL, diagnosis TEXT)
+                STRICT;
+            INSERT INTO models VALUES ('a', '{}', '{}', 1.0), ('empty', '{}', '{}', 2.0);
+            INSERT INTO replicas VALUES ('a-rep0', 'a', 0, 'ready', NULL),
+                ('a-rep1', 'a', 1, 'ready', NULL);
+            PRAGMA user_version = 1;
+            """
+        )
+    raw.close()
+    opened = Store(path)
+    assert [row.uid for row in opened.models()] == ["a", "empty"]
+    assert [row.number for row in opened.grow("a", 1, {})] == [2]
+    assert [row.number for row in opened.grow("empty", 1, {})] == [0]
+    opened.close()
+    Store(path).close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,7 +15,9 @@ import requests
 from xinference_client import RESTfulClient
 
 from paddock.client import Client
+from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
+from tests.conftest import Paddock
 from tests.e2e.test_failures import until
 from tests.server.test_management import call
 
@@ -414,3 +418,140 @@ def test_failed_launch_is_told_with_its_cause(theirs: RESTfulClient, client: Cli
     with pytest.raises(GatewayError, match="x-fails"):
         client.describe("x-fails")
     theirs.terminate_model("x-fails")
+
+
+FLAT: dict[str, Any] = {
+    "version": 2,
+    "context_length": 1024,
+    "model_lang": ["en"],
+    "model_ability": ["chat"],
+    "model_description": "Theirs.",
+    "model_family": "tiny-mixtral",
+    "model_specs": [
+        {
+            "model_format": "ggufv2",
+            "model_size_in_billions": "0_004",
+            "quantization": "Q4_K_M",
+            "model_file_name_template": "tiny-mixtral.{quantization}.gguf",
+        }
+    ],
+}
+
+
+@pytest.fixture
+def registered(theirs: RESTfulClient) -> Iterator[Callable[..., None]]:
+    """Registers a model under a name of one's own; it is removed with the test."""
+    made: list[str] = []
+
+    def register(name: str, text: str) -> None:
+        made.append(name)
+        theirs.register_model("LLM", text, persist=True)
+
+    yield register
+    names = {row["model_name"] for row in theirs.list_model_registrations("LLM")}
+    for name in made:
+        if name in names:
+            theirs.unregister_model("LLM", name)
+
+
+def test_registrations_are_listed_and_described(theirs: RESTfulClient) -> None:
+    """Built-in models are listed by name, or whole with one entry for each variant and hub."""
+    listed = theirs.list_model_registrations("LLM")
+    assert {"model_name": "mixtral-v0.1", "is_builtin": True} in listed
+    detailed = {m["model_name"]: m for m in theirs.list_model_registrations("LLM", detailed=True)}
+    one = theirs.get_model_registration("LLM", "mixtral-v0.1")
+    assert detailed["mixtral-v0.1"] == one
+    assert {"model_lang", "model_ability", "model_family", "model_specs"} <= one.keys()
+    flat = [(s["model_format"], s["model_hub"], s["quantization"]) for s in one["model_specs"]]
+    assert ("pytorch", "modelscope", "none") in flat
+    assert ("ggufv2", "huggingface", "Q4_K_M") in flat
+    assert theirs.list_model_registrations("audio") == []
+    with pytest.raises(RuntimeError, match="unknown model type 'poem'"):
+        theirs.list_model_registrations("poem")
+    with pytest.raises(RuntimeError, match=r"did you mean mixtral-v0\.1"):
+        theirs.get_model_registration("LLM", "mixtral-v01")
+
+
+def test_model_in_xinferences_json_is_registered_launched_and_removed(
+    theirs: RESTfulClient, registered: Callable[..., None], echo: Callable[..., str]
+) -> None:
+    """What is registered can be launched at once; what was launched outlives its registration."""
+    folder = specs_root() / "weights" / "tiny-mixtral" / "ggufv2"
+    entry = {**FLAT["model_specs"][0], "model_uri": f"file://{folder}"}
+    registered("x-flat", json.dumps({**FLAT, "model_name": "x-flat", "model_specs": [entry]}))
+    assert {"model_name": "x-flat", "is_builtin": False} in theirs.list_model_registrations("LLM")
+    described = theirs.get_model_registration("LLM", "x-flat")
+    assert described["model_specs"][0]["model_uri"] == str(folder)
+    assert theirs.launch_model("x-flat", model_engine="llama.cpp") == "x-flat"
+    with handle(theirs, "x-flat") as model:
+        assert model.generate("The old", {"max_tokens": 4})["choices"][0]["text"]
+        theirs.unregister_model("LLM", "x-flat")
+        assert model.generate("The old", {"max_tokens": 4})["choices"][0]["text"]
+    with pytest.raises(RuntimeError, match="unknown model 'x-flat'"):
+        theirs.launch_model("x-flat", model_uid="x-flat-2")
+    theirs.terminate_model("x-flat")
+
+
+def test_model_in_our_yaml_is_registered(
+    theirs: RESTfulClient, registered: Callable[..., None], echo: Callable[..., str]
+) -> None:
+    """A spec as text is taken as it is, and its aliases too name the model."""
+    spec = (specs_root() / "llm" / "tiny-mixtral.yaml").read_text()
+    registered("x-own", spec.replace("tiny-mixtral", "x-own\naliases: [x-alias]", 1))
+    assert theirs.get_model_registration("LLM", "x-alias")["model_name"] == "x-own"
+    uid = theirs.launch_model("x-alias", model_engine="echo", model_uid="x-own-1")
+    assert theirs.describe_model(uid)["model_name"] == "x-own"
+    theirs.terminate_model(uid)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "model"),
+        ("name: x-wrong\nlicense: MIT", "model:1: description: is missing"),
+        (json.dumps({**FLAT, "model_name": "x wrong"}), "model_name"),
+        ((specs_root() / "llm" / "tiny-mixtral.yaml").read_text(), "built-in"),
+        (json.dumps({**FLAT, "model_name": "x-wrong"}), r"model_specs\[0\]\.model_id"),
+    ],
+)
+def test_wrong_registration_is_refused_with_its_field(
+    theirs: RESTfulClient, text: str, says: str
+) -> None:
+    """The detail names the field, and the catalogue is as it was."""
+    before = theirs.list_model_registrations("LLM")
+    with pytest.raises(RuntimeError, match=says):
+        theirs.register_model("LLM", text, persist=False)
+    assert theirs.list_model_registrations("LLM") == before
+
+
+def test_built_in_model_is_not_unregistered(theirs: RESTfulClient) -> None:
+    """What came with Paddock stays, and what is not there is not found."""
+    with pytest.raises(RuntimeError, match="built in"):
+        theirs.unregister_model("LLM", "tiny-mixtral")
+    with pytest.raises(RuntimeError, match="unknown model 'x-nobody'"):
+        theirs.unregister_model("LLM", "x-nobody")
+
+
+def test_registrations_and_replicas_outlive_the_gateway(paddock: Paddock, tmp_path: Path) -> None:
+    """After a restart the registered model is there, and numbers go on where they were."""
+    spec = (specs_root() / "llm" / "tiny-mixtral.yaml").read_text()
+    file = tmp_path / "own.yaml"
+    file.write_text(spec.replace("tiny-mixtral", "x-kept", 1))
+    assert paddock.json("register", "--file", str(file))["model_name"] == "x-kept"
+    paddock.ok("launch", "x-kept", "-en", "echo")
+    theirs = RESTfulClient(paddock.record["endpoint"])
+    assert theirs.add_model_replica("x-kept")["replica_id"] == 1
+    assert theirs.terminate_model_replica("x-kept", 1) == 1
+    theirs.close()
+    gateway = psutil.Process(paddock.record["pid"])
+    gateway.kill()
+    until(lambda: not gateway.is_running() or gateway.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: "ready" in paddock.ok("list"))  # which starts another gateway
+    theirs = RESTfulClient(paddock.record["endpoint"])
+    names = [row["model_name"] for row in theirs.list_model_registrations("LLM")]
+    assert "x-kept" in names
+    assert theirs.add_model_replica("x-kept")["replica_id"] == 2
+    theirs.close()
+    assert "x-kept" in paddock.ok("registrations")
+    paddock.ok("unregister", "--model-name", "x-kept")
+    assert "x-kept" not in paddock.ok("registrations")

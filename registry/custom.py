@@ -1,0 +1,136 @@
+"""A user's own specs beside the built-in ones: YAML files in one folder, and what registers them.
+
+A spec comes as Paddock's YAML and is kept as it was written, or as the JSON that Xinference's
+clients register, which is translated once and kept as YAML from then on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from paddock.registry.catalog import Catalog
+from paddock.registry.errors import BadValue, NotFound, UnknownName
+from paddock.registry.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+UPLOAD = "model"
+"""What a spec that came over the wire is called in place of a path."""
+
+
+class Library:
+    """The built-in specs and those in `folder`, as one catalogue.
+
+    `catalog` may be called from any thread, the changes from one at a time.
+    """
+
+    def __init__(self, folder: Path, index: Path) -> None:
+        self._folder = folder
+        self._index = index
+        self._catalog: Catalog | None = None
+
+    def catalog(self) -> Catalog:
+        """The catalogue as the files are now; read again only when one of them has changed."""
+        if self._catalog is None or not self._catalog.is_current():
+            self._catalog = Catalog.load(index=self._index, custom=self._folder)
+            for problem in self._catalog.problems:
+                log.warning("spec left out: %s", problem)
+        return self._catalog
+
+    def is_builtin(self, name: str) -> bool:
+        """Whether a model came with Paddock. Raises `UnknownName`."""
+        return self.catalog().path(name).parent != self._folder
+
+    def register(self, kind: str, text: str) -> ModelSpec:
+        """Adds a spec of the type `kind` and writes it down; it is in the catalogue at once.
+
+        Raises:
+            InvalidSpec: YAML that does not follow the schema.
+            BadValue: JSON with a wrong field, a spec of another type, or a name that is taken.
+        """
+        spec, kept = read_upload(kind, text, self.catalog())
+        for name in (spec.name, *spec.aliases):
+            self._refuse_taken(name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # A name has no slash and no leading dot, so this path is in the folder.
+        path = self._folder / f"{spec.name}.yaml"
+        made = self._folder / f".{spec.name}.{os.getpid()}"
+        made.write_text(kept, "utf-8")
+        made.replace(path)
+        return spec
+
+    def _refuse_taken(self, name: str) -> None:
+        try:
+            taken = self.catalog().lookup(name)
+        except UnknownName:
+            if (self._folder / f"{name}.yaml").exists():
+                why = f"{self._folder / name}.yaml is there already, and is no valid spec"
+                raise BadValue("model_name", name, why) from None
+            return
+        if self.is_builtin(name):
+            raise BadValue("model_name", name, f"is the built-in {taken.name}; choose another name")
+        raise BadValue(
+            "model_name",
+            name,
+            f"is registered; first: paddock unregister --model-name {taken.name}",
+        )
+
+    def unregister(self, kind: str, name: str) -> None:
+        """Removes a spec; models that were launched by it are not touched.
+
+        Raises:
+            NotFound: no model has this name and type.
+            BadValue: it came with Paddock.
+        """
+        spec = find(self.catalog(), kind, name)
+        if self.is_builtin(spec.name):
+            raise BadValue("model_name", spec.name, "is built in, and stays")
+        self.catalog().path(spec.name).unlink(missing_ok=True)
+
+
+def find(catalog: Catalog, kind: str | None, name: str) -> ModelSpec:
+    """The spec with this name or alias, of this type where one is given. Raises `NotFound`."""
+    try:
+        spec = catalog.lookup(name)
+    except UnknownName as error:
+        raise NotFound(error.kind, error.value, error.close, error.known) from None
+    if kind is not None and spec.type != kind:
+        raise NotFound("model", name, of=f"type {kind} ({spec.name} is of type {spec.type})")
+    return spec
+
+
+def read_upload(kind: str, text: str, catalog: Catalog) -> tuple[ModelSpec, str]:
+    """The spec in an upload, and the YAML to keep. Raises as `Library.register`."""
+    from paddock.registry.reader import parse_spec
+    from paddock.registry.xinference import translate
+
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and "model_name" in found:
+        spec = translate(kind, found, catalog, date.today())
+        kept = to_yaml(spec)
+        # What is kept is what will be read: it must say the same.
+        assert parse_spec(kept.encode(), UPLOAD) == spec
+    else:
+        spec, kept = parse_spec(text.encode("utf-8", "surrogatepass"), UPLOAD), text
+    if spec.type != kind:
+        raise BadValue("type", spec.type, f"was sent to be registered as {kind}")
+    return spec, kept
+
+
+def to_yaml(spec: ModelSpec) -> str:
+    """The spec as a YAML file, without what is left at its default."""
+    import yaml
+
+    data = spec.model_dump(mode="json", exclude_defaults=True)
+    # PyYAML writes these three as they are, and folds them like the line breaks that they are.
+    folded = any(char in json.dumps(data, ensure_ascii=False) for char in "\x85\u2028\u2029")
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=not folded, width=100)
+    return text

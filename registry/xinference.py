@@ -1,0 +1,254 @@
+"""Translates a model as Xinference registers it (flat JSON) into a `ModelSpec`.
+
+Two things that a spec needs are not in that JSON. The shape of the network is taken from the model
+of the catalogue that `model_family` names, else reckoned from the size; the license is NOASSERTION.
+The spec's notes say so, and name what was not taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import ValidationError
+
+from paddock.registry.catalog import Catalog
+from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.spec import ModelSpec, parse_size
+
+ENGINES = {
+    "pytorch": ["Transformers", "vLLM", "SGLang"],
+    "gptq": ["Transformers", "vLLM", "SGLang"],
+    "awq": ["Transformers", "vLLM", "SGLang"],
+    "fp8": ["vLLM", "SGLang"],
+    "bnb": ["Transformers"],
+    "mlx": ["MLX"],
+    "ggufv2": ["llama.cpp"],
+}
+CONTEXT_LENGTH = 2048
+"""Xinference's own default."""
+# Abilities that Paddock has under another name.
+_ABILITIES = {"hybrid": "reasoning"}
+# Our field → theirs, for messages.
+_NAMES = {
+    "name": "model_name",
+    "description": "model_description",
+    "languages": "model_lang",
+    "abilities": "model_ability",
+    "weights": "model_specs",
+    "format": "model_format",
+    "size": "model_size_in_billions",
+    "quantizations": "quantization",
+    "revision": "model_revision",
+    "file_template": "model_file_name_template",
+    "hub": "model_hub",
+    "id": "model_id",
+}
+# What has a meaning that a spec cannot carry; named in the notes where it says something.
+_LEFT_OUT = ("stop_token_ids", "tool_parser", "virtualenv", "cache_config")
+
+
+@dataclass
+class _Building:
+    """Weights in the making; `origins` tells from which of their specs each source came."""
+
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    origins: list[list[int]] = field(default_factory=list)
+
+
+def translate(kind: str, given: Mapping[str, Any], catalog: Catalog, today: date) -> ModelSpec:
+    """The spec of a model of the type `kind`.
+
+    Raises:
+        BadValue: a field that is missing or wrong, by Xinference's name of it.
+    """
+    building = _weights(given)
+    family = given.get("model_family")
+    shape, said = _architecture(kind, given, building, catalog)
+    left = [name for name in _LEFT_OUT if given.get(name)]
+    if left:
+        said.append(f"Not taken over from the registration: {', '.join(left)}.")
+    said.append(f"Registered on {today.isoformat()}, which stands for the day of its release.")
+    data: dict[str, Any] = {
+        "name": given.get("model_name"),
+        "type": kind,
+        "description": given.get("model_description")
+        or f"A model of the family {family or 'own'}.",
+        "license": "NOASSERTION",
+        "released": today.isoformat(),
+        "languages": _listed(given, "model_lang" if "model_lang" in given else "language", ["en"]),
+        "abilities": _abilities(kind, given),
+        "context_length": given.get("context_length") or given.get("max_tokens") or CONTEXT_LENGTH,
+        "architecture": shape,
+        "stop": list(dict.fromkeys(_listed(given, "stop", []))),
+        "weights": building.weights,
+        "notes": " ".join(said),
+    }
+    if given.get("chat_template"):
+        data["chat_template"] = given["chat_template"]
+    try:
+        return ModelSpec.model_validate(data)
+    except ValidationError as error:
+        raise _refusal(error, building) from None
+
+
+def _abilities(kind: str, given: Mapping[str, Any]) -> list[Any]:
+    if kind != "LLM":
+        return ["embed" if kind == "embedding" else "rerank"]
+    found = [_ABILITIES.get(str(name), name) for name in _listed(given, "model_ability", [])]
+    # Theirs often say `chat` alone; whatever chats can also continue a text.
+    return list(dict.fromkeys(["generate", *found]))
+
+
+def _listed(given: Mapping[str, Any], name: str, default: list[Any]) -> list[Any]:
+    value = given.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, list):
+        raise BadValue(name, value, "must be a list")
+    return value
+
+
+def _weights(given: Mapping[str, Any]) -> _Building:
+    building = _Building()
+    specs = _listed(given, "model_specs", [])
+    if not specs:
+        raise BadValue("model_specs", given.get("model_specs"), "must have at least one item")
+    for number, spec in enumerate(specs):
+        at = f"model_specs[{number}]"
+        if not isinstance(spec, dict):
+            raise BadValue(at, spec, "must be a JSON object")
+        if spec.get("quantization_parts") or spec.get("model_file_name_split_template"):
+            why = "weights in several files are not understood; register Paddock's own YAML"
+            raise BadValue(f"{at}.quantization_parts", spec.get("quantization_parts"), why)
+        quantizations = spec.get("quantizations") or [spec.get("quantization") or "none"]
+        if not isinstance(quantizations, list):
+            raise BadValue(f"{at}.quantizations", quantizations, "must be a list")
+        for quantization in quantizations:
+            _add(building, number, spec, str(quantization))
+    return building
+
+
+def _add(building: _Building, number: int, spec: Mapping[str, Any], quantization: str) -> None:
+    """Adds one variant's source: to the variant of another hub where there is one."""
+    at = f"model_specs[{number}]"
+    format_, size = spec.get("model_format"), spec.get("model_size_in_billions", 1)
+    source = _source(spec, at, quantization)
+    try:
+        size = parse_size(size)
+    except BadValue as error:
+        raise BadValue(f"{at}.model_size_in_billions", size, error.reason) from None
+    key = {"format": format_, "size": size, "quantizations": [quantization]}
+    for weights, origins in zip(building.weights, building.origins, strict=True):
+        if key.items() <= weights.items() and source not in weights["sources"]:
+            weights["sources"].append(source)
+            origins.append(number)
+            return
+    if not isinstance(format_, str) or format_ not in ENGINES:
+        raise BadValue(f"{at}.model_format", format_, f"must be one of {', '.join(ENGINES)}")
+    building.weights.append({**key, "engines": ENGINES[format_], "sources": [source]})
+    building.origins.append([number])
+
+
+def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, Any]:
+    filled = {
+        name: value.replace("{quantization}", quantization)
+        for name, value in spec.items()
+        if isinstance(value, str)
+    }
+    uri = filled.get("model_uri")
+    template = filled.get("model_file_name_template")
+    source: dict[str, Any] = {}
+    if uri:
+        folder, name = _path(uri, at)
+        source = {"hub": "path", "id": folder}
+        template = name or template
+    else:
+        source = {"hub": filled.get("model_hub", "huggingface"), "id": filled.get("model_id")}
+        if filled.get("model_revision"):
+            source["revision"] = filled["model_revision"]
+    if template and spec.get("model_format") == "ggufv2":
+        source["file_template"] = template
+    return source
+
+
+def _path(uri: str, at: str) -> tuple[str, str | None]:
+    """The folder that an URI names, and the file where it names a GGUF file."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"", "file"} or parts.netloc or not parts.path.startswith("/"):
+        why = "must be an absolute path or file:///path; for a hub, give model_id and model_hub"
+        raise BadValue(f"{at}.model_uri", uri, why)
+    path = unquote(parts.path).rstrip("/")
+    folder, _, name = path.rpartition("/")
+    return (folder, name) if name.casefold().endswith(".gguf") else (path, None)
+
+
+def _architecture(
+    kind: str, given: Mapping[str, Any], building: _Building, catalog: Catalog
+) -> tuple[dict[str, Any], list[str]]:
+    """The network's shape, and what to say of where it is from."""
+    size = building.weights[0]["size"]
+    family = given.get("model_family")
+    if isinstance(family, str):
+        try:
+            known = catalog.lookup(family)
+        except UnknownName:
+            pass
+        else:
+            if known.type == kind and any(weights.size == size for weights in known.weights):
+                return known.architecture.model_dump(), [f"Its architecture is {known.name}'s."]
+    names: Iterable[Any] = _listed(given, "architectures", [])
+    shape = _reckoned(float(size.replace("_", ".")), next(iter(names), "unknown"))
+    if isinstance(given.get("dimensions"), int):
+        shape["hidden_size"] = given["dimensions"]
+    return shape, [
+        "Its architecture is reckoned from its size, so its memory is known roughly; name a model "
+        "of the catalogue as model_family, or register YAML that states the architecture."
+    ]
+
+
+def _reckoned(billions: float, name: Any) -> dict[str, Any]:
+    """A dense network of this size: 12 × layers × width² weights, heads of 128, and 128 wide for
+    each layer, which gives 33 layers of 4,224 at 7 billion; keys and values are shared as far as
+    8 heads.
+    """
+    parameters = round(billions * 1e9)
+    layers = max(1, round((parameters / (12 * 128 * 128)) ** (1 / 3)))
+    width = 128 * layers
+    return {
+        "name": name,
+        "layers": layers,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "attention_heads": layers,
+        "key_value_heads": max(n for n in range(1, 9) if layers % n == 0),
+        "head_dim": 128,
+        "vocabulary_size": 128_000,
+        "parameters": parameters,
+        "active_parameters": parameters,
+    }
+
+
+def _refusal(error: ValidationError, building: _Building) -> BadValue:
+    """The first fault, by the name that the field has in what was sent."""
+    detail = error.errors(include_url=False)[0]
+    context = detail.get("ctx", {})
+    steps = (*detail["loc"], *context.get("at", ()))
+    reason = context.get("reason") or detail["msg"]
+    return BadValue(_their_name(steps, building), detail["input"], reason)
+
+
+def _their_name(steps: tuple[str | int, ...], building: _Building) -> str:
+    match steps:
+        case ("weights", int(number), "sources", int(source), str(name), *_):
+            local = building.weights[number]["sources"][source]["hub"] == "path"
+            theirs = "model_uri" if local and name == "id" else _NAMES.get(name, name)
+            return f"model_specs[{building.origins[number][source]}].{theirs}"
+        case ("weights", int(number), str(name), *_):
+            return f"model_specs[{building.origins[number][0]}].{_NAMES.get(name, name)}"
+        case (str(name), *_):
+            return _NAMES.get(name, name)
+    return "model"

@@ -1,0 +1,104 @@
+"""What the gateway's machine has in Hugging Face's cache, by variant: listed and removed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.launcher.controller import Controller
+from paddock.launcher.hubs import cache
+from paddock.registry.errors import BadValue, NotFound
+from paddock.registry.spec import Variant
+from paddock.server import wire
+
+
+class Cache:
+    """The routes, over one controller's catalogue."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [
+            Route("/v1/cache/models", self.listing),
+            Route("/v1/cache/models", self.remove, methods=["DELETE"]),
+            Route("/v1/cache/models/files", self.files),
+        ]
+
+    async def listing(self, request: Request) -> Response:
+        """The variants of the catalogue, or of one model, whose files are all here."""
+        address = await self._address(request)
+        name = request.query_params.get("model_name")
+        variants = [
+            variant
+            for spec in self._controller.catalog
+            if not name or name.casefold() in {n.casefold() for n in (spec.name, *spec.aliases)}
+            for variant in spec.variants
+        ]
+        found = await asyncio.to_thread(cache.cached, variants)
+        return JSONResponse({"list": [_row(one, address) for one in found]})
+
+    async def files(self, request: Request) -> Response:
+        """What removing a variant would delete."""
+        address, variant = await self._address(request), self._variant(request)
+        paths = await asyncio.to_thread(cache.removable, variant)
+        return JSONResponse(
+            {
+                "model_version": wire.variant_version(variant),
+                "worker_ip": address,
+                "paths": [str(path) for path in paths],
+            }
+        )
+
+    async def remove(self, request: Request) -> Response:
+        """Deletes a variant's files; refused while a launched model has them open."""
+        await self._address(request)
+        variant = self._variant(request)
+        version = wire.variant_version(variant)
+        for status in self._controller.models():
+            plan = status.plan
+            launched = wire.version(plan.model, plan.size, plan.format, plan.quantization)
+            if launched == version and plan.weights.hub == "huggingface":
+                way = f"is launched; first: paddock terminate --model-uid {status.uid}"
+                raise BadValue("model_version", version, way)
+        return JSONResponse({"result": await asyncio.to_thread(cache.remove, variant)})
+
+    async def _address(self, request: Request) -> str:
+        """The address of the gateway's machine, which is the only one that can be asked for."""
+        host = (await self._controller.hosts())[0]
+        asked = request.query_params.get("worker_ip")
+        if asked and asked.partition(":")[0] not in {host.address, host.name}:
+            raise BadValue("worker_ip", asked, "only the gateway's own machine is looked at")
+        return host.address
+
+    def _variant(self, request: Request) -> Variant:
+        wanted = request.query_params.get("model_version")
+        if not wanted:
+            raise BadValue("model_version", wanted, "is needed: name--size--format--quantization")
+        known = {
+            wire.variant_version(variant): variant
+            for spec in self._controller.catalog
+            for variant in spec.variants
+        }
+        if wanted not in known:
+            raise NotFound.among("model version", wanted, known)
+        return known[wanted]
+
+
+def _row(found: cache.Cached, address: str) -> dict[str, Any]:
+    variant = found.variant
+    return {
+        "model_name": variant.model,
+        "model_size_in_billions": wire.billions(variant.size),
+        "model_format": variant.format,
+        "quantization": variant.quantization,
+        "model_version": wire.variant_version(variant),
+        "path": str(found.path),
+        "real_path": str(found.real_path),
+        "actor_ip_address": address,
+    }
