@@ -254,7 +254,7 @@ def bridge_record(home: Path, instance: str) -> dict[str, Any] | None:
 def end_ray(home: Path, grace: float) -> list[int]:
     """Ends the bridge of a home folder, its Ray and every other process of its instance.
 
-    Returns the ids of the processes that were still there when the bridge had ended.
+    Returns the ids of the processes that had to be ended by force.
     """
     instance = processes.instance_id(home)
     try:
@@ -264,7 +264,8 @@ def end_ray(home: Path, grace: float) -> list[int]:
     if found is not None and processes.alive(found["pid"], instance):
         with contextlib.suppress(psutil.Error):
             processes.end([psutil.Process(found["pid"])], STOP_SECONDS)
-    left = processes.belonging(instance)
+    # What Ray told to end may need a moment after its head has gone.
+    _, left = psutil.wait_procs(processes.belonging(instance), timeout=grace)
     processes.end(left, grace)
     if found is not None:
         # Ray's own folder, which a bridge that was killed could not remove.

@@ -12,13 +12,14 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddock.launcher.controller import Controller, ModelStatus
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue, NotAble, NotReady, PaddockError
-from paddock.server.errors import render
+from paddock.server.errors import on_bug, render
 
 if TYPE_CHECKING:
     import aiohttp
@@ -73,6 +74,22 @@ class Inference:
             Route(path, endpoint=_Forward(self, path, ability), methods=["POST"])
             for path, ability in ROUTES.items()
         ]
+
+    def ahead_of(self, app: ASGIApp) -> ASGIApp:
+        """`app`, but that requests for inference go past its router and its middleware.
+
+        Each of those wraps `send`, which is called for every chunk.
+        """
+        forwards = {path: _Forward(self, path, ability) for path, ability in ROUTES.items()}
+
+        async def ahead(scope: Scope, receive: Receive, send: Send) -> None:
+            forward = forwards.get(scope.get("path", ""))
+            if forward is not None and scope["type"] == "http" and scope["method"] == "POST":
+                await forward(scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return ahead
 
     async def forward(self, path: str, ability: str, receive: Receive, send: Send) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
@@ -157,6 +174,8 @@ class _Forward:
             pass  # there is nobody to tell
         except PaddockError as error:
             await render(error)(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - the border: a bug is a 500, as on other routes
+            await (await on_bug(Request(scope), error))(scope, receive, send)
 
 
 async def _read(receive: Receive) -> bytes:
