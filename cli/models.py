@@ -47,15 +47,22 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
 @click.command(short_help="Show the last lines of a model's engine.")
 @click.option("-u", "--model-uid", required=True, help="Id of the model.")
 @click.option("--lines", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("--follow", is_flag=True, help="Show the whole log, and what is added, until Ctrl-C.")
 @connected
-def logs(model_uid: str, lines: int, settings: Settings, output: Output) -> None:
+def logs(model_uid: str, lines: int, follow: bool, settings: Settings, output: Output) -> None:
     """Show the last lines of a model's engine.
 
     \b
     Example:
       paddock logs --model-uid tiny-mixtral --lines 20
+      paddock logs --model-uid tiny-mixtral --follow
     """
-    found = gateway.ensure(settings, output).logs(model_uid, lines)
+    client = gateway.ensure(settings, output)
+    if follow:
+        for replica, line in client.follow_logs(model_uid):
+            output.result({"replica": replica, "line": line}, line)
+        return
+    found = client.logs(model_uid, lines)
     several = len(found) > 1
     text = "\n".join(
         f"{replica}: {line}" if several else line

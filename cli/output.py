@@ -16,7 +16,7 @@ class Output:
 
     def result(self, data: Any, text: str) -> None:
         """What the command was called for: `data` as JSON, or `text`."""
-        print(json.dumps(data, indent=2, default=str) if self.as_json else text)
+        print(json.dumps(data, indent=2, default=str) if self.as_json else text, flush=True)
 
     def talk(self, text: str) -> None:
         """What helps a person and no program."""

@@ -68,6 +68,20 @@ class Client:
         """The last lines of each replica's engine."""
         return dict(self._call("GET", f"/v1/models/{quote(uid)}/logs?lines={lines}"))
 
+    def follow_logs(self, uid: str) -> Iterator[tuple[str, str]]:
+        """Replica id and line, from the beginning of each log on, until the model is gone."""
+        connection = self._open(None)  # a log may be quiet for hours
+        try:
+            path = f"/v1/models/{quote(uid)}/logs?follow=true"
+            for line in self._request(connection, "GET", path, None):
+                if line.startswith(b"data:"):
+                    event = json.loads(line.removeprefix(b"data:"))
+                    yield event["replica"], event["line"]
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayUnreachable(self.endpoint, f"the stream broke off: {error}") from error
+        finally:
+            connection.close()
+
     def terminate(self, uid: str) -> None:
         """Ends a model; returns when its processes are gone."""
         self._call("DELETE", f"/v1/models/{quote(uid)}")
@@ -113,7 +127,7 @@ class Client:
         for choice in self._stream("/v1/chat/completions", body):
             yield choice.get("delta", {}).get("content") or ""
 
-    def _open(self, timeout: float) -> http.client.HTTPConnection:
+    def _open(self, timeout: float | None) -> http.client.HTTPConnection:
         kind = (
             http.client.HTTPSConnection
             if self._parts.scheme == "https"

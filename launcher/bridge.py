@@ -161,6 +161,11 @@ class Bridge:
         """See `Replica.tail`."""
         return list(await self._actors[replica_id].tail.remote(lines))
 
+    async def log_after(self, replica_id: str, offset: int) -> tuple[int, str]:
+        """See `Replica.log_after`."""
+        found: tuple[int, str] = await self._actors[replica_id].log_after.remote(offset)
+        return found
+
     async def end(self, replica_id: str) -> None:
         """Ends the actor's process."""
         import ray
@@ -170,7 +175,9 @@ class Bridge:
             await asyncio.to_thread(ray.kill, actor, no_restart=True)
 
 
-CALLS = frozenset({"hosts", "start", "find", "actors", "begin", "watch", "stop", "tail", "end"})
+CALLS = frozenset(
+    {"hosts", "start", "find", "actors", "begin", "watch", "stop", "tail", "log_after", "end"}
+)
 
 
 async def _answer(bridge: Bridge, asked: dict[str, Any]) -> dict[str, Any]:

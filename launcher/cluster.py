@@ -121,6 +121,12 @@ class Handle:
         call = self._connection.call("tail", replica_id=self.replica_id, lines=lines)
         return list(await call)
 
+    async def log_after(self, offset: int) -> tuple[int, str]:
+        """See `Replica.log_after`."""
+        call = self._connection.call("log_after", replica_id=self.replica_id, offset=offset)
+        found, text = await call
+        return int(found), str(text)
+
     async def end(self) -> None:
         """Ends the actor's process; an actor that is gone already is no error."""
         with contextlib.suppress(ActorLost):

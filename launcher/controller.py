@@ -11,14 +11,16 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from paddock.engines.base import Host
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handle, RayFailed
 from paddock.launcher.diagnosis import Diagnosis
 from paddock.launcher.host import LOCAL
+from paddock.launcher.logs import read_tail
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
 from paddock.launcher.resolve import resolve
@@ -45,6 +47,8 @@ log = logging.getLogger(__name__)
 _ORDER: tuple[State, ...] = ("pending", "downloading", "starting", "ready")
 UNAVAILABLE_TRIES, UNAVAILABLE_SECONDS = 60, 0.5
 """How long an actor may be out of reach before it counts as lost."""
+FOLLOW_SECONDS = 0.2
+"""How often a log that is followed is looked at."""
 STOP_SLACK = 15.0
 """Seconds beyond the engine's grace that an actor may take before it is ended by force."""
 EVENTS = 100
@@ -511,17 +515,38 @@ class Controller:
             await asyncio.wait([self._adoption])
 
     async def tail(self, uid: str, lines: int) -> dict[str, list[str]]:
-        """The last log lines of each replica; of one that failed, those of its diagnosis."""
+        """The last log lines of each replica.
+
+        Of one that is not there any more: of its file, if that is on this machine, else those of
+        its diagnosis.
+        """
         model = self._get(uid)
         tails: dict[str, list[str]] = {}
         for replica_id, status in model.replicas.items():
             handle = model.handles.get(replica_id)
-            kept = list((status.diagnosis or {}).get("lines", []))
-            try:
-                tails[replica_id] = await handle.tail(lines) if handle else kept
-            except (ActorLost, ActorUnavailable):
-                tails[replica_id] = kept
+            if handle is not None:
+                with contextlib.suppress(ActorLost, ActorUnavailable):
+                    tails[replica_id] = await handle.tail(lines)
+                    continue
+            here = model.plan.node == LOCAL and status.log
+            found = await asyncio.to_thread(read_tail, Path(status.log), lines) if here else []
+            tails[replica_id] = found or list((status.diagnosis or {}).get("lines", []))
         return tails
+
+    async def follow(self, uid: str) -> AsyncIterator[tuple[str, str]]:
+        """Replica id and line, from the beginning of each log on, until the model is gone."""
+        model = self._get(uid)
+        offsets: dict[str, int] = {}
+        while self._models.get(uid) is model:
+            quiet = True
+            for replica_id, handle in list(model.handles.items()):
+                with contextlib.suppress(ActorLost, ActorUnavailable):
+                    offsets[replica_id], text = await handle.log_after(offsets.get(replica_id, 0))
+                    for line in text.splitlines():
+                        quiet = False
+                        yield replica_id, line
+            if quiet:
+                await asyncio.sleep(FOLLOW_SECONDS)
 
     async def terminate(self, uid: str) -> None:
         """Ends a model, launched or on its way; returns when its processes are gone.

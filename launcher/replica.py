@@ -29,7 +29,14 @@ import psutil
 
 from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
-from paddock.launcher.diagnosis import Diagnosis, Failure, diagnose_exit, launch_command
+from paddock.launcher.diagnosis import (
+    LINES,
+    Diagnosis,
+    Failure,
+    diagnose_exit,
+    launch_command,
+)
+from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.plan import LaunchPlan
 from paddock.launcher.processes import INSTANCE_VARIABLE
 from paddock.launcher.relay import Relay
@@ -43,7 +50,6 @@ READY_POLL = 0.025
 READY_ANSWER = 1.0
 PROBE_ANSWER = 300.0
 WATCH_SECONDS = 20.0
-LOG_KEPT_BYTES = 64_000
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,11 @@ class Replica:
 
     async def tail(self, lines: int) -> list[str]:
         """The engine's last lines."""
-        return await asyncio.to_thread(self._tail, lines)
+        return await asyncio.to_thread(read_tail, self._log, lines)
+
+    async def log_after(self, offset: int) -> tuple[int, str]:
+        """What the engine has logged after `offset` bytes, in pieces, and the new offset."""
+        return await asyncio.to_thread(read_after, self._log, offset)
 
     async def generate(self, prompt: str, **fields: Any) -> AsyncIterator[str]:
         """Streams the text that continues `prompt`; `fields` are those of `/v1/completions`."""
@@ -287,7 +297,7 @@ class Replica:
                 life, since = sign, now
             elif now - since > self._config.silence:
                 message = f"no sign of life from {self._plan.engine} for {now - since:.0f} s"
-                lines = tuple(self._tail(12))
+                lines = tuple(read_tail(self._log, LINES))
                 following = f"paddock logs --model-uid {self._plan.model_id}"
                 raise Failure(Diagnosis("start_timeout", message, following, lines))
             await asyncio.wait([self._ended], timeout=READY_POLL)
@@ -331,7 +341,9 @@ class Replica:
         if status != 200:
             message = f"{self._plan.engine} got ready, but one token failed: {status} {text[:300]}"
             following = f"paddock logs --model-uid {self._plan.model_id}"
-            raise Failure(Diagnosis("probe_failed", message, following, tuple(self._tail(12))))
+            raise Failure(
+                Diagnosis("probe_failed", message, following, tuple(read_tail(self._log, LINES)))
+            )
 
     def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PROBE_ANSWER)
@@ -363,7 +375,7 @@ class Replica:
             await self._ended
 
     async def _exit_diagnosis(self, end: dict[str, Any]) -> Diagnosis:
-        lines = await asyncio.to_thread(self._tail, 200)
+        lines = await asyncio.to_thread(read_tail, self._log, 200)
         return diagnose_exit(self._engine, self._plan, end["code"], end["signal"], lines)
 
     def _fail_unless_stopping(self, diagnosis: Diagnosis) -> None:
@@ -376,15 +388,6 @@ class Replica:
         self._status = replace(self._status, version=self._status.version + 1, **changes)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-    def _tail(self, lines: int) -> list[str]:
-        try:
-            with self._log.open("rb") as log:
-                log.seek(max(0, self._log.stat().st_size - LOG_KEPT_BYTES))
-                text = log.read().decode("utf-8", "replace")
-        except OSError:
-            return []
-        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
     async def _stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         import aiohttp

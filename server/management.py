@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import paddock
@@ -96,7 +98,15 @@ class Management:
         text = request.query_params.get("lines", "100")
         if not text.isdigit() or not 1 <= int(text) <= MAX_LINES:
             raise BadValue("lines", text, f"must be a whole number from 1 to {MAX_LINES}")
+        if request.query_params.get("follow", "false").lower() in {"true", "1", "yes"}:
+            self._controller.get(request.path_params["uid"])  # an unknown id is a 404, not a stream
+            events = self._followed(request.path_params["uid"])
+            return StreamingResponse(events, media_type="text/event-stream")
         return JSONResponse(await self._controller.tail(request.path_params["uid"], int(text)))
+
+    async def _followed(self, uid: str) -> AsyncIterator[bytes]:
+        async for replica_id, line in self._controller.follow(uid):
+            yield f"data: {json.dumps({'replica': replica_id, 'line': line})}\n\n".encode()
 
     async def terminate(self, request: Request) -> Response:
         """Ends a model; answers when its processes are gone."""

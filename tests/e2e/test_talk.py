@@ -55,3 +55,16 @@ def test_weights_on_disk_are_served_under_a_spec(shared_paddock: Paddock, tmp_pa
         assert model["plan"]["weights"]["hub"] == "path"
         assert shared_paddock.ok("generate", "-u", uid, "--max-tokens", "5", "The old").strip()
         shared_paddock.ok("terminate", "-u", uid)
+
+
+def test_log_is_followed_until_the_model_is_gone(shared_paddock: Paddock) -> None:
+    """`logs --follow` shows the log from its beginning, and ends when the model is terminated."""
+    launch = ("launch", "tiny-mixtral", "-en", "echo", "-u", "logged", "--say", "hay for all")
+    shared_paddock.ok(*launch)
+    assert "hay for all" in shared_paddock.ok("logs", "-u", "logged")
+    following = shared_paddock.start("logs", "-u", "logged", "--follow")
+    assert following.stdout is not None
+    assert following.stdout.readline() == "hay for all\n"
+    shared_paddock.ok("terminate", "-u", "logged")
+    following.communicate(timeout=60)
+    assert following.returncode == 0
