@@ -71,7 +71,7 @@ def estimate(
 
     spec = Catalog.load(index=settings.index, custom=settings.specs).lookup(name)
     variants = spec.select(format=model_format, size=size_in_billions, quantization=quantization)
-    host = probe_host(settings.home)
+    host = probe_host(settings.home, spec.local_paths)
     rows = estimate_table(spec, variants, context_length, host)
     data = {
         "model": spec.name,

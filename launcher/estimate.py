@@ -86,7 +86,7 @@ def _estimate(
 
 def _local_bytes(variant: Variant, host: Host) -> int | None:
     for source in variant.sources:
-        if source.hub == "local":
+        if source.hub in {"local", "path"}:
             found = local_files(source, host)
             if found:
                 return sum(found.values())

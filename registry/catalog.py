@@ -100,9 +100,12 @@ def default_folders() -> tuple[Path, ...]:
 class Catalog:
     """All models that can be launched by name. Made by `load`; never changes after."""
 
-    def __init__(self, compiled: _Compiled, places: Sequence[Path]) -> None:
+    def __init__(
+        self, compiled: _Compiled, places: Sequence[Path], custom: Path | None = None
+    ) -> None:
         self._seen = compiled.seen
         self._places = places
+        self._custom = custom
         self._entries = compiled.entries
         self._blobs = compiled.blobs
         self._parsed: dict[int, ModelSpec] = {}
@@ -136,12 +139,12 @@ class Catalog:
         # Seen before any file is read: a change in between makes the index stale, not wrong.
         seen = tuple(_look(places))
         if index is None:
-            return cls(_compile(seen), places)
+            return cls(_compile(seen), places, custom)
         compiled = _read_index(index, seen)
         if compiled is None:
             compiled = _compile(seen)
             _write_index(index, compiled)
-        return cls(compiled, places)
+        return cls(compiled, places, custom)
 
     def is_current(self) -> bool:
         """Whether the folders hold the same files as when they were read."""
@@ -157,6 +160,10 @@ class Catalog:
     def path(self, name: str) -> Path:
         """The file that the spec with this name or alias came from. Raises `UnknownName`."""
         return Path(self._entries[self._number(name)].path)
+
+    def is_custom(self, name: str) -> bool:
+        """Whether a model is the user's own. Raises `UnknownName`."""
+        return self.path(name).parent == self._custom
 
     def names(self) -> tuple[str, ...]:
         """The name of every model, without aliases, in the order of the files."""

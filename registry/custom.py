@@ -42,10 +42,6 @@ class Library:
                 log.warning("spec left out: %s", problem)
         return self._catalog
 
-    def is_builtin(self, name: str) -> bool:
-        """Whether a model came with Paddock. Raises `UnknownName`."""
-        return self.catalog().path(name).parent != self._folder
-
     def register(self, kind: str, text: str) -> ModelSpec:
         """Adds a spec of the type `kind` and writes it down; it is in the catalogue at once.
 
@@ -53,9 +49,10 @@ class Library:
             InvalidSpec: YAML that does not follow the schema.
             BadValue: JSON with a wrong field, a spec of another type, or a name that is taken.
         """
-        spec, kept = read_upload(kind, text, self.catalog())
+        catalog = self.catalog()
+        spec, kept = read_upload(kind, text, catalog)
         for name in (spec.name, *spec.aliases):
-            self._refuse_taken(name)
+            self._refuse_taken(catalog, name)
         self._folder.mkdir(parents=True, exist_ok=True)
         # A name has no slash and no leading dot, so this path is in the folder.
         path = self._folder / f"{spec.name}.yaml"
@@ -64,15 +61,15 @@ class Library:
         made.replace(path)
         return spec
 
-    def _refuse_taken(self, name: str) -> None:
+    def _refuse_taken(self, catalog: Catalog, name: str) -> None:
         try:
-            taken = self.catalog().lookup(name)
+            taken = catalog.lookup(name)
         except UnknownName:
             if (self._folder / f"{name}.yaml").exists():
                 why = f"{self._folder / name}.yaml is there already, and is no valid spec"
                 raise BadValue("model_name", name, why) from None
             return
-        if self.is_builtin(name):
+        if not catalog.is_custom(name):
             raise BadValue("model_name", name, f"is the built-in {taken.name}; choose another name")
         raise BadValue(
             "model_name",
@@ -87,10 +84,11 @@ class Library:
             NotFound: no model has this name and type.
             BadValue: it came with Paddock.
         """
-        spec = find(self.catalog(), kind, name)
-        if self.is_builtin(spec.name):
+        catalog = self.catalog()
+        spec = find(catalog, kind, name)
+        if not catalog.is_custom(spec.name):
             raise BadValue("model_name", spec.name, "is built in, and stays")
-        self.catalog().path(spec.name).unlink(missing_ok=True)
+        catalog.path(spec.name).unlink(missing_ok=True)
 
 
 def find(catalog: Catalog, kind: str | None, name: str) -> ModelSpec:

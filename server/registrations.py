@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.launcher.controller import Controller
+from paddock.registry.catalog import Catalog
 from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue
 from paddock.registry.spec import ModelSpec, Source, Variant
@@ -41,20 +42,21 @@ class Registrations:
         """The models of one type: names, or with `detailed=true` all that their specs say."""
         kind = model_type(request.path_params["type"])
         detailed = request.query_params.get("detailed", "").lower() in {"true", "1", "yes"}
-        found = [spec for spec in self._controller.catalog if spec.type == kind]
+        catalog = self._controller.catalog
+        found = [spec for spec in catalog if spec.type == kind]
         return JSONResponse(
             [
-                self._family(spec)
+                _family(spec, catalog)
                 if detailed
-                else {"model_name": spec.name, "is_builtin": self._library.is_builtin(spec.name)}
+                else {"model_name": spec.name, "is_builtin": not catalog.is_custom(spec.name)}
                 for spec in found
             ]
         )
 
     async def describe(self, request: Request) -> Response:
         """All that one model's spec says."""
-        spec = path_spec(self._controller.catalog, request.path_params)
-        return JSONResponse(self._family(spec))
+        catalog = self._controller.catalog
+        return JSONResponse(_family(path_spec(catalog, request.path_params), catalog))
 
     async def register(self, request: Request) -> Response:
         """Adds a model: `model` is our YAML or Xinference's JSON, as text. It is always kept."""
@@ -80,43 +82,44 @@ class Registrations:
             await asyncio.to_thread(self._library.unregister, kind, request.path_params["name"])
         return JSONResponse(None)
 
-    def _family(self, spec: ModelSpec) -> dict[str, Any]:
-        """A spec in Xinference's flat shape: one entry for each variant and hub."""
-        family = {
-            "version": 2,
-            "model_name": spec.name,
-            "model_type": spec.type,
-            "model_description": spec.description,
-            "model_family": spec.name,
-            "is_builtin": self._library.is_builtin(spec.name),
-            "context_length": spec.context_length,
-            "model_lang": list(spec.languages),
-            "model_ability": list(spec.abilities),
-            "architectures": [spec.architecture.name],
-            "chat_template": spec.chat_template,
-            "stop": list(spec.stop),
-            "stop_token_ids": [],
-            "license": spec.license,
-            "released": spec.released.isoformat(),
-            "notes": spec.notes,
-            "download_hubs": list(
-                dict.fromkeys(
-                    s.hub
-                    for v in spec.variants
-                    for s in v.sources
-                    if s.hub in {"huggingface", "modelscope"}
-                )
-            ),
-            "model_specs": [
-                _flat(variant, source) for variant in spec.variants for source in variant.sources
-            ],
-        }
-        if spec.type != "LLM":
-            family["language"] = list(spec.languages)
-            family["max_tokens"] = spec.context_length
-        if spec.type == "embedding":
-            family["dimensions"] = spec.architecture.hidden_size
-        return family
+
+def _family(spec: ModelSpec, catalog: Catalog) -> dict[str, Any]:
+    """A spec in Xinference's flat shape: one entry for each variant and hub."""
+    family = {
+        "version": 2,
+        "model_name": spec.name,
+        "model_type": spec.type,
+        "model_description": spec.description,
+        "model_family": spec.name,
+        "is_builtin": not catalog.is_custom(spec.name),
+        "context_length": spec.context_length,
+        "model_lang": list(spec.languages),
+        "model_ability": list(spec.abilities),
+        "architectures": [spec.architecture.name],
+        "chat_template": spec.chat_template,
+        "stop": list(spec.stop),
+        "stop_token_ids": [],
+        "license": spec.license,
+        "released": spec.released.isoformat(),
+        "notes": spec.notes,
+        "download_hubs": list(
+            dict.fromkeys(
+                s.hub
+                for v in spec.variants
+                for s in v.sources
+                if s.hub in {"huggingface", "modelscope"}
+            )
+        ),
+        "model_specs": [
+            _flat(variant, source) for variant in spec.variants for source in variant.sources
+        ],
+    }
+    if spec.type != "LLM":
+        family["language"] = list(spec.languages)
+        family["max_tokens"] = spec.context_length
+    if spec.type == "embedding":
+        family["dimensions"] = spec.architecture.hidden_size
+    return family
 
 
 def _known(request: Request) -> str:

@@ -95,8 +95,8 @@ def test_what_is_kept_is_read_back_the_same(library: Library, tmp_path: Path) ->
     assert parse_spec(path.read_bytes(), str(path)) == spec
     other = Library(tmp_path / "specs", tmp_path / "index")
     assert other.catalog().lookup("MY-FLAT") == spec
-    assert not other.is_builtin("my-flat")
-    assert other.is_builtin("tiny-mixtral")
+    assert other.catalog().is_custom("my-flat")
+    assert not other.catalog().is_custom("tiny-mixtral")
 
 
 def test_yaml_is_kept_as_it_was_written(library: Library, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from xinference_client import RESTfulClient
+from xinference_client import AsyncRESTfulClient, RESTfulClient
 
 from paddock.client import Client
 from paddock.registry.catalog import specs_root
@@ -63,6 +63,20 @@ def test_constructor_sends_a_key_only_where_one_is_asked_for(client: Client) -> 
     assert made._get_token() is None
     assert made.list_models()
     made.close()
+
+
+def test_key_is_sent_to_a_gateway_that_asks_for_one(paddock: Paddock) -> None:
+    """With the key the client is let in; without it, it is told what is missing."""
+    key = "sk-of-this-test"
+    assert paddock.run("list", PADDOCK_API_KEY=key).returncode == 0  # starts the gateway
+    made = RESTfulClient(paddock.record["endpoint"], api_key=key)
+    assert made.list_models() == {}
+    made.close()
+    made = RESTfulClient(paddock.record["endpoint"])
+    with pytest.raises(RuntimeError, match="API key"):
+        made.list_models()
+    made.close()
+    assert paddock.run("stop", PADDOCK_API_KEY=key).returncode == 0
 
 
 def test_launch_list_describe_and_terminate(
@@ -227,6 +241,22 @@ def test_handle_chats_whole_and_in_a_stream(theirs: RESTfulClient, tiny: str) ->
     assert text
     deltas = [c["delta"].get("content") or "" for p in pieces for c in p["choices"]]
     assert "".join(deltas) == text
+
+
+async def test_asynchronous_client_launches_lists_and_streams(client: Client) -> None:
+    """The same client for event loops works too, streams included."""
+    theirs = AsyncRESTfulClient(client.endpoint)
+    uid = await theirs.launch_model("tiny-mixtral", model_engine="echo", model_uid="x-async")
+    assert uid in await theirs.list_models()
+    model = await theirs.get_model(uid)
+    config = {"max_tokens": 3, "stream": True}
+    asked = [{"role": "user", "content": "one two three"}]
+    pieces = [p async for p in await model.chat(asked, generate_config=config)]
+    assert "".join(c["delta"].get("content") or "" for p in pieces for c in p["choices"])
+    await model.close()
+    await theirs.terminate_model(uid)
+    assert await theirs.get_instance_info("", uid) == []
+    await theirs.close()
 
 
 @pytest.mark.parametrize(
