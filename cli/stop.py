@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
 from paddock.registry.errors import GatewayUnreachable
+
+if TYPE_CHECKING:
+    import psutil
 
 GONE_SECONDS = 30.0
 
@@ -28,14 +31,14 @@ def stop(settings: Settings, output: Output) -> None:
       paddock stop
     """
     client = gateway.find(settings)
-    pid = _pid(settings)
+    own = None if settings.endpoint else _gateway(settings, client is not None)
     models: list[str] = []
     if client is not None:
         # A gateway that dies in the middle is dealt with below like one that was dead before.
         with suppress(GatewayUnreachable):
             models = [model["model_uid"] for model in client.instances()]
             client.stop()
-    ended = [] if settings.endpoint else _sweep(settings, pid)
+    ended = [] if settings.endpoint else _sweep(settings, own)
     stopped = client is not None or bool(ended)
     output.result(
         {"stopped": stopped, "models": models, "ended_by_force": ended},
@@ -45,28 +48,24 @@ def stop(settings: Settings, output: Output) -> None:
     )
 
 
-def _pid(settings: Settings) -> int | None:
-    with suppress(OSError, ValueError, KeyError):
-        return int(json.loads((settings.home / "gateway.json").read_text())["pid"])
+def _gateway(settings: Settings, answers: bool) -> psutil.Process | None:
+    """The gateway's process, if it answers or holds its home's lock: a number alone may be old."""
+    import psutil
+
+    if not answers and not _serving(settings):
+        return None
+    with suppress(OSError, ValueError, KeyError, psutil.Error):
+        return psutil.Process(json.loads((settings.home / "gateway.json").read_text())["pid"])
     return None
 
 
-def _sweep(settings: Settings, pid: int | None) -> list[int]:
+def _sweep(settings: Settings, own: psutil.Process | None) -> list[int]:
     """Waits for the gateway to be gone, then ends what is left; the process ids of that."""
-    import psutil
-
     from paddock.launcher import processes
     from paddock.launcher.cluster import end_ray
 
-    if pid is not None:
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if "paddock" in " ".join(process.cmdline()) and process.pid != 0:
-                deadline = time.monotonic() + GONE_SECONDS
-                while _serving(settings) and process.is_running() and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                if _serving(settings):
-                    processes.end([process], settings.stop_grace)
+    if own is not None and not processes.gone(own, GONE_SECONDS):
+        processes.end([own], settings.stop_grace)
     if not settings.home.exists():
         return []
     left = end_ray(settings.home, settings.stop_grace)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def end(processes: Iterable[psutil.Process], grace: float) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(left, timeout=5)
+
+
+def gone(process: psutil.Process, timeout: float) -> bool:
+    """Waits for a process to end; one whose parent has not collected it yet has ended too."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            process.wait(0.05)
+            return True
+        except psutil.TimeoutExpired:
+            with contextlib.suppress(psutil.Error):
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    return True
+    return False
 
 
 def alive(pid: int, instance: str) -> bool:
