@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import psutil
 
 GONE_SECONDS = 30.0
+DEAF_SECONDS = 5.0
+"""How long a gateway that does not answer is given to end by itself: it may be doing so."""
 
 
 @click.command(short_help="End the gateway, all models and the local Ray.")
@@ -38,7 +40,8 @@ def stop(settings: Settings, output: Output) -> None:
         with suppress(GatewayUnreachable):
             models = [model["model_uid"] for model in client.instances()]
             client.stop()
-    ended = [] if settings.endpoint else _sweep(settings, own)
+    patience = GONE_SECONDS if client is not None else DEAF_SECONDS
+    ended = [] if settings.endpoint else _sweep(settings, own, patience)
     stopped = client is not None or bool(ended)
     output.result(
         {"stopped": stopped, "models": models, "ended_by_force": ended},
@@ -59,16 +62,16 @@ def _gateway(settings: Settings, answers: bool) -> psutil.Process | None:
     return None
 
 
-def _sweep(settings: Settings, own: psutil.Process | None) -> list[int]:
+def _sweep(settings: Settings, own: psutil.Process | None, patience: float) -> list[int]:
     """Waits for the gateway to be gone, then ends what is left; the process ids of that."""
     from paddock.launcher import processes
     from paddock.launcher.cluster import end_ray
 
-    if own is not None and not processes.gone(own, GONE_SECONDS):
-        processes.end([own], settings.stop_grace)
+    deaf = [own] if own is not None and not processes.gone(own, patience) else []
+    processes.end(deaf, settings.stop_grace)
     if not settings.home.exists():
         return []
-    left = end_ray(settings.home, settings.stop_grace)
+    left = [*(process.pid for process in deaf), *end_ray(settings.home, settings.stop_grace)]
     (settings.home / "gateway.json").unlink(missing_ok=True)
     _forget_models(settings)
     return left

@@ -183,3 +183,14 @@ def test_stop_cleans_up_after_a_killed_gateway(paddock: Paddock) -> None:
     paddock.ok("stop")
     assert paddock.processes() == []
     assert paddock.json("list") == []
+
+
+def test_stop_ends_a_gateway_that_does_not_answer(paddock: Paddock) -> None:
+    """A gateway that hangs is ended by force, with its models, and that is what `stop` says."""
+    paddock.ok("launch", "tiny-mixtral", "-en", "echo")
+    gateway = paddock.record["pid"]
+    os.kill(gateway, signal.SIGSTOP)
+    stopped = paddock.json("stop")
+    assert stopped["stopped"]
+    assert gateway in stopped["ended_by_force"]
+    assert paddock.processes() == []
