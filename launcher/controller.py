@@ -286,6 +286,7 @@ class Controller:
         except RayFailed as error:
             self._fail(model, replica_id, Diagnosis("node_lost", str(error)))
         except Exception as error:
+            # The replica's border: a bug ends in a stated condition too, and goes on as one.
             log.exception("replica %s", replica_id)
             self._fail(model, replica_id, Diagnosis("internal", f"{type(error).__name__}: {error}"))
             raise
