@@ -5,6 +5,8 @@
     │   ├── UnknownName       no such model, format, size, quantization, engine, option, hub, …
     │   │   └── NotFound      the same, of something that a path names
     │   ├── BadValue          a value of the wrong kind, out of range or outside its grammar
+    │   │   └── TooLarge      a body that is over its limit
+    │   ├── NotAllowed        the caller's key does not reach so far
     │   ├── InvalidSpec       a YAML spec that does not follow the schema
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
     │   ├── NoRoom            the memory or the disk that the plan needs is not there
@@ -12,6 +14,7 @@
     │   └── UidInUse          a model with this id is already launched
     ├── NotLaunched           no launched model has this id
     ├── NotReady              the model is launched, but cannot answer yet (or any more)
+    ├── QueueFull             too many requests wait for the model
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── HubFailure            weights that a hub could not or would not give
@@ -102,6 +105,21 @@ class BadValue(Refused):
     def __str__(self) -> str:
         value = repr(self.value) if not isinstance(self.value, str) else f"'{self.value}'"
         return f"{self.name} {shown(value)}: {self.reason}"
+
+
+class TooLarge(BadValue):
+    """A request's body, or a part of it, is over its limit."""
+
+
+@dataclass(eq=False)
+class NotAllowed(Refused):
+    """The caller's key does not allow `what`, such as a model's id or a route, for `reason`."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{shown(self.what)} is not allowed: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -204,6 +222,18 @@ class NotReady(PaddockError):
     def __str__(self) -> str:
         text = f"model '{self.uid}' is {self.state}"
         return f"{text}: {self.detail}" if self.detail else text
+
+
+@dataclass(eq=False)
+class QueueFull(PaddockError):
+    """`waiting` requests wait for model `uid` already; ask again after `retry_after` seconds."""
+
+    uid: str
+    waiting: int
+    retry_after: float
+
+    def __str__(self) -> str:
+        return f"{self.waiting} requests wait for model '{self.uid}' already; ask again later"
 
 
 @dataclass(eq=False)

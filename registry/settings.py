@@ -6,6 +6,7 @@ Importing this module is cheap on purpose: the command line reads it at every st
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,25 @@ SETTINGS = (
     ),
     Setting("hub_timeout", ("PADDOCK_HUB_TIMEOUT",), "5", "seconds to wait for a hub's answer"),
     Setting("stop_grace", ("PADDOCK_STOP_GRACE",), "5", "seconds an engine may take to stop"),
+    Setting(
+        "allowed_hosts",
+        ("PADDOCK_ALLOWED_HOSTS",),
+        "",
+        "names by which others reach the gateway, separated by commas",
+    ),
+    Setting(
+        "cors_origins",
+        ("PADDOCK_CORS_ORIGINS",),
+        "",
+        "origins whose pages may call the gateway, such as `https://app.example`, separated by "
+        "commas",
+    ),
     Setting("log_level", ("PADDOCK_LOG_LEVEL",), "info", "debug, info, warning or error"),
 )
+
+
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
+_ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://({_HOST.pattern})(:[0-9]{{1,5}})?")
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,8 @@ class Settings:
     hub_timeout: float
     stop_grace: float
     log_level: str
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
 
     @property
     def logs(self) -> Path:
@@ -114,6 +134,10 @@ def read_settings(
         hub_timeout=_number(*texts["hub_timeout"], low=0.1, high=600),
         stop_grace=_number(*texts["stop_grace"], low=0, high=600),
         log_level=level.lower(),
+        allowed_hosts=_list(*texts["allowed_hosts"], _HOST, "must be host names, without a port"),
+        cors_origins=_list(
+            *texts["cors_origins"], _ORIGIN, "must be origins such as https://app.example:8443"
+        ),
     )
 
 
@@ -157,6 +181,14 @@ def _config(path: Path) -> dict[str, str]:
             raise UnknownName.among("setting", str(name), known, of=str(path))
         if not isinstance(found[name], str):
             raise BadValue(f"config.yaml: {name}", found[name], "must be one value")
+    return found
+
+
+def _list(text: str, source: str, grammar: re.Pattern[str], reason: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for part in found:
+        if not grammar.fullmatch(part):
+            raise BadValue(source, part, reason)
     return found
 
 

@@ -25,10 +25,13 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.UidInUse, 409),
     (errors.NoRoom, 507),
     (errors.NotAble, 400),
+    (errors.NotAllowed, 403),
+    (errors.TooLarge, 413),
     (errors.NotFound, 404),
     (errors.Refused, 400),
     (errors.NotLaunched, 404),
     (errors.NotReady, 503),
+    (errors.QueueFull, 429),
     (errors.Cancelled, 499),
     (errors.LaunchFailed, 502),
     (PaddockError, 503),
@@ -58,8 +61,9 @@ def render(error: PaddockError) -> Response:
     status = status_of(error)
     body = envelope(status, str(error), type(error).__name__, error.fields())
     headers = {}
-    if isinstance(error, errors.NotReady) and error.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(retry_after))
     return Response(json.dumps(body, default=str), status, headers, media_type="application/json")
 
 
