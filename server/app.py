@@ -21,6 +21,7 @@ from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
 from paddock.server.inference import Inference
 from paddock.server.management import Management
+from paddock.server.metrics import Metrics
 from paddock.server.registrations import Registrations
 from paddock.server.replicas import Replicas
 from paddock.server.security import Security
@@ -35,6 +36,7 @@ def create_app(
     """The gateway. `leave` is set when a client has asked the gateway to end."""
     inference = Inference(controller)
     management = Management(controller, leave or asyncio.Event())
+    metrics = Metrics(controller)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -63,6 +65,7 @@ def create_app(
         Registrations(controller, library),
         Cache(controller),
         Replicas(controller),
+        metrics,
         management,
     ):
         app.router.routes.extend(part.routes())

@@ -1,0 +1,157 @@
+"""`GET /metrics`: what is counted, of whom, and what is not."""
+
+from __future__ import annotations
+
+import http.client
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from paddock.client import Client
+from paddock.launcher.controller import Controller
+from paddock.server.metrics import COUNTERS, GAUGES, HISTOGRAMS, Load, Metrics
+from paddock.server.timeline import Timeline
+
+ROUTE = "/v1/completions"
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def parsed(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def status(uid: str, *states: str) -> Any:
+    replicas = [
+        SimpleNamespace(replica_id=f"{uid}-rep{n}", state=state, pid=None)
+        for n, state in enumerate(states)
+    ]
+    memory = SimpleNamespace(needed_bytes=7)
+    plan = SimpleNamespace(node="local", memory=memory)
+    return SimpleNamespace(uid=uid, state=states[0], replicas=replicas, plan=plan)
+
+
+class Zoo:
+    """Stands for a controller: only `models` is asked."""
+
+    def __init__(self, *models: Any) -> None:
+        self.found = list(models)
+
+    def models(self) -> list[Any]:
+        return self.found
+
+
+async def scrape(metrics: Metrics) -> Samples:
+    answer = await metrics.metrics(cast(Any, None))
+    return parsed(bytes(answer.body).decode())
+
+
+def timeline(uid: str = "a", **fields: Any) -> Timeline:
+    moments = {"received": 10.0, "taken": 10.5, "sent": 10.501, "first": 11.0, "done": 13.0}
+    given = {"replica_id": f"{uid}-rep0", "status": 200, **moments, **fields}
+    return Timeline(ROUTE, uid, **given)
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+async def test_request_is_counted_with_its_times_and_tokens() -> None:
+    """Each part of a streamed request's time goes to its histogram; usage counts the tokens."""
+    metrics = Metrics(cast(Controller, Zoo(status("a", "ready"))))
+    metrics.observe(timeline(streamed=True, prompt_tokens=4, completion_tokens=21, events=30))
+    found = await scrape(metrics)
+    labels = {"model": "a", "replica": "a-rep0", "route": ROUTE}
+    assert value(found, "paddock_requests_total", **labels, status="200") == 1
+    assert value(found, "paddock_prompt_tokens_total", **labels) == 4
+    assert value(found, "paddock_completion_tokens_total", **labels) == 21
+    sums = {h.name: value(found, f"{h.name}_sum", **labels) for h in HISTOGRAMS}
+    assert sums == pytest.approx(
+        {
+            "paddock_request_duration_seconds": 3.0,
+            "paddock_time_to_first_token_seconds": 1.0,
+            "paddock_inter_token_seconds": 0.1,
+            "paddock_queue_seconds": 0.5,
+            "paddock_gateway_seconds": 0.001,
+            "paddock_engine_seconds": 0.499,
+        }
+    )
+    bucket = "paddock_request_duration_seconds_bucket"
+    assert value(found, bucket, **labels, le="2.5") == 0
+    assert value(found, bucket, **labels, le="5.0") == 1
+    assert value(found, bucket, **labels, le="+Inf") == 1
+
+
+async def test_events_count_as_tokens_where_the_engine_says_no_usage() -> None:
+    """A stream without usage counts each event as a completion token."""
+    metrics = Metrics(cast(Controller, Zoo(status("a", "ready"))))
+    metrics.observe(timeline(streamed=True, events=5, status=499))
+    found = await scrape(metrics)
+    labels = {"model": "a", "replica": "a-rep0", "route": ROUTE}
+    assert value(found, "paddock_completion_tokens_total", **labels) == 5
+    assert value(found, "paddock_requests_total", **labels, status="499") == 1
+
+
+async def test_unknown_model_ids_are_no_labels() -> None:
+    """However many ids clients make up, they share one series without a model."""
+    metrics = Metrics(cast(Controller, Zoo(status("a", "ready"))))
+    for number in range(100):
+        metrics.observe(Timeline(ROUTE, f"nobody-{number}", status=404, done=1.0, received=0.5))
+    found = await scrape(metrics)
+    names = {dict(labels).get("model") for _, labels in found} - {None}
+    assert names == {"", "a"}
+    labels = {"model": "", "replica": "", "route": ROUTE, "status": "404"}
+    assert value(found, "paddock_requests_total", **labels) == 100
+
+
+async def test_series_of_what_is_gone_are_dropped() -> None:
+    """A model that was terminated, and a replica that was removed, leave the figures."""
+    zoo = Zoo(status("a", "ready", "ready"), status("b", "ready"))
+    metrics = Metrics(cast(Controller, zoo))
+    metrics.observe(timeline("a"))
+    metrics.observe(timeline("a", replica_id="a-rep1"))
+    metrics.observe(timeline("b"))
+    zoo.found = [status("a", "ready")]
+    found = await scrape(metrics)
+    replicas = {dict(labels).get("replica") for _, labels in found} - {None}
+    assert replicas == {"a-rep0"}
+    assert "b" not in {dict(labels).get("model") for _, labels in found}
+
+
+async def test_load_and_states_are_looked_at_when_asked() -> None:
+    """Load is asked for at the scrape; of an unknown model it is left out."""
+    loads = [Load("a", "a-rep0", 3, 0), Load("a", "", 0, 2), Load("gone", "gone-rep0", 1, 0)]
+    metrics = Metrics(cast(Controller, Zoo(status("a", "starting"))), lambda: loads)
+    found = await scrape(metrics)
+    assert value(found, "paddock_requests_in_flight", model="a", replica="a-rep0") == 3
+    assert value(found, "paddock_requests_queued", model="a", replica="") == 2
+    assert value(found, "paddock_requests_in_flight", model="gone", replica="gone-rep0") is None
+    assert value(found, "paddock_model_state", model="a", state="starting") == 1
+    assert value(found, "paddock_model_state", model="a", state="ready") == 0
+    assert value(found, "paddock_model_planned_memory_bytes", model="a") == 7
+
+
+def test_gateway_answers_its_figures(client: Client, tiny: str) -> None:
+    """A real gateway tells state and memory of a real engine, in Prometheus' own format."""
+    parts = urlsplit(client.endpoint)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = parsed(text)
+    assert value(found, "paddock_model_state", model=tiny, state="ready") == 1
+    memory = value(found, "paddock_replica_memory_bytes", model=tiny, replica=f"{tiny}-rep0")
+    assert memory is not None
+    assert memory > 10e6
+    families = {family.name for family in text_string_to_metric_families(text)}
+    named = {h.name for h in HISTOGRAMS} | {name.removesuffix("_total") for name in COUNTERS}
+    assert named | set(GAUGES) <= families
