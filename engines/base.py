@@ -122,9 +122,30 @@ class Symptom:
 
 @dataclass(frozen=True)
 class RequestFields:
-    """Request fields by what the engine does with them; the rest is passed on as it came."""
+    """What an engine makes of the fields of OpenAI's requests.
 
+    What is in none of these is refused by name, unless the gateway does it itself for every engine
+    (`server/uniform.py`).
+
+    Attributes:
+        honoured: fields of completions and of chats that it acts on, its own beyond OpenAI's too.
+        completions: fields that it acts on in completions alone.
+        chat: fields that it acts on in chats alone.
+        embeddings: fields of `/v1/embeddings`.
+        renamed: what others call a field → what it is called here.
+        refused: reasons, for fields whose refusal needs one.
+        usage_in_completions: its streams of completions carry usage asked for or not.
+        chat_logprobs: its completions have `logprobs` in the chat's shape.
+    """
+
+    honoured: frozenset[str] = frozenset()
+    completions: frozenset[str] = frozenset()
+    chat: frozenset[str] = frozenset()
+    embeddings: frozenset[str] = frozenset()
+    renamed: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    usage_in_completions: bool = False
+    chat_logprobs: bool = False
 
 
 @runtime_checkable

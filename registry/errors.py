@@ -5,11 +5,13 @@
     │   ├── UnknownName       no such model, format, size, quantization, engine, option, hub, …
     │   │   └── NotFound      the same, of something that a path names
     │   ├── BadValue          a value of the wrong kind, out of range or outside its grammar
-    │   │   └── TooLarge      a body that is over its limit
+    │   │   ├── TooLarge      a body that is over its limit
+    │   │   └── WrongContentType  a body that says it is no JSON
     │   ├── NotAllowed        the caller's key does not reach so far
     │   ├── InvalidSpec       a YAML spec that does not follow the schema
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
     │   ├── NoRoom            the memory or the disk that the plan needs is not there
+    │   ├── FieldRefused      a field of a request that the model's engine cannot honour
     │   ├── NotAble           the model lacks the ability that the request needs
     │   └── UidInUse          a model with this id is already launched
     ├── NotLaunched           no launched model has this id
@@ -111,6 +113,10 @@ class TooLarge(BadValue):
     """A request's body, or a part of it, is over its limit."""
 
 
+class WrongContentType(BadValue):
+    """A request's body says that it is something else than JSON."""
+
+
 @dataclass(eq=False)
 class NotAllowed(Refused):
     """The caller's key does not allow `what`, such as a model's id or a route, for `reason`."""
@@ -169,6 +175,21 @@ class NoRoom(Refused):
             f"{self.where} has {self.free_bytes / 1e9:.2f} GB free"
         )
         return f"{text}; {self.way_out}" if self.way_out else text
+
+
+@dataclass(eq=False)
+class FieldRefused(Refused):
+    """`engine` cannot honour field `name` of a request; `close` are the nearest that it can."""
+
+    name: str
+    engine: str
+    reason: str = ""
+    close: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{shown(self.name)}: {self.reason or f'{self.engine} has no such field'}"
+        hint = f"; did you mean {' or '.join(self.close)}?" if self.close else ""
+        return f"{text}{hint} (engine: {self.engine})"
 
 
 @dataclass(eq=False)

@@ -36,14 +36,14 @@ def create_app(
     """The gateway. `leave` is set when a client has asked the gateway to end."""
     inference = Inference(controller)
     management = Management(controller, leave or asyncio.Event())
-    metrics = Metrics(controller)
+    metrics = Metrics(controller, inference.load)
+    inference.observe = metrics.observe
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await inference.open()
         controller.start()
         yield
-        await inference.close()
+        inference.close()
         await controller.close()
 
     app = FastAPI(

@@ -1,7 +1,9 @@
-"""The data path: completions and chat, from the client to the engine and back as bytes.
+"""The data path: from the client to the engine and back as bytes.
 
-The gateway reads the model id, picks the replica with the fewest requests in flight and copies
-bytes. Raw ASGI, so that nothing stands between the engine's chunk and the client's socket.
+The gateway reads the request, finds a slot of a replica and copies the answer's bytes from the
+engine's connection to the client's in one callback: no task, no parsing, no Ray. An answer that
+must be rewritten on its way (another dialect, a wrong of the engine to mend, several parts) goes
+event by event through a `Treatment`, which says why.
 """
 
 from __future__ import annotations
@@ -9,78 +11,268 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.controller import Controller
 from paddock.launcher.replica import ReplicaStatus
-from paddock.registry.errors import BadValue, NotAble, NotReady, PaddockError
-from paddock.server.errors import on_bug, render
-
-if TYPE_CHECKING:
-    import aiohttp
+from paddock.registry.errors import BadValue, NotReady, PaddockError, TooLarge
+from paddock.server import uniform
+from paddock.server.balance import Balancer
+from paddock.server.body import parse
+from paddock.server.errors import envelope, on_bug, render, status_of
+from paddock.server.metrics import Load
+from paddock.server.protocol import Headers, Outlet, outlet
+from paddock.server.timeline import Timeline
+from paddock.server.treatment import DONE, Asked, Assembly, Encoder, Events, OpenAI, dump
+from paddock.server.uniform import Body, Model
+from paddock.server.upstream import Pool, Upstream
 
 MAX_BODY_BYTES = 64_000_000
-# Path → the ability that a model needs for it.
-ROUTES = {"/v1/completions": "generate", "/v1/chat/completions": "chat"}
-KEPT_HEADERS = frozenset({b"content-type", b"cache-control"})
-# llama.cpp closes a kept connection after 5 s without a request, and after 100 requests: the pool
-# gives up first on the former; a request that meets the latter is sent once more, on a new one.
-KEPT_SECONDS = 4.0
+JSON = b"application/json"
+TRIES = 2
+"""Replicas that a request is tried on, before anything of an answer has gone out."""
+
+Dialect = Callable[[Body, Model, bytes], Asked]
+# Path → how a request there is made out for an engine.
+ROUTES: dict[str, Dialect] = {
+    "/v1/completions": uniform.completions,
+    "/v1/chat/completions": uniform.chat,
+    "/v1/embeddings": uniform.embeddings,
+}
 
 
 class _ClientLeft(Exception):
     pass
 
 
+class _Lost(Exception):
+    """The engine's connection broke off; nothing has gone out to the client."""
+
+
+class _Refused(Exception):
+    """The engine answered with an error."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status, body)
+        self.status = status
+        self.body = body
+
+
+class _Sink:
+    """One part's answer. `done` ends with it: with an exception where nothing has gone out."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timeline = timeline
+        self._status = 0
+        self._refusal: list[bytes] | None = None
+
+    def head(self, status: int, content_type: bytes) -> None:
+        """An error is collected, whatever the answer was to become."""
+        if not self.timeline.first:
+            self.timeline.first = time.perf_counter()
+        if status >= 400:
+            self._status, self._refusal = status, []
+
+    def body(self, data: bytes) -> None:
+        """Takes a piece."""
+        if self._refusal is None:
+            self.take(data)
+        else:
+            self._refusal.append(data)
+
+    def take(self, data: bytes) -> None:
+        """Takes a piece of an answer that is no error."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """The answer is whole."""
+        if self.done.done():
+            return
+        if self._refusal is not None:
+            self.done.set_exception(_Refused(self._status, b"".join(self._refusal)))
+        else:
+            self.done.set_result(None)
+
+    def lost(self, why: str) -> None:
+        """It never will be."""
+        if not self.done.done():
+            self.done.set_exception(_Lost(why))
+
+
+class _Gathered(_Sink):
+    """An answer that is one JSON object."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        super().__init__(timeline)
+        self.parts: list[bytes] = []
+
+    def take(self, data: bytes) -> None:
+        """Keeps it."""
+        self.parts.append(data)
+
+
+class _Assembled(_Sink):
+    """A stream from the engine that becomes one whole answer."""
+
+    def __init__(self, timeline: Timeline, asked: Asked, part: int) -> None:
+        super().__init__(timeline)
+        self.events: list[dict[str, Any]] = []
+        self._asked = asked
+        self._part = part
+        self._cut = Events()
+
+    def take(self, data: bytes) -> None:
+        """Keeps the events."""
+        for payload in self._cut.feed(data):
+            if payload == DONE:
+                continue
+            event = json.loads(payload)
+            self.timeline.events += 1
+            if "error" in event:
+                status = (event["error"] or {}).get("code")
+                self._status = status if isinstance(status, int) and 400 <= status < 600 else 502
+                self._refusal = [payload]
+                return
+            self.events.append(event)
+
+
+class _Straight(_Sink):
+    """A stream whose bytes pass as they are."""
+
+    def __init__(self, timeline: Timeline, out: Outlet, headers: Headers) -> None:
+        super().__init__(timeline)
+        self._out = out
+        self._headers = headers
+        self._clean = True
+
+    def take(self, data: bytes) -> None:
+        """The hot path: once for every read of the engine's connection."""
+        if not self._out.started:
+            start(self._out, self.timeline, self._headers)
+        self._out.write(data)
+        self.timeline.events += data.count(b"data: {")
+        self._clean = data.endswith(b"\n\n")
+
+    def end(self) -> None:
+        """Ends the client's stream too."""
+        if self._refusal is None and not self._out.started:
+            start(self._out, self.timeline, self._headers)
+        super().end()
+
+    def lost(self, why: str) -> None:
+        """Once bytes have passed, the client is told by an event, not by a cut."""
+        if not self._out.started:
+            super().lost(why)
+        elif not self.done.done():
+            broken(self._out, OpenAI(), why, clean=self._clean)
+            self.done.set_exception(_Told())
+
+
+class _Rewritten(_Straight):
+    """A stream of which some events change on their way."""
+
+    def __init__(
+        self, timeline: Timeline, out: Outlet, headers: Headers, asked: Asked, part: int
+    ) -> None:
+        super().__init__(timeline, out, headers)
+        self._asked = asked
+        self._part = part
+        self._cut = Events()
+        self._needles = asked.needles
+
+    def take(self, data: bytes) -> None:
+        """Passes what has no needle in it, and rewrites the rest event by event."""
+        if (
+            self._needles is not None
+            and self._cut.is_clean
+            and data.endswith(b"\n\n")
+            and not any(needle in data for needle in self._needles)
+        ):
+            super().take(data)
+            return
+        written: list[bytes] = []
+        for payload in self._cut.feed(data):
+            if payload == DONE:
+                if self._needles is not None:
+                    written.append(b"data: [DONE]\n\n")
+                continue
+            event = json.loads(payload)
+            self.timeline.events += 1
+            if "error" in event:
+                written.append(self._asked.encoder.error(event))
+                continue
+            written += map(self._asked.encoder.event, self._asked.events(self._part, event))
+        if not self._out.started:
+            start(self._out, self.timeline, self._headers)
+        self._out.write(b"".join(written))
+
+    def lost(self, why: str) -> None:
+        """As its parent, in the client's dialect; nothing of a half event has gone out."""
+        if not self._out.started:
+            _Sink.lost(self, why)
+        elif not self.done.done():
+            broken(self._out, self._asked.encoder, why, clean=True)
+            self.done.set_exception(_Told())
+
+
+class _Told(Exception):
+    """The engine broke off in the middle, and the client has been told so by an event."""
+
+
+def start(out: Outlet, timeline: Timeline, headers: Headers) -> None:
+    """Begins a stream's answer."""
+    out.start(200, [*headers, (b"server-timing", timeline.header().encode())])
+
+
+def broken(out: Outlet, encoder: Encoder, why: str, clean: bool) -> None:
+    """Ends a stream whose engine broke off with an event that says so."""
+    body = envelope(502, f"the engine broke off: {why}", "EngineLost", {})
+    out.write((b"" if clean else b"\n\n") + encoder.error(body))
+    out.end()
+
+
 class Inference:
-    """Forwards requests to replicas. `open` before the first, `close` after the last."""
+    """Forwards requests to replicas. `observe` is told each request's timeline when it is over."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(
+        self, controller: Controller, observe: Callable[[Timeline], None] | None = None
+    ) -> None:
         self._controller = controller
-        self._kept: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
-        self._in_flight: Counter[str] = Counter()
+        self._pool = Pool()
+        self.observe = observe or (lambda _: None)
+        self.balancer = Balancer(controller)
 
-    async def open(self) -> None:
-        """Opens the pools of connections to engines: of kept ones, and of new ones."""
-        import aiohttp
+    def close(self) -> None:
+        """Closes the connections that wait."""
+        self._pool.close()
 
-        self._kept, self._fresh = (
-            aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-                connector=connector,
-                auto_decompress=False,
-            )
-            for connector in (
-                aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS),
-                aiohttp.TCPConnector(limit=0, force_close=True),
-            )
-        )
-
-    async def close(self) -> None:
-        """Closes the pools."""
-        for session in (self._kept, self._fresh):
-            if session is not None:
-                await session.close()
+    def load(self) -> Iterator[Load]:
+        """Who serves how many requests now, and how many wait."""
+        for status in self._controller.models():
+            yield Load(status.uid, "", 0, self.balancer.waiting(status.uid))
+            for replica in status.replicas:
+                in_flight = self.balancer.in_flight(replica.replica_id)
+                yield Load(status.uid, replica.replica_id, in_flight, 0)
 
     def routes(self) -> list[Route]:
         """One route a path. A class instance as endpoint is taken as a raw ASGI application."""
         return [
-            Route(path, endpoint=_Forward(self, path, ability), methods=["POST"])
-            for path, ability in ROUTES.items()
+            Route(path, endpoint=_Forward(self, path, dialect), methods=["POST"])
+            for path, dialect in ROUTES.items()
         ]
 
     def ahead_of(self, app: ASGIApp) -> ASGIApp:
-        """`app`, but that requests for inference go past its router and its middleware.
-
-        Each of those wraps `send`, which is called for every chunk.
-        """
-        forwards = {path: _Forward(self, path, ability) for path, ability in ROUTES.items()}
+        """`app`, but that requests for inference go past its router and its middleware."""
+        forwards = {path: _Forward(self, path, dialect) for path, dialect in ROUTES.items()}
 
         async def ahead(scope: Scope, receive: Receive, send: Send) -> None:
             forward = forwards.get(scope.get("path", ""))
@@ -91,91 +283,238 @@ class Inference:
 
         return ahead
 
-    async def forward(self, path: str, ability: str, receive: Receive, send: Send) -> None:
+    async def forward(self, exchange: _Exchange, receive: Receive, dialect: Dialect) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
-        body = await _read(receive)
-        uid = _model(body)
-        status = self._controller.ready(uid)
-        if ability not in status.plan.abilities:
-            raise NotAble(uid, ability, status.plan.abilities)
-        replica = self._pick(status)
-        self._in_flight[replica.replica_id] += 1
-        gone = asyncio.create_task(_gone(receive))
-        passing = asyncio.create_task(self._pass(uid, replica, path, body, send))
+        raw = await _read(receive)
+        given = parse(raw)
+        if not isinstance(given, dict):
+            raise BadValue("body", type(given).__name__, "must be a JSON object")
+        uid = given.get("model")
+        if not isinstance(uid, str) or not uid:
+            raise BadValue("model", uid, "is needed: the id of a launched model, as text")
+        model = Model.of(self._controller.ready(uid))
+        exchange.timeline.uid = uid
+        asked = dialect(given, model, raw)
+        self.balancer.check(uid, len(asked.bodies))
+        exchange.timeline.streamed = asked.streamed
+        if asked.streamed:
+            await self._stream(exchange, asked)
+        else:
+            await self._whole(exchange, asked)
+
+    async def _stream(self, exchange: _Exchange, asked: Asked) -> None:
+        out, timeline = exchange.out, exchange.timeline
+        headers = [(b"content-type", asked.encoder.content_type), (b"cache-control", b"no-cache")]
+
+        def sink(part: int) -> _Sink:
+            if asked.needles == ():
+                return _Straight(timeline, out, headers)
+            return _Rewritten(timeline, out, headers, asked, part)
+
         try:
-            await asyncio.wait([passing, gone], return_when=asyncio.FIRST_COMPLETED)
-            if passing.done():
-                passing.result()
+            await self._parts(exchange, asked, sink)
+        except _Told:
+            return
+        except (_Refused, PaddockError) as error:
+            if not out.started:
+                raise
+            out.write(asked.encoder.error(_error_body(error)))
+            out.end()
+            return
+        if asked.needles is None:
+            out.write(asked.encoder.close())
+        out.end()
+
+    async def _whole(self, exchange: _Exchange, asked: Asked) -> None:
+        timeline = exchange.timeline
+        if asked.raw:
+            (gathered,) = await self._parts(exchange, asked, lambda _: _Gathered(timeline))
+            assert isinstance(gathered, _Gathered)
+            body = b"".join(gathered.parts)
+        else:
+            sinks = await self._parts(
+                exchange, asked, lambda part: _Assembled(timeline, asked, part)
+            )
+            assembly = Assembly(asked.chat)
+            for part, one in enumerate(sinks):
+                assert isinstance(one, _Assembled)
+                for event in one.events:
+                    for changed in asked.events(part, event):
+                        assembly.add(changed)
+            answer = assembly.answer()
+            usage = answer.get("usage") or {}
+            timeline.prompt_tokens = usage.get("prompt_tokens", 0)
+            timeline.completion_tokens = usage.get("completion_tokens", 0)
+            body = dump(asked.encoder.whole(answer))
+        timing = (b"server-timing", timeline.header().encode())
+        exchange.out.start(200, [(b"content-type", JSON), timing], len(body))
+        exchange.out.write(body)
+        exchange.out.end()
+
+    async def _parts(
+        self, exchange: _Exchange, asked: Asked, sink: Callable[[int], _Sink]
+    ) -> list[_Sink]:
+        """Every part's answer; the first that fails ends the others."""
+        if len(asked.bodies) == 1:
+            return [await self._part(exchange, asked, 0, sink)]
+        tasks = [
+            asyncio.create_task(self._part(exchange, asked, part, sink))
+            for part in range(len(asked.bodies))
+        ]
+        try:
+            return await asyncio.gather(*tasks)
         finally:
-            # A client that left ends the generation: closing the connection tells the engine.
-            for task in (passing, gone):
+            for task in tasks:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, PaddockError, OSError):
-                    await task
-            self._in_flight[replica.replica_id] -= 1
+            await asyncio.wait(tasks)
 
-    def _pick(self, status: ModelStatus) -> ReplicaStatus:
-        """The ready replica with the fewest requests in flight; the first of equals."""
-        ready = [replica for replica in status.replicas if replica.endpoint is not None]
-        if not ready:
-            raise NotReady(status.uid, status.state, retry_after=1.0)
-        return min(ready, key=lambda replica: self._in_flight[replica.replica_id])
-
-    async def _pass(
-        self, uid: str, replica: ReplicaStatus, path: str, body: bytes, send: Send
-    ) -> None:
-        answer = await self._ask(uid, replica, path, body)
-        try:
-            headers = [
-                (name.lower(), value)
-                for name, value in answer.raw_headers
-                if name.lower() in KEPT_HEADERS
-            ]
-            start = {"type": "http.response.start", "status": answer.status, "headers": headers}
-            await send(start)
-            async for chunk in answer.content.iter_any():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            # Not `release`: a connection with an unread answer must be closed to stop the engine.
-            answer.close()
+    async def _part(
+        self, exchange: _Exchange, asked: Asked, part: int, sink: Callable[[int], _Sink]
+    ) -> _Sink:
+        tried: list[str] = []
+        while True:
+            replica = await self.balancer.take(asked.uid, tried)
+            exchange.timeline.taken = time.perf_counter()
+            exchange.timeline.replica_id = replica.replica_id
+            try:
+                return await self._ask(exchange, replica, asked, part, sink)
+            except (_Lost, OSError) as error:
+                tried.append(replica.replica_id)
+                if len(tried) >= TRIES:
+                    raise NotReady(
+                        asked.uid, "ready", f"its engine does not answer ({error})", 1.0
+                    ) from error
+            finally:
+                self.balancer.give(asked.uid, replica)
 
     async def _ask(
-        self, uid: str, replica: ReplicaStatus, path: str, body: bytes
-    ) -> aiohttp.ClientResponse:
-        import aiohttp
+        self,
+        exchange: _Exchange,
+        replica: ReplicaStatus,
+        asked: Asked,
+        part: int,
+        sink: Callable[[int], _Sink],
+    ) -> _Sink:
+        """One part on one replica: on a kept connection, and if that was closed on a new one."""
+        assert replica.endpoint is not None
+        request = _request(replica, asked.path, asked.bodies[part])
+        upstream = self._pool.take(replica.endpoint)
+        if upstream is not None:
+            with contextlib.suppress(_Lost):
+                return await exchange.over(upstream, request, sink(part))
+        upstream = await self._pool.connect(replica.endpoint)
+        return await exchange.over(upstream, request, sink(part))
 
-        assert self._kept is not None
-        assert self._fresh is not None
-        headers = {"Authorization": f"Bearer {replica.key}", "Content-Type": "application/json"}
-        url = f"{replica.endpoint}{path}"
+
+class _Exchange:
+    """One client's request, and the connections to engines that work on it."""
+
+    def __init__(self, out: Outlet, timeline: Timeline) -> None:
+        self.out = out
+        self.timeline = timeline
+        self._live: set[Upstream] = set()
+        self._task = asyncio.current_task()
+        out.on_gone = self._gone
+        out.on_full = self._full
+        out.on_room = self._room
+
+    async def over(self, upstream: Upstream, request: bytes, sink: _Sink) -> _Sink:
+        """Sends the request and waits until the sink has the whole answer.
+
+        However it ends before that, the connection is closed, which tells the engine to stop.
+        """
+        self._live.add(upstream)
         try:
-            return await self._kept.post(url, data=body, headers=headers)
-        except aiohttp.ClientConnectionError:
-            try:
-                return await self._fresh.post(url, data=body, headers=headers)
-            except aiohttp.ClientConnectionError as error:
-                why = f"its engine does not answer ({error})"
-                raise NotReady(uid, "ready", why, retry_after=1.0) from error
+            self.timeline.sent = time.perf_counter()
+            upstream.ask(request, sink)
+            await sink.done
+        finally:
+            self._live.discard(upstream)
+            if not sink.done.done() or sink.done.cancelled():
+                upstream.abort()
+        return sink
+
+    def _gone(self) -> None:
+        # At once, and not when the task comes to it: the engine shall stop within milliseconds.
+        for upstream in self._live:
+            upstream.abort()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _full(self) -> None:
+        for upstream in self._live:
+            upstream.pause()
+
+    def _room(self) -> None:
+        for upstream in self._live:
+            upstream.resume()
 
 
 class _Forward:
     """One path as an ASGI application."""
 
-    def __init__(self, inference: Inference, path: str, ability: str) -> None:
+    def __init__(self, inference: Inference, path: str, dialect: Dialect) -> None:
         self._inference = inference
         self._path = path
-        self._ability = ability
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        timeline = Timeline(self._path)
+        exchange = _Exchange(outlet(scope), timeline)
         try:
-            await self._inference.forward(self._path, self._ability, receive, send)
+            await self._inference.forward(exchange, receive, self._dialect)
+            timeline.status = 200
         except _ClientLeft:
-            pass  # there is nobody to tell
-        except PaddockError as error:
-            await render(error)(scope, receive, send)
+            timeline.status = 499
+        except asyncio.CancelledError:
+            if not exchange.out.is_gone:
+                raise
+            timeline.status = 499  # there is nobody to tell
+        except (_Refused, PaddockError) as error:
+            answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
+            timeline.status = answer.status_code
+            await answer(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the border: a bug is a 500, as on other routes
-            await (await on_bug(Request(scope), error))(scope, receive, send)
+            timeline.status = 500
+            answer = await on_bug(Request(scope), error)
+            if not exchange.out.started:
+                await answer(scope, receive, send)
+            else:  # in the middle of a stream there is but one way to say it
+                exchange.out.write(OpenAI().error(json.loads(bytes(answer.body))))
+                exchange.out.end()
+        finally:
+            timeline.done = time.perf_counter()
+            self._inference.observe(timeline)
+
+
+def _error_body(error: _Refused | PaddockError) -> dict[str, Any]:
+    if isinstance(error, PaddockError):
+        return envelope(status_of(error), str(error), type(error).__name__, error.fields())
+    message = error.body.decode("utf-8", "replace").strip()
+    fields: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        found = json.loads(error.body)
+        said = found.get("error", found) if isinstance(found, dict) else {}
+        if isinstance(said, dict):
+            fields = {key: value for key, value in said.items() if key not in {"message", "type"}}
+            message = str(said.get("message") or message)
+        else:
+            message = str(said)
+    return envelope(error.status, message, "EngineRefused", {**fields, "layer": "engine"})
+
+
+def _rendered(error: _Refused) -> Response:
+    body = dump(_error_body(error))
+    return Response(body, error.status, media_type="application/json")
+
+
+def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:
+    host = urlsplit(replica.endpoint or "").netloc or "engine"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {replica.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 async def _read(receive: Receive) -> bytes:
@@ -188,26 +527,6 @@ async def _read(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > MAX_BODY_BYTES:
-            raise BadValue("body", f"over {MAX_BODY_BYTES} bytes", "is too large")
+            raise TooLarge("body", f"over {MAX_BODY_BYTES} bytes", "is too large")
         if not message.get("more_body"):
             return b"".join(parts)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _model(body: bytes) -> str:
-    try:
-        given: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadValue(
-            "body", body[:40].decode("utf-8", "replace"), f"is not JSON: {error}"
-        ) from None
-    if not isinstance(given, dict):
-        raise BadValue("body", type(given).__name__, "must be a JSON object")
-    uid = given.get("model")
-    if not isinstance(uid, str) or not uid:
-        raise BadValue("model", uid, "is needed: the id of a launched model, as text")
-    return uid

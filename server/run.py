@@ -24,6 +24,7 @@ from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue, PaddockError, PortInUse
 from paddock.registry.settings import Settings
 from paddock.server.app import create_app
+from paddock.server.protocol import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ async def _serve(
     config = uvicorn.Config(
         app,
         log_config=None,
+        http=Protocol,
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=GRACE,
         server_header=False,

@@ -38,6 +38,10 @@ class EchoOptions(EngineOptions):
     say: str = Field("", description="a line to print at the start")
     ignore_term: bool = Field(False, description="do not end on SIGTERM")
     child: bool = Field(False, description="start a child process that ignores SIGTERM")
+    slots: int | None = Field(None, ge=1, le=100_000, description="requests served side by side")
+    die_after: int | None = Field(
+        None, ge=0, description="die before this token of an answer (counted from 0)"
+    )
 
 
 class Echo:
@@ -61,8 +65,9 @@ class Echo:
         return None
 
     def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
-        """Nothing is asked for: echo keeps no context."""
-        return None, None
+        """Only slots: echo keeps no context."""
+        assert isinstance(options, EchoOptions)
+        return None, options.slots
 
     def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
         """Nothing to settle."""

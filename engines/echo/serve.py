@@ -23,6 +23,7 @@ class EchoServer:
     def __init__(self, settings: dict[str, Any], key: str) -> None:
         self.model: str = settings["model"]
         self.token_seconds: float = settings["token_seconds"]
+        self.die_after: int | None = settings["die_after"]
         self.key = key
         self.ready_at = time.monotonic() + settings["load_seconds"]
         self.served = 0
@@ -62,6 +63,8 @@ class EchoServer:
 
     async def _tokens(self, body: dict[str, Any], prompt: str) -> AsyncIterator[str]:
         for index, word in enumerate(prompt.split()[: body.get("max_tokens")]):
+            if self.die_after == index:
+                os._exit(9)
             if self.token_seconds:
                 await asyncio.sleep(self.token_seconds)
             yield word if index == 0 else f" {word}"

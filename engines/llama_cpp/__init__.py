@@ -126,6 +126,45 @@ class LlamaCppOptions(EngineOptions):
         return value
 
 
+FIELDS = RequestFields(
+    honoured=frozenset(
+        (
+            *("max_tokens", "seed", "stop", "temperature", "top_p", "logit_bias", "logprobs"),
+            *("frequency_penalty", "presence_penalty"),
+            # Its own, from its server's documentation.
+            *("top_k", "min_p", "typical_p", "top_n_sigma", "n_keep", "n_predict", "n_probs"),
+            *("dynatemp_range", "dynatemp_exponent", "repeat_penalty", "repeat_last_n"),
+            *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
+            *("dry_sequence_breakers", "xtc_probability", "xtc_threshold", "samplers"),
+            *("mirostat", "mirostat_tau", "mirostat_eta", "grammar", "json_schema", "ignore_eos"),
+            *("min_keep", "t_max_predict_ms", "id_slot", "cache_prompt", "return_tokens", "lora"),
+            *("timings_per_token", "post_sampling_probs", "n_discard", "n_indent"),
+            *("adaptive_target", "adaptive_decay"),
+        )
+    ),
+    chat=frozenset(
+        (
+            *("top_logprobs", "response_format", "tools", "tool_choice", "parallel_tool_calls"),
+            *("max_completion_tokens", "chat_template_kwargs", "reasoning_format"),
+            *("reasoning_budget_tokens", "add_generation_prompt", "parse_tool_calls"),
+        )
+    ),
+    embeddings=frozenset(("encoding_format", "embd_normalize")),
+    renamed={
+        "repetition_penalty": "repeat_penalty",
+        "guided_json": "json_schema",
+        "guided_grammar": "grammar",
+    },
+    refused={
+        "suffix": "fill-in-the-middle is another route of this engine",
+        "dimensions": "the model has one number of dimensions",
+        "lora_name": "adapters are chosen by launch option lora, or by field lora",
+    },
+    usage_in_completions=True,
+    chat_logprobs=True,
+)
+
+
 class LlamaCpp:
     """GGUF on CPU and GPU. See the module."""
 
@@ -135,7 +174,7 @@ class LlamaCpp:
     automatic: ClassVar[bool] = True
     context_step: ClassVar[int] = 256
     health_path: ClassVar[str] = "/health"
-    fields: ClassVar[RequestFields] = RequestFields()
+    fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         Symptom(
             re.compile(r"unknown model architecture: '([^']*)'"),

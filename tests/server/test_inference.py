@@ -129,7 +129,7 @@ def test_model_that_starts_is_503_with_retry_after(shared_paddock: Paddock, clie
     ("body", "status", "says"),
     [
         (b"{", 400, "not JSON"),
-        (b"\xff\xfe", 400, "not JSON"),
+        (b"\xff\xfe", 400, "not UTF-8"),
         (b"[" * 100_000, 400, "not JSON"),
         (b"[]", 400, "JSON object"),
         ({"prompt": "a"}, 400, "model"),

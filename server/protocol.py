@@ -1,0 +1,130 @@
+"""uvicorn's HTTP protocol, with a way past ASGI for the answers of engines.
+
+An ASGI `send` is a coroutine for every chunk: it costs more than the chunk. So a request finds an
+`Outlet` in its scope, which writes to the client's connection at once, from whatever callback the
+chunk came in. Everything else (parsing, keep-alive, limits, other routes) stays uvicorn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+KEY = "paddock.outlet"
+Headers = list[tuple[bytes, bytes]]
+
+
+def outlet(scope: Scope) -> Outlet:
+    """The way out to the client of this request; only under our own server."""
+    return cast(Outlet, scope[KEY])
+
+
+def _nothing() -> None:
+    pass
+
+
+class Outlet:
+    """One answer on its way to the client: `start`, any number of `write`, `end`.
+
+    Set `on_gone` to learn at once that the client left, `on_full` and `on_room` that its connection
+    takes no more, or takes more again. After the client left, writing does nothing.
+    """
+
+    def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
+        self.on_gone: Callable[[], None] = _nothing
+        self.on_full: Callable[[], None] = _nothing
+        self.on_room: Callable[[], None] = _nothing
+        self._protocol = protocol
+        self._cycle = cycle
+        self._transport = protocol.transport
+        self._chunked = False
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left."""
+        return bool(self._cycle.disconnected)
+
+    @property
+    def started(self) -> bool:
+        """Whether the head has gone out."""
+        return bool(self._cycle.response_started)
+
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Writes the head. Without a `length` in bytes, the body goes out in chunks."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        if length is not None:
+            parts.append(b"content-length: %d\r\n" % length)
+        elif cycle.scope["http_version"] == "1.1":
+            self._chunked = True
+            parts.append(b"transfer-encoding: chunked\r\n")
+        else:
+            cycle.keep_alive = False  # HTTP/1.0 knows an end of unknown length only as a close
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        self._transport.write(b"".join(parts))
+
+    def write(self, data: bytes) -> None:
+        """Writes a piece of the body; empty pieces are left out, for they would end it."""
+        if self._cycle.disconnected or not data:
+            return
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        """Ends the answer; the connection goes on to the client's next request."""
+        cycle = self._cycle
+        if cycle.disconnected or cycle.response_complete:
+            return
+        if self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+        cycle.response_complete = True
+        cycle.message_event.set()
+        self._protocol.current = None
+        if not cycle.keep_alive:
+            self._transport.close()
+        cycle.on_response()
+
+
+class Protocol(HttpToolsProtocol):
+    """One client's connection."""
+
+    current: Outlet | None = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Called for each request when its turn has come, pipelined ones included.
+        self.current = Outlet(self, cycle)
+        cast(dict[str, Any], cycle.scope)[KEY] = self.current
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the answer in progress that its client left."""
+        super().connection_lost(exc)
+        if self.current is not None:
+            self.current.on_gone()
+            self.current = None
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than the engine writes."""
+        super().pause_writing()
+        if self.current is not None:
+            self.current.on_full()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        if self.current is not None:
+            self.current.on_room()

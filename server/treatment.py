@@ -1,0 +1,335 @@
+"""What happens to an answer between engine and client, where its bytes may not pass as they are.
+
+Steps look at one event of a stream at a time, as JSON. A step names the bytes without which an
+event is none of its business (`needle`): reads without them pass untouched. Whole answers are put
+together from the same events (`Assembly`), because a stream is the one kind of request that every
+engine ends when its client leaves: llama.cpp runs a whole one to its end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Event = dict[str, Any]
+DONE = b"[DONE]"
+
+
+class Step(Protocol):
+    """One change to a stream of events."""
+
+    needle: bytes | None
+    """Bytes that every event has which the step would change; None: it looks at all of them."""
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """What takes the event's place. `part` counts the requests that a client's one became."""
+        ...
+
+
+class Encoder(Protocol):
+    """The client's dialect."""
+
+    content_type: bytes
+
+    def event(self, event: Event) -> bytes:
+        """An event of OpenAI's as the client's dialect has it."""
+        ...
+
+    def close(self) -> bytes:
+        """What ends the stream."""
+        ...
+
+    def error(self, error: dict[str, Any]) -> bytes:
+        """An error in the middle of the stream; nothing follows it."""
+        ...
+
+    def whole(self, answer: Event) -> dict[str, Any]:
+        """A whole answer of OpenAI's as the client's dialect has it."""
+        ...
+
+
+class OpenAI:
+    """No change: events as they are, `[DONE]` at the end."""
+
+    content_type = b"text/event-stream"
+
+    def event(self, event: Event) -> bytes:
+        """One `data:` line."""
+        return b"data: %b\n\n" % dump(event)
+
+    def close(self) -> bytes:
+        """The sentinel."""
+        return b"data: [DONE]\n\n"
+
+    def error(self, error: dict[str, Any]) -> bytes:
+        """An event that OpenAI's and Xinference's clients raise; the sentinel ends the stream."""
+        return b"data: %b\n\ndata: [DONE]\n\n" % dump(error)
+
+    def whole(self, answer: Event) -> dict[str, Any]:
+        """As it is."""
+        return answer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A client's request, made out for an engine.
+
+    Attributes:
+        path: the engine's route.
+        bodies: one request body for each part; most requests are one part.
+        streamed: whether the client takes events.
+        steps: changes to each event, in this order.
+        encoder: the client's dialect.
+        raw: the answer is not events but one JSON object, and passes as it is.
+    """
+
+    uid: str
+    path: str
+    bodies: tuple[bytes, ...]
+    streamed: bool = False
+    chat: bool = False
+    steps: tuple[Step, ...] = ()
+    encoder: Encoder = field(default_factory=OpenAI)
+    raw: bool = False
+
+    @property
+    def needles(self) -> tuple[bytes, ...] | None:
+        """The bytes to look for in a stream that otherwise passes as it is; None: look at all."""
+        if len(self.bodies) > 1 or not isinstance(self.encoder, OpenAI):
+            return None
+        found = tuple(step.needle for step in self.steps)
+        return None if None in found else tuple(needle for needle in found if needle)
+
+    def events(self, part: int, event: Event) -> Iterable[Event]:
+        """The event after all steps."""
+        found: Sequence[Event] = (event,)
+        for step in self.steps:
+            found = [new for old in found for new in step.event(part, old)]
+        return found
+
+
+def dump(value: Any) -> bytes:
+    """Compact JSON, with text as UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Events:
+    """Cuts a stream of bytes into the payloads of its `data:` lines."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the last event is whole."""
+        return not self._tail
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads that are whole now."""
+        whole, found, self._tail = (self._tail + data).rpartition(b"\n\n")
+        if not found:
+            return []
+        return [
+            line[5:].strip()
+            for line in whole.split(b"\n")
+            if line.startswith(b"data:") and len(line) > 6
+        ]
+
+
+class UsageApart:
+    """llama.cpp puts usage into the last choice of every stream of completions.
+
+    OpenAI's streams have it only where asked for, in an event of its own without choices.
+    """
+
+    needle: bytes | None = b'"usage":'  # a generated text has it only with the quote escaped
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Takes usage out, and lets it follow where it is wanted."""
+        usage = event.pop("usage", None)
+        if not usage or not self._wanted:
+            return (event,) if event.get("choices") else ()
+        apart = {key: value for key, value in event.items() if key not in {"choices", "timings"}}
+        apart = {**apart, "choices": [], "usage": usage}
+        return (event, apart) if event.get("choices") else (apart,)
+
+
+class LegacyLogprobs:
+    """llama.cpp gives completions the chat's `logprobs`; this is the shape of the old route.
+
+    Offsets count characters from the beginning of the text, of each choice.
+    """
+
+    needle: bytes | None = b'"logprobs":'
+
+    def __init__(self) -> None:
+        self._offsets: dict[tuple[int, int], int] = {}
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Translates the choices' log probabilities."""
+        for choice in event.get("choices", ()):
+            found = choice.get("logprobs")
+            if found and "content" in found:
+                at = (part, choice.get("index", 0))
+                choice["logprobs"], self._offsets[at] = _legacy(
+                    found["content"] or (), self._offsets.get(at, 0)
+                )
+        return (event,)
+
+
+def _legacy(content: Iterable[dict[str, Any]], offset: int) -> tuple[dict[str, Any], int]:
+    found: dict[str, list[Any]] = {
+        "tokens": [],
+        "token_logprobs": [],
+        "top_logprobs": [],
+        "text_offset": [],
+    }
+    for token in content:
+        found["tokens"].append(token["token"])
+        found["token_logprobs"].append(token["logprob"])
+        top = {one["token"]: one["logprob"] for one in token.get("top_logprobs", ())}
+        found["top_logprobs"].append(top)
+        found["text_offset"].append(offset)
+        offset += len(token["token"])
+    return found, offset
+
+
+class Echo:
+    """`echo` for engines without it: the prompt before each part's first text.
+
+    `silent` drops what was generated: `max_tokens` 0, which engines do not take.
+    """
+
+    needle: bytes | None = None
+
+    def __init__(self, prompts: Sequence[str], silent: bool) -> None:
+        self._prompts: dict[int, str] = dict(enumerate(prompts))
+        self._silent = silent
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Adds the prompt."""
+        for choice in event.get("choices", ()):
+            text = "" if self._silent else choice.get("text", "")
+            choice["text"] = self._prompts.pop(part, "") + text
+        usage = event.get("usage")
+        if usage and self._silent:
+            usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
+        return (event,)
+
+
+class Parts:
+    """Several requests to an engine as one answer: `n`, and lists of prompts.
+
+    Choices are numbered as OpenAI numbers them, prompt by prompt; id and time are those of the
+    first event; usage comes once, as the sum. A prompt that was asked `n` times counts once.
+    """
+
+    needle: bytes | None = None
+
+    def __init__(self, count: int, n: int) -> None:
+        self._left = count
+        self._n = n
+        self._same: dict[str, Any] = {}
+        self._usage: dict[str, int] = {}
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Renumbers, and holds usage back until the last part's."""
+        if not self._same:
+            self._same = {key: event[key] for key in ("id", "created") if key in event}
+        event.update(self._same)
+        for choice in event.get("choices", ()):
+            choice["index"] = part
+        usage = event.pop("usage", None)
+        if not usage:
+            return (event,)
+        self._left -= 1
+        counted = {"completion_tokens": usage["completion_tokens"]}
+        if part % self._n == 0:
+            counted["prompt_tokens"] = usage["prompt_tokens"]
+        for name, tokens in counted.items():
+            self._usage[name] = self._usage.get(name, 0) + tokens
+        event.pop("timings", None)
+        if self._left == 0:
+            event["usage"] = {
+                "prompt_tokens": self._usage.get("prompt_tokens", 0),
+                "completion_tokens": self._usage["completion_tokens"],
+                "total_tokens": sum(self._usage.values()),
+            }
+        return (event,) if event.get("choices") or "usage" in event else ()
+
+
+class Assembly:
+    """One whole answer from the events of a stream.
+
+    Everything that an event has beside its choices is kept as it came last, such as `usage`.
+    """
+
+    def __init__(self, chat: bool) -> None:
+        self._chat = chat
+        self._answer: Event = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+
+    def add(self, event: Event) -> None:
+        """Takes one event in."""
+        choices = event.pop("choices", ())
+        self._answer.update(event)
+        for choice in choices:
+            index = choice.get("index", 0)
+            held = self._choices.setdefault(
+                index, {"index": index, "logprobs": None, "finish_reason": None}
+            )
+            if choice.get("finish_reason"):
+                held["finish_reason"] = choice["finish_reason"]
+            if choice.get("logprobs"):
+                held["logprobs"] = _joined(held["logprobs"], choice["logprobs"])
+            if self._chat:
+                _grow(held.setdefault("message", {"role": "assistant"}), choice.get("delta") or {})
+            else:
+                held["text"] = held.get("text", "") + (choice.get("text") or "")
+
+    def answer(self) -> Event:
+        """The answer, in OpenAI's shape."""
+        for choice in self._choices.values():
+            if self._chat:
+                choice["message"].setdefault("content", None)
+        self._answer["object"] = "chat.completion" if self._chat else "text_completion"
+        self._answer["choices"] = [self._choices[index] for index in sorted(self._choices)]
+        return self._answer
+
+
+def _joined(held: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    if held is None:
+        return dict(new)
+    for key, values in new.items():
+        held[key] = [*(held.get(key) or ()), *values] if isinstance(values, list) else values
+    return held
+
+
+def _grow(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Adds a delta: texts grow, tool calls grow by their index, the rest is as it came last."""
+    for key, value in delta.items():
+        if value is None or key == "role":
+            continue
+        if key == "tool_calls":
+            calls = message.setdefault("tool_calls", [])
+            for call in value:
+                _grow_call(calls, call)
+        elif isinstance(value, str):
+            message[key] = message.get(key, "") + value
+        else:
+            message[key] = value
+
+
+def _grow_call(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
+    index = delta.get("index", len(calls))
+    while len(calls) <= index:
+        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    call, function = calls[index], delta.get("function") or {}
+    call["id"] = delta.get("id") or call["id"]
+    call["function"]["name"] += function.get("name") or ""
+    call["function"]["arguments"] += function.get("arguments") or ""

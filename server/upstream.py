@@ -1,0 +1,198 @@
+"""Connections to engines: HTTP/1.1, kept between requests, without a task or a future per chunk.
+
+What an engine sends goes to a `Sink` from the event loop's own callback. aiohttp's client, which
+stood here before, woke a task for every chunk: half of what the gateway spent on one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+CONNECT_SECONDS = 10.0
+
+
+class Sink(Protocol):
+    """Where one answer goes. `head` once, `body` any number of times, then `end` or `lost`."""
+
+    def head(self, status: int, content_type: bytes) -> None:
+        """The engine has begun to answer."""
+        ...
+
+    def body(self, data: bytes) -> None:
+        """A piece of the answer, without the transfer's framing."""
+        ...
+
+    def end(self) -> None:
+        """The answer is whole."""
+        ...
+
+    def lost(self, why: str) -> None:
+        """The connection broke off before the answer was whole."""
+        ...
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to one engine; carries one request at a time."""
+
+    def __init__(self, pool: Pool, endpoint: str) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._sink: Sink | None = None
+        self._parts: list[bytes] = []
+        self._complete = False
+        self._type = b""
+
+    def ask(self, request: bytes, sink: Sink) -> None:
+        """Sends a whole request; the answer goes to `sink`."""
+        assert self._transport is not None
+        self._sink = sink
+        self._complete = False
+        self._transport.write(request)
+
+    def abort(self) -> None:
+        """Ends the connection and with it the engine's work on the request; the sink is let go."""
+        self._sink = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Takes nothing more from the engine for now."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Takes what the engine sends again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection can take a request."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport. The event loop has set TCP_NODELAY on it."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keeps the content type."""
+        if name.lower() == b"content-type":
+            self._type = value
+
+    def on_headers_complete(self) -> None:
+        """Passes the head on."""
+        status = self._parser.get_status_code()
+        if self._sink is not None and status >= 200:
+            self._sink.head(status, self._type)
+
+    def on_body(self, body: bytes) -> None:
+        """Collects the chunks of one read, so that they leave in one write."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """Notes the end of an answer; an interim one (100 Continue) is none."""
+        self._complete = self._parser.get_status_code() >= 200
+
+    def data_received(self, data: bytes) -> None:
+        """The hot path: once for every read."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._break(f"not HTTP: {error}")
+            return
+        sink, parts = self._sink, self._parts
+        if parts:
+            whole = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            if sink is not None:
+                sink.body(whole)
+        if self._complete:
+            self._complete = False
+            # A body may have made the sink abort us, by a client that is gone.
+            sink, self._sink = self._sink, None
+            assert self._transport is not None
+            if self._parser.should_keep_alive() and sink is not None:
+                self._pool.keep(self._endpoint, self)
+            else:
+                self._transport.close()
+            if sink is not None:
+                sink.end()
+
+    def eof_received(self) -> None:
+        """The engine closes; `connection_lost` follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """An end in the middle of an answer is the sink's to mend."""
+        self._pool.forget(self._endpoint, self)
+        self._break(f"the connection broke off ({exc or 'closed by the engine'})")
+        self._transport = None
+
+    def _break(self, why: str) -> None:
+        sink, self._sink = self._sink, None
+        if self._transport is not None:
+            self._transport.abort()
+        if sink is not None:
+            sink.lost(why)
+
+
+class Pool:
+    """Connections to engines that wait for their next request, by endpoint."""
+
+    def __init__(self) -> None:
+        self._kept: defaultdict[str, list[Upstream]] = defaultdict(list)
+
+    def take(self, endpoint: str) -> Upstream | None:
+        """A kept connection, the one used last; it may have been closed at the other end."""
+        kept = self._kept.get(endpoint)
+        while kept:
+            found = kept.pop()
+            if found.usable:
+                return found
+        return None
+
+    async def connect(self, endpoint: str) -> Upstream:
+        """A new connection.
+
+        Raises:
+            OSError: nobody listens there, or not in time.
+        """
+        parts = urlsplit(endpoint)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if parts.scheme == "unix":
+                _, made = await loop.create_unix_connection(
+                    lambda: Upstream(self, endpoint), parts.path
+                )
+            else:
+                _, made = await loop.create_connection(
+                    lambda: Upstream(self, endpoint), parts.hostname or "", parts.port or 0
+                )
+        return made
+
+    def keep(self, endpoint: str, upstream: Upstream) -> None:
+        """Takes a connection back whose answer is whole."""
+        self._kept[endpoint].append(upstream)
+
+    def forget(self, endpoint: str, upstream: Upstream) -> None:
+        """A connection is closed."""
+        kept = self._kept.get(endpoint)
+        if kept is None:
+            return
+        if upstream in kept:
+            kept.remove(upstream)
+        if not kept:
+            del self._kept[endpoint]
+
+    def close(self) -> None:
+        """Closes all that wait."""
+        for kept in list(self._kept.values()):
+            for upstream in list(kept):
+                upstream.abort()
+        self._kept.clear()
