@@ -16,6 +16,7 @@ from starlette.routing import Route
 from paddock.engines.base import Host
 from paddock.launcher.controller import Controller
 from paddock.server import wire
+from paddock.server.query import flag
 
 
 class Machines:
@@ -61,7 +62,7 @@ class Machines:
 
     async def info(self, request: Request) -> Response:
         """The gateway's machine, then every machine that models may run on."""
-        detailed = request.query_params.get("detailed", "").lower() in {"true", "1", "yes"}
+        detailed = flag(request, "detailed")
         hosts = await self._controller.hosts()
         nodes = [("Supervisor", hosts[0]), *(("Worker", host) for host in hosts)]
         return JSONResponse([_node(kind, host, detailed) for kind, host in nodes])

@@ -14,11 +14,17 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from paddock.registry import errors
-from paddock.registry.errors import PaddockError
+from paddock.registry.errors import PaddockError, near, shown
 
 log = logging.getLogger(__name__)
+
+MODEL = "/v1/models/{uid}/"
+NEAR = 3
+LONGEST = 200
+"""Paths are compared up to here: the comparison takes time with the square of the length."""
 
 # The first class that fits wins: subclasses stand before their parents.
 STATUS: tuple[tuple[type[PaddockError], int], ...] = (
@@ -27,6 +33,7 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.NotAble, 400),
     (errors.NotAllowed, 403),
     (errors.TooLarge, 413),
+    (errors.WrongContentType, 415),
     (errors.NotFound, 404),
     (errors.Refused, 400),
     (errors.NotLaunched, 404),
@@ -67,26 +74,61 @@ def render(error: PaddockError) -> Response:
     return Response(json.dumps(body, default=str), status, headers, media_type="application/json")
 
 
-async def on_paddock_error(_: Request, error: Exception) -> Response:
+async def on_paddock_error(request: Request, error: Exception) -> Response:
     """Handler for every error of ours."""
     assert isinstance(error, PaddockError)
+    if isinstance(error, errors.NotLaunched) and not error.close:
+        # An id may have slashes, so that a slip in what follows it makes another id.
+        ends = [t.removeprefix(MODEL) for t in templates(request) if t.startswith(MODEL)]
+        _, slash, end = error.uid.rpartition("/")
+        routes = [MODEL + name for name in near(end, ends, NEAR)] if slash else []
+        if routes:
+            message = f"{error}; or did you mean the route {' or '.join(routes)}?"
+            fields = {**error.fields(), "close_routes": routes}
+            return JSONResponse(envelope(404, message, type(error).__name__, fields), 404)
     return render(error)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Handler for unknown routes and wrong methods, so that these too answer in JSON."""
+    """Handler for unknown routes and wrong methods: they too answer in JSON, and name a way."""
     assert isinstance(error, HTTPException)
-    message = str(error.detail)
+    path = shown(request.scope["path"])
+    message, kind = str(error.detail), "HTTPException"
+    fields: dict[str, Any] = {}
+    headers = dict(error.headers or {})
     if error.status_code == 404:
-        message = f"no route {request.url.path}; the routes are listed at /docs"
+        close = near(request.scope["path"][:LONGEST], templates(request), NEAR)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; the routes are at /docs"
+        message, kind = f"no route {path}{hint}", "NoRoute"
+        fields = {"path": path, "close_routes": list(close)}
     if error.status_code == 405:
-        message = f"{request.url.path} does not take {request.method}"
-    body = envelope(error.status_code, message, "HTTPException", {})
-    return JSONResponse(body, error.status_code, headers=error.headers)
+        methods = _methods(request)
+        headers["Allow"] = ", ".join(methods)
+        message, kind = f"{path} takes {headers['Allow']}, not {shown(request.method)}", "NoMethod"
+        fields = {"path": path, "methods": methods}
+    body = envelope(error.status_code, message, kind, fields)
+    return JSONResponse(body, error.status_code, headers=headers)
+
+
+def templates(request: Request) -> dict[str, list[str]]:
+    """Every route of the application as documents write it, and the methods that it takes."""
+    found: dict[str, list[str]] = {}
+    for route in request.app.routes:
+        if isinstance(route, Route):
+            found.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
+    return found
+
+
+def _methods(request: Request) -> list[str]:
+    """What the first route that has this path takes, under whichever entries it is."""
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            return sorted(set(templates(request)[route.path_format]))
+    return []
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """Handler for everything else: a bug. The traceback goes to the log, the client gets a 500."""
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    log.error("%s %s", request.method, request.scope["path"], exc_info=error)
     body = envelope(500, "internal error; the gateway's log has the traceback", "internal", {})
     return JSONResponse(body, 500)

@@ -15,6 +15,7 @@ from paddock.launcher.controller import Controller
 from paddock.registry.errors import BadValue
 from paddock.server import wire
 from paddock.server.body import read_json
+from paddock.server.query import flag, whole
 
 MAX_LINES = 10_000
 
@@ -64,8 +65,9 @@ class Management:
 
     async def launch(self, request: Request) -> Response:
         """Launches; waits until it is ready unless `wait_ready=false`."""
+        waits = wire.waits(request)
         status = await self._controller.launch(wire.launch_request(await read_json(request)))
-        if wire.waits(request):
+        if waits:
             status = await self._controller.wait(status.uid)
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 
@@ -95,14 +97,14 @@ class Management:
 
     async def logs(self, request: Request) -> Response:
         """The last lines of each replica's engine."""
-        text = request.query_params.get("lines", "100")
-        if not text.isdigit() or not 1 <= int(text) <= MAX_LINES:
-            raise BadValue("lines", text, f"must be a whole number from 1 to {MAX_LINES}")
-        if request.query_params.get("follow", "false").lower() in {"true", "1", "yes"}:
-            self._controller.get(request.path_params["uid"])  # an unknown id is a 404, not a stream
-            events = self._followed(request.path_params["uid"])
-            return StreamingResponse(events, media_type="text/event-stream")
-        return JSONResponse(await self._controller.tail(request.path_params["uid"], int(text)))
+        uid = request.path_params["uid"]
+        lines = whole(request, "lines", 100, 1, MAX_LINES)
+        if flag(request, "follow"):
+            self._controller.get(uid)  # an unknown id is a 404, not a stream
+            if request.method == "HEAD":
+                return Response(media_type="text/event-stream")
+            return StreamingResponse(self._followed(uid), media_type="text/event-stream")
+        return JSONResponse(await self._controller.tail(uid, lines))
 
     async def _followed(self, uid: str) -> AsyncIterator[bytes]:
         async for replica_id, line in self._controller.follow(uid):

@@ -18,6 +18,7 @@ from paddock.registry.spec import ModelSpec, Source, Variant
 from paddock.server import wire
 from paddock.server.body import read_object
 from paddock.server.catalogue import OTHER_TYPES, model_type, path_spec
+from paddock.server.query import flag
 
 
 class Registrations:
@@ -41,7 +42,7 @@ class Registrations:
     async def listing(self, request: Request) -> Response:
         """The models of one type: names, or with `detailed=true` all that their specs say."""
         kind = model_type(request.path_params["type"])
-        detailed = request.query_params.get("detailed", "").lower() in {"true", "1", "yes"}
+        detailed = flag(request, "detailed")
         catalog = self._controller.catalog
         found = [spec for spec in catalog if spec.type == kind]
         return JSONResponse(

@@ -41,10 +41,11 @@ class Replicas:
     async def add(self, request: Request) -> Response:
         """Adds replicas; waits until they are ready unless `wait_ready=false`."""
         uid = request.path_params["uid"]
+        waits = wire.waits(request)
         status = self._controller.get(uid)
         count = _count(await read_object(request), status)
         added = await self._controller.add_replicas(uid, count)
-        if wire.waits(request):
+        if waits:
             status = await self._controller.wait_replicas(uid, added)
         found = [wire.added(status, replica) for replica in added]
         one = len(found) == 1

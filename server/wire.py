@@ -11,6 +11,7 @@ from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue
 from paddock.registry.spec import Variant
+from paddock.server.query import flag
 
 # Launch keys of Xinference's clients → our field.
 _FIELDS = {
@@ -84,8 +85,8 @@ def launch_request(body: Any) -> LaunchRequest:
 
 
 def waits(request: Request) -> bool:
-    """Whether the client wants the answer when all is ready, and not at once."""
-    return request.query_params.get("wait_ready", "true").lower() not in {"false", "0", "no"}
+    """Whether the client wants the answer when all is ready, and not at once. Raises `BadValue`."""
+    return flag(request, "wait_ready", default=True)
 
 
 def description(status: ModelStatus) -> dict[str, Any]:

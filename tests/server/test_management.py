@@ -123,16 +123,6 @@ def test_bad_launch_is_400_and_names_the_key(client: Client, body: Any, says: st
     assert says in answer["detail"]
 
 
-def test_unknown_route_and_wrong_method_answer_json(client: Client) -> None:
-    """404 and 405 come in the same envelope as every other error."""
-    status, answer = call(client, "GET", "/v1/nothing")
-    assert (status, answer["error"]["code"]) == (404, "HTTPException")
-    assert "/v1/nothing" in answer["detail"]
-    status, answer = call(client, "PUT", "/v1/completions", {})
-    assert status == 405
-    assert "PUT" in answer["detail"]
-
-
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
