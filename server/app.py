@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-import paddock
 from paddock.launcher.controller import Controller
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
@@ -40,15 +39,13 @@ def create_app(
     inference.observe = metrics.observe
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         controller.start()
         yield
         inference.close()
         await controller.close()
 
-    app = FastAPI(
-        title="Paddock",
-        version=paddock.__version__,
+    app = Starlette(
         lifespan=lifespan,
         exception_handlers={
             PaddockError: errors.on_paddock_error,

@@ -17,7 +17,7 @@ from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue, UnknownName
 from tests.engines.child import Child, serving
 
-HEAVY = ("xllamacpp", "aiohttp", "torch", "ray", "transformers", "fastapi")
+HEAVY = ("xllamacpp", "aiohttp", "torch", "ray", "transformers", "starlette")
 HOST = Host("local", "here", 4, 10**11, 10**11, 10**11, {})
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 # One option of each engine, as typed and as parsed.
