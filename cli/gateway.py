@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from typing import Any
 
 from paddock.cli.errors import ALREADY_RUNS
 from paddock.cli.output import Output
@@ -23,10 +24,11 @@ def find(settings: Settings) -> Client | None:
     """A client for the gateway that runs, or None. A named endpoint is taken as it is."""
     if settings.endpoint:
         return Client(settings.endpoint, settings.api_key)
-    endpoint = recorded(settings)
-    if endpoint is None:
+    record = _record(settings)
+    if "endpoint" not in record:
         return None
-    client = Client(endpoint, settings.api_key)
+    # The gateway's own key for commands of its user, which it makes anew at each start.
+    client = Client(str(record["endpoint"]), settings.api_key or str(record.get("key", "")))
     try:
         client.health()
     except (GatewayUnreachable, GatewayError):
@@ -36,9 +38,24 @@ def find(settings: Settings) -> Client | None:
 
 def recorded(settings: Settings) -> str | None:
     """The endpoint that the last gateway of this home wrote down."""
-    with suppress(OSError, ValueError, KeyError):
-        return str(json.loads((settings.home / "gateway.json").read_text())["endpoint"])
-    return None
+    found = _record(settings).get("endpoint")
+    return None if found is None else str(found)
+
+
+def _record(settings: Settings) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads((settings.home / "gateway.json").read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def introduced(key: str) -> str:
+    """What is said of the first key when it is shown."""
+    return (
+        "Others can reach this gateway, so every request needs an API key. This is the first one, "
+        f"and it is shown this once:\n\n    {key}\n\nSend it as 'Authorization: Bearer KEY'; "
+        "paddock takes it as --api-key or PADDOCK_API_KEY. More: paddock keys --help\n"
+    )
 
 
 def ensure(settings: Settings, output: Output) -> Client:
@@ -50,6 +67,12 @@ def ensure(settings: Settings, output: Output) -> Client:
     found = find(settings)
     if found is not None:
         return found
+    from paddock.server.keys import first_key
+
+    # Made here and not by the gateway, whose every word goes to its log.
+    minted = first_key(settings)
+    if minted is not None:
+        output.talk(introduced(minted.secret))
     settings.logs.mkdir(parents=True, exist_ok=True)
     path = settings.logs / "gateway.log"
     from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
@@ -59,6 +82,8 @@ def ensure(settings: Settings, output: Output) -> Client:
         "PADDOCK_HOME": str(settings.home),
         INSTANCE_VARIABLE: instance_id(settings.home),
     }
+    if settings.api_key:  # which may have been a flag
+        environ["PADDOCK_API_KEY"] = settings.api_key
     with path.open("ab") as log:
         began = log.tell()
         process = subprocess.Popen(

@@ -25,6 +25,7 @@ COMMANDS = {
     "register": ("paddock.cli.register:register", "Register a model of your own."),
     "unregister": ("paddock.cli.register:unregister", "Remove a registered model."),
     "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
+    "keys": ("paddock.cli.keys:keys", "Make, list and revoke API keys."),
     "stop": ("paddock.cli.stop:stop", "End the gateway, all models and the local Ray."),
 }
 

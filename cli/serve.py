@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from paddock.cli import gateway
 from paddock.cli.errors import ALREADY_RUNS
 from paddock.registry.settings import read_settings
+
+if TYPE_CHECKING:
+    from paddock.cli.output import Output
+    from paddock.server.run import Started
 
 
 @click.command(short_help="Run the gateway in this terminal.")
@@ -20,7 +26,8 @@ def serve(as_json: bool, **flags: object) -> int | None:
     """Run the gateway in this terminal.
 
     Ctrl-C ends the gateway and leaves the models serving, for the next gateway to take up;
-    `paddock stop` ends those too.
+    `paddock stop` ends those too. On an address that others can reach, every request needs a key;
+    the first is made at the first such start, and shown then.
 
     \b
     Example:
@@ -35,7 +42,7 @@ def serve(as_json: bool, **flags: object) -> int | None:
     try:
         run(
             settings,
-            lambda endpoint: output.result({"endpoint": endpoint}, f"Paddock at {endpoint}"),
+            lambda started: _say(started, output),
         )
     except AlreadyRuns as error:
         print(f"paddock: {error}", file=sys.stderr)
@@ -43,3 +50,11 @@ def serve(as_json: bool, **flags: object) -> int | None:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _say(started: Started, output: Output) -> None:
+    if started.minted:
+        output.talk(gateway.introduced(started.minted))
+    elif started.keyed:
+        output.talk("requests need an API key; to make another: paddock keys create")
+    output.result({"endpoint": started.endpoint}, f"Paddock at {started.endpoint}")

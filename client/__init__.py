@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -100,6 +100,21 @@ class Client:
         """Removes a model that was registered."""
         path = f"/v1/model_registrations/{quote(kind)}/{quote(name, safe='')}"
         self._call("DELETE", path)
+
+    def create_key(
+        self, name: str = "", scope: str = "", models: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Makes a key of scope `admin` or `inference`; `key` of the answer is shown only here."""
+        body = {"name": name, "scope": scope, "models": list(models)}
+        return dict(self._call("POST", "/v1/keys", body))
+
+    def keys(self) -> list[dict[str, Any]]:
+        """The keys, without the keys themselves."""
+        return list(self._call("GET", "/v1/keys")["data"])
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """Forgets a key; the next request with it is refused."""
+        return dict(self._call("DELETE", f"/v1/keys/{quote(key_id, safe='')}"))
 
     def stop(self) -> None:
         """Ends every model, the Ray that the gateway started, and the gateway."""

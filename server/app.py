@@ -19,6 +19,8 @@ from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
 from paddock.server.inference import Inference
+from paddock.server.key_routes import Keys
+from paddock.server.keys import KeyStore, always_keyed
 from paddock.server.management import Management
 from paddock.server.metrics import Metrics
 from paddock.server.registrations import Registrations
@@ -31,8 +33,12 @@ def create_app(
     settings: Settings,
     library: Library,
     leave: asyncio.Event | None = None,
+    local_key: str = "",
 ) -> ASGIApp:
-    """The gateway. `leave` is set when a client has asked the gateway to end."""
+    """The gateway. `leave` is set when a client has asked the gateway to end; `local_key` opens it
+    for commands on this machine.
+    """
+    keys = KeyStore(settings.home)
     inference = Inference(controller)
     management = Management(controller, leave or asyncio.Event())
     metrics = Metrics(controller, inference.load)
@@ -53,10 +59,10 @@ def create_app(
             Exception: errors.on_bug,
         },
     )
-    app.state.api_key = settings.api_key
     # The management routes come last: one of them takes any model id, slashes and all.
     for part in (
         inference,
+        Keys(keys, always_keyed(settings)),
         Machines(controller),
         Catalogue(controller),
         Registrations(controller, library),
@@ -66,4 +72,4 @@ def create_app(
         management,
     ):
         app.router.routes.extend(part.routes())
-    return Security(inference.ahead_of(app), settings.host, settings.api_key)
+    return Security(inference.ahead_of(app), settings, keys, app.routes, local_key)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import ipaddress
 import json
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import uvicorn
 import uvloop
@@ -24,6 +25,7 @@ from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue, PaddockError, PortInUse
 from paddock.registry.settings import Settings
 from paddock.server.app import create_app
+from paddock.server.keys import KeyStore, always_keyed, first_key
 from paddock.server.protocol import Protocol
 
 log = logging.getLogger(__name__)
@@ -45,15 +47,25 @@ class AlreadyRuns(PaddockError):
         return f"a gateway already runs for {self.home} at {self.endpoint or 'an unknown address'}"
 
 
-def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Serves until a signal or `DELETE /v1/clusters`; `on_ready` is told the endpoint.
+@dataclass(frozen=True)
+class Started:
+    """A gateway that answers. `minted` is its first key, just made, or empty."""
+
+    endpoint: str
+    keyed: bool
+    minted: str = field(default="", repr=False)
+
+
+def serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
+    """Serves until a signal or `DELETE /v1/clusters`; `on_ready` is told once it answers.
 
     Raises:
         AlreadyRuns: another gateway has the same home.
         PortInUse: the port belongs to another process.
-        BadValue: a host that is not loopback, and no key.
+        CorruptFile: the file of keys cannot be read.
     """
-    _check_host(settings)
+    # Bridge, replicas and engines inherit our environment, and have no use for the key.
+    os.environ.pop("PADDOCK_API_KEY", None)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -62,22 +74,12 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
         endpoint = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
         try:
-            uvloop.run(_serve(settings, listener, endpoint, on_ready))
+            minted = first_key(settings)
+            keyed = always_keyed(settings) or bool(KeyStore(settings.home).table())
+            started = Started(endpoint, keyed, minted.secret if minted else "")
+            uvloop.run(_serve(settings, listener, started, on_ready))
         finally:
             (settings.home / FILE).unlink(missing_ok=True)
-
-
-def _check_host(settings: Settings) -> None:
-    try:
-        loopback = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        loopback = settings.host == "localhost"
-    if not loopback and not settings.api_key:
-        raise BadValue(
-            "host",
-            settings.host,
-            "others can reach this address, so a key is needed: set PADDOCK_API_KEY",
-        )
 
 
 @contextmanager
@@ -134,14 +136,18 @@ def _holder(port: int) -> str:
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, endpoint: str, on_ready: Callable[[str], None]
+    settings: Settings,
+    listener: socket.socket,
+    started: Started,
+    on_ready: Callable[[Started], None],
 ) -> None:
     # Read at the first launch: listing and forwarding never need it.
     library = Library(settings.specs, settings.index)
     store = Store(settings.home / "paddock.db")
     controller = Controller(settings, library.catalog, store, Cluster(settings))
     leave = asyncio.Event()
-    app = create_app(controller, settings, library, leave)
+    local_key = secrets.token_urlsafe(32)
+    app = create_app(controller, settings, library, leave, local_key)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -151,7 +157,8 @@ async def _serve(
         server_header=False,
         lifespan="on",
     )
-    server = _Server(config, settings.home, endpoint, on_ready)
+    record = {"endpoint": started.endpoint, "pid": os.getpid(), "key": local_key}
+    server = _Server(config, settings.home / FILE, record, lambda: on_ready(started))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     leaving = asyncio.create_task(leave.wait())
     await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -164,18 +171,25 @@ class _Server(uvicorn.Server):
     """Writes down where it is once it answers, and not before."""
 
     def __init__(
-        self, config: uvicorn.Config, home: Path, endpoint: str, on_ready: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        path: Path,
+        record: dict[str, Any],
+        on_ready: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._home = home
-        self._endpoint = endpoint
+        self._path = path
+        self._record = record
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.should_exit:  # the application refused to start
             return
-        made = self._home / f".{FILE}.{os.getpid()}"
-        made.write_text(json.dumps({"endpoint": self._endpoint, "pid": os.getpid()}), "ascii")
-        made.replace(self._home / FILE)
-        self._on_ready(self._endpoint)
+        made = self._path.with_name(f".{FILE}.{os.getpid()}")
+        made.unlink(missing_ok=True)
+        # It has the key by which commands of this user come in: nobody else may read it.
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(self._record, file)
+        made.replace(self._path)
+        self._on_ready()

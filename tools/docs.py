@@ -42,6 +42,10 @@ def command_reference() -> str:
             command, info_name=name, parent=top, **wide, **command.context_settings
         ) as context:
             parts.append(f"## paddock {name}\n\n```\n{command.get_help(context).rstrip()}\n```")
+            for inner, sub in getattr(command, "commands", {}).items():
+                with click.Context(sub, info_name=inner, parent=context, **wide) as below:
+                    text = sub.get_help(below).rstrip()
+                    parts.append(f"## paddock {name} {inner}\n\n```\n{text}\n```")
     return "\n\n".join(parts) + "\n"
 
 

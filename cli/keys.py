@@ -1,0 +1,123 @@
+"""`paddock keys`: API keys, made, listed and revoked."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from paddock.cli.options import Output, Settings, connected
+from paddock.cli.output import table
+from paddock.client import Client
+
+HOW = """\
+It is shown this once, and kept only as a hash. Send it as 'Authorization: Bearer KEY'; \
+paddock takes it as --api-key or PADDOCK_API_KEY."""
+
+
+@click.group(short_help="Make, list and revoke API keys.")
+def keys() -> None:
+    """Make, list and revoke API keys.
+
+    Without an endpoint they are those of this machine's PADDOCK_HOME, whether its gateway runs or
+    not: who may write there needs no key for it. With --endpoint, that gateway is asked. `create`,
+    `list` and `revoke` each take --json.
+
+    \b
+    Example:
+      paddock keys create --name laptop
+    """
+
+
+@keys.command(short_help="Make a key, and show it this once.")
+@click.option("-n", "--name", default="", help="What it is for.")
+@click.option(
+    "--scope",
+    type=click.Choice(["admin", "inference"]),
+    help="What it may do: everything, or only send requests to models.  [admin; with --model "
+    "inference]",
+)
+@click.option("-m", "--model", "models", multiple=True, help="Id of a model that it is for; again.")
+@connected
+def create(
+    name: str, scope: str | None, models: tuple[str, ...], settings: Settings, output: Output
+) -> None:
+    """Make a key, and show it this once.
+
+    From the first key on, the gateway asks everyone for one.
+
+    \b
+    Example:
+      paddock keys create --name app --scope inference --model tiny-mixtral
+    """
+    made = _keys(settings).create_key(name, scope or "", models)
+    output.talk(f"key {made['id']}: {_reach(made)}. {HOW}")
+    output.result(made, made["key"])
+
+
+@keys.command(name="list", short_help="List the keys, without the keys themselves.")
+@connected
+def list_keys(settings: Settings, output: Output) -> None:
+    """List the keys, without the keys themselves.
+
+    \b
+    Example:
+      paddock keys list --json
+    """
+    found = _keys(settings).keys()
+    rows = [
+        (row["id"], row["name"], row["scope"], ", ".join(row["models"]) or "all", _day(row))
+        for row in found
+    ]
+    text = table(("ID", "NAME", "SCOPE", "MODELS", "CREATED"), rows)
+    output.result(found, text if found else "there is no key; try: paddock keys create")
+
+
+@keys.command(short_help="Revoke a key: it is refused from now on.")
+@click.argument("key_id", metavar="ID")
+@connected
+def revoke(key_id: str, settings: Settings, output: Output) -> None:
+    """Revoke a key: it is refused from now on.
+
+    \b
+    Example:
+      paddock keys revoke 1a2b3c4d
+    """
+    client = _keys(settings)
+    gone = client.revoke_key(key_id)
+    if not client.keys():
+        output.talk("no key is left: a gateway on 127.0.0.1 is open to all on this machine")
+    output.result({**gone, "revoked": True}, f"key {key_id} is revoked")
+
+
+class _Local:
+    """The keys of this machine's home, by the client's methods."""
+
+    def __init__(self, settings: Settings) -> None:
+        from paddock.server.keys import KeyStore
+
+        self._store = KeyStore(settings.home)
+
+    def create_key(self, name: str, scope: str, models: tuple[str, ...]) -> dict[str, Any]:
+        return self._store.create(name, scope, models).to_json()
+
+    def keys(self) -> list[dict[str, Any]]:
+        return [key.to_json() for key in self._store.listing()]
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        return self._store.revoke(key_id).to_json()
+
+
+def _keys(settings: Settings) -> Client | _Local:
+    if settings.endpoint:
+        return Client(settings.endpoint, settings.api_key)
+    return _Local(settings)
+
+
+def _reach(row: dict[str, Any]) -> str:
+    return f"{row['scope']}, for {', '.join(row['models']) or 'all models'}"
+
+
+def _day(row: dict[str, Any]) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
