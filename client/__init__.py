@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -77,6 +77,32 @@ class Client:
                 if line.startswith(b"data:"):
                     event = json.loads(line.removeprefix(b"data:"))
                     yield event["replica"], event["line"]
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayUnreachable(self.endpoint, f"the stream broke off: {error}") from error
+        finally:
+            connection.close()
+
+    def events(
+        self, model: str = "", types: Sequence[str] = (), *, logs: bool = False, after: str = ""
+    ) -> Iterator[dict[str, Any]]:
+        """What happens to models, as dicts of `id`, `event` and `data`, until the gateway ends.
+
+        The first is a `snapshot` of all models, unless `after` is the id of an event that the
+        gateway still knows: then it goes on behind that. `types` are of `model`, `replica`,
+        `progress` and `log`; all but `log` where none is named. `logs` adds engines' lines.
+        """
+        given = {"model": model, "types": ",".join(types), "logs": "true" if logs else ""}
+        given["last_event_id"] = after
+        query = urlencode({name: value for name, value in given.items() if value})
+        connection = self._open(None)  # nothing may happen for hours
+        try:
+            event: dict[str, Any] = {}
+            for raw in self._request(connection, "GET", f"/v1/events?{query}", None):
+                name, _, value = raw.decode().rstrip("\r\n").partition(": ")
+                if name in {"id", "event"}:
+                    event[name] = value
+                elif name == "data":
+                    yield {**event, "data": json.loads(value)}
         except (OSError, http.client.HTTPException) as error:
             raise GatewayUnreachable(self.endpoint, f"the stream broke off: {error}") from error
         finally:

@@ -19,6 +19,7 @@ from typing import Any
 from paddock.engines.base import Host
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handle, RayFailed
 from paddock.launcher.diagnosis import Diagnosis
+from paddock.launcher.events import Bus
 from paddock.launcher.host import LOCAL
 from paddock.launcher.logs import read_tail
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest
@@ -147,6 +148,8 @@ class Controller:
         self._replacing: set[str] = set()
         self._changed = asyncio.Event()
         self._adoption: asyncio.Task[None] | None = None
+        self._started = False
+        self.bus = Bus()
 
     def start(self) -> None:
         """Takes up an earlier gateway's models: those that live are adopted, the others started."""
@@ -163,6 +166,8 @@ class Controller:
             }
             plan = LaunchPlan.from_json(row.plan)
             self._models[row.uid] = _Model(row.uid, plan, row.created, replicas)
+        self._started = True
+        self._notify()
         if rows or self._cluster.record() is not None:
             self._adoption = asyncio.create_task(self._adopt())
 
@@ -188,6 +193,11 @@ class Controller:
             for replica in model.replicas.values()
             if replica.state != "failed"
         }
+
+    @property
+    def adopted(self) -> bool:
+        """Whether it has started, and follows what an earlier gateway left."""
+        return self._started and (self._adoption is None or self._adoption.done())
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is changed. Raises what `resolve` raises."""
@@ -350,6 +360,7 @@ class Controller:
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        self.bus.show({model.uid: model.status() for model in self._models.values()})
 
     def models(self) -> tuple[ModelStatus, ...]:
         """Every launched model, oldest first."""
@@ -534,10 +545,16 @@ class Controller:
             tails[replica_id] = found or list((status.diagnosis or {}).get("lines", []))
         return tails
 
-    async def follow(self, uid: str) -> AsyncIterator[tuple[str, str]]:
-        """Replica id and line, from the beginning of each log on, until the model is gone."""
+    async def follow(self, uid: str, *, whole: bool = True) -> AsyncIterator[tuple[str, str]]:
+        """Replica id and line, until the model is gone.
+
+        From the beginning of each log on; not `whole`: from the end of those that are there.
+        """
         model = self._get(uid)
         offsets: dict[str, int] = {}
+        if not whole:
+            for replica_id, handle in list(model.handles.items()):
+                offsets[replica_id] = await self._log_end(model, handle)
         while self._models.get(uid) is model:
             quiet = True
             for replica_id, handle in list(model.handles.items()):
@@ -548,6 +565,20 @@ class Controller:
                         yield replica_id, line
             if quiet:
                 await asyncio.sleep(FOLLOW_SECONDS)
+
+    async def _log_end(self, model: _Model, handle: Handle) -> int:
+        status = model.replicas.get(handle.replica_id)
+        if status is not None and status.log and model.plan.node == LOCAL:
+            with contextlib.suppress(OSError):
+                found = await asyncio.to_thread(Path(status.log).stat)
+                return found.st_size
+        offset = 0
+        with contextlib.suppress(ActorLost, ActorUnavailable):
+            while True:
+                offset, text = await handle.log_after(offset)
+                if not text:
+                    break
+        return offset
 
     async def terminate(self, uid: str) -> None:
         """Ends a model, launched or on its way; returns when its processes are gone.
@@ -591,9 +622,11 @@ class Controller:
             await self._adoption
         await asyncio.gather(*(self.terminate(uid) for uid in list(self._models)))
         await self._cluster.shutdown()
+        self.bus.close()
 
     async def close(self) -> None:
         """Lets go of the models without ending them, for the next gateway to adopt."""
+        self.bus.close()
         tasks = [task for model in self._models.values() for task in model.tasks.values()]
         await _cancel([*tasks, *([self._adoption] if self._adoption else [])])
         await self._cluster.leave()

@@ -18,6 +18,7 @@ from paddock.server import errors
 from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
+from paddock.server.events import Events
 from paddock.server.inference import Inference
 from paddock.server.key_routes import Keys
 from paddock.server.keys import KeyStore, always_keyed
@@ -69,6 +70,7 @@ def create_app(
         Cache(controller),
         Replicas(controller),
         metrics,
+        Events(controller),
         management,
     ):
         app.router.routes.extend(part.routes())

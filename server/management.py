@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -12,7 +14,7 @@ from starlette.routing import Route
 
 import paddock
 from paddock.launcher.controller import Controller
-from paddock.registry.errors import BadValue
+from paddock.registry.errors import BadValue, NotLaunched
 from paddock.server import wire
 from paddock.server.body import read_json
 from paddock.server.query import flag, whole
@@ -26,12 +28,13 @@ class Management:
     def __init__(self, controller: Controller, leave: asyncio.Event) -> None:
         self._controller = controller
         self._leave = leave
+        self._draining = False
 
     def routes(self) -> list[Route]:
         """All routes; those with a fixed end stand before the one that takes any model id."""
         return [
             Route("/healthz", self.health),
-            Route("/readyz", self.health),
+            Route("/readyz", self.readiness),
             Route("/v1/cluster/auth", self.auth),
             Route("/v1/cluster/version", self.version),
             Route("/v1/clusters", self.stop, methods=["DELETE"]),
@@ -47,8 +50,28 @@ class Management:
         ]
 
     async def health(self, _: Request) -> Response:
-        """The gateway runs."""
+        """The gateway runs, whatever its models do."""
         return JSONResponse({"status": "ok", "version": paddock.__version__})
+
+    async def readiness(self, request: Request) -> Response:
+        """Whether the gateway, or one model, can take requests: 200, or 503 with the state.
+
+        How many models there are in each state is told, but not which: no key is asked for here.
+        """
+        uid = request.query_params.get("model")
+        if uid:
+            status = next((one for one in self._controller.models() if one.uid == uid), None)
+            if status is None:
+                raise NotLaunched(uid)  # and no word of the ids that are near
+            ready, state = status.state == "ready", str(status.state)
+            body: dict[str, Any] = {"status": state, "model_uid": uid}
+        else:
+            state = "starting" if not self._controller.adopted else "ready"
+            state = "draining" if self._draining else state
+            ready = state == "ready"
+            counted = Counter(model.state for model in self._controller.models())
+            body = {"status": state, "version": paddock.__version__, "models": counted}
+        return JSONResponse(body, 200 if ready else 503)
 
     async def auth(self, request: Request) -> Response:
         """Whether a key is asked for."""
@@ -127,6 +150,7 @@ class Management:
 
     async def stop(self, _: Request) -> Response:
         """Ends every model, our Ray and the gateway."""
+        self._draining = True
         await self._controller.shutdown()
         self._leave.set()
         return JSONResponse({"result": True})

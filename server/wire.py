@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import Request
 
 from paddock.launcher.controller import ModelStatus
+from paddock.launcher.events import Happened
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue
@@ -209,6 +211,55 @@ def progress(status: ModelStatus) -> dict[str, Any]:
         "came_bytes": last.came_bytes,
         "total_bytes": last.total_bytes,
         "diagnosis": status.diagnosis,
+    }
+
+
+def snapshot(models: Iterable[ModelStatus]) -> dict[str, Any]:
+    """Every model and replica, each as its last event would tell it."""
+    return {
+        "models": [
+            _model_event(status)
+            | {"replicas": [_replica_event(status, replica) for replica in status.replicas]}
+            for status in models
+        ]
+    }
+
+
+def event(happened: Happened) -> dict[str, Any]:
+    """What `GET /v1/events` tells of a change."""
+    change = happened.change
+    found = (
+        _model_event(change.model)
+        if change.replica is None
+        else _replica_event(change.model, change.replica)
+    )
+    return found | {"gone": change.gone, "at": happened.at}
+
+
+def _model_event(status: ModelStatus) -> dict[str, Any]:
+    plan = status.plan
+    return {
+        "model_uid": status.uid,
+        "state": status.state,
+        "model_name": plan.model,
+        "model_format": plan.format,
+        "quantization": plan.quantization,
+        "model_engine": plan.engine,
+        "replica": plan.replicas,
+        "diagnosis": status.diagnosis,
+    }
+
+
+def _replica_event(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
+    return {
+        "model_uid": status.uid,
+        "replica_uid": replica.replica_id,
+        "state": replica.state,
+        "note": replica.note,
+        "progress": _done(replica),
+        "came_bytes": replica.came_bytes,
+        "total_bytes": replica.total_bytes,
+        "diagnosis": replica.diagnosis,
     }
 
 
