@@ -135,6 +135,7 @@ class RequestFields:
         renamed: what others call a field → what it is called here.
         refused: reasons, for fields whose refusal needs one.
         usage_in_completions: its streams of completions carry usage asked for or not.
+        closes_after_stream: it closes a connection after a stream, whatever its header says.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
     """
 
@@ -146,6 +147,7 @@ class RequestFields:
     refused: Mapping[str, str] = field(default_factory=dict)
     usage_in_completions: bool = False
     chat_logprobs: bool = False
+    closes_after_stream: bool = False
 
 
 @runtime_checkable

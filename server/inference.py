@@ -401,9 +401,9 @@ class Inference:
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
             with contextlib.suppress(_Lost):
-                return await exchange.over(upstream, request, sink(part))
+                return await exchange.over(upstream, request, sink(part), asked.reusable)
         upstream = await self._pool.connect(replica.endpoint)
-        return await exchange.over(upstream, request, sink(part))
+        return await exchange.over(upstream, request, sink(part), asked.reusable)
 
 
 class _Exchange:
@@ -418,7 +418,7 @@ class _Exchange:
         out.on_full = self._full
         out.on_room = self._room
 
-    async def over(self, upstream: Upstream, request: bytes, sink: _Sink) -> _Sink:
+    async def over(self, upstream: Upstream, request: bytes, sink: _Sink, reusable: bool) -> _Sink:
         """Sends the request and waits until the sink has the whole answer.
 
         However it ends before that, the connection is closed, which tells the engine to stop.
@@ -426,7 +426,7 @@ class _Exchange:
         self._live.add(upstream)
         try:
             self.timeline.sent = time.perf_counter()
-            upstream.ask(request, sink)
+            upstream.ask(request, sink, reusable)
             await sink.done
         finally:
             self._live.discard(upstream)

@@ -152,6 +152,7 @@ async def _serve(
         app,
         log_config=None,
         http=Protocol,
+        proxy_headers=False,  # nobody is trusted to say where a request comes from
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=GRACE,
         server_header=False,

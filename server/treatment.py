@@ -83,6 +83,7 @@ class Asked:
         steps: changes to each event, in this order.
         encoder: the client's dialect.
         raw: the answer is not events but one JSON object, and passes as it is.
+        reusable: whether the engine takes another request on the same connection.
     """
 
     uid: str
@@ -93,6 +94,7 @@ class Asked:
     steps: tuple[Step, ...] = ()
     encoder: Encoder = field(default_factory=OpenAI)
     raw: bool = False
+    reusable: bool = True
 
     @property
     def needles(self) -> tuple[bytes, ...] | None:

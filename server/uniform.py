@@ -257,7 +257,12 @@ class _Wish:
         return cls(given, raw, fields, streamed, usage, n)
 
     def asked(
-        self, path: str, bodies: list[Body], steps: list[Step], encoder: Encoder | None = None
+        self,
+        path: str,
+        bodies: list[Body],
+        steps: list[Step],
+        model: Model,
+        encoder: Encoder | None = None,
     ) -> Asked:
         """The request for the engine, one body a part.
 
@@ -274,13 +279,14 @@ class _Wish:
             if self.usage or not self.streamed or parts > 1:
                 body["stream_options"] = {"include_usage": True}
         return Asked(
-            uid=bodies[0]["model"],
+            uid=model.uid,
             path=path,
             bodies=tuple(_bytes(body, self.given, self.raw) for body in bodies),
             streamed=self.streamed,
             chat=path.endswith("/chat/completions"),
             steps=tuple(steps),
             encoder=encoder or OpenAI(),
+            reusable=not model.fields.closes_after_stream,
         )
 
 
@@ -314,7 +320,7 @@ def completions(given: Body, model: Model, raw: bytes = b"") -> Asked:
     if model.fields.usage_in_completions:
         steps.append(UsageApart(wish.usage or not wish.streamed or len(prompts) * wish.n > 1))
     bodies = [{"model": model.uid, "prompt": p, **body} for p in prompts for _ in range(wish.n)]
-    return wish.asked("/v1/completions", bodies, steps)
+    return wish.asked("/v1/completions", bodies, steps, model)
 
 
 def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = None) -> Asked:
@@ -341,7 +347,7 @@ def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = 
     _template(wish.fields, model)
     body = _honoured(wish.fields, model, model.fields.honoured | model.fields.chat)
     bodies = [{"model": model.uid, "messages": messages, **body} for _ in range(wish.n)]
-    return wish.asked("/v1/chat/completions", bodies, [], encoder)
+    return wish.asked("/v1/chat/completions", bodies, [], model, encoder)
 
 
 def embeddings(given: Body, model: Model, raw: bytes = b"") -> Asked:

@@ -47,12 +47,14 @@ class Upstream(asyncio.Protocol):
         self._sink: Sink | None = None
         self._parts: list[bytes] = []
         self._complete = False
+        self._reusable = True
         self._type = b""
 
-    def ask(self, request: bytes, sink: Sink) -> None:
-        """Sends a whole request; the answer goes to `sink`."""
+    def ask(self, request: bytes, sink: Sink, reusable: bool = True) -> None:
+        """Sends a whole request; the answer goes to `sink`. Kept afterwards if it is `reusable`."""
         assert self._transport is not None
         self._sink = sink
+        self._reusable = reusable
         self._complete = False
         self._transport.write(request)
 
@@ -118,7 +120,7 @@ class Upstream(asyncio.Protocol):
             # A body may have made the sink abort us, by a client that is gone.
             sink, self._sink = self._sink, None
             assert self._transport is not None
-            if self._parser.should_keep_alive() and sink is not None:
+            if self._reusable and sink is not None and self._parser.should_keep_alive():
                 self._pool.keep(self._endpoint, self)
             else:
                 self._transport.close()
