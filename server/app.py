@@ -24,6 +24,7 @@ from paddock.server.key_routes import Keys
 from paddock.server.keys import KeyStore, always_keyed
 from paddock.server.management import Management
 from paddock.server.metrics import Metrics
+from paddock.server.openapi import OpenAPI
 from paddock.server.registrations import Registrations
 from paddock.server.replicas import Replicas
 from paddock.server.security import Security
@@ -71,6 +72,7 @@ def create_app(
         Replicas(controller),
         metrics,
         Events(controller),
+        OpenAPI(app.routes),
         management,
     ):
         app.router.routes.extend(part.routes())

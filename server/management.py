@@ -35,7 +35,6 @@ class Management:
         return [
             Route("/healthz", self.health),
             Route("/readyz", self.readiness),
-            Route("/v1/cluster/auth", self.auth),
             Route("/v1/cluster/version", self.version),
             Route("/v1/clusters", self.stop, methods=["DELETE"]),
             Route("/v1/plan", self.plan, methods=["POST"]),
@@ -72,10 +71,6 @@ class Management:
             counted = Counter(model.state for model in self._controller.models())
             body = {"status": state, "version": paddock.__version__, "models": counted}
         return JSONResponse(body, 200 if ready else 503)
-
-    async def auth(self, request: Request) -> Response:
-        """Whether a key is asked for."""
-        return JSONResponse({"auth": bool(request.app.state.api_key)})
 
     async def version(self, _: Request) -> Response:
         """Our version, in Xinference's shape."""

@@ -1,0 +1,547 @@
+"""The shapes of what goes over the wire, for `/openapi.json`; a test holds answers against them.
+
+Nothing is read or written through these models: `wire.py` and the routes do that. Every object may
+have more fields than are named here, unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from paddock.launcher.diagnosis import CAUSES
+from paddock.launcher.plan import MAX_REPLICAS
+from paddock.launcher.replica import State
+
+Size = int | str
+"""Billions of parameters: a number where it is whole, else text such as `0_5`."""
+
+
+class Shape(BaseModel):
+    """An object that may have more fields."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class ErrorFields(Shape):
+    """What went wrong; beside these, the error's own fields, such as `value` or `close`."""
+
+    message: str
+    type: str
+    code: str | int | None
+    param: str | None = None
+    layer: str | None = Field(default=None, description="`paddock`, or absent for an engine's own")
+
+
+class Error(Shape):
+    """Every error. `detail` is the message again, for Xinference's clients."""
+
+    error: ErrorFields
+    detail: str
+
+
+class Health(Shape):
+    """The gateway runs."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Readiness(Shape):
+    """`status` is ready, starting or draining; of one model its state."""
+
+    status: str
+    version: str | None = None
+    model_uid: str | None = None
+    models: dict[State, int] = Field(default={}, description="How many models are in each state")
+
+
+class Version(Shape):
+    """Our version in Xinference's shape."""
+
+    version: str
+    full_revisionid: str | None = Field(default=None, alias="full-revisionid")
+
+
+class Auth(Shape):
+    """Whether requests need a key."""
+
+    auth: bool
+
+
+class Result(Shape):
+    """It was done."""
+
+    result: bool
+
+
+class Message(Shape):
+    """What was done, in a word."""
+
+    msg: str
+
+
+class Diagnosis(Shape):
+    """Why a launch failed."""
+
+    cause: str = Field(json_schema_extra={"enum": list(CAUSES)})
+    message: str
+    next_command: str | None = None
+    lines: list[str] = Field(default=[], description="The engine's last lines")
+    exit_code: int | None = None
+    signal: str | None = None
+    tried: list[str] = []
+
+
+class PlannedFile(Shape):
+    """A file of the weights."""
+
+    name: str
+    size_bytes: int | None
+
+
+class PlannedWeights(Shape):
+    """Where the weights come from; `here` says that they need not be fetched."""
+
+    hub: str
+    id: str
+    revision: str | None
+    files: list[PlannedFile]
+    size_bytes: int
+    here: bool
+
+
+class MemoryEstimate(Shape):
+    """What each replica will hold; `needed_bytes` is for all of them."""
+
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    needed_bytes: int
+    free_bytes: int
+    paged: bool
+    fits: bool
+    replicas: int
+
+
+class Plan(Shape):
+    """What a launch will do, with numbers and reasons."""
+
+    model_id: str
+    model: str
+    type: str
+    format: str
+    size: str
+    quantization: str
+    abilities: list[str]
+    engine: str
+    engine_version: str
+    options: dict[str, Any]
+    context_length: int
+    slots: int
+    replicas: int
+    node: str
+    node_name: str
+    weights: PlannedWeights
+    memory: MemoryEstimate
+    chat_template: str | None
+    languages: list[str]
+    description: str
+    reasons: list[str]
+    refused: dict[str, str] = Field(description="Engines that were passed over, and why")
+    warnings: list[str]
+
+
+class Launch(Shape):
+    """What to launch, in Xinference's words. Fields that are not named are the engine's options."""
+
+    model_name: str
+    model_uid: str | None = None
+    model_engine: str | None = None
+    model_size_in_billions: int | float | str | None = None
+    model_format: str | None = None
+    quantization: str | None = None
+    replica: int | None = Field(default=1, ge=1, le=MAX_REPLICAS)
+    model_path: str | None = None
+    download_hub: str | None = None
+    worker_ip: str | None = None
+    node: str | None = None
+    context_length: int | None = Field(default=None, ge=1)
+
+
+class Launched(Shape):
+    """The id of what was launched, and its plan."""
+
+    model_uid: str
+    plan: Plan
+
+
+class Description(Shape):
+    """A model that can answer."""
+
+    model_type: str
+    address: str
+    accelerators: list[str]
+    model_name: str
+    model_lang: list[str]
+    model_ability: list[str]
+    model_description: str
+    model_format: str
+    model_size_in_billions: Size
+    model_family: str
+    quantization: str
+    multimodal_projector: str | None
+    model_hub: str
+    revision: str | None
+    context_length: int
+    max_tokens: int
+    model_engine: str
+    replica: int
+
+
+class Listed(Description):
+    """The same, as OpenAI lists it."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class Models(Shape):
+    """The models that can answer."""
+
+    object: Literal["list"]
+    data: list[Listed]
+
+
+class InstanceReplica(Shape):
+    """One running copy. `status` is Xinference's word, `model_state` ours."""
+
+    replica_id: int
+    replica_uid: str
+    replica_model_uid: str
+    worker_address: str
+    status: str
+    model_state: State
+    created_ts: int
+    error_message: str | None
+    gpu_idx: list[int] | None
+    endpoint: str | None
+    pid: int | None
+    log: str
+
+
+class Replica(InstanceReplica):
+    """The same, as `replicas` lists it."""
+
+    model_address: str | None
+    accelerators: list[str]
+
+
+class Instance(Shape):
+    """A launched model in any state, with its plan and its diagnosis."""
+
+    model_name: str
+    model_uid: str
+    model_version: str
+    model_ability: list[str]
+    replica: int
+    status: str
+    instance_created_ts: int
+    n_worker: int
+    replica_statuses: list[InstanceReplica]
+    state: State
+    plan: Plan
+    diagnosis: Diagnosis | None
+
+
+class ReplicaProgress(Shape):
+    """How far one replica is, from 0 to 1."""
+
+    replica_id: int
+    replica_model_uid: str
+    progress: float = Field(ge=0, le=1)
+    stage: str
+    info: str
+
+
+class Progress(Shape):
+    """How far a launch is: as far as the replica that is least along."""
+
+    progress: float = Field(ge=0, le=1)
+    stage: str
+    replicas: list[ReplicaProgress]
+    state: State
+    starting: bool
+    note: str
+    came_bytes: int
+    total_bytes: int | None
+    diagnosis: Diagnosis | None
+
+
+class AddReplicas(Shape):
+    """How many replicas to add. Other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    replica: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    replica_config: list[Any] | dict[str, Any] | None = None
+    model_engine: str | None = None
+    n_gpu: int | str | None = None
+
+
+class Added(Shape):
+    """One replica that was added, or how many and which."""
+
+    replica_id: int | None = None
+    replica_model_uid: str | None = None
+    worker_address: str | None = None
+    replica: int | None = None
+    replicas: list[dict[str, Any]] | None = None
+
+
+class Remaining(Shape):
+    """How many replicas are left."""
+
+    remaining_replicas: int
+
+
+class PastEvent(Shape):
+    """Something that happened to a model."""
+
+    event_type: Literal["INFO", "ERROR"]
+    event_ts: int
+    event_content: str
+
+
+class ReplicaEvent(Shape):
+    """`event: replica` and `event: progress`."""
+
+    model_uid: str
+    replica_uid: str
+    state: State
+    note: str
+    progress: float
+    came_bytes: int
+    total_bytes: int | None
+    diagnosis: Diagnosis | None
+    gone: bool = False
+    at: float | None = Field(default=None, description="Seconds since 1970; none in a snapshot")
+
+
+class ModelEvent(Shape):
+    """`event: model`. `gone`: it was terminated, and `state` is its last."""
+
+    model_uid: str
+    state: State
+    model_name: str
+    model_format: str
+    quantization: str
+    model_engine: str
+    replica: int
+    diagnosis: Diagnosis | None
+    gone: bool = False
+    at: float | None = Field(default=None, description="Seconds since 1970; none in a snapshot")
+
+
+class SnapshotModel(ModelEvent):
+    """A model of a snapshot."""
+
+    replicas: list[ReplicaEvent]
+
+
+class Snapshot(Shape):
+    """`event: snapshot`, the first of a stream."""
+
+    models: list[SnapshotModel]
+
+
+class LogEvent(Shape):
+    """`event: log`."""
+
+    model_uid: str
+    replica_uid: str
+    line: str
+
+
+class CacheRow(Shape):
+    """A variant whose files are on the gateway's machine."""
+
+    model_name: str
+    model_size_in_billions: Size
+    model_format: str
+    quantization: str
+    model_version: str
+    path: str
+    real_path: str
+    actor_ip_address: str
+
+
+class CacheList(Shape):
+    """All of them."""
+
+    list: list[CacheRow]
+
+
+class CacheFiles(Shape):
+    """What removing a variant would delete."""
+
+    model_version: str
+    worker_ip: str
+    paths: list[str]
+
+
+class VariantVersion(Shape):
+    """A variant of a model, and where it is on disk."""
+
+    model_version: str
+    model_file_location: dict[str, str] | None
+    cache_status: bool
+    quantization: str
+    multimodal_projector: str | None
+    model_format: str
+    model_size_in_billions: Size
+
+
+class EngineVariants(Shape):
+    """What an engine can serve of one format and size."""
+
+    model_name: str
+    model_format: str
+    model_size_in_billions: Size
+    quantizations: list[str]
+
+
+class Family(Shape):
+    """A model that can be launched; without `detailed`, only its name and where it comes from."""
+
+    model_name: str
+    is_builtin: bool
+    model_type: str | None = None
+    model_description: str | None = None
+    context_length: int | None = None
+    model_lang: list[str] | None = None
+    model_ability: list[str] | None = None
+    model_specs: list[dict[str, Any]] | None = None
+
+
+class Register(Shape):
+    """`model` is a spec, in our YAML or in Xinference's JSON."""
+
+    model: str | dict[str, Any]
+    persist: bool = True
+
+
+class Registered(Shape):
+    """The name of what was registered."""
+
+    model_name: str
+
+
+class Node(Shape):
+    """A machine."""
+
+    node_type: Literal["Supervisor", "Worker"]
+    ip_address: str
+    gpu_count: int
+    gpu_vram_total: int
+
+
+class Worker(Shape):
+    """A machine and the replicas on it."""
+
+    work_ip: str = Field(alias="work-ip")
+    models: dict[str, Description]
+
+
+class Supervisor(Shape):
+    """The machine of the gateway."""
+
+    supervisor_ip: str
+
+
+class Status(Shape):
+    """How long the gateway runs, in seconds, and how busy each machine is."""
+
+    uptime: float
+    workers: dict[str, dict[str, Any]]
+
+
+class NewKey(Shape):
+    """Whose key it is to be, and what for. Other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    name: str = ""
+    scope: str = ""
+    models: list[str] = []
+
+
+class Key(Shape):
+    """A key, without the key itself."""
+
+    id: str
+    name: str
+    scope: str
+    models: list[str]
+    created: float
+
+
+class MadeKey(Key):
+    """The only answer that has the key itself."""
+
+    key: str
+
+
+class Keys(Shape):
+    """All keys."""
+
+    object: Literal["list"]
+    data: list[Key]
+
+
+class Completion(Shape):
+    """OpenAI's. Fields that the model's engine does not know are refused by name."""
+
+    model: str
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    stream: bool | None = None
+
+
+class Chat(Shape):
+    """OpenAI's. Fields that the model's engine does not know are refused by name."""
+
+    model: str
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    stream: bool | None = None
+
+
+class Embed(Shape):
+    """OpenAI's."""
+
+    model: str
+    input: str | list[str] | list[int] | list[list[int]]
+
+
+class Answered(Shape):
+    """An answer in OpenAI's shape."""
+
+    object: str
+    model: str
+
+
+class Asking(Shape):
+    """A request in the shape of its protocol."""
+
+    model: str
+
+
+class Said(Shape):
+    """An answer in the shape of its protocol."""
