@@ -26,7 +26,7 @@ from paddock.registry.errors import BadValue, PaddockError, PortInUse
 from paddock.registry.settings import Settings
 from paddock.server.app import create_app
 from paddock.server.keys import KeyStore, always_keyed, first_key
-from paddock.server.protocol import Protocol
+from paddock.server.limits import LimitedProtocol
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ async def _serve(
     config = uvicorn.Config(
         app,
         log_config=None,
-        http=Protocol,
+        http=LimitedProtocol,
         proxy_headers=False,  # nobody is trusted to say where a request comes from
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=GRACE,

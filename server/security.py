@@ -39,6 +39,9 @@ from paddock.server.keys import (
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
+HEAD_TOO_LARGE = f"the request's head is over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers"
+# Where our own server puts a function that adds headers to the answer, whichever way it goes out.
+ADD_HEADERS = "paddock.add_headers"
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v1/cluster/auth"})
 # What a key of scope `inference` reaches: method and path, or the template of a route.
 # Whatever is not here, a route that is yet to be written too, asks for scope `admin`.
@@ -60,7 +63,7 @@ INFERENCE_ROUTES = frozenset(
 LOCAL_NAMES = frozenset({"localhost", "host.docker.internal"})
 LOCAL_SUFFIX = ".localhost"
 MAX_AGE = "600"
-EXPOSED = "Retry-After, Server-Timing"
+EXPOSED = b"Retry-After, Server-Timing"
 METHODS = "GET, POST, PUT, DELETE"
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
@@ -124,8 +127,7 @@ class Security:
             elif name == b"x-api-key":
                 given.append(value.strip())
         if size > MAX_HEAD_BYTES or len(headers) > MAX_HEADERS:
-            limit = f"{MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers"
-            refused: Response | None = _refusal(431, f"the request's head is over {limit}")
+            refused: Response | None = _refusal(431, HEAD_TOO_LARGE)
         elif len(hosts) != 1:
             refused = _refusal(400, f"a request needs one Host header; this one has {len(hosts)}")
         elif not self._knows_host(hosts[0]):
@@ -207,10 +209,17 @@ class Security:
         if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
             return _preflight(origin, headers), send
 
+        more = [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", EXPOSED),
+            (b"vary", b"Origin"),
+        ]
+        if ADD_HEADERS in scope:
+            scope[ADD_HEADERS](more)
+            return None, send
+
         async def with_cors(message: Message) -> None:
             if message["type"] == "http.response.start":
-                more = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-                more.append((b"access-control-expose-headers", EXPOSED.encode()))
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 

@@ -63,7 +63,7 @@ async def test_every_route_of_a_keyed_gateway_asks_for_the_key(keyed: ASGIApp) -
     for method, template, path in [*all_routes, ("GET", "/none", "/none")]:
         answer = await call(keyed, method, path)
         if template in OPEN_PATHS:
-            assert answer.status == 200, (method, template)
+            assert answer.status not in {401, 403}, (method, template)
             continue
         assert answer.status == 401, (method, template)
         assert answer.headers["www-authenticate"] == "Bearer"
