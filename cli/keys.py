@@ -51,8 +51,11 @@ def create(
     Example:
       paddock keys create --name app --scope inference --model tiny-mixtral
     """
-    made = _keys(settings).create_key(name, scope or "", models)
+    client = _keys(settings)
+    made = client.create_key(name, scope or "", models)
     output.talk(f"key {made['id']}: {_reach(made)}. {HOW}")
+    if isinstance(client, _Local) and len(client.keys()) == 1:
+        output.talk("It is the first: the gateway asks everyone for a key now.")
     output.result(made, made["key"])
 
 

@@ -145,7 +145,9 @@ def test_keys_command_makes_lists_and_revokes(paddock: Paddock) -> None:
     paddock.ok("list")
     endpoint = str(paddock.record["endpoint"])
     assert status(endpoint, "") == 200
-    made = paddock.json("keys", "create", "--name", "laptop")
+    first = paddock.run("keys", "create", "--name", "laptop", "--json")
+    assert "asks everyone" in first.stderr
+    made = json.loads(first.stdout)
     assert made["scope"] == "admin"
     assert status(endpoint, "") == 401
     assert status(endpoint, made["key"]) == 200
