@@ -225,7 +225,8 @@ def _operation(
             "schema": {"type": "null"} if operation.answer is None else schema_of[operation.answer]
         }
     if operation.media:
-        content[operation.media] = {"schema": TEXT}
+        # A stream has no schema in OpenAPI 3.1: that of each event is in `x-events`.
+        content[operation.media] = {} if operation.media == EVENTS else {"schema": TEXT}
     error = {"description": "What went wrong", "content": {JSON: {"schema": schema_of[s.Error]}}}
     refused = error
     if operation.path == "/readyz":

@@ -62,7 +62,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         if not status.endswith("XX"):
             parts.append((f"answers {status}", answer["content"]))
     shown = "".join(
-        f"<p>{escape(word)} <code>{escape(media)}</code></p>{_code(content['schema'])}"
+        f"<p>{escape(word)} <code>{escape(media)}</code></p>{_code(content.get('schema'))}"
         for word, contents in parts
         for media, content in contents.items()
     )
@@ -72,5 +72,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     )
 
 
-def _code(schema: dict[str, Any]) -> str:
+def _code(schema: dict[str, Any] | None) -> str:
+    if schema is None:
+        return ""
     return f"<pre>{escape(json.dumps(schema, indent=2, ensure_ascii=False))}</pre>"

@@ -11,9 +11,9 @@ _DIGITS = 18
 
 
 def flag(request: Request, name: str, default: bool = False) -> bool:
-    """A yes or no; empty counts as not given. Raises `BadValue`."""
-    text = request.query_params.get(name, "")
-    if not text:
+    """A yes or no. Raises `BadValue`."""
+    text = request.query_params.get(name)
+    if text is None:
         return default
     if text.lower() not in _FLAGS:
         raise BadValue(name, text, "must be true or false")

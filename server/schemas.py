@@ -506,27 +506,34 @@ class Keys(Shape):
 class Completion(Shape):
     """OpenAI's. Fields that the model's engine does not know are refused by name."""
 
-    model: str
+    model: str = Field(min_length=1)
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
+    temperature: float | None = Field(default=None, ge=0)
     stream: bool | None = None
+
+
+class ChatMessage(Shape):
+    """One message of a conversation."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
 
 
 class Chat(Shape):
     """OpenAI's. Fields that the model's engine does not know are refused by name."""
 
-    model: str
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    model: str = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
+    temperature: float | None = Field(default=None, ge=0)
     stream: bool | None = None
 
 
 class Embed(Shape):
     """OpenAI's."""
 
-    model: str
+    model: str = Field(min_length=1)
     input: str | list[str] | list[int] | list[list[int]]
 
 
@@ -535,13 +542,3 @@ class Answered(Shape):
 
     object: str
     model: str
-
-
-class Asking(Shape):
-    """A request in the shape of its protocol."""
-
-    model: str
-
-
-class Said(Shape):
-    """An answer in the shape of its protocol."""

@@ -155,6 +155,7 @@ def test_json_is_taken_under_curls_own_content_type(client: Client, tiny: str) -
         ("/v1/models/tiny/logs?lines=99999999999999999999", "lines"),
         ("/v1/models/tiny/logs?follow=perhaps", "follow"),
         ("/v1/cluster/info?detailed=2", "detailed"),
+        ("/v1/cluster/info?detailed=", "detailed"),
         ("/v1/model_registrations/LLM?detailed=x", "detailed"),
     ],
 )
