@@ -42,5 +42,9 @@ class Timeline:
         queue = self.taken - self.received if self.taken else 0.0
         engine = self.first - self.sent if self.first and self.sent else 0.0
         total = (self.first or time.perf_counter()) - self.received
-        parts = (("queue", queue), ("gateway", max(0.0, total - queue - engine)), ("engine", engine))
+        parts = (
+            ("queue", queue),
+            ("gateway", max(0.0, total - queue - engine)),
+            ("engine", engine),
+        )
         return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in parts)
