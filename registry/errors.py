@@ -17,6 +17,7 @@
     ├── NotLaunched           no launched model has this id
     ├── NotReady              the model is launched, but cannot answer yet (or any more)
     ├── QueueFull             too many requests wait for the model
+    ├── Aborted               a request that was ended by its id, with `abort`
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── HubFailure            weights that a hub could not or would not give
@@ -255,6 +256,16 @@ class QueueFull(PaddockError):
 
     def __str__(self) -> str:
         return f"{self.waiting} requests wait for model '{self.uid}' already; ask again later"
+
+
+@dataclass(eq=False)
+class Aborted(PaddockError):
+    """The request was ended by its `request_id`."""
+
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        return "the request was aborted by its id"
 
 
 @dataclass(eq=False)

@@ -69,7 +69,7 @@ def create_app(
         Catalogue(controller),
         Registrations(controller, library),
         Cache(controller),
-        Replicas(controller),
+        Replicas(controller, inference),
         metrics,
         Events(controller),
         OpenAPI(app.routes),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from paddock.launcher.controller import Controller, ModelStatus
@@ -35,6 +36,7 @@ class Balancer:
         self._queue = queue
         self._in_flight: Counter[str] = Counter()
         self._lines: dict[str, _Line] = {}
+        self._leaving: dict[str, asyncio.Event] = {}
 
     def in_flight(self, replica_id: str) -> int:
         """Requests that a replica serves now."""
@@ -95,7 +97,21 @@ class Balancer:
         self._in_flight[replica.replica_id] -= 1
         if self._in_flight[replica.replica_id] <= 0:
             del self._in_flight[replica.replica_id]
+            if replica.replica_id in self._leaving:
+                self._leaving[replica.replica_id].set()
         self._wake(uid)
+
+    @asynccontextmanager
+    async def drained(self, replica_id: str, seconds: float) -> AsyncIterator[None]:
+        """Gives the replica no more requests, and waits up to `seconds` for those that it has."""
+        empty = self._leaving.setdefault(replica_id, asyncio.Event())
+        try:
+            if self._in_flight[replica_id] > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(empty.wait(), seconds)
+            yield
+        finally:
+            self._leaving.pop(replica_id, None)
 
     def _wake(self, uid: str) -> None:
         line = self._lines.get(uid)
@@ -104,7 +120,11 @@ class Balancer:
 
     def _free(self, status: ModelStatus, avoid: Sequence[str]) -> ReplicaStatus | None:
         ready = [replica for replica in status.replicas if replica.endpoint is not None]
-        left = [replica for replica in ready if replica.replica_id not in avoid]
+        left = [
+            replica
+            for replica in ready
+            if replica.replica_id not in avoid and replica.replica_id not in self._leaving
+        ]
         if not left:
             raise NotReady(status.uid, status.state, "its engine does not answer", retry_after=1.0)
         return pick(left, self._in_flight, status.plan.slots)

@@ -40,6 +40,7 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.NotReady, 503),
     (errors.QueueFull, 429),
     (errors.Cancelled, 499),
+    (errors.Aborted, 499),
     (errors.LaunchFailed, 502),
     (PaddockError, 503),
 )

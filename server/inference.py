@@ -23,11 +23,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddock.launcher.controller import Controller
 from paddock.launcher.replica import ReplicaStatus
-from paddock.registry.errors import BadValue, NotReady, PaddockError, TooLarge
+from paddock.registry.errors import (
+    Aborted,
+    BadValue,
+    NotAllowed,
+    NotReady,
+    PaddockError,
+    TooLarge,
+)
 from paddock.server import uniform
 from paddock.server.balance import Balancer
 from paddock.server.body import parse
 from paddock.server.errors import envelope, on_bug, render, status_of
+from paddock.server.keys import ANYONE, Principal
+from paddock.server.media import inline_media
 from paddock.server.metrics import Load
 from paddock.server.protocol import Headers, Outlet, outlet
 from paddock.server.timeline import Timeline
@@ -249,6 +258,8 @@ class Inference:
         self._controller = controller
         self._pool = Pool()
         self.observe = observe or (lambda _: None)
+        self._running: dict[tuple[str, str], set[_Exchange]] = {}
+        self._blocked: dict[tuple[str, str], float] = {}
         self.balancer = Balancer(controller)
 
     def close(self) -> None:
@@ -283,6 +294,35 @@ class Inference:
 
         return ahead
 
+    def abort(self, uid: str, request_id: str, block_seconds: float = 0.0) -> bool:
+        """Ends the requests that came with this `request_id`, and those that come with it soon.
+
+        False: none is there now.
+        """
+        self._blocked[uid, request_id] = time.monotonic() + block_seconds
+        found = self._running.get((uid, request_id), set())
+        for exchange in tuple(found):
+            exchange.abort()
+        return bool(found)
+
+    @contextlib.contextmanager
+    def _named(self, uid: str, request_id: object, exchange: _Exchange) -> Iterator[None]:
+        if not isinstance(request_id, str):
+            yield
+            return
+        now = time.monotonic()
+        self._blocked = {key: until for key, until in self._blocked.items() if until > now}
+        if (uid, request_id) in self._blocked:
+            raise Aborted(request_id)
+        running = self._running.setdefault((uid, request_id), set())
+        running.add(exchange)
+        try:
+            yield
+        finally:
+            running.discard(exchange)
+            if not running:
+                self._running.pop((uid, request_id), None)
+
     async def forward(self, exchange: _Exchange, receive: Receive, dialect: Dialect) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
         raw = await _read(receive)
@@ -292,10 +332,20 @@ class Inference:
         uid = given.get("model")
         if not isinstance(uid, str) or not uid:
             raise BadValue("model", uid, "is needed: the id of a launched model, as text")
+        if not exchange.caller.may_use(uid):
+            raise NotAllowed(f"model '{uid}'", "the key is for other models")
         model = Model.of(self._controller.ready(uid))
         exchange.timeline.uid = uid
+        if "vision" in model.abilities and isinstance(given.get("messages"), list):
+            inlined = await inline_media(given["messages"])
+            if inlined is not None:
+                given, raw = {**given, "messages": inlined}, b""
         asked = dialect(given, model, raw)
         self.balancer.check(uid, len(asked.bodies))
+        with self._named(uid, given.get("request_id"), exchange):
+            await self._carry_out(exchange, asked)
+
+    async def _carry_out(self, exchange: _Exchange, asked: Asked) -> None:
         exchange.timeline.streamed = asked.streamed
         if asked.streamed:
             await self._stream(exchange, asked)
@@ -409,9 +459,11 @@ class Inference:
 class _Exchange:
     """One client's request, and the connections to engines that work on it."""
 
-    def __init__(self, out: Outlet, timeline: Timeline) -> None:
+    def __init__(self, out: Outlet, timeline: Timeline, caller: Principal) -> None:
         self.out = out
         self.timeline = timeline
+        self.caller = caller
+        self.aborted = False
         self._live: set[Upstream] = set()
         self._task = asyncio.current_task()
         out.on_gone = self._gone
@@ -433,6 +485,11 @@ class _Exchange:
             if not sink.done.done() or sink.done.cancelled():
                 upstream.abort()
         return sink
+
+    def abort(self) -> None:
+        """Ends it as if its client had left; the client is told."""
+        self.aborted = True
+        self._gone()
 
     def _gone(self) -> None:
         # At once, and not when the task comes to it: the engine shall stop within milliseconds.
@@ -460,16 +517,24 @@ class _Forward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timeline = Timeline(self._path)
-        exchange = _Exchange(outlet(scope), timeline)
+        exchange = _Exchange(outlet(scope), timeline, scope.get("paddock.principal", ANYONE))
         try:
             await self._inference.forward(exchange, receive, self._dialect)
             timeline.status = 200
         except _ClientLeft:
             timeline.status = 499
         except asyncio.CancelledError:
-            if not exchange.out.is_gone:
+            timeline.status = 499
+            if exchange.out.is_gone:
+                return  # there is nobody to tell
+            if not exchange.aborted:
                 raise
-            timeline.status = 499  # there is nobody to tell
+            error = Aborted()
+            if exchange.out.started:
+                exchange.out.write(b"\n\n" + OpenAI().error(_error_body(error)))
+                exchange.out.end()
+            else:
+                await render(error)(scope, receive, send)
         except (_Refused, PaddockError) as error:
             answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
             timeline.status = answer.status_code

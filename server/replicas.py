@@ -9,18 +9,24 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.store import replica_name
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.server import wire
 from paddock.server.body import read_object
+from paddock.server.inference import Inference
 
+DRAIN_SECONDS = 30.0
+"""How long a replica that is removed may take to end its requests."""
+BLOCK_SECONDS = 30.0
 OPTIONS = ("replica", "replica_config", "model_engine", "n_gpu")
 
 
 class Replicas:
-    """The routes, over one controller."""
+    """The routes, over one controller and the requests that its models serve."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, inference: Inference) -> None:
         self._controller = controller
+        self._inference = inference
 
     def routes(self) -> list[Route]:
         """All routes; they stand before the ones that take any model id."""
@@ -52,9 +58,13 @@ class Replicas:
         return JSONResponse(found[0] if one else {"replica": len(found), "replicas": found})
 
     async def remove(self, request: Request) -> Response:
-        """Ends one replica; answers when its processes are gone."""
+        """Ends one replica once its requests are done; answers when its processes are gone."""
         uid, number = (request.path_params[key] for key in ("uid", "number"))
-        left = await self._controller.remove_replica(uid, number)
+        going = replica_name(uid, number)
+        others = [r for r in self._controller.get(uid).replicas if r.replica_id != going]
+        patience = DRAIN_SECONDS if others else 0.0  # the last one is not removed: refused at once
+        async with self._inference.balancer.drained(going, patience):
+            left = await self._controller.remove_replica(uid, number)
         return JSONResponse({"remaining_replicas": left})
 
     async def events(self, request: Request) -> Response:
@@ -72,12 +82,14 @@ class Replicas:
         )
 
     async def abort(self, request: Request) -> Response:
-        """Says that nothing was done: requests have no ids here.
-
-        A generation ends when its client closes the connection.
-        """
-        self._controller.get(request.path_params["uid"])
-        return JSONResponse({"msg": "NO_OP"})
+        """Ends the requests of this `request_id`, and for `block_duration` seconds new ones."""
+        uid, request_id = (request.path_params[key] for key in ("uid", "request_id"))
+        self._controller.get(uid)
+        block = (await read_object(request)).get("block_duration", BLOCK_SECONDS)
+        if isinstance(block, bool) or not isinstance(block, int | float) or not 0 <= block <= 3600:
+            raise BadValue("block_duration", block, "must be seconds from 0 to 3600")
+        found = self._inference.abort(uid, request_id, float(block))
+        return JSONResponse({"msg": "DONE" if found else "NOT_FOUND"})
 
 
 def _count(body: dict[str, Any], status: ModelStatus) -> int:

@@ -169,7 +169,8 @@ class LegacyLogprobs:
 
     needle: bytes | None = b'"logprobs":'
 
-    def __init__(self) -> None:
+    def __init__(self, top: int) -> None:
+        self._top = top
         self._offsets: dict[tuple[int, int], int] = {}
 
     def event(self, part: int, event: Event) -> Iterable[Event]:
@@ -179,12 +180,14 @@ class LegacyLogprobs:
             if found and "content" in found:
                 at = (part, choice.get("index", 0))
                 choice["logprobs"], self._offsets[at] = _legacy(
-                    found["content"] or (), self._offsets.get(at, 0)
+                    found["content"] or (), self._offsets.get(at, 0), self._top
                 )
         return (event,)
 
 
-def _legacy(content: Iterable[dict[str, Any]], offset: int) -> tuple[dict[str, Any], int]:
+def _legacy(
+    content: Iterable[dict[str, Any]], offset: int, count: int
+) -> tuple[dict[str, Any], int]:
     found: dict[str, list[Any]] = {
         "tokens": [],
         "token_logprobs": [],
@@ -194,7 +197,7 @@ def _legacy(content: Iterable[dict[str, Any]], offset: int) -> tuple[dict[str, A
     for token in content:
         found["tokens"].append(token["token"])
         found["token_logprobs"].append(token["logprob"])
-        top = {one["token"]: one["logprob"] for one in token.get("top_logprobs", ())}
+        top = {one["token"]: one["logprob"] for one in token.get("top_logprobs", ())[:count]}
         found["top_logprobs"].append(top)
         found["text_offset"].append(offset)
         offset += len(token["token"])
@@ -244,6 +247,7 @@ class Parts:
         if not self._same:
             self._same = {key: event[key] for key in ("id", "created") if key in event}
         event.update(self._same)
+        event.pop("timings", None)
         for choice in event.get("choices", ()):
             choice["index"] = part
         usage = event.pop("usage", None)
@@ -255,7 +259,6 @@ class Parts:
             counted["prompt_tokens"] = usage["prompt_tokens"]
         for name, tokens in counted.items():
             self._usage[name] = self._usage.get(name, 0) + tokens
-        event.pop("timings", None)
         if self._left == 0:
             event["usage"] = {
                 "prompt_tokens": self._usage.get("prompt_tokens", 0),

@@ -316,7 +316,9 @@ def completions(given: Body, model: Model, raw: bytes = b"") -> Asked:
         if isinstance(logprobs, bool):
             raise BadValue("logprobs", logprobs, "must be a number in completions")
         if model.fields.chat_logprobs:
-            steps.append(LegacyLogprobs())
+            steps.append(LegacyLogprobs(top=logprobs))
+            # To it, none beside the chosen one are none at all.
+            body["logprobs"] = max(1, logprobs)
     if model.fields.usage_in_completions:
         steps.append(UsageApart(wish.usage or not wish.streamed or len(prompts) * wish.n > 1))
     bodies = [{"model": model.uid, "prompt": p, **body} for p in prompts for _ in range(wish.n)]

@@ -53,7 +53,9 @@ class Echo:
     automatic: ClassVar[bool] = False
     context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"
-    fields: ClassVar[RequestFields] = RequestFields()
+    fields: ClassVar[RequestFields] = RequestFields(
+        honoured=frozenset(("max_tokens", "max_completion_tokens"))
+    )
     symptoms: ClassVar[tuple[Symptom, ...]] = ()
 
     def detect(self) -> Detection:
