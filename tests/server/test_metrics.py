@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -137,8 +139,59 @@ async def test_load_and_states_are_looked_at_when_asked() -> None:
     assert value(found, "paddock_model_planned_memory_bytes", model="a") == 7
 
 
+def test_document_lists_every_metric() -> None:
+    """`docs/rest.md` has each metric with its kind and meaning, and no other."""
+    text = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
+    expected = [
+        *(f"| `{name}` | counter | {meaning} |" for name, meaning in COUNTERS.items()),
+        *(f"| `{h.name}` | histogram | {h.help} |" for h in HISTOGRAMS),
+        *(f"| `{name}` | gauge | {meaning} |" for name, meaning in GAUGES.items()),
+    ]
+    assert re.findall(r"^\| `paddock_.*$", text, re.MULTILINE) == expected
+
+
+def test_gateway_counts_what_went_through_it(client: Client, tiny: str) -> None:
+    """A streamed and a whole answer of a real engine are in the figures, tokens and times too."""
+    labels = {"model": tiny, "replica": f"{tiny}-rep0", "route": ROUTE}
+
+    def figures() -> list[float]:
+        found = scraped(client)
+        names = (
+            "paddock_completion_tokens_total",
+            "paddock_prompt_tokens_total",
+            "paddock_request_duration_seconds_count",
+            "paddock_engine_seconds_count",
+            "paddock_time_to_first_token_seconds_count",
+            "paddock_inter_token_seconds_count",
+        )
+        done = value(found, "paddock_requests_total", **labels, status="200") or 0
+        return [done, *(value(found, name, **labels) or 0 for name in names)]
+
+    before = figures()
+    usage = client.complete(tiny, "The old", max_tokens=5, ignore_eos=True)["usage"]
+    pieces = list(client.generate(tiny, "The old", max_tokens=5, ignore_eos=True))
+    requests, completion, prompt, *times = (
+        now - then for now, then in zip(figures(), before, strict=True)
+    )
+    assert requests == 2
+    assert completion >= usage["completion_tokens"] + len(pieces) - 1
+    assert prompt >= usage["prompt_tokens"]
+    assert times == [2, 2, 1, 1]
+
+
 def test_gateway_answers_its_figures(client: Client, tiny: str) -> None:
     """A real gateway tells state and memory of a real engine, in Prometheus' own format."""
+    found = scraped(client)
+    assert value(found, "paddock_model_state", model=tiny, state="ready") == 1
+    memory = value(found, "paddock_replica_memory_bytes", model=tiny, replica=f"{tiny}-rep0")
+    assert memory is not None
+    assert memory > 10e6
+    families = {name for name, _ in found}
+    assert set(COUNTERS) | {f"{h.name}_sum" for h in HISTOGRAMS} <= families
+    assert set(GAUGES) <= families
+
+
+def scraped(client: Client) -> Samples:
     parts = urlsplit(client.endpoint)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     connection.request("GET", "/metrics")
@@ -147,11 +200,4 @@ def test_gateway_answers_its_figures(client: Client, tiny: str) -> None:
     connection.close()
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    found = parsed(text)
-    assert value(found, "paddock_model_state", model=tiny, state="ready") == 1
-    memory = value(found, "paddock_replica_memory_bytes", model=tiny, replica=f"{tiny}-rep0")
-    assert memory is not None
-    assert memory > 10e6
-    families = {family.name for family in text_string_to_metric_families(text)}
-    named = {h.name for h in HISTOGRAMS} | {name.removesuffix("_total") for name in COUNTERS}
-    assert named | set(GAUGES) <= families
+    return parsed(text)

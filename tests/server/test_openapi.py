@@ -89,6 +89,17 @@ def test_answers_have_the_shapes_of_the_document(
     jsonschema.validate(json.loads(body), schema, jsonschema.Draft202012Validator)
 
 
+def test_document_for_people_has_every_route() -> None:
+    """`docs/rest.md` lists each path with its methods, by group, and no other."""
+    text = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
+    listed = text.partition("## Routes")[2].partition("## Errors")[0]
+    rows: dict[str, list[str]] = {}
+    for operation in OPERATIONS:
+        rows.setdefault(operation.path, []).append(operation.method)
+    expected = [f"| `{path}` | {', '.join(taken)} |" for path, taken in rows.items()]
+    assert sorted(re.findall(r"^\| `.*$", listed, re.MULTILINE)) == sorted(expected)
+
+
 def test_events_have_the_shapes_of_the_document(client: Client, tiny: str) -> None:
     """Each event's data is valid by the shape that the document names for it."""
     found = document(client)
