@@ -107,7 +107,7 @@ class Management:
     async def describe(self, request: Request) -> Response:
         """One model that can answer."""
         status = self._controller.ready(request.path_params["uid"])
-        return JSONResponse(wire.description(status))
+        return JSONResponse(wire.listed(status))
 
     async def progress(self, request: Request) -> Response:
         """How far a launch is."""

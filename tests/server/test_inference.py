@@ -130,7 +130,7 @@ def test_model_that_starts_is_503_with_retry_after(shared_paddock: Paddock, clie
     [
         (b"{", 400, "not JSON"),
         (b"\xff\xfe", 400, "not UTF-8"),
-        (b"[" * 100_000, 400, "not JSON"),
+        (b"[" * 100_000, 400, "nested deeper"),
         (b"[]", 400, "JSON object"),
         ({"prompt": "a"}, 400, "model"),
         ({"model": 7, "prompt": "a"}, 400, "model"),

@@ -383,9 +383,27 @@ def test_replica_that_fails_is_told_and_the_model_serves_on(
     assert instance["diagnosis"] is None
 
 
-def test_abort_says_that_nothing_was_done(theirs: RESTfulClient, tiny: str) -> None:
-    """Requests have no ids here; the answer is Xinference's word for it, not a pretence."""
-    assert theirs.abort_request(tiny, "any") == {"msg": "NO_OP"}
+def test_abort_of_an_unknown_request_says_so(theirs: RESTfulClient, tiny: str) -> None:
+    """An id that no request came with is not found."""
+    assert theirs.abort_request(tiny, "any", block_duration=0) == {"msg": "NOT_FOUND"}
+
+
+def test_abort_ends_the_request_with_that_id(
+    theirs: RESTfulClient, shared_paddock: Paddock
+) -> None:
+    """A stream that came with a `request_id` ends when it is aborted, with an error that says so."""
+    shared_paddock.ok(
+        "launch", "tiny-mixtral", "-en", "echo", "-u", "abortable", "--token_seconds", "0.05"
+    )
+    handle = theirs.get_model("abortable")
+    stream = handle.generate("word " * 500, {"stream": True, "request_id": "mine"})
+    assert next(stream)["choices"][0]["text"] == "word"
+    assert theirs.abort_request("abortable", "mine", block_duration=60) == {"msg": "DONE"}
+    with pytest.raises(Exception, match="aborted"):
+        list(stream)
+    with pytest.raises(RuntimeError, match="aborted"):  # blocked for a while
+        handle.generate("word", {"request_id": "mine"})
+    shared_paddock.ok("terminate", "-u", "abortable")
 
 
 def test_engines_of_a_model_are_variants_or_a_reason(theirs: RESTfulClient) -> None:
