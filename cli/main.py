@@ -20,6 +20,7 @@ COMMANDS = {
     "chat": ("paddock.cli.talk:chat", "Chat with a launched model."),
     "list": ("paddock.cli.models:list_models", "List launched models."),
     "logs": ("paddock.cli.models:logs", "Show the last lines of a model's engine."),
+    "events": ("paddock.cli.events:events", "Watch what happens to models, until Ctrl-C."),
     "terminate": ("paddock.cli.models:terminate", "End a launched model."),
     "registrations": ("paddock.cli.catalogue:registrations", "List the models of the catalogue."),
     "register": ("paddock.cli.register:register", "Register a model of your own."),

@@ -1,0 +1,58 @@
+"""`paddock events`."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from paddock.cli import gateway
+from paddock.cli.options import Output, Settings, connected
+from paddock.cli.output import size
+
+TYPES = ("model", "replica", "progress", "log")
+
+
+@click.command(short_help="Watch what happens to models, until Ctrl-C.")
+@click.option("-u", "--model-uid", default="", help="Only the model with this id.")
+@click.option("--type", "types", type=click.Choice(TYPES), multiple=True, help="Only these events.")
+@click.option("--logs", is_flag=True, help="Also what engines log from now on.")
+@connected
+def events(
+    model_uid: str, types: tuple[str, ...], logs: bool, settings: Settings, output: Output
+) -> None:
+    """Watch what happens to models, until Ctrl-C.
+
+    With --json, one event a line.
+
+    \b
+    Example:
+      paddock events --model-uid tiny-mixtral --logs
+    """
+    client = gateway.ensure(settings, output)
+    for event in client.events(model_uid, types, logs=logs):
+        if output.as_json:
+            output.piece(json.dumps(event) + "\n")
+        elif event["event"] == "snapshot":
+            for model in event["data"]["models"]:
+                output.result(model, f"{'':8}  {model['model_uid']} is {model['state']}")
+        else:
+            output.result(event, _line(event["event"], event["data"]))
+
+
+def _line(kind: str, data: dict[str, Any]) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(data.get("at")))
+    who = data["model_uid"] if kind == "model" else data["replica_uid"]
+    if kind == "log":
+        return f"{clock}  {who}: {data['line']}"
+    said = "gone" if data["gone"] else data["state"]
+    parts = [f"{clock}  {who} is {said}"]
+    if data.get("note") and not data["gone"]:
+        parts.append(data["note"])
+    if kind == "progress" and data["total_bytes"]:
+        parts.append(f"{size(data['came_bytes'])} of {size(data['total_bytes'])}")
+    if data["diagnosis"]:
+        parts.append(f"{data['diagnosis']['cause']}: {data['diagnosis']['message']}")
+    return "; ".join(parts)
