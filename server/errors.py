@@ -78,6 +78,8 @@ def render(error: PaddockError) -> Response:
 async def on_paddock_error(request: Request, error: Exception) -> Response:
     """Handler for every error of ours."""
     assert isinstance(error, PaddockError)
+    if isinstance(error, errors.NotLaunched) and not error.uid:
+        return await on_http_error(request, HTTPException(404))  # it ends where an id would begin
     if isinstance(error, errors.NotLaunched) and not error.close:
         # An id may have slashes, so that a slip in what follows it makes another id.
         ends = [t.removeprefix(MODEL) for t in templates(request) if t.startswith(MODEL)]

@@ -50,6 +50,8 @@ def error(answer: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
         ("GET", "/models", "/v1/models"),
         ("GET", "/v1/model_registration/LLM", "/v1/model_registrations/{type}"),
         ("GET", "/health", "/healthz"),
+        ("GET", "/v1/models/", "/v1/models"),
+        ("DELETE", "/v1/models/", "/v1/models"),
     ],
 )
 def test_unknown_route_names_near_ones(client: Client, method: str, path: str, near: str) -> None:
