@@ -46,7 +46,7 @@ class Operation:
     """What one method of one route takes and answers.
 
     `body` and `answer` are types; `media` names what it answers besides JSON, or in its place if
-    `answer` is None. `busy` says that a 503 is its documented answer too.
+    `answer` is None. No `summary`: the first line of the endpoint's docstring.
     """
 
     method: str
@@ -96,7 +96,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/models/{uid}/replicas", "models", list[s.Replica]),
     Operation("POST", "/v1/models/{uid}/replicas", "models", s.Added, s.AddReplicas, (WAIT,)),
     Operation("DELETE", "/v1/models/{uid}/replicas/{number}", "models", s.Remaining),
-    Operation("POST", "/v1/models/{uid}/requests/{request_id}/abort", "models", s.Message),
+    Operation("POST", "/v1/models/{uid}/requests/{request_id}/abort", "models", s.Message,
+              s.Abort),
     Operation("GET", "/v1/events", "watching", None, query=(
         Query("model", TEXT, "Only of the model with this id"),
         Query("types", TYPE_LIST, f"Only these, with commas between: {', '.join(TYPES)}"),
@@ -258,8 +259,9 @@ def _operation(
         },
     }
     if operation.body is not None:
+        needed = any(field.is_required() for field in operation.body.model_fields.values())
         schema = {"schema": schema_of[operation.body]}
-        described["requestBody"] = {"required": True, "content": {JSON: schema}}
+        described["requestBody"] = {"required": needed, "content": {JSON: schema}}
     if operation.path == "/v1/events":
         described["x-events"] = {
             "snapshot": schema_of[s.Snapshot],

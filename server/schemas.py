@@ -309,6 +309,12 @@ class Remaining(Shape):
     remaining_replicas: int
 
 
+class Abort(Shape):
+    """For how many seconds new requests of this id are refused too."""
+
+    block_duration: float = Field(default=30.0, ge=0, le=3600)
+
+
 class PastEvent(Shape):
     """Something that happened to a model."""
 
