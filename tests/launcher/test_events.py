@@ -18,7 +18,9 @@ def model(uid: str, *states: State, created: float = 1.0, **fields: Any) -> Mode
         ReplicaStatus(f"{uid}-rep{number}", state=state, **fields)
         for number, state in enumerate(states)
     )
-    plan: Any = SimpleNamespace(replicas=len(states))
+    plan: Any = SimpleNamespace(
+        replicas=len(states), model="m", format="f", quantization="q", engine="e"
+    )
     return ModelStatus(uid, plan, created, replicas)
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from paddock.client import Client
+from paddock.launcher.controller import Controller
+from paddock.launcher.events import PENDING, Bus
+from paddock.server.events import Events
 from tests.conftest import Paddock
+from tests.launcher.test_events import shown
 from tests.server.test_errors import error, raw
 
 Event = dict[str, Any]
@@ -133,6 +139,49 @@ def test_wrong_filter_is_refused(client: Client, query: str, name: str) -> None:
     answer = raw(client, "GET", f"/v1/events?{query}")
     assert answer[0] == 400
     assert name in error(answer)["message"]
+
+
+class Quiet:
+    """Stands for a controller without models, on whose bus a test tells what it likes."""
+
+    def __init__(self) -> None:
+        self.bus = Bus()
+
+    def models(self) -> tuple[()]:
+        return ()
+
+
+async def frames(controller: Quiet) -> AsyncIterator[bytes]:
+    """The frames of a stream that begins now."""
+    scope = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
+    answer = await Events(cast(Controller, controller)).events(Request(scope))
+    assert isinstance(answer, StreamingResponse)
+    async for frame in answer.body_iterator:
+        yield bytes(cast(bytes, frame))
+
+
+async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing happens a comment comes now and then, so that no proxy closes the stream."""
+    monkeypatch.setattr("paddock.server.events.KEEP_ALIVE", 0.01)
+    stream = frames(Quiet())
+    assert b"event: snapshot" in await anext(stream)
+    assert await anext(stream) == b": keep-alive\n\n"
+    assert await anext(stream) == b": keep-alive\n\n"
+
+
+async def test_stream_of_a_slow_reader_ends_and_can_go_on() -> None:
+    """Who does not read gets what was kept for it, then the end; its last id leads to the rest."""
+    quiet = Quiet()
+    stream = frames(quiet)
+    await anext(stream)
+    shown(quiet.bus, PENDING + 50)
+    read = [frame async for frame in stream]
+    assert len(read) == PENDING
+    last = read[-1].partition(b"\n")[0].removeprefix(b"id: ").decode()
+    number = int(last.partition("-")[2])
+    missed = quiet.bus.since(number)
+    assert missed is not None
+    assert [happened.number for happened in missed] == list(range(PENDING + 1, PENDING + 51))
 
 
 def test_gateway_that_ends_ends_its_streams(paddock: Paddock) -> None:
