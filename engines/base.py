@@ -135,6 +135,7 @@ class RequestFields:
         renamed: what others call a field → what it is called here.
         refused: reasons, for fields whose refusal needs one.
         usage_in_completions: its streams of completions carry usage asked for or not.
+        free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
     """
@@ -148,6 +149,7 @@ class RequestFields:
     usage_in_completions: bool = False
     chat_logprobs: bool = False
     closes_after_stream: bool = False
+    free_tool_choice: bool = False
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +36,7 @@ from paddock.server import uniform
 from paddock.server.balance import Balancer
 from paddock.server.body import parse
 from paddock.server.errors import envelope, on_bug, render, status_of
-from paddock.server.keys import ANYONE, Principal
+from paddock.server.keys import NOBODY, Principal
 from paddock.server.media import inline_media
 from paddock.server.metrics import Load
 from paddock.server.protocol import Headers, Outlet, outlet
@@ -49,12 +50,27 @@ JSON = b"application/json"
 TRIES = 2
 """Replicas that a request is tried on, before anything of an answer has gone out."""
 
-Dialect = Callable[[Body, Model, bytes], Asked]
-# Path → how a request there is made out for an engine.
-ROUTES: dict[str, Dialect] = {
-    "/v1/completions": uniform.completions,
-    "/v1/chat/completions": uniform.chat,
-    "/v1/embeddings": uniform.embeddings,
+
+@dataclass(frozen=True)
+class Way:
+    """How a route's requests are made out for an engine.
+
+    Attributes:
+        make: from a request in OpenAI's words; takes the body as bytes too, where nothing was
+            translated, and the encoder of its answers.
+        translate: another dialect's request as one of OpenAI's, and the encoder of its answers.
+        failed: an error's body in the route's dialect, from our envelope.
+    """
+
+    make: Callable[[Body, Model, bytes, Encoder], Asked]
+    translate: Callable[[Body], tuple[Body, Encoder]] | None = None
+    failed: Callable[[Body], Body] | None = None
+
+
+ROUTES: dict[str, Way] = {
+    "/v1/completions": Way(uniform.completions),
+    "/v1/chat/completions": Way(uniform.chat),
+    "/v1/embeddings": Way(uniform.embeddings),
 }
 
 
@@ -277,13 +293,13 @@ class Inference:
     def routes(self) -> list[Route]:
         """One route a path. A class instance as endpoint is taken as a raw ASGI application."""
         return [
-            Route(path, endpoint=_Forward(self, path, dialect), methods=["POST"])
-            for path, dialect in ROUTES.items()
+            Route(path, endpoint=_Forward(self, path, way), methods=["POST"])
+            for path, way in ROUTES.items()
         ]
 
     def ahead_of(self, app: ASGIApp) -> ASGIApp:
         """`app`, but that requests for inference go past its router and its middleware."""
-        forwards = {path: _Forward(self, path, dialect) for path, dialect in ROUTES.items()}
+        forwards = {path: _Forward(self, path, way) for path, way in ROUTES.items()}
 
         async def ahead(scope: Scope, receive: Receive, send: Send) -> None:
             forward = forwards.get(scope.get("path", ""))
@@ -323,7 +339,7 @@ class Inference:
             if not running:
                 self._running.pop((uid, request_id), None)
 
-    async def forward(self, exchange: _Exchange, receive: Receive, dialect: Dialect) -> None:
+    async def forward(self, exchange: _Exchange, receive: Receive, way: Way) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
         raw = await _read(receive)
         given = parse(raw)
@@ -336,11 +352,15 @@ class Inference:
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
         model = Model.of(self._controller.ready(uid))
         exchange.timeline.uid = uid
-        if "vision" in model.abilities and isinstance(given.get("messages"), list):
-            inlined = await inline_media(given["messages"])
+        encoder: Encoder = OpenAI()
+        if way.translate is not None:
+            (given, encoder), raw = way.translate(given), b""
+        asked = way.make(given, model, raw, encoder)
+        if media := uniform.media(given):
+            # After `make`, which refuses them where the model has no eyes.
+            inlined = await inline_media(media)
             if inlined is not None:
-                given, raw = {**given, "messages": inlined}, b""
-        asked = dialect(given, model, raw)
+                asked = way.make({**given, "messages": inlined}, model, b"", encoder)
         self.balancer.check(uid, len(asked.bodies))
         with self._named(uid, given.get("request_id"), exchange):
             await self._carry_out(exchange, asked)
@@ -381,6 +401,8 @@ class Inference:
             (gathered,) = await self._parts(exchange, asked, lambda _: _Gathered(timeline))
             assert isinstance(gathered, _Gathered)
             body = b"".join(gathered.parts)
+            if asked.reshape is not None:
+                body = dump(asked.reshape(json.loads(body)))
         else:
             sinks = await self._parts(
                 exchange, asked, lambda part: _Assembled(timeline, asked, part)
@@ -510,16 +532,16 @@ class _Exchange:
 class _Forward:
     """One path as an ASGI application."""
 
-    def __init__(self, inference: Inference, path: str, dialect: Dialect) -> None:
+    def __init__(self, inference: Inference, path: str, way: Way) -> None:
         self._inference = inference
         self._path = path
-        self._dialect = dialect
+        self._way = way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timeline = Timeline(self._path)
-        exchange = _Exchange(outlet(scope), timeline, scope.get("paddock.principal", ANYONE))
+        exchange = _Exchange(outlet(scope), timeline, scope.get("paddock.principal", NOBODY))
         try:
-            await self._inference.forward(exchange, receive, self._dialect)
+            await self._inference.forward(exchange, receive, self._way)
             timeline.status = 200
         except _ClientLeft:
             timeline.status = 499
@@ -537,6 +559,8 @@ class _Forward:
                 await render(error)(scope, receive, send)
         except (_Refused, PaddockError) as error:
             answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
+            if self._way.failed is not None:
+                answer = _as_dialect(answer, self._way.failed)
             timeline.status = answer.status_code
             await answer(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the border: a bug is a 500, as on other routes
@@ -566,6 +590,12 @@ def _error_body(error: _Refused | PaddockError) -> dict[str, Any]:
         else:
             message = str(said)
     return envelope(error.status, message, "EngineRefused", {**fields, "layer": "engine"})
+
+
+def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
+    headers = {k: v for k, v in answer.headers.items() if k.lower() == "retry-after"}
+    body = dump(failed(json.loads(bytes(answer.body))))
+    return Response(body, answer.status_code, headers, media_type="application/json")
 
 
 def _rendered(error: _Refused) -> Response:

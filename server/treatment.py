@@ -9,7 +9,8 @@ engine ends when its client leaves: llama.cpp runs a whole one to its end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -82,7 +83,8 @@ class Asked:
         streamed: whether the client takes events.
         steps: changes to each event, in this order.
         encoder: the client's dialect.
-        raw: the answer is not events but one JSON object, and passes as it is.
+        raw: the answer is not events but one JSON object, and passes as it is, or as `reshape`
+            makes it.
         reusable: whether the engine takes another request on the same connection.
     """
 
@@ -94,6 +96,7 @@ class Asked:
     steps: tuple[Step, ...] = ()
     encoder: Encoder = field(default_factory=OpenAI)
     raw: bool = False
+    reshape: Callable[[Event], Event] | None = None
     reusable: bool = True
 
     @property
@@ -225,6 +228,44 @@ class Echo:
         if usage and self._silent:
             usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
         return (event,)
+
+
+class Called:
+    """A required tool call, for engines that leave the choice to the model all the same.
+
+    The engine was held to a JSON object `{"name", "arguments"}` by its schema; this makes a tool
+    call of it. It comes in one piece: half an object has no arguments yet.
+    """
+
+    needle: bytes | None = None
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[int, int], str] = {}
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Holds the text back until it is whole."""
+        passed = "usage" in event
+        for choice in event.get("choices", ()):
+            at = (part, choice.get("index", 0))
+            delta = choice.setdefault("delta", {})
+            self._texts[at] = self._texts.get(at, "") + (delta.pop("content", None) or "")
+            if choice.get("finish_reason"):
+                choice.update(_called(self._texts.pop(at), choice["finish_reason"]))
+            passed = passed or bool(choice["delta"]) or bool(choice.get("finish_reason"))
+        return (event,) if passed else ()
+
+
+def _called(text: str, reason: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+        function = {"name": found["name"], "arguments": json.dumps(found["arguments"])}
+    except (ValueError, KeyError, TypeError):  # cut off by max_tokens
+        return {"delta": {"content": text}, "finish_reason": reason}
+    call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function"}
+    return {
+        "delta": {"tool_calls": [{**call, "function": function}]},
+        "finish_reason": "tool_calls",
+    }
 
 
 class Parts:

@@ -19,6 +19,7 @@ from paddock.launcher.controller import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAble, near
 from paddock.server.treatment import (
     Asked,
+    Called,
     Echo,
     Encoder,
     LegacyLogprobs,
@@ -290,7 +291,9 @@ class _Wish:
         )
 
 
-def completions(given: Body, model: Model, raw: bytes = b"") -> Asked:
+def completions(
+    given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = None
+) -> Asked:
     """Makes out a request of `/v1/completions`.
 
     `raw` is the request as it came: it passes as it is where nothing in it has to change.
@@ -322,7 +325,7 @@ def completions(given: Body, model: Model, raw: bytes = b"") -> Asked:
     if model.fields.usage_in_completions:
         steps.append(UsageApart(wish.usage or not wish.streamed or len(prompts) * wish.n > 1))
     bodies = [{"model": model.uid, "prompt": p, **body} for p in prompts for _ in range(wish.n)]
-    return wish.asked("/v1/completions", bodies, steps, model)
+    return wish.asked("/v1/completions", bodies, steps, model, encoder)
 
 
 def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = None) -> Asked:
@@ -334,7 +337,7 @@ def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = 
     checked(given, "messages")
     if given.get("tools") and given.get("tool_choice") != "none":
         model.needs("tools")
-    if _media(given["messages"]):
+    if media(given):
         model.needs("vision")
     if given.get("max_tokens") == 0:
         raise BadValue("max_tokens", 0, "must be at least 1")
@@ -346,14 +349,17 @@ def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = 
     messages = wish.fields.pop("messages")
     if wish.fields.get("tool_choice") == "none":
         wish.fields.pop("tools", None)
+    steps: list[Step] = [Called()] if _must_call(wish.fields, model) else []
     _template(wish.fields, model)
     body = _honoured(wish.fields, model, model.fields.honoured | model.fields.chat)
     bodies = [{"model": model.uid, "messages": messages, **body} for _ in range(wish.n)]
-    return wish.asked("/v1/chat/completions", bodies, [], model, encoder)
+    return wish.asked("/v1/chat/completions", bodies, steps, model, encoder)
 
 
-def embeddings(given: Body, model: Model, raw: bytes = b"") -> Asked:
-    """Makes out a request of `/v1/embeddings`."""
+def embeddings(
+    given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = None
+) -> Asked:
+    """Makes out a request of `/v1/embeddings`, whose answer is one object in any dialect."""
     model.needs("embed")
     reason = _prompt(given.get("input"))
     if reason:
@@ -386,13 +392,60 @@ def _echo(prompts: list[Any], wish: _Wish, model: Model) -> Echo:
     return Echo([prompt for prompt in prompts for _ in range(wish.n)], silent)
 
 
-def _media(messages: list[Any]) -> bool:
-    return any(
-        part["type"] not in {"text", "refusal", "input_text", "output_text"}
+def _must_call(fields: Body, model: Model) -> bool:
+    """Whether a tool call is to be had by a schema, which is then put into the fields."""
+    choice, tools = fields.get("tool_choice", "auto"), fields.get("tools") or []
+    if choice in ("auto", "none"):
+        return False
+    functions = {tool["function"]["name"]: tool["function"] for tool in tools}
+    if choice != "required":
+        try:
+            functions = {choice["function"]["name"]: functions[choice["function"]["name"]]}
+        except (KeyError, TypeError):
+            reason = "must be auto, none, required, or an object that names one of the tools"
+            raise BadValue("tool_choice", choice, reason) from None
+    if not functions:
+        raise BadValue("tool_choice", choice, "needs tools")
+    if not model.fields.free_tool_choice:
+        return False
+    if fields.get("response_format"):
+        raise FieldRefused("response_format", model.engine, "does not go with a required tool")
+    fields["tool_choice"] = "auto"
+    schema = {"name": "call", "schema": _call_schema(functions)}
+    fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return True
+
+
+def _call_schema(functions: Mapping[str, Body]) -> Body:
+    """One object that is a call of one of the functions. Definitions must stand at its root."""
+    definitions: Body = {}
+    calls = []
+    for name, function in functions.items():
+        parameters = {"type": "object", **(function.get("parameters") or {})}
+        definitions |= parameters.pop("$defs", {})
+        properties = {"name": {"const": name}, "arguments": parameters}
+        calls.append(
+            {
+                "type": "object",
+                "properties": properties,
+                "required": list(properties),
+                "additionalProperties": False,
+            }
+        )
+    schema: Body = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def media(given: Body) -> list[Body]:
+    """The messages, if some have parts that are no text."""
+    messages: list[Body] = given.get("messages") or []
+    found = any(
+        part["type"] not in {"text", "refusal"}
         for message in messages
         if isinstance(message.get("content"), list)
         for part in message["content"]
     )
+    return messages if found else []
 
 
 def _template(wanted: Body, model: Model) -> None:

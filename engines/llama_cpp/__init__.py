@@ -163,6 +163,7 @@ FIELDS = RequestFields(
     usage_in_completions=True,
     chat_logprobs=True,
     closes_after_stream=True,
+    free_tool_choice=True,
 )
 
 

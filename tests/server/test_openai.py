@@ -303,19 +303,34 @@ def toolful(shared_paddock: Paddock) -> Any:
     shared_paddock.ok("unregister", "-n", "toolful")
 
 
+TEMPLATE = """{%- if tools %}
+{{- '<|im_start|>system\\nTools:\\n<tools>' }}
+{%- for tool in tools %}
+{{- '\\n' }}{{- tool | tojson }}
+{%- endfor %}
+{{- '\\n</tools>\\nAnswer with <tool_call></tool_call>.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.content %}{{- message.content }}{%- endif %}
+{%- for call in message.tool_calls or [] %}
+{{- '\\n<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson }}
+{{- '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
+
 def toolful_spec() -> str:
     """tiny-mixtral's spec with another name, the ability `tools` and a template that shows them."""
     spec = yaml.safe_load((specs_root() / "llm" / "tiny-mixtral.yaml").read_text())
     spec |= {"name": "toolful", "abilities": ["generate", "chat", "tools"]}
-    spec["chat_template"] = (
-        "{% if tools %}<|im_start|>system\nTools:\n<tools>"
-        "{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools>\n"
-        'Answer with <tool_call>\n{"name": ..., "arguments": ...}\n</tool_call><|im_end|>\n'
-        "{% endif %}{% for message in messages %}<|im_start|>{{ message.role }}\n"
-        "{{ message.content }}{% for call in message.tool_calls or [] %}<tool_call>\n"
-        '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n'
-        "</tool_call>{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
-    )
+    spec["chat_template"] = TEMPLATE
     spec["weights"] = [one for one in spec["weights"] if one["format"] == "ggufv2"]
     return str(yaml.safe_dump(spec))
 
@@ -339,6 +354,26 @@ def test_tools_are_called(sdk: openai.OpenAI, toolful: str) -> None:
             arguments += delta.function.arguments or ""
     assert name == "feed"
     assert json.loads(arguments)["food"] in {"grass", "fish"}
+
+
+def test_named_tool_is_the_one_that_is_called(sdk: openai.OpenAI, toolful: str) -> None:
+    """Of several tools the named one is called; definitions in its schema are followed."""
+    schema = {
+        "type": "object",
+        "properties": {"who": {"$ref": "#/$defs/Animal"}},
+        "required": ["who"],
+        "$defs": {"Animal": {"enum": ["lion"]}},
+    }
+    other = {"type": "function", "function": {"name": "wash", "parameters": schema}}
+    named = {"type": "function", "function": {"name": "wash"}}
+    fields = {"tools": [*TOOLS, other], "tool_choice": named, "max_completion_tokens": 200}
+    (call,) = chat(sdk, toolful, **fields).choices[0].message.tool_calls
+    assert call.function.name == "wash"
+    assert json.loads(call.function.arguments) == {"who": "lion"}
+    either = chat(sdk, toolful, **{**fields, "tool_choice": "required"}).choices[0].message
+    assert either.tool_calls[0].function.name in {"feed", "wash"}
+    with pytest.raises(openai.BadRequestError, match="tool_choice"):
+        chat(sdk, toolful, **{**fields, "tool_choice": {"function": {"name": "fly"}}})
 
 
 def test_tools_that_may_not_be_used_are_not_shown(sdk: openai.OpenAI, tiny: str) -> None:
