@@ -546,7 +546,7 @@ class Controller:
         return tails
 
     async def follow(self, uid: str, *, whole: bool = True) -> AsyncIterator[tuple[str, str]]:
-        """Replica id and line, until the model is gone.
+        """Replica id and line, until the model is gone or the gateway ends.
 
         From the beginning of each log on; not `whole`: from the end of those that are there.
         """
@@ -555,7 +555,7 @@ class Controller:
         if not whole:
             for replica_id, handle in list(model.handles.items()):
                 offsets[replica_id] = await self._log_end(model, handle)
-        while self._models.get(uid) is model:
+        while self._models.get(uid) is model and not self.bus.closed:
             quiet = True
             for replica_id, handle in list(model.handles.items()):
                 with contextlib.suppress(ActorLost, ActorUnavailable):

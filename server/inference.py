@@ -34,9 +34,9 @@ from paddock.registry.errors import (
 )
 from paddock.server import uniform
 from paddock.server.balance import Balancer
-from paddock.server.body import parse
+from paddock.server.body import check_content_type, parse
 from paddock.server.errors import envelope, on_bug, render, status_of
-from paddock.server.keys import NOBODY, Principal
+from paddock.server.keys import principal
 from paddock.server.media import inline_media
 from paddock.server.metrics import Load
 from paddock.server.protocol import Headers, Outlet, outlet
@@ -342,6 +342,7 @@ class Inference:
     async def forward(self, exchange: _Exchange, receive: Receive, way: Way) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
         raw = await _read(receive)
+        check_content_type(exchange.content_type, raw)
         given = parse(raw)
         if not isinstance(given, dict):
             raise BadValue("body", type(given).__name__, "must be a JSON object")
@@ -481,10 +482,13 @@ class Inference:
 class _Exchange:
     """One client's request, and the connections to engines that work on it."""
 
-    def __init__(self, out: Outlet, timeline: Timeline, caller: Principal) -> None:
-        self.out = out
+    def __init__(self, scope: Scope, timeline: Timeline) -> None:
+        self.out = out = outlet(scope)
         self.timeline = timeline
-        self.caller = caller
+        self.caller = principal(scope)
+        self.content_type = next(
+            (v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), ""
+        )
         self.aborted = False
         self._live: set[Upstream] = set()
         self._task = asyncio.current_task()
@@ -539,7 +543,7 @@ class _Forward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timeline = Timeline(self._path)
-        exchange = _Exchange(outlet(scope), timeline, scope.get("paddock.principal", NOBODY))
+        exchange = _Exchange(scope, timeline)
         try:
             await self._inference.forward(exchange, receive, self._way)
             timeline.status = 200
@@ -587,6 +591,8 @@ def _error_body(error: _Refused | PaddockError) -> dict[str, Any]:
         if isinstance(said, dict):
             fields = {key: value for key, value in said.items() if key not in {"message", "type"}}
             message = str(said.get("message") or message)
+            if "n_prompt_tokens" in fields:  # beyond the context
+                fields["param"] = "prompt"
         else:
             message = str(said)
     return envelope(error.status, message, "EngineRefused", {**fields, "layer": "engine"})

@@ -68,6 +68,12 @@ NOBODY = Principal("", "nobody", "none")
 """Who calls an open path of a gateway that asks for a key, without one."""
 
 
+def principal(scope: Mapping[str, Any]) -> Principal:
+    """Who sent a request, as `Security` found; nobody where it was not asked."""
+    found: Principal = scope.get("paddock.principal", NOBODY)
+    return found
+
+
 @dataclass(frozen=True)
 class Key:
     """One key, without the key itself. `created` is in seconds since 1970."""

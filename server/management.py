@@ -14,9 +14,10 @@ from starlette.routing import Route
 
 import paddock
 from paddock.launcher.controller import Controller
-from paddock.registry.errors import BadValue, NotLaunched
+from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
 from paddock.server import wire
 from paddock.server.body import read_json
+from paddock.server.keys import principal
 from paddock.server.query import flag, whole
 
 MAX_LINES = 10_000
@@ -89,9 +90,14 @@ class Management:
             status = await self._controller.wait(status.uid)
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 
-    async def listing(self, _: Request) -> Response:
-        """The models that can answer."""
-        ready = [status for status in self._controller.models() if status.state == "ready"]
+    async def listing(self, request: Request) -> Response:
+        """The models that can answer, and that the caller may use."""
+        caller = principal(request.scope)
+        ready = [
+            status
+            for status in self._controller.models()
+            if status.state == "ready" and caller.may_use(status.uid)
+        ]
         return JSONResponse({"object": "list", "data": [wire.listed(s) for s in ready]})
 
     async def instances(self, request: Request) -> Response:
@@ -106,8 +112,10 @@ class Management:
 
     async def describe(self, request: Request) -> Response:
         """One model that can answer."""
-        status = self._controller.ready(request.path_params["uid"])
-        return JSONResponse(wire.listed(status))
+        uid = request.path_params["uid"]
+        if not principal(request.scope).may_use(uid):
+            raise NotAllowed(f"model '{uid}'", "the key is for other models")
+        return JSONResponse(wire.listed(self._controller.ready(uid)))
 
     async def progress(self, request: Request) -> Response:
         """How far a launch is."""

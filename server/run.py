@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 FILE = "gateway.json"
 LOCK = "gateway.lock"
-GRACE = 5
+GRACE = 30
+"""Seconds that answers in progress get when the gateway is told to end."""
 
 
 class AlreadyRuns(PaddockError):
@@ -159,7 +160,9 @@ async def _serve(
         lifespan="on",
     )
     record = {"endpoint": started.endpoint, "pid": os.getpid(), "key": local_key}
-    server = _Server(config, settings.home / FILE, record, lambda: on_ready(started))
+    server = _Server(
+        config, settings.home / FILE, record, lambda: on_ready(started), controller.bus.close
+    )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     leaving = asyncio.create_task(leave.wait())
     await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -177,11 +180,18 @@ class _Server(uvicorn.Server):
         path: Path,
         record: dict[str, Any],
         on_ready: Callable[[], None],
+        on_leaving: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._path = path
         self._record = record
         self._on_ready = on_ready
+        self._on_leaving = on_leaving
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Streams of events and logs have no end of their own, and would be waited for.
+        self._on_leaving()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

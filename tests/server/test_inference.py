@@ -5,10 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from paddock.client import Client
@@ -99,10 +102,45 @@ def test_client_that_leaves_ends_its_stream_in_the_engine(
     shared_paddock.ok("terminate", "-u", "slow")
 
 
+def slots(paddock: Paddock, uid: str) -> Callable[[], list[dict[str, Any]]]:
+    """Asks llama.cpp itself what its slots do."""
+    replica = model(paddock, uid)["replica_statuses"][0]
+    key = psutil.Process(replica["pid"]).environ()["PADDOCK_ENGINE_KEY"]
+    request = Request(f"{replica['endpoint']}/slots", headers={"Authorization": f"Bearer {key}"})
+
+    def ask() -> list[dict[str, Any]]:
+        with urlopen(request, timeout=10) as answer:
+            return list(json.load(answer))
+
+    return ask
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_llama_cpp_stops_when_its_client_leaves(
+    shared_paddock: Paddock, client: Client, tiny: str, streamed: bool
+) -> None:
+    """The slot is idle long before the answer would have been whole, streamed or not."""
+    parts = urlsplit(client.endpoint)
+    ask = slots(shared_paddock, tiny)
+    fields = {"max_tokens": 2000, "ignore_eos": True, "stream": streamed}
+    body = json.dumps({"model": tiny, "prompt": "The", **fields}).encode()
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        # It is at work: then its client goes.
+        until(lambda: any(slot["is_processing"] for slot in ask()))
+    found = until(lambda: idle(ask()))
+    (slot,) = [slot for slot in found if slot.get("params", {}).get("n_predict") == 2000]
+    assert slot["n_prompt_tokens"] < 1900  # what it has read and written
+
+
+def idle(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The slots, if none is at work."""
+    return [] if any(slot["is_processing"] for slot in found) else found
+
+
 def established(pid: int) -> int:
     """How many connections a process has with somebody."""
-    import psutil
-
     return sum(c.status == "ESTABLISHED" for c in psutil.Process(pid).net_connections("tcp"))
 
 

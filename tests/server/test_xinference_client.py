@@ -391,7 +391,7 @@ def test_abort_of_an_unknown_request_says_so(theirs: RESTfulClient, tiny: str) -
 def test_abort_ends_the_request_with_that_id(
     theirs: RESTfulClient, shared_paddock: Paddock
 ) -> None:
-    """A stream that came with a `request_id` ends when it is aborted, with an error that says so."""
+    """A stream that came with a `request_id` ends when it is aborted, with an error for it."""
     shared_paddock.ok(
         "launch", "tiny-mixtral", "-en", "echo", "-u", "abortable", "--token_seconds", "0.05"
     )

@@ -1,0 +1,527 @@
+"""The data path between scripted engines and raw clients: what no real engine does on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvicorn
+
+from paddock.launcher.controller import Controller
+from paddock.launcher.replica import ReplicaStatus
+from paddock.registry.errors import NotLaunched, QueueFull
+from paddock.server.balance import Balancer, pick
+from paddock.server.inference import Inference
+from paddock.server.keys import ANYONE
+from paddock.server.protocol import Protocol
+from paddock.server.timeline import Timeline
+from paddock.server.upstream import Pool
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+SECONDS = 20.0
+
+
+def event(text: str, **more: Any) -> bytes:
+    """One event of a stream of completions, as a chunk."""
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": None, **more}
+    data = b"data: %b\n\n" % json.dumps({"id": "x", "model": "m", "choices": [choice]}).encode()
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Waits for what has no event, within the deadline around it."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+async def request(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """Reads one request; its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    return dict(json.loads(await reader.readexactly(length)))
+
+
+async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers every request on the connection with three events."""
+    while True:
+        try:
+            await request(reader)
+        except asyncio.IncompleteReadError:
+            return
+        writer.write(STREAM + event("one") + event(" two") + event("", finish_reason="stop") + END)
+
+
+async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reads a request and closes."""
+    await request(reader)
+
+
+async def says_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers one request whole, and closes on the second, as llama.cpp does after a hundred."""
+    await request(reader)
+    writer.write(STREAM + event("one") + END)
+    await request(reader)
+
+
+async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Closes in the middle of the second event."""
+    await request(reader)
+    writer.write(STREAM + event("one") + event("two")[:20])
+    await writer.drain()
+
+
+@dataclass
+class World:
+    """Replicas of one model, the gateway in front of them, and what was asked of whom."""
+
+    port: int = 0
+    slots: int = 4
+    replicas: list[ReplicaStatus] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    ended: list[Timeline] = field(default_factory=list)
+    inference: Inference | None = None
+
+    def ready(self, uid: str) -> Any:
+        if uid != "m":
+            raise NotLaunched(uid)
+        plan = SimpleNamespace(
+            engine="echo", abilities=("generate", "chat"), context_length=100, slots=self.slots
+        )
+        return SimpleNamespace(uid=uid, plan=plan, state="ready", replicas=tuple(self.replicas))
+
+    def models(self) -> list[Any]:
+        return [self.ready("m")]
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def post(self, version: str = "1.1", **fields: Any) -> tuple[int, bytes, bytes]:
+        """One request on a connection of its own: status, head and body without chunks."""
+        reader, writer = await self.connect()
+        writer.write(post(version, **fields))
+        async with asyncio.timeout(SECONDS):
+            raw = await reader.read()
+        writer.close()
+        head, _, body = raw.partition(b"\r\n\r\n")
+        if b"chunked" in head:
+            body = dechunked(body)
+        return int(head.split()[1]), head, body
+
+
+def post(version: str = "1.1", close: bool = True, **fields: Any) -> bytes:
+    """A request for a completion."""
+    body = json.dumps({"model": "m", "prompt": "a", **fields}).encode()
+    head = f"POST /v1/completions HTTP/{version}\r\nHost: localhost\r\n"
+    head += "Connection: close\r\n" if close else ""
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def dechunked(body: bytes) -> bytes:
+    """A chunked body's text; it must have its end."""
+    found = b""
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        if size == b"0":
+            return found
+        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
+
+
+@asynccontextmanager
+async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
+    """A gateway over engines that follow the scripts, in order, one replica each."""
+    made = World(slots=slots)
+    servers = []
+    for number, script in enumerate(scripts):
+
+        async def serve(
+            reader: asyncio.StreamReader,
+            writer: asyncio.StreamWriter,
+            number: int = number,
+            script: Script = script,
+        ) -> None:
+            made.asked.append(number)
+            try:
+                await script(reader, writer)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        servers.append(server)
+        endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        made.replicas.append(
+            ReplicaStatus(f"m-rep{number}", state="ready", endpoint=endpoint, key="k")
+        )
+    inference = made.inference = Inference(cast(Controller, made), made.ended.append)
+
+    async def missing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    ahead = inference.ahead_of(missing)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await ahead({**scope, "paddock.principal": ANYONE}, receive, send)
+
+    config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None)
+    gateway = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        made.port = listener.getsockname()[1]
+        serving = asyncio.create_task(gateway.serve([listener]))
+        await until(lambda: gateway.started)
+        try:
+            yield made
+        finally:
+            gateway.should_exit = True
+            await serving
+            inference.close()
+            for server in servers:
+                server.close()
+                await server.wait_closed()
+
+
+def texts(body: bytes) -> list[str]:
+    """The texts of a stream's events; it must end in the sentinel."""
+    lines = [line[6:] for line in body.split(b"\n\n") if line]
+    assert lines[-1] == b"[DONE]"
+    return [json.loads(line)["choices"][0]["text"] for line in lines[:-1]]
+
+
+async def test_stream_passes_as_it_came() -> None:
+    """The client gets the engine's events byte for byte, and the timeline in a header."""
+    async with world(answers) as here:
+        status, head, body = await here.post(stream=True)
+        assert (status, texts(body)) == (200, ["one", " two", ""])
+        assert b"text/event-stream" in head
+        assert all(name in head for name in (b"server-timing", b"queue;dur", b"engine;dur"))
+    (timeline,) = here.ended
+    assert (timeline.uid, timeline.replica_id, timeline.status) == ("m", "m-rep0", 200)
+    assert timeline.events == 3
+    assert timeline.received <= timeline.taken <= timeline.sent <= timeline.first <= timeline.done
+
+
+async def test_events_that_come_in_pieces_are_whole_at_the_client() -> None:
+    """However the engine's writes cut an event, nothing is lost, in whole answers as in streams."""
+
+    async def drips(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request(reader)
+            answer = STREAM + event("ä–one") + event(" two", usage={"x": 1}) + END
+            for index in range(0, len(answer), 7):
+                writer.write(answer[index : index + 7])
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    async with world(drips) as here:
+        assert texts((await here.post(stream=True))[2]) == ["ä–one", " two"]
+        assert json.loads((await here.post())[2])["choices"][0]["text"] == "ä–one two"
+        assert texts((await here.post(stream=True, n=1, echo=True))[2])[0] == "aä–one"
+
+
+async def test_reset_of_a_kept_connection_is_never_seen() -> None:
+    """A connection that the engine closes under the second request is replaced by a new one."""
+    async with world(says_once) as here:
+        for _ in range(6):
+            status, _, body = await here.post(stream=True)
+            assert (status, texts(body)) == (200, ["one"])
+        assert len(here.asked) == 6  # each kept one failed once, and a new one was made
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_request_without_a_first_byte_goes_to_another_replica(streamed: bool) -> None:
+    """A replica that dies before it has answered is passed over; the client sees the other's."""
+    async with world(hangs_up, answers) as here:
+        status, _, body = await here.post(stream=streamed)
+        assert status == 200
+        assert b"one" in body
+        assert here.asked == [0, 1]
+        assert here.ended[0].replica_id == "m-rep1"
+
+
+async def test_replica_that_does_not_listen_is_passed_over() -> None:
+    """A refused connection counts as a replica that died."""
+    async with world(answers, answers) as here:
+        here.replicas[0] = ReplicaStatus(
+            "m-rep0", state="ready", endpoint="http://127.0.0.1:1", key="k"
+        )
+        assert (await here.post(stream=True))[0] == 200
+        assert here.asked == [1]
+
+
+async def test_request_that_kills_replicas_does_not_kill_them_all() -> None:
+    """After two replicas it is given up, with 503 and a time to ask again."""
+    async with world(hangs_up, hangs_up, answers) as here:
+        status, head, body = await here.post()
+        assert status == 503
+        assert b"retry-after" in head
+        assert "does not answer" in json.loads(body)["detail"]
+        assert 2 not in here.asked
+
+
+async def test_engine_that_dies_in_mid_stream_ends_it_with_an_error_event() -> None:
+    """The client gets what came, then an error as an event and the sentinel: no cut."""
+    async with world(breaks_off) as here:
+        status, _, body = await here.post(stream=True)
+        events = [line[6:] for line in body.split(b"\n\n") if line.startswith(b"data: ")]
+        assert status == 200
+        assert json.loads(events[0])["choices"][0]["text"] == "one"
+        error = json.loads(events[-2])
+        assert "broke off" in error["error"]["message"] == error["detail"]
+        assert events[-1] == b"[DONE]"
+        # Event by event, the half event is kept back.
+        _, _, body = await here.post(stream=True, echo=True)
+        lines = [line for line in body.split(b"\n\n") if line]
+        assert len(lines) == 3
+        assert "broke off" in json.loads(lines[1][6:])["detail"]
+
+
+async def test_whole_answer_that_breaks_off_is_asked_for_again() -> None:
+    """Nothing of it has gone out, so another replica may give all of it."""
+    async with world(breaks_off, answers) as here:
+        status, _, body = await here.post()
+        assert status == 200
+        assert json.loads(body)["choices"][0]["text"] == "one two"
+
+
+async def test_client_that_leaves_closes_the_engines_connection_at_once() -> None:
+    """Streaming or not, before the first byte and after it, the engine's side ends."""
+    for streamed in (True, False):
+        for begun in (True, False):
+            ended, came = asyncio.Event(), asyncio.Event()
+
+            async def waits(
+                reader: asyncio.StreamReader,
+                writer: asyncio.StreamWriter,
+                begun: bool = begun,
+                came: asyncio.Event = came,
+                ended: asyncio.Event = ended,
+            ) -> None:
+                await request(reader)
+                if begun:
+                    writer.write(STREAM + event("one"))
+                came.set()
+                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                    await reader.readexactly(1)
+                ended.set()
+
+            async with world(waits) as here:
+                _, writer = await here.connect()
+                writer.write(post(stream=streamed))
+                async with asyncio.timeout(SECONDS):
+                    await came.wait()
+                    writer.transport.abort()
+                    await ended.wait()
+                    await until(lambda: here.ended)
+                assert here.ended[0].status == 499
+
+
+async def test_client_that_leaves_the_queue_never_reaches_the_engine() -> None:
+    """One slot, one request in it, one that waits and leaves: the engine sees one request."""
+    free = asyncio.Event()
+
+    async def holds(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        await free.wait()
+        writer.write(STREAM + event("one") + END)
+
+    async with world(holds, slots=1) as here:
+        assert here.inference is not None
+        balancer = here.inference.balancer
+        first = asyncio.create_task(here.post(stream=True))
+        _, leaver = await here.connect()
+        async with asyncio.timeout(SECONDS):
+            await until(lambda: balancer.in_flight("m-rep0") == 1)
+            leaver.write(post())
+            await until(lambda: balancer.waiting("m") == 1)
+            leaver.transport.abort()
+            await until(lambda: not balancer.waiting("m"))
+            free.set()
+            assert (await first)[0] == 200
+        assert here.asked == [0]
+        assert balancer.in_flight("m-rep0") == 0
+
+
+async def test_requests_beyond_the_slots_wait_their_turn() -> None:
+    """Never more at the engine than it has slots, and all are answered."""
+    now, most = 0, 0
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most
+        await request(reader)
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        writer.write(STREAM + event("one") + END)
+
+    async with world(counts, slots=3) as here:
+        found = await asyncio.gather(*(here.post(stream=True) for _ in range(20)))
+        assert [status for status, _, _ in found] == [200] * 20
+    assert most == 3
+    assert any(timeline.taken - timeline.received > 0.01 for timeline in here.ended)
+
+
+async def test_full_queue_refuses_with_429() -> None:
+    """One more than the queue holds is told when to come again; who waits is not affected."""
+    free = asyncio.Event()
+
+    async def holds(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        await free.wait()
+        writer.write(STREAM + event("one") + END)
+
+    async with world(holds, slots=1) as here:
+        assert here.inference is not None
+        balancer = here.inference.balancer = Balancer(cast(Controller, here), queue=2)
+        waiting = [asyncio.create_task(here.post(stream=True)) for _ in range(3)]
+        async with asyncio.timeout(SECONDS):
+            await until(lambda: balancer.waiting("m") == 2)
+            status, head, body = await here.post(stream=True)
+            assert status == 429
+            assert b"retry-after: 1" in head.lower()
+            assert json.loads(body)["error"]["code"] == "QueueFull"
+            free.set()
+            assert [found[0] for found in await asyncio.gather(*waiting)] == [200] * 3
+
+
+async def test_replica_that_leaves_is_drained_first() -> None:
+    """It gets no more requests, and its last one is waited for."""
+    free = asyncio.Event()
+
+    async def holds(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        await free.wait()
+        writer.write(STREAM + event("held") + END)
+
+    async with world(holds, answers) as here:
+        assert here.inference is not None
+        balancer = here.inference.balancer
+        held = asyncio.create_task(here.post(stream=True))
+        async with asyncio.timeout(SECONDS):
+            await until(lambda: balancer.in_flight("m-rep0") == 1)
+
+            async def drain() -> None:
+                async with balancer.drained("m-rep0", SECONDS):
+                    assert balancer.in_flight("m-rep0") == 0
+
+            draining = asyncio.create_task(drain())
+            await asyncio.sleep(0)
+            for _ in range(3):
+                assert texts((await here.post(stream=True))[2])[0] == "one"
+            assert not draining.done()
+            free.set()
+            await draining
+            assert texts((await held)[2]) == ["held"]
+
+
+async def test_slow_client_holds_the_engine_back() -> None:
+    """What a client does not read is not piled up in the gateway: the engine has to wait."""
+    written = 0
+
+    async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        await request(reader)
+        writer.write(STREAM)
+        piece = event("x" * 50_000)
+        for _ in range(2_000):
+            writer.write(piece)
+            await writer.drain()
+            written += len(piece)
+        writer.write(END)
+
+    async with world(floods) as here:
+        reader, writer = await here.connect()
+        writer.write(post(stream=True))
+        before = -1
+        async with asyncio.timeout(SECONDS):
+            while written != before or not written:  # until it stands still
+                before = written
+                await asyncio.sleep(0.3)
+            assert written < 50_000_000
+            rest = await reader.read()
+        assert rest.endswith(b"0\r\n\r\n")
+        assert len(rest) > 100_000_000
+        writer.close()
+
+
+async def test_kept_and_pipelined_requests_are_answered_in_order() -> None:
+    """Two requests sent at once on one connection get two answers, whole, one after the other."""
+    async with world(answers) as here:
+        reader, writer = await here.connect()
+        writer.write(post(close=False, max_tokens=3) + post(stream=True))
+        async with asyncio.timeout(SECONDS):
+            raw = await reader.read()
+        writer.close()
+        assert raw.count(b"HTTP/1.1 200 OK") == 2
+        assert raw.index(b"application/json") < raw.index(b"text/event-stream")
+
+
+async def test_old_clients_get_an_answer_without_chunks() -> None:
+    """HTTP/1.0 knows no chunks: the end of the stream is the end of the connection."""
+    async with world(answers) as here:
+        status, head, body = await here.post("1.0", stream=True)
+        assert status == 200
+        assert b"chunked" not in head
+        assert texts(body) == ["one", " two", ""]
+
+
+async def test_engines_error_is_rendered_with_its_fields() -> None:
+    """An engine's 4xx comes with its message, in our envelope, with `detail`."""
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        body = b'{"error": {"message": "too long", "n_ctx": 5}}'
+        head = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+        writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    for streamed in (True, False):
+        async with world(refuses) as here:
+            status, _, body = await here.post(stream=streamed)
+            assert status == 400
+            error = json.loads(body)
+            assert error["error"]["message"] == error["detail"] == "too long"
+            assert error["error"]["n_ctx"] == 5
+            assert error["error"]["layer"] == "engine"
+
+
+async def test_neither_side_waits_for_acknowledgements() -> None:
+    """The connection to the engine has TCP_NODELAY; so has the listener (test_inference)."""
+    async with world(answers) as here:
+        endpoint = here.replicas[0].endpoint
+        assert endpoint is not None
+        upstream = await Pool().connect(endpoint)
+        assert upstream._transport is not None
+        sock = upstream._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        upstream.abort()
+
+
+def test_fewest_in_flight_is_picked_and_full_ones_are_not() -> None:
+    """The first of equals; none when all are full."""
+    from collections import Counter
+
+    one, two = ReplicaStatus("a"), ReplicaStatus("b")
+    assert pick([one, two], Counter(), 2) is one
+    assert pick([one, two], Counter(a=1), 2) is two
+    assert pick([one, two], Counter(a=2, b=2), 2) is None
+
+
+def test_many_parts_count_against_the_queue() -> None:
+    """A request that asks for more answers than the queue holds is refused as a whole."""
+    balancer = Balancer(cast(Controller, World()), queue=4)
+    balancer.check("m", 4)
+    with pytest.raises(QueueFull):
+        balancer.check("m", 5)
