@@ -12,6 +12,10 @@ from paddock.registry.spec import parse_size
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 UID_MAX_LENGTH = 128
+RESERVED = frozenset(("instance", "instances", "prompts", "families", "vllm-supported"))
+RESERVED_ENDS = frozenset(
+    ("progress", "cancel", "logs", "events", "replicas", "versions", "abort", "reload")
+)
 MAX_REPLICAS = 64
 
 
@@ -75,7 +79,8 @@ def check_uid(uid: str) -> None:
     """Refuses ids that could not stand in a URL or a file name.
 
     Raises:
-        BadValue: characters outside `[A-Za-z0-9._/-]`, an empty or dotted segment, or too long.
+        BadValue: characters outside `[A-Za-z0-9._/-]`, an empty or dotted segment, too long, or
+            what would be another route.
     """
     if len(uid) > UID_MAX_LENGTH or UID.fullmatch(uid) is None:
         raise BadValue(
@@ -83,6 +88,9 @@ def check_uid(uid: str) -> None:
             uid,
             f"use letters, digits, '.', '_', '-' and '/' between parts, {UID_MAX_LENGTH} at most",
         )
+    # Ids stand in paths: `GET /v1/models/prompts` is another route than that of a model.
+    if uid in RESERVED or uid.rpartition("/")[2] in RESERVED_ENDS:
+        raise BadValue("model id", uid, "is a route of the REST API; choose another")
 
 
 class PlannedFile(_Frozen):

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from paddock.client import Client
-from paddock.registry.errors import GatewayError
+from paddock.launcher.plan import check_uid
+from paddock.registry.errors import BadValue, GatewayError
+from paddock.server.openapi import OPERATIONS
 from tests.conftest import Paddock
 
 
@@ -127,3 +129,14 @@ def test_foreign_host_or_origin_is_refused(client: Client) -> None:
     """A page of another site can reach the gateway neither by its own name nor from its origin."""
     for headers in ({"Host": "evil.example"}, {"Origin": "http://localhost:3000"}):
         assert call(client, "GET", "/v1/models", None, **headers)[0] == 403
+
+
+def test_ids_that_are_routes_are_refused() -> None:
+    """Every fixed word of the routes below `/v1/models/` is taken; a test of the table itself."""
+    for operation in OPERATIONS:
+        parts = operation.path.removeprefix("/v1/models/").split("/")
+        if operation.path.startswith("/v1/models/") and not parts[-1].startswith("{"):
+            uid = "/".join("x" if part.startswith("{") else part for part in parts)
+            with pytest.raises(BadValue, match="route"):
+                check_uid(uid)
+    check_uid("x/prompts")
