@@ -138,6 +138,8 @@ class RequestFields:
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
+        tells_stop: a field that makes it say which stop text has ended an answer.
+        counts_at: its route that takes a chat and only counts the tokens of its prompt.
     """
 
     honoured: frozenset[str] = frozenset()
@@ -150,6 +152,8 @@ class RequestFields:
     chat_logprobs: bool = False
     closes_after_stream: bool = False
     free_tool_choice: bool = False
+    tells_stop: str = ""
+    counts_at: str = ""
 
 
 @runtime_checkable

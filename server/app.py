@@ -14,7 +14,7 @@ from paddock.launcher.controller import Controller
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
 from paddock.registry.settings import Settings
-from paddock.server import errors
+from paddock.server import anthropic, errors
 from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
@@ -72,6 +72,7 @@ def create_app(
         Replicas(controller, inference),
         metrics,
         Events(controller),
+        anthropic.Models(controller),
         OpenAPI(app.routes),
         management,
     ):

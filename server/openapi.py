@@ -78,6 +78,19 @@ OPERATIONS: tuple[Operation, ...] = (
               "Answers a conversation", EVENTS),
     Operation("POST", "/v1/embeddings", "inference", s.Answered, s.Embed, (),
               "Makes vectors of texts"),
+    *(
+        operation
+        for root in ("", "/anthropic")
+        for operation in (
+            Operation("POST", f"{root}/v1/messages", "anthropic", s.AnthropicMessage,
+                      s.AnthropicMessages, (), "Answers a conversation, in Anthropic's words",
+                      EVENTS),
+            Operation("POST", f"{root}/v1/messages/count_tokens", "anthropic", s.CountedTokens,
+                      s.AnthropicChat, (), "Counts the tokens that such a conversation has"),
+        )
+    ),
+    Operation("GET", "/anthropic/v1/models", "anthropic", s.AnthropicModels),
+    Operation("GET", "/anthropic/v1/models/{uid}", "anthropic", s.AnthropicModel),
     Operation("GET", "/v1/models", "models", s.Models),
     Operation("POST", "/v1/models", "models", s.Launched, s.Launch, (WAIT,)),
     Operation("POST", "/v1/plan", "models", s.Plan, s.Launch),

@@ -544,6 +544,69 @@ class Embed(Shape):
     input: str | list[str] | list[int] | list[list[int]]
 
 
+class AnthropicTurn(Shape):
+    """One message of a conversation in Anthropic's words."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[dict[str, Any]]
+
+
+class AnthropicChat(Shape):
+    """Anthropic's. What only Anthropic's own servers can do is refused by name."""
+
+    model: str = Field(min_length=1)
+    messages: list[AnthropicTurn] = Field(min_length=1)
+    system: str | list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class AnthropicMessages(AnthropicChat):
+    """The same, with the length of the answer."""
+
+    max_tokens: int = Field(ge=1)
+    stop_sequences: list[str] | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    stream: bool | None = None
+
+
+class AnthropicMessage(Shape):
+    """An answer in Anthropic's shape."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str
+    stop_sequence: str | None
+    usage: dict[str, Any]
+
+
+class CountedTokens(Shape):
+    """How long a prompt is."""
+
+    input_tokens: int
+
+
+class AnthropicModel(Shape):
+    """A launched model in Anthropic's shape."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    max_input_tokens: int
+
+
+class AnthropicModels(Shape):
+    """One page, which is the only one."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
 class Answered(Shape):
     """An answer in OpenAI's shape."""
 

@@ -55,6 +55,9 @@ INFERENCE_ROUTES = frozenset(
         ("POST", "/v1/messages"),
         ("POST", "/v1/messages/count_tokens"),
         ("POST", "/anthropic/v1/messages"),
+        ("POST", "/anthropic/v1/messages/count_tokens"),
+        ("GET", "/anthropic/v1/models"),
+        ("GET", "/anthropic/v1/models/{uid:path}"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{uid:path}"),
     }

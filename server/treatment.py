@@ -164,6 +164,23 @@ class UsageApart:
         return (event, apart) if event.get("choices") else (apart,)
 
 
+class StoppedBy:
+    """Puts the stop text that has ended a choice into its `stop_reason`, where vLLM has it too.
+
+    llama.cpp tells it, among much else, in a field of its own that goes no further.
+    """
+
+    needle: bytes | None = b'"__verbose":'
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Takes the engine's field out."""
+        word = (event.pop("__verbose", None) or {}).get("stopping_word")
+        for choice in event.get("choices", ()):
+            if word and choice.get("finish_reason"):
+                choice["stop_reason"] = word
+        return (event,)
+
+
 class LegacyLogprobs:
     """llama.cpp gives completions the chat's `logprobs`; this is the shape of the old route.
 
@@ -331,6 +348,8 @@ class Assembly:
             )
             if choice.get("finish_reason"):
                 held["finish_reason"] = choice["finish_reason"]
+                if "stop_reason" in choice:
+                    held["stop_reason"] = choice["stop_reason"]
             if choice.get("logprobs"):
                 held["logprobs"] = _joined(held["logprobs"], choice["logprobs"])
             if self._chat:

@@ -26,6 +26,7 @@ from paddock.server.treatment import (
     OpenAI,
     Parts,
     Step,
+    StoppedBy,
     UsageApart,
     dump,
 )
@@ -352,6 +353,9 @@ def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = 
     steps: list[Step] = [Called()] if _must_call(wish.fields, model) else []
     _template(wish.fields, model)
     body = _honoured(wish.fields, model, model.fields.honoured | model.fields.chat)
+    if body.get("stop") and model.fields.tells_stop and not isinstance(encoder, OpenAI | None):
+        steps.append(StoppedBy())
+        body[model.fields.tells_stop] = True
     bodies = [{"model": model.uid, "messages": messages, **body} for _ in range(wish.n)]
     return wish.asked("/v1/chat/completions", bodies, steps, model, encoder)
 

@@ -164,6 +164,8 @@ FIELDS = RequestFields(
     chat_logprobs=True,
     closes_after_stream=True,
     free_tool_choice=True,
+    tells_stop="verbose",
+    counts_at="/v1/chat/completions/input_tokens",
 )
 
 
