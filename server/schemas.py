@@ -544,6 +544,30 @@ class Embed(Shape):
     input: str | list[str] | list[int] | list[list[int]]
 
 
+class Respond(Shape):
+    """OpenAI's. Nothing is stored; what needs an earlier response is refused by name."""
+
+    model: str = Field(min_length=1)
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    tools: list[dict[str, Any]] | None = None
+    stream: bool | None = None
+
+
+class Responded(Shape):
+    """A response in OpenAI's shape."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete", "in_progress"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+
+
 class AnthropicTurn(Shape):
     """One message of a conversation in Anthropic's words."""
 
