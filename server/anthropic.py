@@ -173,7 +173,7 @@ def _messages(given: Any) -> Iterator[Body]:
     for index, message in enumerate(given):
         name = f"messages[{index}]"
         role = message.get("role") if isinstance(message, dict) else None
-        if role not in _ROLES:
+        if role not in tuple(_ROLES):
             raise BadValue(f"{name}.role", role, f"must be one of {', '.join(_ROLES)}")
         yield from _ROLES[role](message.get("content"), f"{name}.content")
 
@@ -269,7 +269,7 @@ def _tools(given: Any) -> Body:
         name = f"tools[{index}]"
         if not isinstance(tool, dict):
             raise BadValue(name, tool, "must be an object")
-        if tool.get("type") not in {None, "custom"}:
+        if tool.get("type") not in (None, "custom"):
             why = "runs at Anthropic; only tools of your own (custom) are here"
             raise BadValue(f"{name}.type", tool["type"], why)
         if not isinstance(tool.get("name"), str):
@@ -288,7 +288,7 @@ def _tool_choice(given: Any) -> Body:
     if kind == "tool":
         named = {"name": _field(given, "name", "tool_choice")}
         choice: Any = {"type": "function", "function": named}
-    elif kind in {"auto", "any", "none"}:
+    elif kind in ("auto", "any", "none"):
         choice = "required" if kind == "any" else kind
     else:
         raise BadValue("tool_choice", given, "must be an object of type auto, any, tool or none")
@@ -318,7 +318,7 @@ def _output_config(given: Any) -> Body:
     if unknown:
         raise BadValue(f"output_config.{unknown[0]}", given[unknown[0]], "cannot be done here")
     found: Body = {}
-    if given.get("effort") not in {None, EFFORT}:
+    if given.get("effort") not in (None, EFFORT):
         found["reasoning_effort"] = given["effort"]
     if given.get("format") is not None:
         found["response_format"] = _format(given["format"])

@@ -32,7 +32,7 @@ from paddock.registry.errors import (
     PaddockError,
     TooLarge,
 )
-from paddock.server import anthropic, responses, uniform
+from paddock.server import anthropic, rerank, responses, uniform
 from paddock.server.balance import Balancer
 from paddock.server.body import check_content_type, parse
 from paddock.server.errors import envelope, on_bug, render, status_of
@@ -73,6 +73,7 @@ ROUTES: dict[str, Way] = {
     "/v1/completions": Way(uniform.completions),
     "/v1/chat/completions": Way(uniform.chat),
     "/v1/embeddings": Way(uniform.embeddings),
+    "/v1/rerank": Way(rerank.rerank),
     "/v1/responses": Way(responses.respond, responses.translate),
     "/v1/messages": MESSAGES,
     "/v1/messages/count_tokens": COUNT,

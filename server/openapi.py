@@ -78,6 +78,8 @@ OPERATIONS: tuple[Operation, ...] = (
               "Answers a conversation", EVENTS),
     Operation("POST", "/v1/embeddings", "inference", s.Answered, s.Embed, (),
               "Makes vectors of texts"),
+    Operation("POST", "/v1/rerank", "inference", s.Reranked, s.Rerank, (),
+              "Orders documents by how near they are to a query"),
     Operation("POST", "/v1/responses", "inference", s.Responded, s.Respond, (),
               "Answers a conversation, in the words of OpenAI's responses", EVENTS),
     *(

@@ -76,8 +76,9 @@ def translate(given: Body) -> tuple[Body, Encoder]:
             chat |= _TRANSLATIONS[name](value)
         elif name not in {"input", "instructions"}:
             chat[name] = value
-    if chat.get("stream"):
-        chat["stream_options"] = {**(chat.get("stream_options") or {}), "include_usage": True}
+    options = chat.get("stream_options", {})
+    if chat.get("stream") and isinstance(options, dict):
+        chat["stream_options"] = {**options, "include_usage": True}
     return chat, Responses(given)
 
 
@@ -115,7 +116,7 @@ def _input(given: Body) -> list[Body]:
         if not isinstance(item, dict):
             raise BadValue(name, item, "must be an object")
         kind = item.get("type", "message")
-        if kind not in _ITEMS:
+        if kind not in tuple(_ITEMS):
             known = ", ".join(_ITEMS)
             raise BadValue(f"{name}.type", kind, f"is not understood here; {known} are")
         _ITEMS[kind](item, name, messages)
@@ -124,7 +125,7 @@ def _input(given: Body) -> list[Body]:
 
 def _message(item: Body, name: str, messages: list[Body]) -> None:
     role = item.get("role")
-    if role not in {"user", "assistant", "system", "developer"}:
+    if role not in ("user", "assistant", "system", "developer"):
         known = "must be user, assistant, system or developer"
         raise BadValue(f"{name}.role", role, known)
     content = _content(item.get("content"), f"{name}.content")
@@ -156,7 +157,7 @@ def _content(given: Any, name: str) -> Any:
 
 def _part(part: Any, name: str) -> Body:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in {"input_text", "output_text", "text"}:
+    if kind in ("input_text", "output_text", "text"):
         return {"type": "text", "text": _field(part, "text", name)}
     if kind == "refusal":
         return {"type": "text", "text": _field(part, "refusal", name)}
@@ -224,7 +225,7 @@ def _text(given: Any) -> Body:
             raise BadValue("text.format.schema", wanted.get("schema"), "must be an object")
         schema = {key: value for key, value in wanted.items() if key != "type"}
         return {**found, "response_format": {"type": kind, "json_schema": schema}}
-    if kind in {"text", "json_object"}:
+    if kind in ("text", "json_object"):
         return {**found, "response_format": {"type": kind}}
     raise BadValue("text.format", wanted, "must be of type text, json_object or json_schema")
 

@@ -544,6 +544,32 @@ class Embed(Shape):
     input: str | list[str] | list[int] | list[list[int]]
 
 
+class Rerank(Shape):
+    """Cohere's. A query or document may be an object with `text`."""
+
+    model: str = Field(min_length=1)
+    query: str | dict[str, Any]
+    documents: list[str | dict[str, Any]] = Field(min_length=1)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool | None = None
+
+
+class Ranked(Shape):
+    """One document: its place in the request, and the model's score."""
+
+    index: int
+    relevance_score: float
+    document: dict[str, str] | None
+
+
+class Reranked(Shape):
+    """The documents, the nearest first."""
+
+    id: str
+    results: list[Ranked]
+    meta: dict[str, Any]
+
+
 class Respond(Shape):
     """OpenAI's. Nothing is stored; what needs an earlier response is refused by name."""
 

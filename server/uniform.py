@@ -365,9 +365,12 @@ def embeddings(
 ) -> Asked:
     """Makes out a request of `/v1/embeddings`, whose answer is one object in any dialect."""
     model.needs("embed")
-    reason = _prompt(given.get("input"))
+    texts = given.get("input")
+    reason = _prompt(texts) or ("must not be empty" if texts == "" or "" in list(texts) else None)
     if reason:
-        raise BadValue("input", given.get("input"), reason)
+        raise BadValue("input", texts, reason)
+    if given.get("encoding_format") not in (None, "float", "base64"):
+        raise BadValue("encoding_format", given["encoding_format"], "must be float or base64")
     wanted = {key: value for key, value in given.items() if value is not None}
     kept = {key: wanted.pop(key) for key in ("model", "input")}
     body = {**kept, **_honoured(wanted, model, model.fields.embeddings)}

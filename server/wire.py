@@ -32,7 +32,7 @@ _FIELDS = {
 }
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "model_type": (None, "LLM"),
+    "model_type": (None, "LLM", "embedding", "rerank"),
     "n_gpu": (None, "auto"),
     "n_worker": (None, 1),
     "request_limits": (None,),

@@ -313,16 +313,18 @@ class LlamaCpp:
             program = "llama-server"
         if program:
             return _llama_server(program, serving)
-        settings = {
+        settings: dict[str, object] = {
             "path": str(serving.weights),
             "alias": serving.model_id,
             "port": serving.port,
             "context": _whole_slot(serving.context_length),
             "slots": serving.slots,
             "embedding": "embed" in serving.abilities,
+            "rerank": "rerank" in serving.abilities,
             "chat_template": serving.chat_template,
             "options": serving.options.model_dump(mode="json"),
         }
+        settings["n_batch"], settings["n_ubatch"] = _batches(serving)
         return Command(
             argv=(sys.executable, "-P", str(SERVE), json.dumps(settings)),
             environ={"PADDOCK_ENGINE_KEY": serving.api_key, **QUIET},
@@ -338,16 +340,31 @@ def _whole_slot(context: int) -> int:
     return -(-context // step) * step
 
 
+def _batches(serving: Serving) -> tuple[int, int]:
+    """Tokens taken and computed at once.
+
+    Of what is embedded or ranked, every token sees every other: a whole input is one batch, or
+    llama.cpp answers that the server is at fault.
+    """
+    options = serving.options
+    assert isinstance(options, LlamaCppOptions)
+    if {"embed", "rerank"} & set(serving.abilities):
+        batch = max(options.n_batch, _whole_slot(serving.context_length))
+        return batch, batch
+    return options.n_batch, options.n_ubatch
+
+
 def _llama_server(program: str, serving: Serving) -> Command:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
+    batch, ubatch = _batches(serving)
     argv = [
         shutil.which(program) or program,
         *("--model", str(serving.weights), "--alias", serving.model_id),
         *("--host", "127.0.0.1", "--port", str(serving.port)),
         *("--ctx-size", str(_whole_slot(serving.context_length) * serving.slots)),
         *("--parallel", str(serving.slots)),
-        *("--batch-size", str(options.n_batch), "--ubatch-size", str(options.n_ubatch)),
+        *("--batch-size", str(batch), "--ubatch-size", str(ubatch)),
         *("--flash-attn", options.flash_attn),
         *("--cache-type-k", options.cache_type_k, "--cache-type-v", options.cache_type_v),
         *("--cache-ram", str(options.cache_ram_mib)),
@@ -371,6 +388,8 @@ def _llama_server(program: str, serving: Serving) -> Command:
         argv += ["--chat-template", serving.chat_template]
     if "embed" in serving.abilities:
         argv.append("--embeddings")
+    if "rerank" in serving.abilities:
+        argv.append("--reranking")
     for adapter in options.lora:
         argv += ["--lora", str(Path(adapter).expanduser())]
     # The key goes by the environment: arguments are readable by every user of the machine.

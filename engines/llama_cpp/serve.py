@@ -30,14 +30,16 @@ def _params(given: dict[str, Any]) -> Any:
     params.api_keys = [os.environ["PADDOCK_ENGINE_KEY"]]
     params.n_ctx = given["context"] * given["slots"]
     params.n_parallel = given["slots"]
-    params.n_batch = options["n_batch"]
-    params.n_ubatch = options["n_ubatch"]
+    params.n_batch = given["n_batch"]
+    params.n_ubatch = given["n_ubatch"]
     params.n_gpu_layers = options["n_gpu_layers"]
     params.cpuparams.n_threads = options["n_threads"]
     params.cpuparams_batch.n_threads = options["n_threads"]
     params.cache_ram_mib = options["cache_ram_mib"]
     params.verbosity = options["verbosity"]
-    params.embedding = given["embedding"]
+    params.embedding = given["embedding"] or given["rerank"]
+    if given["rerank"]:
+        params.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     params.endpoint_metrics = True
     params.no_extra_bufts = options["repack"] is False
     params.ui = False

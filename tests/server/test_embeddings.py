@@ -1,0 +1,197 @@
+"""Embeddings and reranking by a real BERT, through OpenAI's and Xinference's clients."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import openai
+import pytest
+from xinference_client import RESTfulClient
+
+from paddock.client import Client
+from paddock.registry.errors import NotAble
+from paddock.server.rerank import rerank
+from paddock.server.treatment import OpenAI
+from paddock.server.uniform import Model
+from tests.server.test_errors import raw
+
+TEXTS = [
+    "The elephant eats grass.",
+    "An animal with a trunk feeds on plants.",
+    "The stock market fell today.",
+]
+
+
+@pytest.fixture
+def sdk(client: Client) -> Any:
+    with openai.OpenAI(base_url=f"{client.endpoint}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def cosine(one: list[float], other: list[float]) -> float:
+    return (
+        sum(a * b for a, b in zip(one, other, strict=True)) / math.hypot(*one) / math.hypot(*other)
+    )
+
+
+def embed(sdk: openai.OpenAI, uid: str, given: Any, **fields: Any) -> list[list[float]]:
+    answer = sdk.embeddings.create(model=uid, input=given, **fields)
+    assert [one.index for one in answer.data] == list(range(len(answer.data)))
+    return [one.embedding for one in answer.data]
+
+
+def test_near_sentences_have_near_vectors(sdk: openai.OpenAI, embedder: str) -> None:
+    """Two sentences of one meaning, without a word in common, are nearer than two of different."""
+    one, like, other = embed(sdk, embedder, TEXTS)
+    assert len(one) == 384
+    assert cosine(one, like) > 0.4
+    assert abs(cosine(one, other)) < 0.2
+    assert math.hypot(*one) == pytest.approx(1, abs=1e-3)
+
+
+def test_list_is_answered_in_its_order(sdk: openai.OpenAI, embedder: str) -> None:
+    """Each text has the vector that it has alone; usage counts all."""
+    together = sdk.embeddings.create(model=embedder, input=TEXTS)
+    assert together.model == embedder
+    tokens = 0
+    for text, found in zip(TEXTS, together.data, strict=True):
+        alone = sdk.embeddings.create(model=embedder, input=text)
+        tokens += alone.usage.prompt_tokens
+        assert cosine(alone.data[0].embedding, found.embedding) == pytest.approx(1, abs=1e-3)
+    assert together.usage.prompt_tokens == together.usage.total_tokens == tokens
+
+
+def test_base64_is_the_same_vector(sdk: openai.OpenAI, embedder: str) -> None:
+    """The SDK asks for base64 unless told; as numbers it is the same."""
+    (packed,) = embed(sdk, embedder, TEXTS[0])
+    (plain,) = embed(sdk, embedder, TEXTS[0], encoding_format="float")
+    assert packed == pytest.approx(plain, abs=1e-6)
+
+
+def test_token_ids_are_taken(sdk: openai.OpenAI, embedder: str) -> None:
+    """One list of ids is one text, a list of such lists several."""
+    ids = [101, 7592, 102]  # [CLS] hello [SEP]
+    assert embed(sdk, embedder, ids)[0] == pytest.approx(embed(sdk, embedder, "Hello")[0], abs=1e-3)
+    assert len(embed(sdk, embedder, [ids, ids])) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ["a", ""]}, "input"),
+        ({"input": [[1], []]}, "input"),
+        ({"input": [10**6]}, "invalid tokens"),
+        ({"input": "word " * 600}, "602 tokens"),
+        ({"dimensions": 128}, "dimensions"),
+        ({"encoding_format": "hex"}, "encoding_format"),
+        ({"extra_body": {"truncate_prompt_tokens": 5}}, "truncate_prompt_tokens"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(
+    sdk: openai.OpenAI, embedder: str, fields: dict[str, Any], says: str
+) -> None:
+    """A 400 that names the field, or the engine's own reason."""
+    with pytest.raises(openai.BadRequestError, match=says):
+        sdk.embeddings.create(**{"model": embedder, "input": "a", **fields})
+
+
+def test_abilities_are_kept_apart(
+    sdk: openai.OpenAI, client: Client, tiny: str, embedder: str
+) -> None:
+    """A model that embeds does not chat, one that chats does not embed."""
+    with pytest.raises(openai.BadRequestError, match="embed"):
+        embed(sdk, tiny, "a")
+    with pytest.raises(openai.BadRequestError, match="chat"):
+        sdk.chat.completions.create(model=embedder, messages=[{"role": "user", "content": "a"}])
+    status, _, body = raw(client, "POST", "/v1/rerank", json.dumps(request(embedder)).encode())
+    assert status == 400
+    assert b"rerank" in body
+
+
+def test_xinferences_client_embeds(client: Client, embedder: str) -> None:
+    """Its `get_model` gives a handle that embeds."""
+    handle = RESTfulClient(client.endpoint).get_model(embedder)
+    found = handle.create_embedding(TEXTS)
+    assert [one["index"] for one in found["data"]] == [0, 1, 2]
+    assert len(found["data"][0]["embedding"]) == 384
+
+
+def request(uid: str, **fields: Any) -> dict[str, Any]:
+    return {"model": uid, "query": "What do elephants eat?", "documents": TEXTS, **fields}
+
+
+def ranked(client: Client, uid: str, **fields: Any) -> tuple[int, Any]:
+    body = json.dumps(request(uid, **fields)).encode()
+    status, _, found = raw(client, "POST", "/v1/rerank", body)
+    return status, json.loads(found)
+
+
+def test_documents_come_best_first(client: Client, ranker: str) -> None:
+    """By falling scores, each with its place in the request, whatever the order there."""
+    status, found = ranked(client, ranker)
+    assert status == 200
+    scores = [one["relevance_score"] for one in found["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 3
+    assert sorted(one["index"] for one in found["results"]) == [0, 1, 2]
+    assert [one["document"] for one in found["results"]] == [None] * 3
+    assert found["meta"]["tokens"]["input_tokens"] > 30
+    turned = ranked(client, ranker, documents=TEXTS[::-1])[1]["results"]
+    assert [2 - one["index"] for one in turned] == [one["index"] for one in found["results"]]
+    assert [one["relevance_score"] for one in turned] == pytest.approx(scores, abs=1e-3)
+
+
+def test_top_n_and_documents(client: Client, ranker: str) -> None:
+    """The best `top_n`, with their texts where they are asked for."""
+    whole = ranked(client, ranker)[1]["results"]
+    given = [{"text": text} for text in TEXTS]
+    fields = {"top_n": 2, "return_documents": True, "return_len": True}
+    _, found = ranked(client, ranker, documents=given, **fields)
+    assert [one["index"] for one in found["results"]] == [one["index"] for one in whole[:2]]
+    for one in found["results"]:
+        assert one["document"] == {"text": TEXTS[one["index"]]}
+    assert len(ranked(client, ranker, top_n=9)[1]["results"]) == 3
+
+
+def test_xinferences_client_ranks(client: Client, ranker: str) -> None:
+    """Its `get_model` gives a handle that ranks."""
+    handle = RESTfulClient(client.endpoint).get_model(ranker)
+    found = handle.rerank(TEXTS, "What do elephants eat?", top_n=1, return_documents=True)
+    (best,) = found["results"]
+    assert best["document"]["text"] == TEXTS[best["index"]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"query": None}, "query"),
+        ({"query": 5}, "query"),
+        ({"documents": []}, "documents"),
+        ({"documents": ["a", 5]}, "documents[1]"),
+        ({"documents": [{"image": "x"}]}, "documents[0]"),
+        ({"top_n": 0}, "top_n"),
+        ({"return_documents": "yes"}, "return_documents"),
+        ({"max_chunks_per_doc": 3}, "max_chunks_per_doc"),
+        ({"query": "word " * 600}, "tokens"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(
+    client: Client, ranker: str, fields: dict[str, Any], says: str
+) -> None:
+    """A 400 that names the field."""
+    status, found = ranked(client, ranker, **fields)
+    assert status == 400
+    assert says in found["detail"]
+
+
+def test_rerank_needs_the_ability() -> None:
+    """It is refused before anything is asked of the engine."""
+    from paddock.engines.base import RequestFields
+
+    model = Model("m", ("generate",), "some", RequestFields(), 2048)
+    with pytest.raises(NotAble):
+        rerank(request("m"), model, b"", OpenAI())
