@@ -366,7 +366,9 @@ def embeddings(
     """Makes out a request of `/v1/embeddings`, whose answer is one object in any dialect."""
     model.needs("embed")
     texts = given.get("input")
-    reason = _prompt(texts) or ("must not be empty" if texts == "" or "" in list(texts) else None)
+    reason = _prompt(texts)
+    if texts == "" or (isinstance(texts, list) and "" in texts):
+        reason = "must not be empty"
     if reason:
         raise BadValue("input", texts, reason)
     if given.get("encoding_format") not in (None, "float", "base64"):

