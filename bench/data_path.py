@@ -232,6 +232,27 @@ async def measure(targets: list[Target], rounds: int) -> dict[str, dict[str, lis
     return found
 
 
+def report(found: dict[str, dict[str, list[float]]], rounds: int, as_json: bool) -> None:
+    """Prints medians, and how each target's stands to the engine's own."""
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    names = list(next(iter(found.values())))
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores, load {load:.1f}; {rounds} rounds, in turn")
+    print(f"{'':28}" + "".join(f"{name:>12} {'ratio':>7}" for name in names))
+
+    def row(figure: str, values: dict[str, float]) -> None:
+        raw = values["engine"]
+        cells = (f"{values[name]:12.2f} {values[name] / raw:7.3f}" for name in names)
+        print(f"{figure:28}" + "".join(cells))
+
+    for figure, by_target in found.items():
+        row(figure, {name: statistics.median(by_target[name]) for name in names})
+    ordered = {name: sorted(found["one token ms"][name]) for name in names}
+    row("one token ms, p99", {n: ordered[n][int(len(ordered[n]) * 0.99)] for n in names})
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -244,18 +265,7 @@ def main() -> None:
         engine(plan) as direct,
     ):
         found = uvloop.run(measure([direct, through], arguments.rounds))
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-        return
-    load = os.getloadavg()[0]
-    print(f"{os.cpu_count()} cores, load {load:.1f}; {arguments.rounds} rounds, in turn")
-    print(f"{'':28} {'engine':>10} {'paddock':>10} {'ratio':>8}")
-    for figure, by_target in found.items():
-        raw, ours = (statistics.median(by_target[name]) for name in ("engine", "paddock"))
-        print(f"{figure:28} {raw:10.2f} {ours:10.2f} {ours / raw:8.3f}")
-    for name in ("engine", "paddock"):
-        ordered = sorted(found["one token ms"][name])
-        print(f"one token ms, p99, {name:9} {ordered[int(len(ordered) * 0.99)]:10.2f}")
+    report(found, arguments.rounds, arguments.json)
 
 
 if __name__ == "__main__":

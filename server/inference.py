@@ -224,14 +224,13 @@ class _Rewritten(_Straight):
 
     def take(self, data: bytes) -> None:
         """Passes what has no needle in it, and rewrites the rest event by event."""
-        if (
-            self._needles is not None
-            and self._cut.is_clean
-            and data.endswith(b"\n\n")
-            and not any(needle in data for needle in self._needles)
-        ):
-            super().take(data)
-            return
+        if self._needles is not None and self._cut.is_clean and data.endswith(b"\n\n"):
+            for needle in self._needles:
+                if needle in data:
+                    break
+            else:
+                super().take(data)
+                return
         written: list[bytes] = []
         for payload in self._cut.feed(data):
             if payload == DONE:

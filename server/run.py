@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 FILE = "gateway.json"
 LOCK = "gateway.lock"
+FILES = 65_536
+"""Open files that the gateway asks the system for, where it may have so many."""
 GRACE = 30
 """Seconds that answers in progress get when the gateway is told to end."""
 
@@ -70,6 +73,7 @@ def serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    _raise_files()
     with _lock(settings.home), _bind(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
@@ -81,6 +85,14 @@ def serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
             uvloop.run(_serve(settings, listener, started, on_ready))
         finally:
             (settings.home / FILE).unlink(missing_ok=True)
+
+
+def _raise_files() -> None:
+    """Every stream takes two connections; the usual limit of 1,024 files would be met at 500."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

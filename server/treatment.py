@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 Event = dict[str, Any]
@@ -99,7 +100,7 @@ class Asked:
     reshape: Callable[[Event], Event] | None = None
     reusable: bool = True
 
-    @property
+    @cached_property
     def needles(self) -> tuple[bytes, ...] | None:
         """The bytes to look for in a stream that otherwise passes as it is; None: look at all."""
         if len(self.bodies) > 1 or not isinstance(self.encoder, OpenAI):

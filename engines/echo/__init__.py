@@ -32,7 +32,7 @@ SERVE = Path(__file__).with_name("serve.py")
 class EchoOptions(EngineOptions):
     """How echo behaves."""
 
-    token_seconds: float = Field(0.0, ge=0, description="seconds before each token")
+    token_seconds: float = Field(0.0, ge=0, description="seconds between tokens")
     load_seconds: float = Field(0.0, ge=0, description="seconds until it is ready")
     exit_code: int | None = Field(None, ge=0, le=255, description="exit with this at the start")
     say: str = Field("", description="a line to print at the start")

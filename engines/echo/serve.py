@@ -65,7 +65,7 @@ class EchoServer:
         for index, word in enumerate(prompt.split()[: body.get("max_tokens")]):
             if self.die_after == index:
                 os._exit(9)
-            if self.token_seconds:
+            if self.token_seconds and index:
                 await asyncio.sleep(self.token_seconds)
             yield word if index == 0 else f" {word}"
 
