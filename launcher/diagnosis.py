@@ -19,7 +19,10 @@ Cause = Literal[
     "hub_unreachable",  # no hub that has the weights answers
     "not_found",  # the hub has no such repository, revision or file
     "gated_repo",  # the hub wants an accepted licence and a token
-    "disk_full",  # the disk filled while downloading
+    "rate_limited",  # the hub asks to come again later
+    "stalled",  # the hub has stopped sending
+    "checksum_mismatch",  # the bytes that came are not those that the hub lists
+    "disk_full",  # the disk cannot take the weights, or filled while they came
     "oom",  # memory ran out, in the host or on the device
     "unsupported_arch",  # the engine does not know the model's architecture
     "bad_option",  # the engine refused one of its options

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.spec import parse_size
+from paddock.registry.spec import Source, parse_size
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 UID_MAX_LENGTH = 128
@@ -106,6 +106,7 @@ class PlannedWeights(_Frozen):
     `hub` is `huggingface`, `modelscope`, `local` (`id` is relative to the package's specs) or
     `path` (`id` is an absolute path). No files means: all that the repository holds of the format.
     `size_bytes` is measured where the files are here, stated by the spec or reckoned elsewhere.
+    `others` are tried in order where the first hub cannot be reached or has nothing.
     """
 
     hub: str
@@ -114,6 +115,16 @@ class PlannedWeights(_Frozen):
     files: tuple[PlannedFile, ...] = ()
     size_bytes: int
     here: bool
+    others: tuple[Source, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The places on hubs, in the order in which they are tried."""
+        file = self.files[0].name if self.files else None
+        first = Source.model_validate(
+            {"hub": self.hub, "id": self.id, "revision": self.revision, "file_template": file}
+        )
+        return (first, *self.others)
 
 
 class MemoryEstimate(_Frozen):

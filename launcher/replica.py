@@ -50,6 +50,8 @@ READY_POLL = 0.025
 READY_ANSWER = 1.0
 PROBE_ANSWER = 300.0
 WATCH_SECONDS = 20.0
+TAKEN_UP = {"disk_full", "rate_limited", "stalled", "checksum_mismatch", "gated_repo", "cancelled"}
+"""Causes after which the same launch again, once they are mended, goes on where it stopped."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class ReplicaConfig:
 class ReplicaStatus:
     """A snapshot. `version` grows with every change; `endpoint` is set while ready.
 
-    `key` is what `endpoint` asks for, and never leaves the gateway.
+    `key` is what `endpoint` asks for, and never leaves the gateway. While it downloads, `files` are
+    `hubs.FileProgress` as dicts; speed and time left are None where they are not known.
     """
 
     replica_id: str
@@ -84,6 +87,9 @@ class ReplicaStatus:
     note: str = ""
     came_bytes: int = 0
     total_bytes: int | None = None
+    bytes_per_second: float | None = None
+    seconds_left: float | None = None
+    files: tuple[dict[str, Any], ...] = ()
     endpoint: str | None = None
     key: str = field(default="", repr=False)
     pid: int | None = None
@@ -193,24 +199,20 @@ class Replica:
             self._fail_unless_stopping(Diagnosis("internal", message, None, tuple(lines[-12:])))
 
     async def _bring_weights(self) -> Path | None:
-        from paddock.launcher.hubs import fetch
+        from paddock.launcher.hubs import Progress, Terms, fetch
 
         planned = self._plan.weights
         loop = asyncio.get_running_loop()
-        last = 0.0
 
-        def report(came: int, total: int | None) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last > 0.2:
-                last = now
-                loop.call_soon_threadsafe(self._downloaded, came, total)
+        def report(progress: Progress) -> None:
+            loop.call_soon_threadsafe(self._downloaded, progress.to_json())
 
         if not planned.here:
             self._set(state="downloading", note=f"{planned.id} from {planned.hub}")
+        terms = Terms(Path(self._config.home), self._config.hub_timeout)
         try:
             self._fetching = asyncio.ensure_future(
-                asyncio.to_thread(fetch, planned, self._config.hub_timeout, report, self._cancelled)
+                asyncio.to_thread(fetch, planned, terms, report, self._cancelled)
             )
             weights = await self._fetching
             if weights is not None and self._plan.format == "ggufv2":
@@ -227,17 +229,25 @@ class Replica:
         return weights
 
     def _hub_diagnosis(self, error: HubFailure) -> Diagnosis:
-        local = launch_command(self._plan, "--model-path", "FILE_OR_FOLDER")
-        return Diagnosis(error.cause, str(error), local, tried=error.tried)  # type: ignore[arg-type]
+        extra = () if error.cause in TAKEN_UP else ("--model-path", "FILE_OR_FOLDER")
+        following = launch_command(self._plan, *extra)
+        return Diagnosis(error.cause, str(error), following, tried=error.tried)  # type: ignore[arg-type]
 
-    def _downloaded(self, came: int, total: int | None) -> None:
+    def _downloaded(self, progress: dict[str, Any]) -> None:
         if self._status.state == "downloading":
-            self._set(came_bytes=came, total_bytes=total)
+            files = tuple(progress.pop("files"))
+            total = progress.pop("total_bytes") or None
+            self._set(files=files, total_bytes=total, **progress)
 
     async def _start_engine(self, weights: Path | None) -> None:
         if self._cancelled.is_set():
             raise asyncio.CancelledError
-        self._set(state="starting", note=f"{self._plan.engine} loads {self._plan.quantization}")
+        self._set(
+            state="starting",
+            note=f"{self._plan.engine} loads {self._plan.quantization}",
+            bytes_per_second=None,
+            seconds_left=None,
+        )
         self._port = _free_port()
         command = self._engine.command(
             Serving(

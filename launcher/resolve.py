@@ -37,6 +37,8 @@ LEAST_CONTEXT = 4096
 WEIGHTS_SHARE = 0.9
 
 HUBS = ("huggingface", "modelscope", "local", "path")
+AUTO = "auto"
+"""In place of a hub: the first that can be reached."""
 
 # How far a pair of variant and engine came before it was refused. Of an engine's many refusals,
 # the one that came furthest is the one worth reading.
@@ -162,12 +164,12 @@ def _hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:
 
 def _check_source(request: LaunchRequest, hosts: Sequence[Host]) -> None:
     """Refuses a hub that nobody knows, and a path where nothing is."""
-    if request.hub is not None:
+    if request.hub:
         _hub(request.hub)
     path = request.model_path
     if path is None:
         return
-    if request.hub is not None:
+    if request.hub and _hub(request.hub):
         raise BadValue("hub", request.hub, "weights come from a hub or from --model-path, not both")
     if not path.startswith("/"):
         raise BadValue("model path", path, "must be an absolute path")
@@ -305,13 +307,14 @@ def _weights(request: LaunchRequest, spec: ModelSpec, pair: _Pair) -> PlannedWei
         return PlannedWeights(hub="none", id="", size_bytes=0, here=True)
     if request.model_path is not None:
         return _from_path(request.model_path, variant, host)
-    wanted = None if request.hub is None else _hub(request.hub)
+    wanted = _hub(request.hub) if request.hub else None
     sources = [source for source in variant.sources if wanted in {None, source.hub}]
     if not sources:
         return f"the spec has no source on {wanted} for {variant.format} {variant.quantization}"
     for source in sources:
         if source.hub not in {"local", "path"}:
-            return _on_hub(source, variant, spec)
+            others = tuple(s for s in sources if s.hub not in {"local", "path", source.hub})
+            return _on_hub(source, variant, spec).model_copy(update={"others": others})
         if found := local_files(source, host):
             return _here(source.hub, source.id, found)
     what = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
@@ -332,11 +335,14 @@ def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights
     )
 
 
-def _hub(name: str) -> str:
+def _hub(name: str) -> str | None:
+    """The hub of this name, or None for any."""
+    if name.casefold() == AUTO:
+        return None
     for known in HUBS:
         if known == name.casefold():
             return known
-    raise UnknownName.among("hub", name, HUBS)
+    raise UnknownName.among("hub", name, (*HUBS, AUTO))
 
 
 def local_files(source: Source, host: Host) -> dict[str, int]:
@@ -506,9 +512,9 @@ def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
         only = {candidate.engine.name for candidate in search.servable} == {best.engine.name}
         why = "the only engine here that can serve" if only else "the first choice for"
         yield f"engine {best.engine.name}: {why} {variant.format}"
-    several_hubs = len({source.hub for source in variant.sources}) > 1
-    if several_hubs and request.hub is None and not best.weights.here:
-        yield f"hub {best.weights.hub}: the first that the spec names"
+    if best.weights.others:
+        names = ", ".join(source.hub for source in best.weights.others)
+        yield f"hub {best.weights.hub}: the first that the spec names; {names} if it fails"
     if request.node is None and len({c.host.node for c in search.servable}) > 1:
         yield f"node {best.host.name}: the most free memory"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import socket
 import struct
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import parse_qs, unquote
 
 STRING, ARRAY = 8, 9
 
@@ -84,59 +88,249 @@ def llama_server(folder: Path) -> tuple[Path, Path]:
     return program, record
 
 
-@dataclass
-class HubServer:
-    """A hub on loopback that speaks as much of a hub's HTTP as its client needs for one file.
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = {".gguf", ".safetensors", ".bin", ".model"}
+"""Suffixes of files that a hub keeps in large file storage, and tells the SHA-256 of."""
 
-    `answers` maps a path to status, headers and body; anything else is 404. `asked` are the
-    requests that came.
+
+class Zeros:
+    """A file of so many zeros, of which none is held."""
+
+    SHA256: ClassVar = {2 << 30: "a7c744c13cc101ed66c29f672f92455547889cc586ce6d44fe76ae824958ea51"}
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        begin, end, _ = part.indices(self.size)
+        return bytes(max(0, end - begin))
+
+
+Content = bytes | Zeros
+
+
+def sha256_of(content: Content) -> str:
+    """The SHA-256 of a file in the hub."""
+    if isinstance(content, Zeros):
+        return content.SHA256[content.size]
+    return hashlib.sha256(content).hexdigest()
+
+
+def git_of(content: Content) -> str:
+    """The name that git gives a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content[:], usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one request.
+
+    With a `status` it is answered so. Otherwise `after` so many bytes of the body the connection
+    is closed (`close`), reset (`reset`), or falls silent until `HubServer.go` is set (`hold`); or
+    every byte is a `wrong` one.
     """
 
-    endpoint: str
-    answers: dict[str, tuple[int, Mapping[str, str], bytes]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    after: int | None = None
+    how: Literal["close", "reset", "hold"] = "close"
+    wrong: bool = False
+    no_ranges: bool = False
 
-    def say(self, path: str, body: bytes | object = b"", status: int = 200, **headers: str) -> None:
-        """Sets the answer to a path; a body that is not bytes becomes JSON."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.answers[path] = status, named, data
+
+@dataclass
+class HubServer:
+    """A hub on loopback that speaks Hugging Face's and ModelScope's protocols.
+
+    `repos` maps an id to its files. `faults` maps a file's name, or `api` for everything that is
+    no file, to what goes wrong with the next requests for it, one after the other. `asked` are the
+    requests that came, `ranges` the files that were asked for with their first byte.
+    """
+
+    endpoint: str = ""
+    repos: dict[str, dict[str, Content]] = field(default_factory=dict)
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    ranges: list[tuple[str, int]] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
+    sent: int = 0
+    go: threading.Event = field(default_factory=threading.Event)
+    held: threading.Event = field(default_factory=threading.Event)
+    """Set as soon as a request is held."""
+
+    def fail(self, name: str, *faults: Fault) -> None:
+        """Lets the next requests for the file go wrong."""
+        self.faults.setdefault(name, []).extend(faults)
+
+    def next_fault(self, name: str) -> Fault:
+        """What goes wrong with this request."""
+        queue = self.faults.get(name, [])
+        return queue.pop(0) if queue else Fault()
+
+    def files(self) -> list[str]:
+        """The files that were fetched, in order."""
+        return [name for name, _ in self.ranges]
+
+
+class _HubHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: HubServer
+
+    def do_GET(self) -> None:
+        self.hub.asked.append(f"{self.command} {self.path}")
+        self.hub.tokens.add(self.headers.get("Authorization", ""))
+        path, _, query = self.path.partition("?")
+        asked = {key: values[0] for key, values in parse_qs(query).items()}
+        route = unquote(path).strip("/").split("/")
+        if route[:2] == ["api", "models"] and len(route) >= 4:
+            self._model_info("/".join(route[2:4]))
+        elif route[:3] == ["api", "v1", "models"] and len(route) >= 5:
+            self._modelscope("/".join(route[3:5]), route[5:], asked)
+        elif len(route) >= 5 and route[2] == "resolve":
+            self._file("/".join(route[:2]), "/".join(route[4:]))
+        else:
+            self._answer(404, b"{}", {})
+
+    do_HEAD = do_POST = do_GET
+
+    def _went_wrong(self) -> bool:
+        fault = self.hub.next_fault("api")
+        if fault.status:
+            self._answer(fault.status, b"{}", fault.headers)
+        return bool(fault.status)
+
+    def _model_info(self, identity: str) -> None:
+        if self._went_wrong():
+            return
+        if identity not in self.hub.repos:
+            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            return
+        siblings = []
+        for name, content in self.hub.repos[identity].items():
+            row: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": "0" * 40}
+            if Path(name).suffix in LARGE:
+                digest = sha256_of(content)
+                row["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
+            else:
+                row["blobId"] = git_of(content)
+            siblings.append(row)
+        body = {"id": identity, "modelId": identity, "sha": COMMIT, "siblings": siblings}
+        self._answer(200, json.dumps(body).encode(), {})
+
+    def _modelscope(self, identity: str, rest: list[str], asked: Mapping[str, str]) -> None:
+        good = {"Code": 200, "Success": True}
+        files = self.hub.repos.get(identity)
+        if rest == ["repo"]:
+            self._file(identity, asked.get("FilePath", ""))
+            return
+        if self._went_wrong():
+            return
+        if files is None:
+            self._answer(404, b'{"Code": 10010205001, "Message": "no such model"}', {})
+            return
+        data: dict[str, Any] = {"Name": identity, "Id": 1}
+        if rest == ["revisions"]:
+            data = {"RevisionMap": {"Branches": [{"Revision": "master"}], "Tags": []}}
+        if rest == ["repo", "files"]:
+            data = {
+                "Files": [
+                    {"Name": Path(name).name, "Path": name, "Type": "blob", "Size": len(content),
+                     "Revision": COMMIT, "Sha256": sha256_of(content), "CommittedDate": 1}
+                    for name, content in files.items()
+                ]
+            }  # fmt: skip
+        self._answer(200, json.dumps({**good, "Data": data}).encode(), {})
+
+    def _file(self, identity: str, name: str) -> None:
+        content = self.hub.repos.get(identity, {}).get(name)
+        fault = Fault() if self.command == "HEAD" else self.hub.next_fault(name)
+        if fault.status:
+            self._answer(fault.status, b"", fault.headers)
+            return
+        if content is None:
+            code = "EntryNotFound" if identity in self.hub.repos else "RepoNotFound"
+            self._answer(404, b"", {"X-Error-Code": code})
+            return
+        begin = 0
+        asked = self.headers.get("Range", "")
+        if asked.startswith("bytes=") and not fault.no_ranges:
+            begin = int(asked.removeprefix("bytes=").partition("-")[0])
+        large = Path(name).suffix in LARGE
+        etag = sha256_of(content) if large else git_of(content)
+        self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        self.send_header("ETag", f'"{etag}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        if self.command == "GET":
+            self.hub.ranges.append((name, begin))
+            self._body(content, begin, fault)
+
+    def _body(self, content: Content, begin: int, fault: Fault) -> None:
+        end = len(content) if fault.after is None else min(len(content), begin + fault.after)
+        self._send(content, begin, end, fault.wrong)
+        if fault.after is None:
+            return
+        if fault.how == "hold":
+            self.hub.held.set()
+            self.hub.go.wait()
+            self._send(content, end, len(content), fault.wrong)
+            return
+        if fault.how == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        self.close_connection = True
+
+    def _send(self, content: Content, begin: int, end: int, wrong: bool) -> None:
+        for start in range(begin, end, 1 << 20):
+            piece = content[start : min(end, start + (1 << 20))]
+            if wrong:
+                piece = bytes(byte ^ 1 for byte in piece)
+            try:
+                self.wfile.write(piece)
+            except OSError:  # the client has left
+                self.close_connection = True
+                return
+            self.hub.sent += len(piece)
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def finish(self) -> None:
+        """Ends the request; a connection that a fault has reset cannot be flushed any more."""
+        with suppress(OSError, ValueError):
+            super().finish()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
 
 
 @contextmanager
 def hub_server() -> Iterator[HubServer]:
-    """Runs a `HubServer` in a thread."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            path, _, query = self.path.partition("?")
-            hub.asked.append(f"{self.command} {self.path}")
-            status, headers, body = hub.answers.get(
-                f"{path}?{query}", hub.answers.get(path, (404, {}, b"{}"))
-            )
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_POST = do_GET
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    """Runs a `HubServer` in threads."""
+    hub = HubServer()
+    handler = type("Handler", (_HubHandler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    hub = HubServer(f"http://127.0.0.1:{server.server_address[1]}")
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # resets are on purpose
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield hub
     finally:
+        hub.go.set()
         server.shutdown()
         server.server_close()
         thread.join()

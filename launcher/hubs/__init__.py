@@ -2,76 +2,102 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
+from paddock.launcher.hubs import local
+from paddock.launcher.hubs.base import Cancelled, Hub, Terms
+from paddock.launcher.hubs.job import Job, bring, cached, cached_files, is_whole
+from paddock.launcher.hubs.progress import FileProgress, Progress, Report
+from paddock.launcher.hubs.reach import Reach
 from paddock.launcher.plan import PlannedWeights
-from paddock.registry.catalog import specs_root
 from paddock.registry.errors import HubFailure
 
 HUBS = {
-    "huggingface": "paddock.launcher.hubs.huggingface",
-    "modelscope": "paddock.launcher.hubs.modelscope",
+    "huggingface": "paddock.launcher.hubs.huggingface:HuggingFace",
+    "modelscope": "paddock.launcher.hubs.modelscope:ModelScope",
 }
-
-Report = Callable[[int, int | None], None]
-"""Called with the bytes that have come and the bytes in total, where that is known."""
-
-
-class Hub(Protocol):
-    """A module that fetches from one hub, through its own client, into that client's cache."""
-
-    def fetch(
-        self, weights: PlannedWeights, timeout: float, report: Report, cancelled: threading.Event
-    ) -> Path:
-        """The folder, or the one file, once all of it is here.
-
-        Raises:
-            HubFailure: with the cause, and what was tried.
-        """
-        ...
+ELSEWHERE = {"hub_unreachable", "stalled", "rate_limited", "not_found", "gated_repo"}
+"""Causes for which the next hub is asked, where the plan names one."""
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a folder of safetensors holds all that a model needs, as far as files can tell."""
-    if not (folder / "config.json").exists():
-        return False
-    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-        return False
-    try:
-        index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
-        shards = set(index["weight_map"].values())
-    except FileNotFoundError:
-        return any(folder.glob("*.safetensors"))
-    except (ValueError, KeyError, AttributeError):
-        return False
-    return all((folder / shard).exists() for shard in shards)
-
-
-def one_line(error: BaseException) -> str:
-    """What an error of a hub's client says, without its line breaks and at a readable length."""
-    return " ".join(str(error).split())[:300]
+def load_hub(name: str) -> Hub:
+    """The adapter of a hub; its client is imported now."""
+    module, _, attribute = HUBS[name].partition(":")
+    hub: Hub = getattr(import_module(module), attribute)()
+    return hub
 
 
 def fetch(
-    weights: PlannedWeights, timeout: float, report: Report, cancelled: threading.Event
+    weights: PlannedWeights, terms: Terms, report: Report, cancelled: Cancelled
 ) -> Path | None:
     """Brings the weights to this node. None if the plan needs no weights.
 
+    What is cached and whole, on any of the plan's hubs, is taken without a request. Otherwise the
+    hubs are tried in the plan's order, those last that did not answer lately.
+
     Raises:
-        HubFailure: the hub does not answer, does not have them, or will not give them.
+        HubFailure: no hub answers, or has them, or gives them.
     """
     if weights.hub == "none":
         return None
     if weights.hub in {"local", "path"}:
-        folder = Path(weights.id) if weights.hub == "path" else specs_root() / weights.id
-        path = folder / weights.files[0].name if len(weights.files) == 1 else folder
-        if not path.exists():
-            raise HubFailure("not_found", f"{path} is not on this node")
-        return path
-    hub: Hub = import_module(HUBS[weights.hub])
-    return hub.fetch(weights, timeout, report, cancelled)
+        return local.find(weights)
+    jobs = [
+        Job(load_hub(source.hub), source, terms, report, cancelled) for source in weights.sources
+    ]
+    for job in jobs:
+        found = cached(job)
+        if found is not None:
+            return found
+    reach = Reach(terms.home, terms.timeout)
+    failures: list[HubFailure] = []
+    for job in sorted(jobs, key=lambda job: reach.failed_lately(job.hub.endpoint)):
+        try:
+            return _from(job, reach, failures)
+        except HubFailure as failure:
+            if failure.cause not in ELSEWHERE:
+                raise
+            failures.append(failure)
+    raise _worst(failures)
+
+
+def _from(job: Job, reach: Reach, failures: list[HubFailure]) -> Path:
+    if job.hub.offline:
+        why = f"{job.source.id} is not cached, and {job.hub.offline} is set"
+        raise HubFailure("hub_unreachable", why)
+    reason = reach.unreachable(job.hub.endpoint)
+    if reason is not None:
+        tried = (f"{job.hub.title}, {job.hub.endpoint}: {reason}",)
+        raise HubFailure("hub_unreachable", f"cannot reach {job.hub.title} ({reason})", tried)
+    if failures:
+        because = f" ({failures[-1]})"
+
+        def report(progress: Progress) -> None:
+            job.report(replace(progress, note=progress.note + because))
+
+        return bring(replace(job, report=report))
+    return bring(job)
+
+
+def _worst(failures: list[HubFailure]) -> HubFailure:
+    """The failure that says most of what is to be done, with what was tried everywhere."""
+    order = ("gated_repo", "rate_limited", "stalled", "hub_unreachable", "not_found")
+    first = min(failures, key=lambda failure: order.index(failure.cause))
+    tried = tuple(line for failure in failures for line in failure.tried or (str(failure),))
+    return HubFailure(first.cause, first.reason, tried)
+
+
+__all__ = [
+    "HUBS",
+    "FileProgress",
+    "Hub",
+    "Progress",
+    "Report",
+    "Terms",
+    "cached_files",
+    "fetch",
+    "is_whole",
+    "load_hub",
+]

@@ -1,107 +1,228 @@
-"""Hugging Face, through huggingface_hub, into its own cache."""
+"""Hugging Face: addresses, credentials and the cache's layout are huggingface_hub's.
+
+Its client resumes nothing after its process has died, gives up at a reset and checks no hash, so
+the bytes of plain files come by `transfer.py`. Files in Xet storage are left to the client.
+"""
 
 from __future__ import annotations
 
-import threading
-from errno import ENOSPC
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from httpx2 import HTTPError  # what huggingface_hub speaks HTTP with, and lets escape
-from huggingface_hub import constants, hf_hub_download, snapshot_download
+from httpx2 import HTTPError, TimeoutException  # what huggingface_hub lets escape
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._runtime import is_xet_available
 from tqdm.auto import tqdm
 
-from paddock.launcher.hubs import Report, is_whole, one_line
-from paddock.launcher.hubs.reach import unreachable
-from paddock.launcher.plan import PlannedWeights
+from paddock.launcher.hubs.base import (
+    COMMIT,
+    Listing,
+    Place,
+    RemoteFile,
+    Request,
+    Terms,
+    check_name,
+    one_line,
+)
+from paddock.launcher.hubs.transfer import FULL, PASSING, Trouble, full, retry_after
 from paddock.registry.errors import HubFailure
+from paddock.registry.spec import Source
 
-# Weights as pickle, and doubles of the safetensors in another layout, are never fetched.
-IGNORED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "original/*",
-           "consolidated*", "*.gguf"]  # fmt: skip
+DEFAULT_REVISION = "main"
+_GIT_DIGITS, _SHA256_DIGITS = 40, 64
 
 
-def fetch(
-    weights: PlannedWeights, timeout: float, report: Report, cancelled: threading.Event
-) -> Path:
-    """Fetches the planned files, or the whole repository without doubles. See `hubs.Hub`."""
-    try:
-        cached = _get(weights, timeout, report, cancelled, local_only=True)
-        # Of a repository, the client takes whatever an earlier, broken download has left.
-        if weights.files or is_whole(cached):
-            return cached
-    except LocalEntryNotFoundError:
-        pass
-    if constants.HF_HUB_OFFLINE:
-        raise HubFailure(
-            "hub_unreachable", f"{weights.id} is not cached, and HF_HUB_OFFLINE is set"
+class HuggingFace:
+    """See `base.Hub`."""
+
+    name = "huggingface"
+    title = "Hugging Face"
+
+    @property
+    def endpoint(self) -> str:
+        """HF_ENDPOINT, or the public hub."""
+        return str(constants.ENDPOINT)
+
+    @property
+    def offline(self) -> str:
+        """HF_HUB_OFFLINE, where it is set."""
+        return "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else ""
+
+    def resolve(self, source: Source, terms: Terms) -> Listing:
+        """One question: the commit, and each file with its size and digest."""
+        revision = source.revision or DEFAULT_REVISION
+        api = HfApi(endpoint=self.endpoint, library_name="paddock")
+        try:
+            info = api.model_info(
+                source.id, revision=revision, timeout=terms.timeout, files_metadata=True
+            )
+        except OfflineModeIsEnabled as error:
+            why = f"{source.id} is not cached, and HF_HUB_OFFLINE is set"
+            raise HubFailure("hub_unreachable", why) from error
+        except HfHubHTTPError as error:
+            raise self._meaning(source, error) from error
+        except TimeoutException as error:
+            raise Trouble("hub_unreachable", f"no answer in {terms.timeout:g} s") from error
+        except HTTPError as error:
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        files = tuple(
+            RemoteFile(
+                check_name(self.title, one.rfilename),
+                int(one.lfs.size if one.lfs else one.size or 0),
+                f"sha256:{one.lfs.sha256}" if one.lfs else f"git:{one.blob_id}",
+            )
+            for one in info.siblings or ()
         )
-    reason = unreachable(constants.ENDPOINT, timeout)
-    if reason is not None:
-        tried = (f"Hugging Face, {constants.ENDPOINT}: {reason}",)
-        raise HubFailure("hub_unreachable", f"cannot reach Hugging Face ({reason})", tried)
-    try:
-        return _get(weights, timeout, report, cancelled, local_only=False)
-    except GatedRepoError as error:
-        page = f"{constants.ENDPOINT}/{weights.id}"
-        why = f"{weights.id} is gated: ask for access at {page}, then set HF_TOKEN"
-        raise HubFailure("gated_repo", why) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        why = f"Hugging Face has no {weights.id} at {weights.revision or 'its main revision'}"
-        raise HubFailure("not_found", why) from error
-    except EntryNotFoundError as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            tried = (f"Hugging Face, {constants.ENDPOINT}: {error}",)
-            raise HubFailure("hub_unreachable", "Hugging Face stopped answering", tried) from error
-        names = ", ".join(file.name for file in weights.files)
-        raise HubFailure("not_found", f"{weights.id} has no file {names}") from error
-    except HfHubHTTPError as error:
+        commit = str(info.sha)
+        if not COMMIT.fullmatch(commit):
+            raise HubFailure("not_found", f"{self.title} names no commit of {source.id}")
+        return Listing(self.name, source.id, revision, commit, files)
+
+    def folder(self, source: Source, listing: Listing | None) -> Path | None:
+        """The snapshot of the listing's commit, or of the one cached for the revision."""
+        root = self._root(source.id)
+        revision = source.revision or DEFAULT_REVISION
+        if listing is not None:
+            commit = listing.commit
+        elif COMMIT.fullmatch(revision):
+            commit = revision
+        else:
+            try:
+                commit = (root / "refs" / revision).read_text("utf-8").strip()
+            except OSError:
+                return None
+        folder = root / "snapshots" / commit
+        return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+    def place(self, listing: Listing, file: RemoteFile) -> Place:
+        """blobs/ETAG, where the digest is the ETag, with a link in snapshots/COMMIT."""
+        root = self._root(listing.id)
+        etag = file.digest.partition(":")[2]
+        blob = root / "blobs" / etag
+        return Place(
+            path=root / "snapshots" / listing.commit / file.name,
+            blob=blob,
+            part=blob.with_name(f"{etag}.incomplete"),
+            lock=Path(constants.HF_HUB_CACHE) / ".locks" / root.name / f"{etag}.lock",
+        )
+
+    def digest_of(self, path: Path) -> str:
+        """The blob's name, which is its digest."""
+        name = path.resolve().name
+        kind = {_GIT_DIGITS: "git", _SHA256_DIGITS: "sha256"}.get(len(name))
+        return f"{kind}:{name}" if kind and path.resolve().parent.name == "blobs" else ""
+
+    def request(self, listing: Listing, file: RemoteFile) -> Request:
+        """The file at the commit, with the user's token, if there is one."""
+        url = hf_hub_url(listing.id, file.name, revision=listing.commit, endpoint=self.endpoint)
+        return Request(url, build_hf_headers(library_name="paddock"))
+
+    def bring(self, listing: Listing, file: RemoteFile, pulse: Callable[[int], None]) -> bool:
+        """Files in Xet storage, by the client: hf_xet resumes and checks them by chunks."""
+        if not file.digest.startswith("sha256:") or not is_xet_available():
+            return False
+        request = self.request(listing, file)
+        try:
+            told = get_hf_file_metadata(
+                request.url, timeout=constants.HF_HUB_ETAG_TIMEOUT, headers=request.headers
+            )
+        except (HfHubHTTPError, HTTPError):
+            return False  # the transfer finds out what is wrong, and says it
+        if told.xet_file_data is None:
+            return False
+        what = f"{listing.id}, {file.name}"
+        try:
+            hf_hub_download(
+                listing.id,
+                file.name,
+                revision=listing.commit,
+                endpoint=self.endpoint,
+                library_name="paddock",
+                tqdm_class=_meter(pulse),
+            )
+        except OSError as error:
+            if error.errno in FULL:
+                raise full(what, error) from error
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        except (HTTPError, RuntimeError) as error:  # hf_xet raises the latter
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        return True
+
+    def settle(self, listing: Listing, place: Place) -> None:
+        """The link in the snapshot, and the commit under the branch's name."""
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(place.blob, place.path.parent)
+        if not place.path.is_symlink() or os.readlink(place.path) != target:
+            place.path.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):  # another process made the same link
+                place.path.symlink_to(target)
+        if listing.revision != listing.commit:
+            ref = self._root(listing.id) / "refs" / listing.revision
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            new = ref.with_name(f"{ref.name}.{uuid.uuid4().hex[:8]}.tmp")
+            new.write_text(listing.commit, "utf-8")
+            new.replace(ref)
+
+    def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
+        """From `X-Error-Code`, or the status where a mirror sends none."""
+        if code == "EntryNotFound" or (status == 404 and not code):
+            return HubFailure("not_found", f"{listing.id} has no file {name}")
+        if code in {"RepoNotFound", "RevisionNotFound"}:
+            return self._missing(listing.id, listing.revision)
+        if status in {401, 403}:
+            return self._gated(listing.id)
+        where = (f"{self.title}, {self.endpoint}: HTTP {status} for {name}",)
+        why = f"{self.title} answered {status} for {name} of {listing.id}"
+        return HubFailure("hub_unreachable", why, where)
+
+    def _meaning(self, source: Source, error: HfHubHTTPError) -> HubFailure | Trouble:
+        if isinstance(error, GatedRepoError):
+            return self._gated(source.id)
+        if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
+            return self._missing(source.id, source.revision or DEFAULT_REVISION)
+        answer = error.response
+        if answer.status_code in PASSING:
+            cause = "rate_limited" if answer.status_code == 429 else "hub_unreachable"
+            wait = retry_after(answer.headers, time.time())
+            return Trouble(cause, f"HTTP {answer.status_code}", wait)
+        if answer.status_code in {401, 403}:
+            return self._gated(source.id)
+        if answer.status_code == 404:
+            return self._missing(source.id, source.revision or DEFAULT_REVISION)
         said = one_line(error)
-        tried = (f"Hugging Face, {constants.ENDPOINT}: {said}",)
-        raise HubFailure("hub_unreachable", f"Hugging Face answered: {said}", tried) from error
-    except (OSError, HTTPError) as error:
-        # The client's HTTP errors are no OSErrors.
-        cause = "disk_full" if getattr(error, "errno", None) == ENOSPC else "hub_unreachable"
-        tried = (f"Hugging Face, {constants.ENDPOINT}: {one_line(error)}",)
-        raise HubFailure(cause, f"{weights.id}: {one_line(error)}", tried) from error
+        tried = (f"{self.title}, {self.endpoint}: {said}",)
+        return HubFailure("hub_unreachable", f"{self.title} answered: {said}", tried)
+
+    def _gated(self, identity: str) -> HubFailure:
+        page = f"{self.endpoint}/{identity}"
+        way = "then give a token by HF_TOKEN or: hf auth login"
+        return HubFailure("gated_repo", f"{identity} is gated: ask for access at {page}, {way}")
+
+    def _missing(self, identity: str, revision: str) -> HubFailure:
+        why = f"{self.title} has no {identity} at {revision}, or none that may be seen without a"
+        return HubFailure("not_found", f"{why} token (HF_TOKEN)")
+
+    def _root(self, identity: str) -> Path:
+        folder = repo_folder_name(repo_id=identity, repo_type="model")
+        return Path(constants.HF_HUB_CACHE) / folder
 
 
-def _get(
-    weights: PlannedWeights,
-    timeout: float,
-    report: Report,
-    cancelled: threading.Event,
-    local_only: bool,
-) -> Path:
-    common: dict[str, Any] = {
-        "revision": weights.revision,
-        "etag_timeout": timeout,
-        "local_files_only": local_only,
-        "tqdm_class": _meter(weights, report, cancelled),
-        "library_name": "paddock",
-    }
-    if not weights.files:
-        found = snapshot_download(weights.id, ignore_patterns=IGNORED, **common)
-        return Path(str(found))
-    paths = [Path(str(hf_hub_download(weights.id, file.name, **common))) for file in weights.files]
-    return paths[0] if len(paths) == 1 else paths[0].parent
-
-
-def _meter(weights: PlannedWeights, report: Report, cancelled: threading.Event) -> type[Any]:
-    """A progress bar that draws nothing and reports; the hub's client calls it as bytes come.
-
-    For a repository the client moves two bars by the same bytes, and a third by files.
-    """
-    total = sum(file.size_bytes or 0 for file in weights.files) or weights.size_bytes
-    most = 0
+def _meter(pulse: Callable[[int], None]) -> type[Any]:
+    """A progress bar that draws nothing; the client moves it as bytes come."""
 
     class Meter(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -110,13 +231,9 @@ def _meter(weights: PlannedWeights, report: Report, cancelled: threading.Event) 
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            nonlocal most
-            if cancelled.is_set():
-                raise HubFailure("cancelled", f"the download of {weights.id} was called off")
             self._came += int(n or 0)
-            if self._bytes and self._came > most:
-                most = self._came
-                report(most, total)
+            if self._bytes:
+                pulse(self._came)
             return None
 
     return Meter

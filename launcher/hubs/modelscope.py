@@ -1,81 +1,143 @@
-"""ModelScope, through its own client, into its own cache."""
+"""ModelScope: addresses, credentials and the cache's layout are modelscope_hub's.
+
+That is the part of `modelscope` that speaks to the hub. Its client resumes and checks, but cannot
+be called off; so that both hubs behave alike, the bytes come by `transfer.py`.
+"""
 
 from __future__ import annotations
 
-import os
-import threading
-from errno import ENOSPC
+from collections.abc import Callable
 from pathlib import Path
 
-from paddock.launcher.hubs import Report, is_whole, one_line
-from paddock.launcher.hubs.reach import unreachable
-from paddock.launcher.plan import PlannedWeights
+from modelscope_hub import HubApi
+from modelscope_hub.config import HubConfig
+from modelscope_hub.errors import (
+    APIError,
+    AuthenticationError,
+    HubError,
+    NotExistError,
+    PermissionDeniedError,
+)
+
+from paddock.launcher.hubs.base import (
+    Listing,
+    Place,
+    RemoteFile,
+    Request,
+    Terms,
+    check_name,
+    one_line,
+)
+from paddock.launcher.hubs.transfer import PASSING, Trouble
 from paddock.registry.errors import HubFailure
+from paddock.registry.spec import Source
 
-IGNORED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.gguf", "original/*", "consolidated*"]
+DEFAULT_REVISION = "master"
 
 
-def fetch(
-    weights: PlannedWeights, timeout: float, report: Report, cancelled: threading.Event
-) -> Path:
-    """Fetches the planned files, or the whole repository without doubles. See `hubs.Hub`.
+class ModelScope:
+    """See `base.Hub`."""
 
-    The client offers no way to stop a running download; ending its process does.
-    """
-    # Imported here and not above: it reads its cache folder and endpoint when it is imported.
-    from modelscope.hub.errors import (
-        AuthenticationError,
-        CacheNotFound,
-        HubError,
-        NotExistError,
-        PermissionDeniedError,
-    )
-    from modelscope.hub.snapshot_download import snapshot_download
+    name = "modelscope"
+    title = "ModelScope"
 
-    def all_here(folder: Path) -> bool:
-        return all((folder / name).exists() for name in wanted) if wanted else is_whole(folder)
+    def __init__(self) -> None:
+        self._config = HubConfig()
+        self._api = HubApi(self._config)
 
-    wanted = [file.name for file in weights.files]
-    patterns = {"allow_patterns": wanted} if wanted else {"ignore_patterns": IGNORED}
-    endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn")
-    try:
-        found = Path(
-            snapshot_download(weights.id, weights.revision, local_files_only=True, **patterns)
+    @property
+    def endpoint(self) -> str:
+        """MODELSCOPE_ENDPOINT, or the public hub."""
+        return str(self._config.endpoint)
+
+    @property
+    def offline(self) -> str:
+        """Empty: ModelScope has no such setting."""
+        return ""
+
+    def resolve(self, source: Source, terms: Terms) -> Listing:
+        """The files with their sizes and SHA-256; ModelScope names no commit for all of them."""
+        revision = source.revision or DEFAULT_REVISION
+        try:
+            found = self._api.list_repo_files(source.id, "model", revision=revision)
+        except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
+            status = 404 if isinstance(error, NotExistError) else 403
+            raise self._meaning(source.id, "", status, one_line(error)) from error
+        except APIError as error:
+            status = error.status_code or 0
+            if status in PASSING:
+                cause = "rate_limited" if status == 429 else "hub_unreachable"
+                raise Trouble(
+                    cause, f"HTTP {status}", getattr(error, "retry_after", None)
+                ) from error
+            raise self._meaning(source.id, "", status, one_line(error)) from error
+        except HubError as error:
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        files = tuple(
+            RemoteFile(
+                check_name(self.title, file.path),
+                int(file.size or 0),
+                f"sha256:{file.sha256}" if file.sha256 else "",
+            )
+            for file in found
+            if str(file.type) != "tree"
         )
-        if all_here(found):
-            return found / wanted[0] if len(wanted) == 1 else found
-    except (CacheNotFound, ValueError):
-        pass  # not cached; the client has said so in either way
-    reason = unreachable(endpoint, timeout)
-    if reason is not None:
-        tried = (f"ModelScope, {endpoint}: {reason}",)
-        raise HubFailure("hub_unreachable", f"cannot reach ModelScope ({reason})", tried)
-    report(0, weights.size_bytes)
-    try:
-        found = Path(snapshot_download(weights.id, weights.revision, **patterns))
-    except (HubError, OSError) as error:
-        said = one_line(error)
-        tried = (f"ModelScope, {endpoint}: {said}",)
-        status = _status(error)
-        if isinstance(error, NotExistError) or status == 404:
-            raise HubFailure("not_found", f"ModelScope has no {weights.id}: {said}") from error
-        if isinstance(error, AuthenticationError | PermissionDeniedError) or status in {401, 403}:
-            why = f"ModelScope wants a login for {weights.id}: {said}"
-            raise HubFailure("gated_repo", why) from error
-        cause = "disk_full" if getattr(error, "errno", None) == ENOSPC else "hub_unreachable"
-        raise HubFailure(cause, f"{weights.id}: {said}", tried) from error
-    if not all_here(found):
-        names = ", ".join(wanted) or "whole set of weights"
-        raise HubFailure("not_found", f"{weights.id} on ModelScope has no {names}")
-    return found / wanted[0] if len(wanted) == 1 else found
+        if not files:
+            raise self._meaning(source.id, "", 404, f"no files at {revision}")
+        return Listing(self.name, source.id, revision, "", files)
 
+    def folder(self, source: Source, listing: Listing | None) -> Path | None:
+        """The revision's folder."""
+        folder = self._folder(source.id, source.revision or DEFAULT_REVISION)
+        return folder if folder.is_dir() else None
 
-def _status(error: BaseException | None) -> int | None:
-    """The HTTP status behind an error: its own, its answer's, or of the error that it wraps."""
-    while error is not None:
-        for holder in (error, getattr(error, "response", None)):
-            status = getattr(holder, "status_code", None)
-            if isinstance(status, int):
-                return status
-        error = error.__cause__ or error.__context__
-    return None
+    def place(self, listing: Listing, file: RemoteFile) -> Place:
+        """Under its own name, with the client's names for its part and its lock."""
+        path = self._folder(listing.id, listing.revision) / file.name
+        lock = self._api.downloader._lock_path(listing.id, "model", file_path=file.name)
+        return Place(path, path, path.with_name(f"{path.name}.incomplete"), lock)
+
+    def digest_of(self, path: Path) -> str:
+        """Empty: the cache does not say."""
+        return ""
+
+    def request(self, listing: Listing, file: RemoteFile) -> Request:
+        """The file at the revision, with the user's token, if there is one."""
+        url = self._api.legacy.get_download_url(listing.id, "model", file.name, listing.revision)
+        headers = {"User-Agent": "paddock"}
+        token = self._config.token
+        if token:
+            # What the client sends: older routes read the cookie, newer ones the header.
+            headers |= {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"}
+        return Request(url, headers)
+
+    def bring(self, listing: Listing, file: RemoteFile, pulse: Callable[[int], None]) -> bool:
+        """False: all files come over HTTP."""
+        return False
+
+    def settle(self, listing: Listing, place: Place) -> None:
+        """Nothing: the file stands under its name."""
+
+    def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
+        """From the status."""
+        return self._meaning(listing.id, name, status, f"HTTP {status}")
+
+    def _meaning(self, identity: str, name: str, status: int, said: str) -> HubFailure:
+        tried = (f"{self.title}, {self.endpoint}: {said}",)
+        if status == 404:
+            what = f"{identity} on {self.title} has no file {name}" if name else ""
+            return HubFailure("not_found", what or f"{self.title} has no {identity}: {said}")
+        if status in {401, 403}:
+            page = f"{self.endpoint}/models/{identity}"
+            way = "then give a token by MODELSCOPE_API_TOKEN or: modelscope login"
+            why = f"{identity} is not open to all: ask for access at {page}, {way}"
+            return HubFailure("gated_repo", why)
+        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {said}", tried)
+
+    def _folder(self, identity: str, revision: str) -> Path:
+        """Where the client keeps the repository: in today's layout, or in one before 1.38."""
+        downloads = self._api.downloader
+        old = downloads._find_legacy_repo_dir(identity, "model")
+        if old is not None:
+            return old
+        return downloads._repo_cache_dir_path(identity, "model") / "snapshots" / revision

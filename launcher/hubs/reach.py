@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
+import time
+import uuid
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+REMEMBERED_SECONDS = 600.0
 
 
 class _Stay(HTTPRedirectHandler):
@@ -49,3 +55,40 @@ def unreachable(endpoint: str, timeout: float) -> str | None:
 
 def _said(reason: object) -> str:
     return getattr(reason, "strerror", None) or str(reason)
+
+
+class Reach:
+    """Asks whether hubs answer, and remembers those that did not: they are asked last for a while.
+
+    The memory is a file below PADDOCK_HOME/cache; a hub that answers again is forgotten.
+    """
+
+    def __init__(self, home: Path, timeout: float) -> None:
+        self._path = home / "cache" / "unreachable.json"
+        self._timeout = timeout
+
+    def failed_lately(self, endpoint: str) -> bool:
+        """Whether the endpoint did not answer when it was last asked, not long ago."""
+        at = self._failed().get(endpoint)
+        return isinstance(at, int | float) and 0 <= time.time() - at < REMEMBERED_SECONDS
+
+    def unreachable(self, endpoint: str) -> str | None:
+        """Asks now. See the function of the same name."""
+        reason = unreachable(endpoint, self._timeout)
+        failed = self._failed()
+        if reason is not None:
+            failed[endpoint] = time.time()
+        elif failed.pop(endpoint, None) is None:
+            return None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}")
+        new.write_text(json.dumps(failed), "utf-8")
+        new.replace(self._path)
+        return reason
+
+    def _failed(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}

@@ -1,0 +1,81 @@
+"""Which files of a repository a variant needs. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+
+from paddock.launcher.hubs.base import Listing, RemoteFile
+from paddock.registry.errors import HubFailure, near
+
+SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})(?P<suffix>\.[^.]+)")
+# Configuration, tokenizers and templates beside the weights. Code is never among them.
+_KEPT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe"}
+# The same weights again, for other programs.
+_DOUBLES = re.compile(
+    r"(?:^|/)(?:original|onnx|openvino|coreml|gguf|flax|\.[^/]*)/|(?:^|/)consolidated[^/]*$"
+)
+_PICKLES = re.compile(r"\.(?:bin|pt|pth|ckpt|pkl)$")
+_PRECISION = re.compile(r"\.(?:fp16|bf16|fp32)(?=[.-])")
+
+
+def choose(listing: Listing, wanted: Sequence[str]) -> tuple[RemoteFile, ...]:
+    """The files that were asked for by name, with all parts of split ones in order; or, without
+    names, what of the repository a model needs.
+
+    Raises:
+        HubFailure: `not_found`, with what is there instead.
+    """
+    if wanted:
+        return tuple(file for name in wanted for file in _named(listing, name))
+    kept = [file for file in listing.files if _is_needed(file.name)]
+    names = {file.name for file in kept}
+    # Of model.safetensors and model.fp16.safetensors the plain one is enough.
+    kept = [f for f in kept if _PRECISION.sub("", f.name) == f.name or _plain(f) not in names]
+    if any(file.name.endswith(".safetensors") for file in kept):
+        return tuple(kept)
+    pickles = [file.name for file in listing.files if _PICKLES.search(file.name)]
+    why = f"has no safetensors, only pickled weights ({', '.join(pickles[:3])}), which can run code"
+    raise HubFailure(
+        "not_found",
+        f"{listing.id} {why if pickles else 'has no safetensors and no pickled weights'}",
+    )
+
+
+def _named(listing: Listing, name: str) -> tuple[RemoteFile, ...]:
+    by_name = {file.name: file for file in listing.files}
+    split = SPLIT.fullmatch(name)
+    if name in by_name and split is None:
+        return (by_name[name],)
+    if split is None:
+        # A file that is too large for one is often there in parts under the same stem.
+        stem, suffix = posixpath.splitext(name)
+        found = [m for m in map(SPLIT.fullmatch, by_name) if m is not None]
+        split = next((m for m in found if (m["stem"], m["suffix"]) == (stem, suffix)), None)
+    if split is None:
+        instead = near(name, by_name)
+        hint = f"; it has {', '.join(instead)}" if instead else ""
+        raise HubFailure("not_found", f"{listing.id} has no file {name}{hint}")
+    names = parts(split)
+    missing = [one for one in names if one not in by_name]
+    if missing:
+        raise HubFailure("not_found", f"{listing.id} lacks parts of {name}: {', '.join(missing)}")
+    return tuple(by_name[one] for one in names)
+
+
+def parts(split: re.Match[str]) -> list[str]:
+    """The names of all parts, in order, from the name of one."""
+    count = split["parts"]
+    return [
+        f"{split['stem']}-{number:05}-of-{count}{split['suffix']}"
+        for number in range(1, int(count) + 1)
+    ]
+
+
+def _plain(file: RemoteFile) -> str:
+    return _PRECISION.sub("", file.name)
+
+
+def _is_needed(name: str) -> bool:
+    return posixpath.splitext(name)[1] in _KEPT and not _DOUBLES.search(name)

@@ -1,0 +1,292 @@
+"""From a source to its files on this node: cached, or downloaded whole, or why not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from paddock.launcher.hubs.base import Cancelled, Hub, Listing, Place, RemoteFile, Terms, called_off
+from paddock.launcher.hubs.choose import SPLIT, choose, parts
+from paddock.launcher.hubs.locks import locked
+from paddock.launcher.hubs.progress import Meter, Progress, Report
+from paddock.launcher.hubs.transfer import Pulse, Transfer, again
+from paddock.launcher.hubs.whole import Records, digest_file
+from paddock.registry.errors import HubFailure
+from paddock.registry.spec import Source
+
+
+@dataclass(frozen=True)
+class Job:
+    """One wish for a source's files."""
+
+    hub: Hub
+    source: Source
+    terms: Terms
+    report: Report
+    cancelled: Cancelled
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The files that the source names; none means all that a model needs."""
+        return (self.source.file,) if self.source.file else ()
+
+    @property
+    def records(self) -> Records:
+        """What was found whole here."""
+        return Records(self.terms.home)
+
+    @property
+    def label(self) -> str:
+        """What is brought, and from where."""
+        return f"{self.source.id} from {self.hub.title}"
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder of safetensors holds all that a model needs, as far as files can tell."""
+    if not (folder / "config.json").exists():
+        return False
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        return False
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
+        shards = set(index["weight_map"].values())
+    except FileNotFoundError:
+        return any(folder.glob("*.safetensors"))
+    except (ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / shard).exists() for shard in shards)
+
+
+def cached(job: Job) -> Path | None:
+    """The folder, or the one file, if all of it is here and whole. Asks no hub.
+
+    What another tool has brought is read once to see that it is whole, where its digest is known.
+
+    Raises:
+        HubFailure: `cancelled`, while it was read.
+    """
+    files = _cached_files(job)
+    if files is None:
+        return None
+    for path, digest in files.items():
+        if not _is_whole(job, path, digest):
+            return None
+    if job.wanted:
+        return next(iter(files))
+    listing = _listing(job)
+    return job.hub.folder(job.source, listing) if files else None
+
+
+def cached_files(job: Job) -> dict[Path, str]:
+    """The files of the source that are all here, with the digests that they ought to have.
+
+    Empty if one is missing. Reads no file.
+    """
+    return _cached_files(job) or {}
+
+
+def _listing(job: Job) -> Listing | None:
+    source = job.source
+    default = "main" if source.hub == "huggingface" else "master"
+    return job.records.listing(source.hub, source.id, source.revision or default)
+
+
+def _cached_files(job: Job) -> dict[Path, str] | None:
+    listing = _listing(job)
+    if listing is not None:
+        try:
+            chosen = choose(listing, job.wanted)
+        except HubFailure:
+            return None
+        found = {job.hub.place(listing, file).path: file.digest for file in chosen}
+        if all(path.exists() for path in found):
+            return found
+    folder = job.hub.folder(job.source, None)
+    if folder is None:
+        return None
+    return _left_by_others(job, folder)
+
+
+def _left_by_others(job: Job, folder: Path) -> dict[Path, str] | None:
+    """What lies in a snapshot of which we have no listing."""
+    if not job.wanted:
+        if not is_whole(folder):
+            return None
+        found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    else:
+        split = SPLIT.fullmatch(job.wanted[0])
+        found = [folder / name for name in (parts(split) if split else job.wanted)]
+        if not all(path.is_file() for path in found):
+            return None
+    return {path: job.hub.digest_of(path) for path in found}
+
+
+def _is_whole(job: Job, path: Path, digest: str) -> bool:
+    records = job.records
+    if records.is_whole(path, digest):
+        return True
+    if not digest:
+        return True  # nobody tells what it ought to be; it stands under its name
+    note = f"checking {path.name} of {job.source.id}"
+    size = path.stat().st_size
+    meter = Meter(note, [RemoteFile(path.name, size)], job.report)
+
+    def pulse(read: int) -> None:
+        if job.cancelled.is_set():
+            raise called_off(job.source.id)
+        meter.here(path.name, read)
+
+    found = digest_file(path, digest, pulse)
+    if found.fits:
+        records.note(path, found.text)
+    return found.fits
+
+
+def bring(job: Job) -> Path:
+    """Downloads what is missing, and returns the folder, or the one file.
+
+    Raises:
+        HubFailure: with the cause; what has come is kept.
+    """
+    listing = _resolved(job)
+    chosen = choose(listing, job.wanted)
+    places = {file: job.hub.place(listing, file) for file in chosen}
+    meter = Meter(job.label, chosen, job.report)
+    _check_disk(job, places)
+    meter.tell()
+    _all(job, listing, places, meter)
+    job.records.keep(listing)
+    if job.wanted:
+        return places[chosen[0]].path
+    folder = job.hub.folder(job.source, listing)
+    assert folder is not None  # its files were just settled
+    return folder
+
+
+def _resolved(job: Job) -> Listing:
+    found: list[Listing] = []
+
+    def attempt() -> bool:
+        found.append(job.hub.resolve(job.source, job.terms))
+        return True
+
+    job.report(Progress(f"{job.label}: asking for its files", 0, 0))
+    again(attempt, job.source.id, job.hub, job.terms, job.cancelled)
+    return found[0]
+
+
+def _check_disk(job: Job, places: dict[RemoteFile, Place]) -> None:
+    """Refuses before the first byte what the disk cannot take; parts that are here count."""
+    needed = sum(file.size_bytes - _here(file, place) for file, place in places.items())
+    where = next(iter(places.values())).part.parent
+    free = job.terms.free_bytes(where)
+    if needed > free:
+        raise HubFailure(
+            "disk_full",
+            f"{job.source.id} needs {needed / 1e9:.2f} GB more, and the disk of {where} has "
+            f"{free / 1e9:.2f} GB free; free some, or choose a smaller --quantization",
+        )
+
+
+def _here(file: RemoteFile, place: Place) -> int:
+    for path in (place.blob, place.part):
+        if path.exists():
+            return min(file.size_bytes, path.stat().st_size)
+    return 0
+
+
+def _all(job: Job, listing: Listing, places: dict[RemoteFile, Place], meter: Meter) -> None:
+    """Brings the files side by side; the first failure ends the others."""
+    ended = _Either(job.cancelled)
+    transfer = Transfer(job.hub, listing, job.terms, ended)
+    one = _One(job, listing, transfer, meter, ended)
+    with ThreadPoolExecutor(job.terms.workers, thread_name_prefix="download") as pool:
+        running = [pool.submit(one.bring, file, place) for file, place in places.items()]
+        done, _ = wait(running, return_when=FIRST_EXCEPTION)
+        failure = next((f.exception() for f in done if f.exception() is not None), None)
+        if failure is not None:
+            ended.set()
+            for future in running:
+                future.cancel()
+    transfer.close()
+    if failure is not None:
+        raise failure
+    meter.tell()
+
+
+class _Either(threading.Event):
+    """Set by itself, or with another event."""
+
+    def __init__(self, other: threading.Event) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for either, looking at the other one ten times a second."""
+        left = 1e9 if timeout is None else timeout
+        while not self.is_set() and left > 0:
+            super().wait(min(left, 0.1))
+            left -= 0.1
+        return self.is_set()
+
+
+@dataclass(frozen=True)
+class _One:
+    job: Job
+    listing: Listing
+    transfer: Transfer
+    meter: Meter
+    ended: Cancelled
+
+    def bring(self, file: RemoteFile, place: Place) -> None:
+        """Brings one file, unless it is here, whole; others that want it too wait."""
+        what = f"{self.job.source.id}, {file.name}"
+
+        def watch() -> None:  # another process downloads it: its part is our progress
+            if place.part.exists():
+                self.meter.here(file.name, place.part.stat().st_size)
+
+        with locked(place.lock, what, self.ended, watch):
+            if not self._is_here(file, place):
+                self._fetch(file, place, what)
+            self.job.hub.settle(self.listing, place)
+        self.meter.here(file.name, file.size_bytes)
+
+    def _is_here(self, file: RemoteFile, place: Place) -> bool:
+        if not place.blob.exists():
+            return False
+        if place.blob.stat().st_size == file.size_bytes:
+            if self.job.records.is_whole(place.blob, file.digest):
+                return True
+            if _is_whole(self.job, place.blob, file.digest):
+                return True
+        place.blob.unlink()
+        return False
+
+    def _fetch(self, file: RemoteFile, place: Place, what: str) -> None:
+        def pulse(came: int) -> None:
+            if self.ended.is_set():
+                raise called_off(self.job.source.id)
+            self.meter.came(file.name, came)
+
+        brought = False
+
+        def attempt() -> bool:
+            nonlocal brought
+            brought = self.job.hub.bring(self.listing, file, pulse)
+            return True
+
+        again(attempt, what, self.job.hub, self.job.terms, self.ended)
+        if brought:
+            return  # the client has checked it in its own way, and it stands where it belongs
+        counted = Pulse(partial(self.meter.here, file.name), partial(self.meter.came, file.name))
+        digest = self.transfer.bring(file, place.part, counted)
+        place.part.replace(place.blob)
+        self.job.records.note(place.blob, digest)
