@@ -242,6 +242,9 @@ class _Rewritten(_Straight):
             if "error" in event:
                 written.append(self._asked.encoder.error(event))
                 continue
+            if usage := event.get("usage"):
+                self.timeline.prompt_tokens += usage.get("prompt_tokens", 0)
+                self.timeline.completion_tokens += usage.get("completion_tokens", 0)
             written += map(self._asked.encoder.event, self._asked.events(self._part, event))
         if not self._out.started:
             start(self._out, self.timeline, self._headers)

@@ -168,14 +168,9 @@ class Pool:
         parts = urlsplit(endpoint)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
-            if parts.scheme == "unix":
-                _, made = await loop.create_unix_connection(
-                    lambda: Upstream(self, endpoint), parts.path
-                )
-            else:
-                _, made = await loop.create_connection(
-                    lambda: Upstream(self, endpoint), parts.hostname or "", parts.port or 0
-                )
+            _, made = await loop.create_connection(
+                lambda: Upstream(self, endpoint), parts.hostname or "", parts.port or 0
+            )
         return made
 
     def keep(self, endpoint: str, upstream: Upstream) -> None:

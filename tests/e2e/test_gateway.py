@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 
+import psutil
+
 from tests.conftest import Paddock
 from tests.e2e.terminal import converse
 from tests.e2e.test_failures import model, until
@@ -104,3 +106,19 @@ def test_terminating_a_launch_from_elsewhere_ends_the_waiting_command(
     shared_paddock.ok("terminate", "-u", "elsewhere")
     process.communicate(timeout=60)
     assert process.returncode == 130
+
+
+def test_gateway_that_ends_finishes_its_answers(paddock: Paddock) -> None:
+    """On SIGTERM a stream goes on to its end, streams of events end, and the model lives on."""
+    paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "slow", "--token_seconds", "0.05")
+    events = paddock.start("events", "--json")
+    assert events.stdout is not None
+    assert events.stdout.readline()
+    pieces = paddock.client().generate("slow", "word " * 60)
+    assert next(pieces) == "word"
+    gateway = psutil.Process(int(paddock.record["pid"]))
+    gateway.terminate()
+    assert len(list(pieces)) == 60  # 59 words, and the event that says why it ended
+    gateway.wait(20)
+    events.communicate(timeout=20)
+    assert model(paddock, "slow")["state"] == "ready"
