@@ -373,10 +373,25 @@ def embeddings(
         raise BadValue("input", texts, reason)
     if given.get("encoding_format") not in (None, "float", "base64"):
         raise BadValue("encoding_format", given["encoding_format"], "must be float or base64")
+    _check_length(texts, model)
     wanted = {key: value for key, value in given.items() if value is not None}
     kept = {key: wanted.pop(key) for key in ("model", "input")}
     body = {**kept, **_honoured(wanted, model, model.fields.embeddings)}
     return Asked(model.uid, "/v1/embeddings", (_bytes(body, given, raw),), raw=True)
+
+
+def _check_length(given: Any, model: Model) -> None:
+    """Refuses what cannot fit the context, however it is cut into tokens: no word is less than one.
+
+    What is left, the engine counts.
+    """
+    texts = given if isinstance(given, list) and not _ids(given) else [given]
+    for index, text in enumerate(texts):
+        least, unit = (len(text.split()), "words") if isinstance(text, str) else (len(text), "ids")
+        if least > model.context_length:
+            name = f"input[{index}]" if texts is given else "input"
+            reason = f"has {least} {unit}, and the model takes {model.context_length} tokens"
+            raise BadValue(name, text if unit == "words" else "of token ids", reason)
 
 
 def checked(given: Body, needed: str) -> None:

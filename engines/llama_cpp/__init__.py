@@ -343,13 +343,14 @@ def _whole_slot(context: int) -> int:
 def _batches(serving: Serving) -> tuple[int, int]:
     """Tokens taken and computed at once.
 
-    Of what is embedded or ranked, every token sees every other: a whole input is one batch, or
-    llama.cpp answers that the server is at fault.
+    Of what is embedded or ranked, every token sees every other: a whole input is one batch. With
+    one step beyond the context, an input that is a little too long is refused as such; one that is
+    larger than a batch is called a fault of the server. Larger batches cost memory by their square.
     """
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
     if {"embed", "rerank"} & set(serving.abilities):
-        batch = max(options.n_batch, _whole_slot(serving.context_length))
+        batch = _whole_slot(serving.context_length) + LlamaCpp.context_step
         return batch, batch
     return options.n_batch, options.n_ubatch
 

@@ -12,6 +12,7 @@ from paddock.client import Client
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.server.anthropic import Messages, messages, translate
 from paddock.server.uniform import Model
+from tests.conftest import Paddock
 
 CHAT: list[Any] = [{"role": "user", "content": "What do you eat?"}]
 FEED: Any = {
@@ -25,6 +26,10 @@ FEED: Any = {
     },
 }
 PIXEL = "iVBORw0KGgo="
+IMAGE: Any = {
+    "type": "image",
+    "source": {"type": "base64", "media_type": "image/png", "data": PIXEL},
+}
 
 
 @pytest.fixture(params=["", "/anthropic"])
@@ -197,6 +202,7 @@ def test_unknown_model_is_not_found(sdk: anthropic.Anthropic, tiny: str) -> None
         ({"messages": [{"role": "user", "content": 5}]}, "content"),
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "document"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "text"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "vision"),
         ({"system": [{"type": "image"}]}, "system"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search"),
         ({"tools": [{"name": "f"}]}, "input_schema"),
@@ -267,6 +273,19 @@ async def test_asynchronous_client_streams(client: Client, tiny: str) -> None:
     ):
         text = "".join([piece async for piece in events.text_stream])
         assert text == (await events.get_final_message()).content[0].text  # type: ignore[union-attr]
+
+
+def test_engine_that_dies_is_told_in_its_words(client: Client, shared_paddock: Paddock) -> None:
+    """In the middle of a stream it is Anthropic's event `error`, which the SDK raises."""
+    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "mortal", "--die_after", "3")
+    body = {"model": "mortal", "max_tokens": 9, "messages": CHAT}
+    with anthropic.Anthropic(base_url=client.endpoint, api_key="none", max_retries=0) as sdk:
+        events: Any = sdk.messages.create(**body, stream=True)  # type: ignore[call-overload]
+        with pytest.raises(anthropic.APIStatusError, match="broke off") as lost:
+            list(events)
+    told: Any = lost.value.body
+    assert (told["type"], told["error"]["type"]) == ("error", "api_error")
+    shared_paddock.ok("terminate", "-u", "mortal")
 
 
 def given(**fields: Any) -> dict[str, Any]:

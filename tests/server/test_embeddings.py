@@ -85,7 +85,10 @@ def test_token_ids_are_taken(sdk: openai.OpenAI, embedder: str) -> None:
         ({"input": ["a", ""]}, "input"),
         ({"input": [[1], []]}, "input"),
         ({"input": [10**6]}, "invalid tokens"),
-        ({"input": "word " * 600}, "602 tokens"),
+        ({"input": "word " * 600}, "600 words"),
+        ({"input": ["a", "word " * 100_000]}, r"input\[1\].* 512 tokens"),
+        ({"input": [7592] * 513}, "513 ids"),
+        ({"input": "xyzzy " * 200}, "602 tokens"),
         ({"dimensions": 128}, "dimensions"),
         ({"encoding_format": "hex"}, "encoding_format"),
         ({"extra_body": {"truncate_prompt_tokens": 5}}, "truncate_prompt_tokens"),
@@ -176,7 +179,7 @@ def test_xinferences_client_ranks(client: Client, ranker: str) -> None:
         ({"top_n": 0}, "top_n"),
         ({"return_documents": "yes"}, "return_documents"),
         ({"max_chunks_per_doc": 3}, "max_chunks_per_doc"),
-        ({"query": "word " * 600}, "tokens"),
+        ({"query": "xyzzy " * 200}, "tokens"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(
