@@ -3,7 +3,7 @@
 The gateway reads the request, finds a slot of a replica and copies the answer's bytes from the
 engine's connection to the client's in one callback: no task, no parsing, no Ray. An answer that
 must be rewritten on its way (another dialect, a wrong of the engine to mend, several parts) goes
-event by event through a `Treatment`, which says why.
+event by event through the steps of `treatment.py`, which say why.
 """
 
 from __future__ import annotations
@@ -39,9 +39,19 @@ from paddock.server.errors import envelope, on_bug, render, status_of
 from paddock.server.keys import principal
 from paddock.server.media import inline_media
 from paddock.server.metrics import Load
-from paddock.server.protocol import Headers, Outlet, outlet
+from paddock.server.protocol import outlet
+from paddock.server.sinks import (
+    Assembled,
+    EngineRefused,
+    Gathered,
+    Lost,
+    PartSink,
+    Rewritten,
+    Straight,
+    Told,
+)
 from paddock.server.timeline import Timeline
-from paddock.server.treatment import DONE, Asked, Assembly, Encoder, Events, OpenAI, dump
+from paddock.server.treatment import Asked, Assembly, Encoder, OpenAI, dump
 from paddock.server.uniform import Body, Model
 from paddock.server.upstream import Pool, Upstream
 
@@ -84,195 +94,6 @@ ROUTES: dict[str, Way] = {
 
 class _ClientLeft(Exception):
     pass
-
-
-class _Lost(Exception):
-    """The engine's connection broke off; nothing has gone out to the client."""
-
-
-class _Refused(Exception):
-    """The engine answered with an error."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(status, body)
-        self.status = status
-        self.body = body
-
-
-class _Sink:
-    """One part's answer. `done` ends with it: with an exception where nothing has gone out."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.timeline = timeline
-        self._status = 0
-        self._refusal: list[bytes] | None = None
-
-    def head(self, status: int, content_type: bytes) -> None:
-        """An error is collected, whatever the answer was to become."""
-        if not self.timeline.first:
-            self.timeline.first = time.perf_counter()
-        if status >= 400:
-            self._status, self._refusal = status, []
-
-    def body(self, data: bytes) -> None:
-        """Takes a piece."""
-        if self._refusal is None:
-            self.take(data)
-        else:
-            self._refusal.append(data)
-
-    def take(self, data: bytes) -> None:
-        """Takes a piece of an answer that is no error."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """The answer is whole."""
-        if self.done.done():
-            return
-        if self._refusal is not None:
-            self.done.set_exception(_Refused(self._status, b"".join(self._refusal)))
-        else:
-            self.done.set_result(None)
-
-    def lost(self, why: str) -> None:
-        """It never will be."""
-        if not self.done.done():
-            self.done.set_exception(_Lost(why))
-
-
-class _Gathered(_Sink):
-    """An answer that is one JSON object."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        super().__init__(timeline)
-        self.parts: list[bytes] = []
-
-    def take(self, data: bytes) -> None:
-        """Keeps it."""
-        self.parts.append(data)
-
-
-class _Assembled(_Sink):
-    """A stream from the engine that becomes one whole answer."""
-
-    def __init__(self, timeline: Timeline, asked: Asked, part: int) -> None:
-        super().__init__(timeline)
-        self.events: list[dict[str, Any]] = []
-        self._asked = asked
-        self._part = part
-        self._cut = Events()
-
-    def take(self, data: bytes) -> None:
-        """Keeps the events."""
-        for payload in self._cut.feed(data):
-            if payload == DONE:
-                continue
-            event = json.loads(payload)
-            self.timeline.events += 1
-            if "error" in event:
-                status = (event["error"] or {}).get("code")
-                self._status = status if isinstance(status, int) and 400 <= status < 600 else 502
-                self._refusal = [payload]
-                return
-            self.events.append(event)
-
-
-class _Straight(_Sink):
-    """A stream whose bytes pass as they are."""
-
-    def __init__(self, timeline: Timeline, out: Outlet, headers: Headers) -> None:
-        super().__init__(timeline)
-        self._out = out
-        self._headers = headers
-        self._clean = True
-
-    def take(self, data: bytes) -> None:
-        """The hot path: once for every read of the engine's connection."""
-        if not self._out.started:
-            start(self._out, self.timeline, self._headers)
-        self._out.write(data)
-        self.timeline.events += data.count(b"data: {")
-        self._clean = data.endswith(b"\n\n")
-
-    def end(self) -> None:
-        """Ends the client's stream too."""
-        if self._refusal is None and not self._out.started:
-            start(self._out, self.timeline, self._headers)
-        super().end()
-
-    def lost(self, why: str) -> None:
-        """Once bytes have passed, the client is told by an event, not by a cut."""
-        if not self._out.started:
-            super().lost(why)
-        elif not self.done.done():
-            broken(self._out, OpenAI(), why, clean=self._clean)
-            self.done.set_exception(_Told())
-
-
-class _Rewritten(_Straight):
-    """A stream of which some events change on their way."""
-
-    def __init__(
-        self, timeline: Timeline, out: Outlet, headers: Headers, asked: Asked, part: int
-    ) -> None:
-        super().__init__(timeline, out, headers)
-        self._asked = asked
-        self._part = part
-        self._cut = Events()
-        self._needles = asked.needles
-
-    def take(self, data: bytes) -> None:
-        """Passes what has no needle in it, and rewrites the rest event by event."""
-        if self._needles is not None and self._cut.is_clean and data.endswith(b"\n\n"):
-            for needle in self._needles:
-                if needle in data:
-                    break
-            else:
-                super().take(data)
-                return
-        written: list[bytes] = []
-        for payload in self._cut.feed(data):
-            if payload == DONE:
-                if self._needles is not None:
-                    written.append(b"data: [DONE]\n\n")
-                continue
-            event = json.loads(payload)
-            self.timeline.events += 1
-            if "error" in event:
-                written.append(self._asked.encoder.error(event))
-                continue
-            if usage := event.get("usage"):
-                self.timeline.prompt_tokens += usage.get("prompt_tokens", 0)
-                self.timeline.completion_tokens += usage.get("completion_tokens", 0)
-            written += map(self._asked.encoder.event, self._asked.events(self._part, event))
-        if not self._out.started:
-            start(self._out, self.timeline, self._headers)
-        self._out.write(b"".join(written))
-
-    def lost(self, why: str) -> None:
-        """As its parent, in the client's dialect; nothing of a half event has gone out."""
-        if not self._out.started:
-            _Sink.lost(self, why)
-        elif not self.done.done():
-            broken(self._out, self._asked.encoder, why, clean=True)
-            self.done.set_exception(_Told())
-
-
-class _Told(Exception):
-    """The engine broke off in the middle, and the client has been told so by an event."""
-
-
-def start(out: Outlet, timeline: Timeline, headers: Headers) -> None:
-    """Begins a stream's answer."""
-    out.start(200, [*headers, (b"server-timing", timeline.header().encode())])
-
-
-def broken(out: Outlet, encoder: Encoder, why: str, clean: bool) -> None:
-    """Ends a stream whose engine broke off with an event that says so."""
-    body = envelope(502, f"the engine broke off: {why}", "EngineLost", {})
-    out.write((b"" if clean else b"\n\n") + encoder.error(body))
-    out.end()
 
 
 class Inference:
@@ -387,16 +208,16 @@ class Inference:
         out, timeline = exchange.out, exchange.timeline
         headers = [(b"content-type", asked.encoder.content_type), (b"cache-control", b"no-cache")]
 
-        def sink(part: int) -> _Sink:
+        def sink(part: int) -> PartSink:
             if asked.needles == ():
-                return _Straight(timeline, out, headers)
-            return _Rewritten(timeline, out, headers, asked, part)
+                return Straight(timeline, out, headers)
+            return Rewritten(timeline, out, headers, asked, part)
 
         try:
             await self._parts(exchange, asked, sink)
-        except _Told:
+        except Told:
             return
-        except (_Refused, PaddockError) as error:
+        except (EngineRefused, PaddockError) as error:
             if not out.started:
                 raise
             out.write(asked.encoder.error(_error_body(error)))
@@ -409,18 +230,18 @@ class Inference:
     async def _whole(self, exchange: _Exchange, asked: Asked) -> None:
         timeline = exchange.timeline
         if asked.raw:
-            (gathered,) = await self._parts(exchange, asked, lambda _: _Gathered(timeline))
-            assert isinstance(gathered, _Gathered)
+            (gathered,) = await self._parts(exchange, asked, lambda _: Gathered(timeline))
+            assert isinstance(gathered, Gathered)
             body = b"".join(gathered.parts)
             if asked.reshape is not None:
                 body = dump(asked.reshape(json.loads(body)))
         else:
             sinks = await self._parts(
-                exchange, asked, lambda part: _Assembled(timeline, asked, part)
+                exchange, asked, lambda part: Assembled(timeline, asked, part)
             )
             assembly = Assembly(asked.chat)
             for part, one in enumerate(sinks):
-                assert isinstance(one, _Assembled)
+                assert isinstance(one, Assembled)
                 for event in one.events:
                     for changed in asked.events(part, event):
                         assembly.add(changed)
@@ -435,8 +256,8 @@ class Inference:
         exchange.out.end()
 
     async def _parts(
-        self, exchange: _Exchange, asked: Asked, sink: Callable[[int], _Sink]
-    ) -> list[_Sink]:
+        self, exchange: _Exchange, asked: Asked, sink: Callable[[int], PartSink]
+    ) -> list[PartSink]:
         """Every part's answer; the first that fails ends the others."""
         if len(asked.bodies) == 1:
             return [await self._part(exchange, asked, 0, sink)]
@@ -452,8 +273,8 @@ class Inference:
             await asyncio.wait(tasks)
 
     async def _part(
-        self, exchange: _Exchange, asked: Asked, part: int, sink: Callable[[int], _Sink]
-    ) -> _Sink:
+        self, exchange: _Exchange, asked: Asked, part: int, sink: Callable[[int], PartSink]
+    ) -> PartSink:
         tried: list[str] = []
         while True:
             replica = await self.balancer.take(asked.uid, tried)
@@ -461,7 +282,7 @@ class Inference:
             exchange.timeline.replica_id = replica.replica_id
             try:
                 return await self._ask(exchange, replica, asked, part, sink)
-            except (_Lost, OSError) as error:
+            except (Lost, OSError) as error:
                 tried.append(replica.replica_id)
                 if len(tried) >= TRIES:
                     raise NotReady(
@@ -476,14 +297,14 @@ class Inference:
         replica: ReplicaStatus,
         asked: Asked,
         part: int,
-        sink: Callable[[int], _Sink],
-    ) -> _Sink:
+        sink: Callable[[int], PartSink],
+    ) -> PartSink:
         """One part on one replica: on a kept connection, and if that was closed on a new one."""
         assert replica.endpoint is not None
         request = _request(replica, asked.path, asked.bodies[part])
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
-            with contextlib.suppress(_Lost):
+            with contextlib.suppress(Lost):
                 return await exchange.over(upstream, request, sink(part), asked.reusable)
         upstream = await self._pool.connect(replica.endpoint)
         return await exchange.over(upstream, request, sink(part), asked.reusable)
@@ -506,7 +327,9 @@ class _Exchange:
         out.on_full = self._full
         out.on_room = self._room
 
-    async def over(self, upstream: Upstream, request: bytes, sink: _Sink, reusable: bool) -> _Sink:
+    async def over(
+        self, upstream: Upstream, request: bytes, sink: PartSink, reusable: bool
+    ) -> PartSink:
         """Sends the request and waits until the sink has the whole answer.
 
         However it ends before that, the connection is closed, which tells the engine to stop.
@@ -571,7 +394,7 @@ class _Forward:
                 exchange.out.end()
             else:
                 await render(error)(scope, receive, send)
-        except (_Refused, PaddockError) as error:
+        except (EngineRefused, PaddockError) as error:
             answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
             if self._way.failed is not None:
                 answer = _as_dialect(answer, self._way.failed)
@@ -590,7 +413,7 @@ class _Forward:
             self._inference.observe(timeline)
 
 
-def _error_body(error: _Refused | PaddockError) -> dict[str, Any]:
+def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
     if isinstance(error, PaddockError):
         return envelope(status_of(error), str(error), type(error).__name__, error.fields())
     message = error.body.decode("utf-8", "replace").strip()
@@ -614,7 +437,7 @@ def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
     return Response(body, answer.status_code, headers, media_type="application/json")
 
 
-def _rendered(error: _Refused) -> Response:
+def _rendered(error: EngineRefused) -> Response:
     body = dump(_error_body(error))
     return Response(body, error.status, media_type="application/json")
 
