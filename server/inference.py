@@ -277,6 +277,7 @@ class Inference:
     ) -> PartSink:
         tried: list[str] = []
         while True:
+            exchange.timeline.asked = time.perf_counter()
             replica = await self.balancer.take(asked.uid, tried)
             exchange.timeline.taken = time.perf_counter()
             exchange.timeline.replica_id = replica.replica_id

@@ -159,11 +159,11 @@ class Metrics:
         if done:
             series.observe(0, done - received)
         if timeline.taken:
-            series.observe(3, timeline.taken - received)
-        if timeline.sent and timeline.taken:
-            series.observe(4, timeline.sent - timeline.taken)
+            series.observe(3, timeline.queue_seconds)
+        if timeline.sent:
+            series.observe(4, timeline.gateway_seconds)
         if first and timeline.sent:
-            series.observe(5, first - timeline.sent)
+            series.observe(5, timeline.engine_seconds)
         tokens = timeline.completion_tokens or timeline.events
         series.prompt_tokens += timeline.prompt_tokens
         series.completion_tokens += tokens

@@ -12,7 +12,8 @@ class Timeline:
 
     Attributes:
         route: the path, such as `/v1/chat/completions`.
-        taken: when a replica was free for it; the time before is the queue's.
+        asked: when it was understood, and a replica was looked for.
+        taken: when a replica was free for it.
         sent: when the request was on its way to the engine.
         first: when the engine's first byte of an answer came.
         events: events of a stream that were passed on; about one a token.
@@ -24,6 +25,7 @@ class Timeline:
     replica_id: str = ""
     streamed: bool = False
     received: float = field(default_factory=time.perf_counter)
+    asked: float = 0.0
     taken: float = 0.0
     sent: float = 0.0
     first: float = 0.0
@@ -33,18 +35,28 @@ class Timeline:
     completion_tokens: int = 0
     status: int = 0
 
-    def header(self) -> str:
-        """The `Server-Timing` header, in milliseconds, as it stands when the answer begins.
+    @property
+    def queue_seconds(self) -> float:
+        """The wait for a free slot."""
+        return max(0.0, self.taken - self.asked) if self.taken else 0.0
 
-        `queue` is the wait for a free slot, `engine` the wait for its first byte, `gateway` the
-        rest.
-        """
-        queue = self.taken - self.received if self.taken else 0.0
-        engine = self.first - self.sent if self.first and self.sent else 0.0
-        total = (self.first or time.perf_counter()) - self.received
+    @property
+    def gateway_seconds(self) -> float:
+        """What the gateway itself took until the request was on its way to the engine."""
+        if not self.sent:
+            return 0.0
+        return max(0.0, self.sent - self.received - self.queue_seconds)
+
+    @property
+    def engine_seconds(self) -> float:
+        """The wait for the engine's first byte."""
+        return self.first - self.sent if self.first and self.sent else 0.0
+
+    def header(self) -> str:
+        """The `Server-Timing` header, in milliseconds, as it stands when the answer begins."""
         parts = (
-            ("queue", queue),
-            ("gateway", max(0.0, total - queue - engine)),
-            ("engine", engine),
+            ("queue", self.queue_seconds),
+            ("gateway", self.gateway_seconds),
+            ("engine", self.engine_seconds),
         )
         return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in parts)

@@ -56,7 +56,8 @@ async def scrape(metrics: Metrics) -> Samples:
 
 
 def timeline(uid: str = "a", **fields: Any) -> Timeline:
-    moments = {"received": 10.0, "taken": 10.5, "sent": 10.501, "first": 11.0, "done": 13.0}
+    moments = {"received": 10.0, "asked": 10.1, "taken": 10.6, "sent": 10.701, "first": 11.0}
+    moments |= {"done": 13.0}
     given = {"replica_id": f"{uid}-rep0", "status": 200, **moments, **fields}
     return Timeline(ROUTE, uid, **given)
 
@@ -81,8 +82,8 @@ async def test_request_is_counted_with_its_times_and_tokens() -> None:
             "paddock_time_to_first_token_seconds": 1.0,
             "paddock_inter_token_seconds": 0.1,
             "paddock_queue_seconds": 0.5,
-            "paddock_gateway_seconds": 0.001,
-            "paddock_engine_seconds": 0.499,
+            "paddock_gateway_seconds": 0.201,
+            "paddock_engine_seconds": 0.299,
         }
     )
     bucket = "paddock_request_duration_seconds_bucket"
