@@ -32,7 +32,7 @@ POLL_SECONDS = 0.05
 @click.option("-r", "--replica", type=int, help="Copies to start.  [1]")
 @click.option("-c", "--context-length", type=int, help="Tokens that one request gets.")
 @click.option("-mp", "--model-path", help="Weights on disk: a file or a folder.")
-@click.option("--download-hub", help="huggingface or modelscope.")
+@click.option("--download-hub", help="huggingface, modelscope or auto.")
 @click.option("--worker-ip", "--node", help="Node to start on: its address, name or Ray id.")
 @click.option("--n-gpu", help="auto is the only value so far.")
 @click.option("-lm", "--lora-modules", multiple=True, nargs=2, help="LoRA adapter: NAME PATH.")

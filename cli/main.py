@@ -15,6 +15,8 @@ from paddock.registry.errors import PaddockError
 COMMANDS = {
     "serve": ("paddock.cli.serve:serve", "Run the gateway in this terminal."),
     "launch": ("paddock.cli.launch:launch", "Launch a model."),
+    "pull": ("paddock.cli.pull:pull", "Download a model's weights, and launch nothing."),
+    "cache": ("paddock.cli.cache:cache", "List, check and remove downloaded weights."),
     "run": ("paddock.cli.talk:run", "Launch a model if need be, and talk to it."),
     "generate": ("paddock.cli.talk:generate", "Continue a prompt with a launched model."),
     "chat": ("paddock.cli.talk:chat", "Chat with a launched model."),

@@ -42,12 +42,31 @@ def _lines(output: Output) -> Show:
 
 @contextmanager
 def _live() -> Iterator[Show]:
-    from rich.console import Console
-    from rich.status import Status
+    """A line for all, and below it a bar for each file that comes now."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.spinner import Spinner
 
-    console = Console(stderr=True)
-    with Status("", console=console) as status:
-        yield lambda progress: status.update(_text(progress))
+    words = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+    bars = Progress(*words)
+    line = Spinner("dots")
+    tasks: dict[str, Any] = {}
+
+    def show(progress: dict[str, Any]) -> None:
+        line.update(text=_text(progress))
+        downloading = progress["state"] == "downloading"
+        for file in progress.get("download_files") or ():
+            name = file["name"]
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, words="")
+            came, total = file["came_bytes"], file["total_bytes"]
+            coming = downloading and 0 < came < total
+            words = f"{size(came)} of {size(total)}{_pace(file)}"
+            bars.update(tasks[name], completed=came, total=total, words=words, visible=coming)
+
+    with Live(Group(line, bars), console=Console(stderr=True), transient=True):
+        yield show
 
 
 def _text(progress: dict[str, Any]) -> str:
@@ -55,5 +74,21 @@ def _text(progress: dict[str, Any]) -> str:
     if progress["state"] == "downloading" and progress["came_bytes"]:
         total = progress["total_bytes"]
         of = f" of {size(total)} ({progress['came_bytes'] / total:.0%})" if total else ""
-        text += f", {size(progress['came_bytes'])}{of}"
+        text += f", {size(progress['came_bytes'])}{of}{_pace(progress)}"
     return str(text)
+
+
+def _pace(progress: dict[str, Any]) -> str:
+    """Speed and time left, where they are known."""
+    text = ""
+    if progress.get("bytes_per_second"):
+        text += f", {size(progress['bytes_per_second'])}/s"
+    if progress.get("seconds_left"):
+        text += f", {_clock(progress['seconds_left'])} left"
+    return text
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -18,6 +18,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from paddock.registry.errors import BadValue, GatewayError, GatewayUnreachable
 
+VERIFY_SECONDS = 7200.0
+"""To read some hundred gigabytes from a slow disk."""
+
 
 class Client:
     """Talks to one gateway. A connection is opened for each call, so that it may be shared."""
@@ -115,6 +118,43 @@ class Client:
     def cancel(self, uid: str) -> None:
         """Calls off a launch."""
         self._call("POST", f"/v1/models/{quote(uid)}/cancel")
+
+    def pull(self, **variant: Any) -> dict[str, Any]:
+        """Begins to download weights, by the keys of `launch`; `show_pull` tells the rest."""
+        return dict(self._call("POST", "/v1/pulls", variant))
+
+    def pulls(self) -> list[dict[str, Any]]:
+        """The pulls that the gateway knows, oldest first."""
+        return list(self._call("GET", "/v1/pulls")["data"])
+
+    def show_pull(self, pull_id: str) -> dict[str, Any]:
+        """One pull: its `state`, how far it is, and in the end its `path` or `diagnosis`."""
+        return dict(self._call("GET", f"/v1/pulls/{quote(pull_id, safe='')}"))
+
+    def cancel_pull(self, pull_id: str) -> dict[str, Any]:
+        """Calls a pull off; what came is kept."""
+        return dict(self._call("DELETE", f"/v1/pulls/{quote(pull_id, safe='')}"))
+
+    def cached(self, name: str = "") -> list[dict[str, Any]]:
+        """The variants, of all models or one, whose files are on the gateway's machine."""
+        return list(
+            self._call("GET", f"/v1/cache/models?{urlencode({'model_name': name})}")["list"]
+        )
+
+    def cached_repositories(self) -> list[dict[str, Any]]:
+        """Every repository in the hubs' caches there, whichever tool has brought it."""
+        return list(self._call("GET", "/v1/cache/repositories")["list"])
+
+    def verify_cached(self, version: str) -> list[dict[str, Any]]:
+        """Has a variant's files read anew; `version` is a cached row's `model_version`."""
+        query = urlencode({"model_version": version})
+        path = f"/v1/cache/models/verify?{query}"
+        return list(self._call("POST", path, timeout=VERIFY_SECONDS)["files"])
+
+    def remove_cached(self, version: str) -> bool:
+        """Deletes a variant's files; whether that has succeeded."""
+        query = urlencode({"model_version": version})
+        return bool(self._call("DELETE", f"/v1/cache/models?{query}")["result"])
 
     def register(self, spec: str, kind: str = "LLM") -> str:
         """Registers a model, a spec in YAML or in Xinference's JSON, and returns its name."""

@@ -22,9 +22,9 @@ from paddock.launcher.diagnosis import Diagnosis
 from paddock.launcher.events import Bus
 from paddock.launcher.host import LOCAL
 from paddock.launcher.logs import read_tail
-from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest
+from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
-from paddock.launcher.resolve import resolve
+from paddock.launcher.resolve import resolve, resolve_weights
 from paddock.launcher.store import ModelRow, ReplicaRow, Store, replica_name
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
@@ -41,6 +41,7 @@ from paddock.registry.errors import (
     near,
 )
 from paddock.registry.settings import Settings
+from paddock.registry.spec import Variant
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +207,13 @@ class Controller:
         if request.model_path:
             paths = (*paths, request.model_path)
         return resolve(request, catalog, await self.hosts(paths))
+
+    async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
+        """What a pull to the gateway's own machine would bring. Raises as `resolve_weights`."""
+        catalog = self.catalog
+        paths = catalog.lookup(request.model_name).local_paths
+        hosts = await self.hosts(paths)
+        return resolve_weights(request, catalog, hosts[:1])
 
     @property
     def catalog(self) -> Catalog:

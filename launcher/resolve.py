@@ -146,6 +146,30 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     )
 
 
+def resolve_weights(
+    request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]
+) -> tuple[Variant, PlannedWeights]:
+    """The variant that a launch would choose, and its weights; here nothing needs to run it.
+
+    Raises:
+        UnknownName, BadValue: as `resolve`.
+        NoEngine: the variant has no source on the hub that was asked for.
+    """
+    spec = catalog.lookup(request.model_name)
+    _check_source(request, hosts)
+    variants, _ = _variants(request, spec, hosts)
+    search = _search(request, spec, variants, hosts)
+    if search.servable:
+        best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
+        return best.variant, best.weights
+    recommended = [v for name in spec.recommended for v in variants if v.quantization == name]
+    for variant in (*recommended, *variants):
+        weights = _sourced(request, spec, variant, hosts[0])
+        if isinstance(weights, PlannedWeights):
+            return variant, weights
+    raise NoEngine(variants[0].label, {"download": str(weights)})
+
+
 def _hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:
     if request.node is None:
         return hosts
@@ -307,6 +331,13 @@ def _weights(request: LaunchRequest, spec: ModelSpec, pair: _Pair) -> PlannedWei
         return PlannedWeights(hub="none", id="", size_bytes=0, here=True)
     if request.model_path is not None:
         return _from_path(request.model_path, variant, host)
+    return _sourced(request, spec, variant, host)
+
+
+def _sourced(
+    request: LaunchRequest, spec: ModelSpec, variant: Variant, host: Host
+) -> PlannedWeights | str:
+    """The weights from one of the variant's sources, or why from none."""
     wanted = _hub(request.hub) if request.hub else None
     sources = [source for source in variant.sources if wanted in {None, source.hub}]
     if not sources:

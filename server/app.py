@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from paddock.launcher.controller import Controller
+from paddock.launcher.pulls import Pulls
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
 from paddock.registry.settings import Settings
@@ -25,6 +26,7 @@ from paddock.server.keys import KeyStore, always_keyed
 from paddock.server.management import Management
 from paddock.server.metrics import Metrics
 from paddock.server.openapi import OpenAPI
+from paddock.server.pulls import PullRoutes
 from paddock.server.registrations import Registrations
 from paddock.server.replicas import Replicas
 from paddock.server.security import Security
@@ -43,6 +45,7 @@ def create_app(
     keys = KeyStore(settings.home)
     inference = Inference(controller)
     management = Management(controller, leave or asyncio.Event())
+    pulls = Pulls(settings)
     metrics = Metrics(controller, inference.load)
     inference.observe = metrics.observe
 
@@ -51,6 +54,7 @@ def create_app(
         controller.start()
         yield
         inference.close()
+        await pulls.close()
         await controller.close()
 
     app = Starlette(
@@ -68,7 +72,8 @@ def create_app(
         Machines(controller),
         Catalogue(controller),
         Registrations(controller, library),
-        Cache(controller),
+        Cache(controller, settings.home),
+        PullRoutes(controller, pulls),
         Replicas(controller, inference),
         metrics,
         Events(controller),

@@ -1,8 +1,9 @@
-"""What the gateway's machine has in Hugging Face's cache, by variant: listed and removed."""
+"""What the gateway's machine has in the hubs' caches: listed, checked and removed."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.launcher.controller import Controller
-from paddock.launcher.hubs import cache
+from paddock.launcher.hubs import HUBS
+from paddock.launcher.hubs import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
 from paddock.registry.spec import Variant
 from paddock.server import wire
@@ -19,8 +21,9 @@ from paddock.server import wire
 class Cache:
     """The routes, over one controller's catalogue."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, home: Path) -> None:
         self._controller = controller
+        self._cache = hubs.Cache(home)
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -28,6 +31,8 @@ class Cache:
             Route("/v1/cache/models", self.listing),
             Route("/v1/cache/models", self.remove, methods=["DELETE"]),
             Route("/v1/cache/models/files", self.files),
+            Route("/v1/cache/models/verify", self.verify, methods=["POST"]),
+            Route("/v1/cache/repositories", self.repositories),
         ]
 
     async def listing(self, request: Request) -> Response:
@@ -40,13 +45,13 @@ class Cache:
             if not name or name.casefold() in {n.casefold() for n in (spec.name, *spec.aliases)}
             for variant in spec.variants
         ]
-        found = await asyncio.to_thread(cache.cached, variants)
+        found = await asyncio.to_thread(self._cache.cached, variants)
         return JSONResponse({"list": [_row(one, address) for one in found]})
 
     async def files(self, request: Request) -> Response:
         """What removing a variant would delete."""
         address, variant = await self._address(request), self._variant(request)
-        paths = await asyncio.to_thread(cache.removable, variant)
+        paths = await asyncio.to_thread(self._cache.removable, variant)
         return JSONResponse(
             {
                 "model_version": wire.variant_version(variant),
@@ -54,6 +59,38 @@ class Cache:
                 "paths": [str(path) for path in paths],
             }
         )
+
+    async def verify(self, request: Request) -> Response:
+        """Reads a variant's files anew, and says which are whole."""
+        await self._address(request)
+        variant = self._variant(request)
+        verdicts = await asyncio.to_thread(self._cache.verify, variant)
+        files = [
+            {
+                "path": str(verdict.path),
+                "size_bytes": verdict.size_bytes,
+                "digest": verdict.digest,
+                "whole": verdict.whole,
+            }
+            for verdict in verdicts
+        ]
+        return JSONResponse({"model_version": wire.variant_version(variant), "files": files})
+
+    async def repositories(self, request: Request) -> Response:
+        """Every repository in the hubs' caches, whichever tool has brought it."""
+        await self._address(request)
+        found = await asyncio.to_thread(self._cache.repositories)
+        rows = [
+            {
+                "hub": one.hub,
+                "id": one.id,
+                "path": str(one.path),
+                "size_bytes": one.size_bytes,
+                "part_bytes": one.part_bytes,
+            }
+            for one in found
+        ]
+        return JSONResponse({"list": rows})
 
     async def remove(self, request: Request) -> Response:
         """Deletes a variant's files; refused while a launched model has them open."""
@@ -63,10 +100,10 @@ class Cache:
         for status in self._controller.models():
             plan = status.plan
             launched = wire.version(plan.model, plan.size, plan.format, plan.quantization)
-            if launched == version and plan.weights.hub == "huggingface":
+            if launched == version and plan.weights.hub in HUBS:
                 way = f"is launched; first: paddock terminate --model-uid {status.uid}"
                 raise BadValue("model_version", version, way)
-        return JSONResponse({"result": await asyncio.to_thread(cache.remove, variant)})
+        return JSONResponse({"result": await asyncio.to_thread(self._cache.remove, variant)})
 
     async def _address(self, request: Request) -> str:
         """The address of the gateway's machine, which is the only one that can be asked for."""
@@ -90,7 +127,7 @@ class Cache:
         return known[wanted]
 
 
-def _row(found: cache.Cached, address: str) -> dict[str, Any]:
+def _row(found: hubs.Cached, address: str) -> dict[str, Any]:
     variant = found.variant
     return {
         "model_name": variant.model,
@@ -101,4 +138,8 @@ def _row(found: cache.Cached, address: str) -> dict[str, Any]:
         "path": str(found.path),
         "real_path": str(found.real_path),
         "actor_ip_address": address,
+        "model_hub": found.source.hub,
+        "source": found.source.id,
+        "size_bytes": found.size_bytes,
+        "checked": found.checked,
     }

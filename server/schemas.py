@@ -259,6 +259,17 @@ class Instance(Shape):
     diagnosis: Diagnosis | None
 
 
+class FileProgress(Shape):
+    """How far the download of one file is. What is not known is null."""
+
+    name: str
+    progress: float = Field(ge=0, le=1)
+    came_bytes: int
+    total_bytes: int
+    bytes_per_second: float | None
+    seconds_left: float | None
+
+
 class ReplicaProgress(Shape):
     """How far one replica is, from 0 to 1."""
 
@@ -267,6 +278,7 @@ class ReplicaProgress(Shape):
     progress: float = Field(ge=0, le=1)
     stage: str
     info: str
+    download_files: list[FileProgress]
 
 
 class Progress(Shape):
@@ -280,7 +292,37 @@ class Progress(Shape):
     note: str
     came_bytes: int
     total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+    download_files: list[FileProgress]
     diagnosis: Diagnosis | None
+
+
+class Pull(Shape):
+    """A download without a launch. `path` is set when it is done."""
+
+    id: str
+    model_name: str
+    model_format: str
+    quantization: str
+    model_size_in_billions: Size
+    model_hub: str
+    source: str
+    state: Literal["downloading", "done", "failed", "cancelled"]
+    note: str
+    came_bytes: int
+    total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+    download_files: list[FileProgress]
+    path: str | None
+    diagnosis: Diagnosis | None
+
+
+class Pulls(Shape):
+    """The pulls that this gateway knows, oldest first."""
+
+    data: list[Pull]
 
 
 class AddReplicas(Shape):
@@ -334,6 +376,8 @@ class ReplicaEvent(Shape):
     progress: float
     came_bytes: int
     total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
     diagnosis: Diagnosis | None
     gone: bool = False
     at: float | None = Field(default=None, description="Seconds since 1970; none in a snapshot")
@@ -385,12 +429,48 @@ class CacheRow(Shape):
     path: str
     real_path: str
     actor_ip_address: str
+    model_hub: str
+    source: str
+    size_bytes: int
+    checked: bool
 
 
 class CacheList(Shape):
     """All of them."""
 
     list: list[CacheRow]
+
+
+class VerifiedFile(Shape):
+    """A file that was read; `whole` is null where nobody tells what it ought to be."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    whole: bool | None
+
+
+class Verified(Shape):
+    """What the files of a variant were found to be; none if it is not cached."""
+
+    model_version: str
+    files: list[VerifiedFile]
+
+
+class Repository(Shape):
+    """A repository in a hub's cache; `part_bytes` are of downloads that were interrupted."""
+
+    hub: str
+    id: str
+    path: str
+    size_bytes: int
+    part_bytes: int
+
+
+class Repositories(Shape):
+    """All of them."""
+
+    list: list[Repository]
 
 
 class CacheFiles(Shape):

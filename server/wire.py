@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -203,15 +203,32 @@ def progress(status: ModelStatus) -> dict[str, Any]:
     return {
         "progress": min(replica["progress"] for replica in replicas),
         "stage": _STAGE.get(status.state, "launching"),
-        "download_files": [],
+        "download_files": download_files(last.files),
         "replicas": replicas,
         "state": status.state,
         "starting": status.starting,
         "note": last.note,
         "came_bytes": last.came_bytes,
         "total_bytes": last.total_bytes,
+        "bytes_per_second": last.bytes_per_second,
+        "seconds_left": last.seconds_left,
         "diagnosis": status.diagnosis,
     }
+
+
+def download_files(files: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each file of a download; speed and time left are null where they are not known."""
+    return [
+        {
+            "name": file["name"],
+            "progress": file["came_bytes"] / file["total_bytes"] if file["total_bytes"] else 1.0,
+            "came_bytes": file["came_bytes"],
+            "total_bytes": file["total_bytes"],
+            "bytes_per_second": file["bytes_per_second"],
+            "seconds_left": file["seconds_left"],
+        }
+        for file in files
+    ]
 
 
 def snapshot(models: Iterable[ModelStatus]) -> dict[str, Any]:
@@ -259,6 +276,8 @@ def _replica_event(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any
         "progress": _done(replica),
         "came_bytes": replica.came_bytes,
         "total_bytes": replica.total_bytes,
+        "bytes_per_second": replica.bytes_per_second,
+        "seconds_left": replica.seconds_left,
         "diagnosis": replica.diagnosis,
     }
 
@@ -271,7 +290,7 @@ def _replica_progress(replica: ReplicaStatus) -> dict[str, Any]:
         "stage": _STAGE.get(replica.state, "launching"),
         "info": replica.note,
         "updated_at": None,
-        "download_files": [],
+        "download_files": download_files(replica.files),
     }
 
 

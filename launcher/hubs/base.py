@@ -97,6 +97,7 @@ class Hub(Protocol):
 
     name: str
     title: str
+    default_revision: str
 
     @property
     def endpoint(self) -> str:

@@ -42,7 +42,6 @@ from paddock.launcher.hubs.transfer import FULL, PASSING, Trouble, full, retry_a
 from paddock.registry.errors import HubFailure
 from paddock.registry.spec import Source
 
-DEFAULT_REVISION = "main"
 _GIT_DIGITS, _SHA256_DIGITS = 40, 64
 
 
@@ -50,6 +49,7 @@ class HuggingFace:
     """See `base.Hub`."""
 
     name = "huggingface"
+    default_revision = "main"
     title = "Hugging Face"
 
     @property
@@ -64,7 +64,7 @@ class HuggingFace:
 
     def resolve(self, source: Source, terms: Terms) -> Listing:
         """One question: the commit, and each file with its size and digest."""
-        revision = source.revision or DEFAULT_REVISION
+        revision = source.revision or self.default_revision
         api = HfApi(endpoint=self.endpoint, library_name="paddock")
         try:
             info = api.model_info(
@@ -95,7 +95,7 @@ class HuggingFace:
     def folder(self, source: Source, listing: Listing | None) -> Path | None:
         """The snapshot of the listing's commit, or of the one cached for the revision."""
         root = self._root(source.id)
-        revision = source.revision or DEFAULT_REVISION
+        revision = source.revision or self.default_revision
         if listing is not None:
             commit = listing.commit
         elif COMMIT.fullmatch(revision):
@@ -193,7 +193,7 @@ class HuggingFace:
         if isinstance(error, GatedRepoError):
             return self._gated(source.id)
         if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
-            return self._missing(source.id, source.revision or DEFAULT_REVISION)
+            return self._missing(source.id, source.revision or self.default_revision)
         answer = error.response
         if answer.status_code in PASSING:
             cause = "rate_limited" if answer.status_code == 429 else "hub_unreachable"
@@ -202,7 +202,7 @@ class HuggingFace:
         if answer.status_code in {401, 403}:
             return self._gated(source.id)
         if answer.status_code == 404:
-            return self._missing(source.id, source.revision or DEFAULT_REVISION)
+            return self._missing(source.id, source.revision or self.default_revision)
         said = one_line(error)
         tried = (f"{self.title}, {self.endpoint}: {said}",)
         return HubFailure("hub_unreachable", f"{self.title} answered: {said}", tried)

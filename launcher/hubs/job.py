@@ -91,8 +91,8 @@ def cached_files(job: Job) -> dict[Path, str]:
 
 def _listing(job: Job) -> Listing | None:
     source = job.source
-    default = "main" if source.hub == "huggingface" else "master"
-    return job.records.listing(source.hub, source.id, source.revision or default)
+    revision = source.revision or job.hub.default_revision
+    return job.records.listing(source.hub, source.id, revision)
 
 
 def _cached_files(job: Job) -> dict[Path, str] | None:
@@ -204,7 +204,10 @@ def _all(job: Job, listing: Listing, places: dict[RemoteFile, Place], meter: Met
     ended = _Either(job.cancelled)
     transfer = Transfer(job.hub, listing, job.terms, ended)
     one = _One(job, listing, transfer, meter, ended)
-    with ThreadPoolExecutor(job.terms.workers, thread_name_prefix="download") as pool:
+    with (
+        meter.ticking(),
+        ThreadPoolExecutor(job.terms.workers, thread_name_prefix="download") as pool,
+    ):
         running = [pool.submit(one.bring, file, place) for file, place in places.items()]
         done, _ = wait(running, return_when=FIRST_EXCEPTION)
         failure = next((f.exception() for f in done if f.exception() is not None), None)

@@ -32,13 +32,12 @@ from paddock.launcher.hubs.transfer import PASSING, Trouble
 from paddock.registry.errors import HubFailure
 from paddock.registry.spec import Source
 
-DEFAULT_REVISION = "master"
-
 
 class ModelScope:
     """See `base.Hub`."""
 
     name = "modelscope"
+    default_revision = "master"
     title = "ModelScope"
 
     def __init__(self) -> None:
@@ -57,7 +56,7 @@ class ModelScope:
 
     def resolve(self, source: Source, terms: Terms) -> Listing:
         """The files with their sizes and SHA-256; ModelScope names no commit for all of them."""
-        revision = source.revision or DEFAULT_REVISION
+        revision = source.revision or self.default_revision
         try:
             found = self._api.list_repo_files(source.id, "model", revision=revision)
         except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
@@ -88,7 +87,7 @@ class ModelScope:
 
     def folder(self, source: Source, listing: Listing | None) -> Path | None:
         """The revision's folder."""
-        folder = self._folder(source.id, source.revision or DEFAULT_REVISION)
+        folder = self._folder(source.id, source.revision or self.default_revision)
         return folder if folder.is_dir() else None
 
     def place(self, listing: Listing, file: RemoteFile) -> Place:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ WINDOW_SECONDS = 5.0
 LEAST_SECONDS = 0.5
 """Speed is told over the last `WINDOW_SECONDS`, and not before `LEAST_SECONDS` have passed."""
 STEP_SECONDS = 0.1
+TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Meter:
         self._speeds = {name: _Speed() for name in self._totals}
         self._speed = _Speed()
         self._told = -STEP_SECONDS
+        self._last: Progress | None = None
 
     def here(self, name: str, came: int) -> None:
         """So many bytes of the file are here that did not come over the network now."""
@@ -99,24 +102,38 @@ class Meter:
             self._came[name] = came
         self._tell(name)
 
-    def say(self, note: str) -> None:
-        """Says what is done now."""
-        self._note = note
-        self.tell()
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Within it, what has changed is reported even while no byte comes."""
+        done = threading.Event()
+
+        def tick() -> None:
+            while not done.wait(TICK_SECONDS):
+                self.tell()
+
+        thread = threading.Thread(target=tick, daemon=True, name="download progress")
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _tell(self, name: str) -> None:
-        now = self._clock()
         with self._lock:
-            if now - self._told < STEP_SECONDS and self._came[name] < self._totals[name]:
+            soon = self._clock() - self._told < STEP_SECONDS
+            if soon and self._came[name] < self._totals[name]:
                 return
-            self._told = now
-            self._speeds[name].at(now, self._came[name] - self._old[name])
-            self._speed.at(now, sum(self._came.values()) - sum(self._old.values()))
         self.tell()
 
     def tell(self) -> None:
-        """Reports how far it is."""
+        """Reports how far it is, if that is not what was reported last."""
         with self._lock:
+            now = self._told = self._clock()
+            for name, speed in self._speeds.items():
+                if self._came[name] < self._totals[name]:
+                    speed.at(now, self._came[name] - self._old[name])
+            self._speed.at(now, sum(self._came.values()) - sum(self._old.values()))
             files = tuple(
                 FileProgress(name, came, total, *_pace(self._speeds[name].value(), total - came))
                 for name, total in self._totals.items()
@@ -126,7 +143,10 @@ class Meter:
             progress = Progress(
                 self._note, came, total, *_pace(self._speed.value(), total - came), files
             )
-        self._report(progress)
+            if progress == self._last:
+                return
+            self._last = progress
+            self._report(progress)  # with the lock, so that reports come in their order
 
 
 def _pace(speed: float | None, left: int) -> tuple[float | None, float | None]:

@@ -1,0 +1,68 @@
+"""`paddock pull`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from paddock.cli import gateway
+from paddock.cli.options import Output, Settings, connected
+from paddock.cli.output import size
+from paddock.client import Client
+from paddock.registry.errors import Cancelled, LaunchFailed
+
+POLL_SECONDS = 0.1
+
+
+@click.command(short_help="Download a model's weights, and launch nothing.")
+@click.argument("name")
+@click.option("-f", "--model-format", help="Format: pytorch, gptq, ggufv2, …")
+@click.option("-q", "--quantization", help="Quantization: none, Int4, Q4_K_M, …")
+@click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
+@click.option("-en", "--model-engine", help="Choose what this engine can serve.")
+@click.option("--download-hub", help="huggingface, modelscope or auto.")
+@connected
+def pull(name: str, settings: Settings, output: Output, **given: str | None) -> None:
+    """Download a model's weights, and launch nothing.
+
+    What is left out is chosen as a launch would. The files come into the hub's own cache, where
+    other tools find them too. What was interrupted goes on where it stopped.
+
+    \b
+    Example:
+      paddock pull mixtral-v0.1 --model-format ggufv2 --quantization Q4_K_M
+    """
+    client = gateway.ensure(settings, output)
+    body = {"model_name": name, **{key: value for key, value in given.items() if value}}
+    if "size_in_billions" in body:
+        body["model_size_in_billions"] = body.pop("size_in_billions")
+    started = client.pull(**body)
+    shown = f"{started['model_name']} {started['model_format']} {started['quantization']}"
+    output.talk(f"pulling {shown}: {started['source']} from {started['model_hub']}")
+    try:
+        found = _until_done(client, started["id"], output)
+    except KeyboardInterrupt:
+        client.cancel_pull(started["id"])
+        raise Cancelled(name) from None
+    if found["diagnosis"] is not None:
+        raise LaunchFailed(name, found["diagnosis"])
+    if found["state"] == "cancelled":
+        raise Cancelled(name)
+    total = f"{size(found['total_bytes'])}, " if found["total_bytes"] else ""
+    output.talk(f"{shown} is here: {total}checked")
+    output.result(found, found["path"])
+
+
+def _until_done(client: Client, pull_id: str, output: Output) -> dict[str, Any]:
+    from paddock.cli.progress import progress_display
+
+    with progress_display(output, sys.stderr) as show:
+        while True:
+            found = client.show_pull(pull_id)
+            show({**found, "starting": found["state"] == "downloading"})
+            if found["state"] != "downloading":
+                return found
+            time.sleep(POLL_SECONDS)

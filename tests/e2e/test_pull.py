@@ -1,0 +1,155 @@
+"""Pulls and launches from a hub on loopback, by the command line and real clients."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.registry.catalog import specs_root
+from paddock.registry.errors import GatewayError
+from tests.conftest import Paddock
+from tests.fakes import Fault, HubServer, hub_server
+from tests.launcher.test_hubs import until
+
+MIXTRAL = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
+QUANTIZATIONS = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
+FILE = "mixtral-8x7b-v0.1.Q4_K_M.gguf"
+VARIANT = ("--model-format", "ggufv2", "--quantization", "Q4_K_M")
+TINY = specs_root() / "weights" / "tiny-mixtral"
+
+
+def tiny_gguf(quantization: str) -> bytes:
+    return (TINY / "ggufv2" / f"tiny-mixtral.{quantization}.gguf").read_bytes()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A hub with Mixtral's repository, its eight files replaced by tiny ones."""
+    with hub_server() as server:
+        server.repos[MIXTRAL] = {
+            f"mixtral-8x7b-v0.1.{quantization}.gguf": tiny_gguf(quantization)
+            for quantization in QUANTIZATIONS
+        }
+        yield server
+
+
+@pytest.fixture
+def here(paddock: Paddock, hub: HubServer) -> Paddock:
+    """The command line, for which the hub on loopback is Hugging Face."""
+    for name in [name for name in paddock.environ if "proxy" in name.lower()]:
+        del paddock.environ[name]
+    paddock.environ["HF_ENDPOINT"] = hub.endpoint
+    paddock.environ["MODELSCOPE_ENDPOINT"] = hub.endpoint
+    return paddock
+
+
+def test_the_documented_launch_downloads_checks_and_serves(here: Paddock, hub: HubServer) -> None:
+    """Mixtral's own spec and command line: the one file of eight comes, and answers by its name."""
+    launched = here.json("launch", "--model-name", "mixtral-v0.1", *VARIANT)
+    assert launched["model_uid"] == "mixtral-v0.1"
+    assert set(hub.files()) == {FILE}
+    text = here.ok("generate", "-u", "mixtral-v0.1", "The old elephant", "--max-tokens", "5")
+    assert text.strip()
+    (row,) = here.json("cache", "list")["list"]
+    assert (row["model_name"], row["quantization"]) == ("mixtral-v0.1", "Q4_K_M")
+    assert Path(row["path"]).read_bytes() == tiny_gguf("Q4_K_M")
+    progress = here.client().progress("mixtral-v0.1")
+    assert progress["total_bytes"] == len(tiny_gguf("Q4_K_M"))
+    assert [file["name"] for file in progress["download_files"]] == [FILE]
+    here.ok("terminate", "-u", "mixtral-v0.1")
+    hub.asked.clear()
+    here.ok("launch", "--model-name", "mixtral-v0.1", *VARIANT)
+    assert hub.asked == []
+
+
+def test_a_pull_brings_the_weights_and_nothing_else(here: Paddock, hub: HubServer) -> None:
+    """It prints the path, its JSON has all of it, and a second one asks nobody."""
+    done = here.run("pull", "mixtral-v0.1", *VARIANT)
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip())
+    assert path.read_bytes() == tiny_gguf("Q4_K_M")
+    assert "checked" in done.stderr
+    assert hub.files() == [FILE]
+    hub.asked.clear()
+    found = here.json("pull", "mixtral-v0.1", *VARIANT)
+    assert (found["state"], found["path"]) == ("done", str(path))
+    assert hub.asked == []
+    assert here.json("list") == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault(403, {"X-Error-Code": "GatedRepo"}), "gated_repo"),
+        (Fault(wrong=True), "checksum_mismatch"),
+        (Fault(429, {"Retry-After": "9999"}), "rate_limited"),
+    ],
+)
+def test_a_pull_that_fails_says_why(
+    here: Paddock, hub: HubServer, fault: Fault, cause: str
+) -> None:
+    """Exit code 4 with the cause, and as JSON the whole diagnosis."""
+    hub.fail(FILE, *[fault] * 4)
+    done = here.run("pull", "mixtral-v0.1", *VARIANT)
+    assert done.returncode == 4, done.stderr
+    assert f"mixtral-v0.1: {cause}: " in done.stderr
+    assert "try: paddock pull mixtral-v0.1" in done.stderr
+    done = here.run("pull", "mixtral-v0.1", *VARIANT, "--json")
+    assert json.loads(done.stdout)["error"]["diagnosis"]["cause"] == cause
+
+
+def test_a_pull_is_called_off_with_ctrl_c_and_goes_on_later(here: Paddock, hub: HubServer) -> None:
+    """Exit code 130; nothing of it runs, its part is kept, and the next pull is built on it."""
+    hub.fail(FILE, Fault(after=500_000, how="hold"))
+    pulling = here.start("pull", "mixtral-v0.1", *VARIANT)
+    assert hub.held.wait(60)
+    client = here.client()
+    (pull,) = client.pulls()
+    until(lambda: client.show_pull(pull["id"])["came_bytes"] == 500_000)
+    pulling.send_signal(signal.SIGINT)
+    _, said = pulling.communicate(timeout=30)
+    assert pulling.returncode == 130, said
+    assert client.show_pull(pull["id"])["state"] == "cancelled"
+    assert not [line for line in here.processes() if "hubs.pull" in line]
+    here.ok("pull", "mixtral-v0.1", *VARIANT)
+    assert hub.ranges == [(FILE, 0), (FILE, 500_000)]
+
+
+def test_two_pulls_of_the_same_are_one(here: Paddock, hub: HubServer) -> None:
+    """The second gets the first one's id; calling it off twice is no error."""
+    hub.fail(FILE, Fault(after=1000, how="hold"))
+    body = {"model_name": "mixtral-v0.1", "model_format": "ggufv2", "quantization": "Q4_K_M"}
+    here.ok("list")  # starts the gateway
+    client = here.client()
+    first, second = client.pull(**body), client.pull(**body)
+    assert first["id"] == second["id"]
+    for _ in range(2):
+        assert client.cancel_pull(first["id"])["state"] == "cancelled"
+    with pytest.raises(GatewayError, match="unknown pull"):
+        client.show_pull("pull-none")
+    with pytest.raises(GatewayError, match="hub"):
+        client.pull(model_name="tiny-mixtral", model_path="/nowhere")
+
+
+def test_a_launch_is_called_off_while_it_downloads(here: Paddock, hub: HubServer) -> None:
+    """Its part stays, and nothing of it runs."""
+    hub.fail(FILE, Fault(after=300_000, how="hold"))
+    here.ok("list")
+    client = here.client()
+    client.launch(wait=False, model_name="mixtral-v0.1", model_format="ggufv2",
+                  quantization="Q4_K_M")  # fmt: skip
+    assert hub.held.wait(60)
+
+    def came() -> Any:
+        return client.progress("mixtral-v0.1")["came_bytes"] == 300_000
+
+    until(came)
+    client.cancel("mixtral-v0.1")
+    assert client.instances() == []
+    (part,) = (here.home / "hf").rglob("*.incomplete")
+    assert part.stat().st_size == 300_000
