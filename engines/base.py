@@ -137,6 +137,7 @@ class RequestFields:
         usage_in_completions: its streams of completions carry usage asked for or not.
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
+        too_long: what it says, with a status that blames itself, of an input that is too long.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
         tells_stop: a field that makes it say which stop text has ended an answer.
         counts_at: its route that takes a chat and only counts the tokens of its prompt.
@@ -149,6 +150,7 @@ class RequestFields:
     renamed: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     usage_in_completions: bool = False
+    too_long: re.Pattern[bytes] | None = None
     chat_logprobs: bool = False
     closes_after_stream: bool = False
     free_tool_choice: bool = False

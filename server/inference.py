@@ -184,9 +184,10 @@ class Inference:
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
         model = Model.of(self._controller.ready(uid))
         exchange.timeline.uid = uid
-        encoder: Encoder = OpenAI()
+        encoder = exchange.encoder
         if way.translate is not None:
             (given, encoder), raw = way.translate(given), b""
+            exchange.encoder = encoder
         asked = way.make(given, model, raw, encoder)
         if media := uniform.media(given):
             # After `make`, which refuses them where the model has no eyes.
@@ -195,7 +196,12 @@ class Inference:
                 asked = way.make({**given, "messages": inlined}, model, b"", encoder)
         self.balancer.check(uid, len(asked.bodies))
         with self._named(uid, given.get("request_id"), exchange):
-            await self._carry_out(exchange, asked)
+            try:
+                await self._carry_out(exchange, asked)
+            except EngineRefused as error:
+                if model.fields.too_long is None or not model.fields.too_long.search(error.body):
+                    raise
+                raise EngineRefused(400, error.body) from None
 
     async def _carry_out(self, exchange: _Exchange, asked: Asked) -> None:
         exchange.timeline.streamed = asked.streamed
@@ -321,6 +327,7 @@ class _Exchange:
         self.content_type = next(
             (v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), ""
         )
+        self.encoder: Encoder = OpenAI()
         self.aborted = False
         self._live: set[Upstream] = set()
         self._task = asyncio.current_task()
@@ -391,7 +398,7 @@ class _Forward:
                 raise
             error = Aborted()
             if exchange.out.started:
-                exchange.out.write(b"\n\n" + OpenAI().error(_error_body(error)))
+                exchange.out.write(b"\n\n" + exchange.encoder.error(_error_body(error)))
                 exchange.out.end()
             else:
                 await render(error)(scope, receive, send)
@@ -407,7 +414,7 @@ class _Forward:
             if not exchange.out.started:
                 await answer(scope, receive, send)
             else:  # in the middle of a stream there is but one way to say it
-                exchange.out.write(OpenAI().error(json.loads(bytes(answer.body))))
+                exchange.out.write(exchange.encoder.error(json.loads(bytes(answer.body))))
                 exchange.out.end()
         finally:
             timeline.done = time.perf_counter()

@@ -162,6 +162,7 @@ FIELDS = RequestFields(
     },
     usage_in_completions=True,
     chat_logprobs=True,
+    too_long=re.compile(rb"is too large to process|increase the physical batch size"),
     closes_after_stream=True,
     free_tool_choice=True,
     tells_stop="verbose",

@@ -198,3 +198,11 @@ def test_rerank_needs_the_ability() -> None:
     model = Model("m", ("generate",), "some", RequestFields(), 2048)
     with pytest.raises(NotAble):
         rerank(request("m"), model, b"", OpenAI())
+
+
+def test_text_without_spaces_beyond_the_context_is_the_callers_fault(
+    sdk: openai.OpenAI, embedder: str
+) -> None:
+    """llama.cpp blames itself (500) for an input of too many tokens; it is a 400."""
+    with pytest.raises(openai.BadRequestError, match="too large"):
+        sdk.embeddings.create(model=embedder, input="ab9?" * 2000)
