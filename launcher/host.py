@@ -14,6 +14,7 @@ import psutil
 
 from paddock.engines import engines
 from paddock.engines.base import Host
+from paddock.launcher.hubs.whole import Records
 from paddock.registry.catalog import specs_root
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -27,7 +28,7 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
     Args:
         home: the folder whose disk will take downloads.
         paths: files or folders of weights that a user named; what is there becomes part of
-            `Host.files`, under that path.
+            `Host.files`, under that path. So does what was brought from hubs, by `source_key`.
     """
     total, free = _memory()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
@@ -39,7 +40,7 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
         memory_free_bytes=free,
         disk_free_bytes=shutil.disk_usage(existing).free,
         engines={engine.name: engine.detect() for engine in engines()},
-        files={**_shipped(), **_named(paths)},
+        files={**_shipped(), **_named(paths), **Records(home).here()},
     )
 
 

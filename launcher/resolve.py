@@ -24,7 +24,7 @@ from paddock.launcher.plan import (
 )
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, NoEngine, NoRoom, UnknownName
-from paddock.registry.spec import ModelSpec, Source, Variant
+from paddock.registry.spec import ModelSpec, Source, Variant, source_key
 
 # Context and slots that a launch gets when the user names none: at most this many slots, with no
 # more than this share of the free memory for the caches of all of them, and a context no shorter
@@ -345,7 +345,14 @@ def _sourced(
     for source in sources:
         if source.hub not in {"local", "path"}:
             others = tuple(s for s in sources if s.hub not in {"local", "path", source.hub})
-            return _on_hub(source, variant, spec).model_copy(update={"others": others})
+            made = _on_hub(source, variant, spec)
+            cached = next((s for s in (source, *others) if source_key(s) in host.files), None)
+            if cached is None:
+                return made.model_copy(update={"others": others})
+            size = host.files[source_key(cached)]
+            return _on_hub(cached, variant, spec).model_copy(
+                update={"here": True, "size_bytes": size}
+            )
         if found := local_files(source, host):
             return _here(source.hub, source.id, found)
     what = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id

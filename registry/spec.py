@@ -289,6 +289,11 @@ class Source(_Frozen):
         return self
 
 
+def source_key(source: Source) -> str:
+    """A source on a hub as one text, as `Host.files` names what is cached of it."""
+    return f"{source.hub}:{source.id}@{source.revision or ''}/{source.file or ''}"
+
+
 class Weights(_Frozen):
     """One format of the model at one size, in one or more quantizations."""
 

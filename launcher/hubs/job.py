@@ -75,6 +75,7 @@ def cached(job: Job) -> Path | None:
     for path, digest in files.items():
         if not _is_whole(job, path, digest):
             return None
+    job.records.settle(job.source, list(files))
     if job.wanted:
         return next(iter(files))
     listing = _listing(job)
@@ -160,6 +161,7 @@ def bring(job: Job) -> Path:
     meter.tell()
     _all(job, listing, places, meter)
     job.records.keep(listing)
+    job.records.settle(job.source, [place.path for place in places.values()])
     if job.wanted:
         return places[chosen[0]].path
     folder = job.hub.folder(job.source, listing)

@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 from io import FileIO
 from pathlib import Path
-from typing import Any
-
-import httpx2
+from typing import TYPE_CHECKING, Any
 
 from paddock.launcher.hubs.base import (
     Cancelled,
@@ -33,6 +31,9 @@ from paddock.launcher.hubs.base import (
 )
 from paddock.launcher.hubs.whole import PIECE, Digest
 from paddock.registry.errors import HubFailure
+
+if TYPE_CHECKING:
+    import httpx2
 
 FULL = {ENOSPC, EDQUOT, EFBIG}
 PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -109,6 +110,8 @@ class Transfer:
     """Downloads files of one listing. Use from several threads; close at the end."""
 
     def __init__(self, hub: Hub, listing: Listing, terms: Terms, cancelled: Cancelled) -> None:
+        import httpx2  # here, because the gateway imports this module and downloads nothing
+
         self._hub = hub
         self._listing = listing
         self._terms = terms
@@ -177,6 +180,8 @@ class Transfer:
         return stream.have == stream.file.size_bytes
 
     def _request(self, stream: _Stream) -> None:
+        import httpx2
+
         request = self._hub.request(self._listing, stream.file)
         headers = {**request.headers, "Accept-Encoding": "identity"}
         if stream.have:

@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from paddock.launcher.hubs.base import Listing, RemoteFile
+from paddock.registry.spec import Source, source_key
 
 PIECE = 1 << 20
 
@@ -64,6 +65,7 @@ class Records:
     def __init__(self, home: Path) -> None:
         self._marks = home / "cache" / "whole"
         self._listings = home / "cache" / "listings"
+        self._here = home / "cache" / "here"
 
     def is_whole(self, path: Path, digest: str = "") -> bool:
         """Whether the file is the very one that was checked, and had the digest, if one is given.
@@ -96,6 +98,22 @@ class Records:
     def forget(self, path: Path) -> None:
         """Forgets what was noted of the file."""
         self._mark(path.resolve()).unlink(missing_ok=True)
+
+    def settle(self, source: Source, paths: Sequence[Path]) -> None:
+        """Notes that these files are all that the source has of its variant."""
+        key = source_key(source)
+        name = hashlib.sha256(key.encode()).hexdigest()[:40]
+        _write(self._here / f"{name}.json", {"key": key, "paths": [str(path) for path in paths]})
+
+    def here(self) -> dict[str, int]:
+        """The sources that are settled, and still whole: key → bytes. Asks no hub's client."""
+        found = {}
+        for record in sorted(self._here.glob("*.json")):
+            noted = _read(record) or {}
+            paths = [Path(path) for path in noted.get("paths", ())]
+            if paths and all(self.is_whole(path) for path in paths):
+                found[str(noted["key"])] = sum(path.stat().st_size for path in paths)
+        return found
 
     def listing(self, hub: str, identity: str, revision: str) -> Listing | None:
         """What the repository held when it was last asked."""

@@ -63,8 +63,40 @@ def test_the_documented_launch_downloads_checks_and_serves(here: Paddock, hub: H
     assert [file["name"] for file in progress["download_files"]] == [FILE]
     here.ok("terminate", "-u", "mixtral-v0.1")
     hub.asked.clear()
+    plan = here.json("launch", "--model-name", "mixtral-v0.1", *VARIANT, "--dry-run")
+    assert (plan["weights"]["here"], plan["weights"]["size_bytes"]) == (
+        True,
+        len(tiny_gguf("Q4_K_M")),
+    )
     here.ok("launch", "--model-name", "mixtral-v0.1", *VARIANT)
     assert hub.asked == []
+    refused = here.run("cache", "remove", "mixtral-v0.1")
+    assert refused.returncode == 2
+    assert "paddock terminate" in refused.stderr
+
+
+def test_the_cache_is_checked_counted_and_removed(here: Paddock, hub: HubServer) -> None:
+    """`verify` finds changed bytes, the next pull mends them, and `remove` leaves nothing."""
+    path = Path(here.ok("pull", "mixtral-v0.1", *VARIANT).strip()).resolve()
+    assert "whole" in here.ok("cache", "verify")
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    broken = here.run("cache", "verify", "mixtral-v0.1", "--json")
+    assert broken.returncode == 1
+    assert [file["whole"] for file in json.loads(broken.stdout)["files"]] == [False]
+    here.ok("pull", "mixtral-v0.1", *VARIANT)
+    assert path.read_bytes() == tiny_gguf("Q4_K_M")
+    other = here.home / "hf" / "hub" / "models--somebody--else" / "snapshots" / ("0" * 40)
+    other.mkdir(parents=True)
+    (other.parent.parent / "refs").mkdir()
+    (other / "config.json").write_text("{}")
+    found = here.json("cache", "list")
+    assert [row["checked"] for row in found["list"]] == [True]
+    assert [row["id"] for row in found["repositories"]] == ["somebody/else"]
+    assert here.json("cache", "du")["total_bytes"] == len(tiny_gguf("Q4_K_M")) + 2
+    assert "not cached" in here.run("cache", "remove", "mixtral-v0.1", "-q", "Q8_0").stderr
+    here.ok("cache", "remove", "mixtral-v0.1")
+    assert not path.exists()
+    assert here.json("cache", "list")["list"] == []
 
 
 def test_a_pull_brings_the_weights_and_nothing_else(here: Paddock, hub: HubServer) -> None:
