@@ -1,12 +1,13 @@
 """What the gateway costs: tokens through Paddock beside the same engine without it.
 
-    python bench/data_path.py [--rounds 5] [--json]
+    python bench/data_path.py [--rounds 5] [--nginx /usr/sbin/nginx] [--json]
 
 Two fresh llama.cpp processes with the same settings serve tiny-mixtral: one launched by Paddock and
 reached through its gateway, one started by hand and reached directly. Each round measures both in
 turn, at 1, 8 and 32 streams of 128 tokens and with one-token requests on a kept connection, so that
-what else the machine does hits both. The load comes from this process: raw sockets that count
-events and parse nothing.
+what else the machine does hits both. With `--nginx`, an nginx with one worker and no buffering
+stands in front of the second engine as well: what a proxy in C gets in the gateway's place. The
+load comes from this process: raw sockets that count events and parse nothing.
 """
 
 from __future__ import annotations
@@ -49,12 +50,20 @@ PROMPT = {"prompt": "The old elephant", "ignore_eos": True, "cache_prompt": Fals
 
 @dataclass(frozen=True)
 class Target:
-    """One way to the engine."""
+    """One way to the engine; `pid` is the process in between, if there is one."""
 
     name: str
     host: str
     port: int
     key: str
+    pid: int = 0
+
+    def ran_seconds(self) -> float:
+        """What the scheduler says that the process has run, all threads; the tick is too coarse."""
+        total = 0
+        for task in Path(f"/proc/{self.pid}/task").glob("*/schedstat") if self.pid else ():
+            total += int(task.read_text().split()[0])
+        return total / 1e9
 
     def request(self, **fields: object) -> bytes:
         """A whole HTTP request for a completion."""
@@ -84,9 +93,9 @@ class Answer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Counts; the answer is over at the end of its chunks, or of its one body."""
-        if not self.first:
-            self.first = time.perf_counter()
         self.events += data.count(b"data: {")
+        if self.events and not self.first:  # the head comes before, and from an engine much earlier
+            self.first = time.perf_counter()
         self.tail = (self.tail + data)[-64:] if self.streamed else self.tail + data
         over = self.tail.endswith(b"\r\n0\r\n\r\n") or self.tail.endswith(b"\n\n0\r\n\r\n")
         if not self.streamed and not over:
@@ -163,13 +172,14 @@ def gateway(home: Path) -> Iterator[tuple[Target, LaunchPlan]]:
     launch = ["launch", "tiny-mixtral", "-q", "Q4_K_M", "-u", UID, "--n_parallel", "32"]
     try:
         subprocess.run([*paddock, *launch], env=environ, check=True, capture_output=True)
-        endpoint = json.loads((home / "gateway.json").read_text())["endpoint"]
+        record = json.loads((home / "gateway.json").read_text())
+        endpoint = record["endpoint"]
         (model,) = Client(endpoint).instances(UID)
         parts = urlsplit(endpoint)
         assert parts.hostname is not None
         assert parts.port is not None
         plan = LaunchPlan.from_json(model["plan"])
-        yield Target("paddock", parts.hostname, parts.port, ""), plan
+        yield Target("paddock", parts.hostname, parts.port, "", record["pid"]), plan
     finally:
         subprocess.run([*paddock, "stop"], env=environ, check=False, capture_output=True)
 
@@ -212,6 +222,47 @@ def engine(plan: LaunchPlan) -> Iterator[Target]:
         process.wait(10)
 
 
+NGINX = """
+daemon off; master_process off; pid {home}/pid; error_log {home}/errors;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f;
+  uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://127.0.0.1:{engine}; proxy_http_version 1.1; proxy_buffering off;
+      proxy_set_header Connection close;
+    }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def nginx(program: str, behind: Target) -> Iterator[list[Target]]:
+    """nginx in front of an engine; nothing, where no program is given."""
+    if not program:
+        yield []
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as home:
+        config = Path(home) / "nginx.conf"
+        config.write_text(NGINX.format(home=home, port=port, engine=behind.port))
+        process = subprocess.Popen(
+            [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            time.sleep(0.5)
+            yield [Target("nginx", "127.0.0.1", port, behind.key, process.pid)]
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
 async def measure(targets: list[Target], rounds: int) -> dict[str, dict[str, list[float]]]:
     """Figure → target → one value a round (one-token requests: every request)."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -225,8 +276,12 @@ async def measure(targets: list[Target], rounds: int) -> dict[str, dict[str, lis
     for turn in range(rounds):
         for target in targets if turn % 2 == 0 else targets[::-1]:
             for count in STREAMS:
+                ran = target.ran_seconds()
                 rate, first = await streams(target, count)
+                chunks = count * REQUESTS_PER_STREAM[count] * TOKENS
+                spent = (target.ran_seconds() - ran) / chunks * 1e6
                 add(f"chunks/s, {count} streams", target, [rate])
+                add(f"µs/chunk between, {count} streams", target, [spent])
                 add(f"first chunk ms, {count} streams", target, [first * 1000])
             add("one token ms", target, [s * 1000 for s in await singles(target)])
     return found
@@ -244,7 +299,10 @@ def report(found: dict[str, dict[str, list[float]]], rounds: int, as_json: bool)
 
     def row(figure: str, values: dict[str, float]) -> None:
         raw = values["engine"]
-        cells = (f"{values[name]:12.2f} {values[name] / raw:7.3f}" for name in names)
+        cells = (
+            f"{values[name]:12.2f} {format(values[name] / raw, '7.3f') if raw else '':>7}"
+            for name in names
+        )
         print(f"{figure:28}" + "".join(cells))
 
     for figure, by_target in found.items():
@@ -257,14 +315,16 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each figure")
+    parser.add_argument("--nginx", default="", help="an nginx program to measure beside")
     parser.add_argument("--json", action="store_true", help="machine output")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as home,
         gateway(Path(home)) as (through, plan),
         engine(plan) as direct,
+        nginx(arguments.nginx, direct) as others,
     ):
-        found = uvloop.run(measure([direct, through], arguments.rounds))
+        found = uvloop.run(measure([direct, through, *others], arguments.rounds))
     report(found, arguments.rounds, arguments.json)
 
 

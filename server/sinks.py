@@ -37,13 +37,13 @@ class PartSink:
 
     def head(self, status: int, content_type: bytes) -> None:
         """An error is collected, whatever the answer was to become."""
-        if not self.timeline.first:
-            self.timeline.first = time.perf_counter()
         if status >= 400:
             self._status, self._refusal = status, []
 
     def body(self, data: bytes) -> None:
-        """Takes a piece."""
+        """Takes a piece. Engines send the head of a stream long before its first token."""
+        if not self.timeline.first:
+            self.timeline.first = time.perf_counter()
         if self._refusal is None:
             self.take(data)
         else:
