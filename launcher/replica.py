@@ -234,10 +234,10 @@ class Replica:
         return Diagnosis(error.cause, str(error), following, tried=error.tried)  # type: ignore[arg-type]
 
     def _downloaded(self, progress: dict[str, Any]) -> None:
-        if self._status.state == "downloading":
+        if self._status.state in {"pending", "downloading"}:
             files = tuple(progress.pop("files"))
             total = progress.pop("total_bytes") or None
-            self._set(files=files, total_bytes=total, **progress)
+            self._set(state="downloading", files=files, total_bytes=total, **progress)
 
     async def _start_engine(self, weights: Path | None) -> None:
         if self._cancelled.is_set():

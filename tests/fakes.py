@@ -156,6 +156,8 @@ class HubServer:
     asked: list[str] = field(default_factory=list)
     ranges: list[tuple[str, int]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    names_only: bool = False
+    """Whether Hugging Face's list has neither sizes nor digests, as some mirrors' have."""
     sent: int = 0
     go: threading.Event = field(default_factory=threading.Event)
     held: threading.Event = field(default_factory=threading.Event)
@@ -216,7 +218,7 @@ class _HubHandler(BaseHTTPRequestHandler):
                 row["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
             else:
                 row["blobId"] = git_of(content)
-            siblings.append(row)
+            siblings.append({"rfilename": name} if self.hub.names_only else row)
         body = {"id": identity, "modelId": identity, "sha": COMMIT, "siblings": siblings}
         self._answer(200, json.dumps(body).encode(), {})
 

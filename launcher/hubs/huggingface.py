@@ -42,7 +42,8 @@ from paddock.launcher.hubs.transfer import FULL, PASSING, Trouble, full, retry_a
 from paddock.registry.errors import HubFailure
 from paddock.registry.spec import Source
 
-_GIT_DIGITS, _SHA256_DIGITS = 40, 64
+_DIGESTS = {40: "git", 64: "sha256"}
+"""What a digest of so many digits is."""
 
 
 class HuggingFace:
@@ -79,17 +80,19 @@ class HuggingFace:
             raise Trouble("hub_unreachable", f"no answer in {terms.timeout:g} s") from error
         except HTTPError as error:
             raise Trouble("hub_unreachable", one_line(error)) from error
+        commit = str(info.sha)
+        if not COMMIT.fullmatch(commit):
+            raise HubFailure("not_found", f"{self.title} names no commit of {source.id}")
         files = tuple(
             RemoteFile(
                 check_name(self.title, one.rfilename),
                 int(one.lfs.size if one.lfs else one.size or 0),
                 f"sha256:{one.lfs.sha256}" if one.lfs else f"git:{one.blob_id}",
             )
+            if one.lfs or one.blob_id
+            else self._by_head(source.id, commit, check_name(self.title, one.rfilename))
             for one in info.siblings or ()
         )
-        commit = str(info.sha)
-        if not COMMIT.fullmatch(commit):
-            raise HubFailure("not_found", f"{self.title} names no commit of {source.id}")
         return Listing(self.name, source.id, revision, commit, files)
 
     def folder(self, source: Source, listing: Listing | None) -> Path | None:
@@ -123,7 +126,7 @@ class HuggingFace:
     def digest_of(self, path: Path) -> str:
         """The blob's name, which is its digest."""
         name = path.resolve().name
-        kind = {_GIT_DIGITS: "git", _SHA256_DIGITS: "sha256"}.get(len(name))
+        kind = _DIGESTS.get(len(name))
         return f"{kind}:{name}" if kind and path.resolve().parent.name == "blobs" else ""
 
     def request(self, listing: Listing, file: RemoteFile) -> Request:
@@ -206,6 +209,19 @@ class HuggingFace:
         said = one_line(error)
         tried = (f"{self.title}, {self.endpoint}: {said}",)
         return HubFailure("hub_unreachable", f"{self.title} answered: {said}", tried)
+
+    def _by_head(self, identity: str, commit: str, name: str) -> RemoteFile:
+        """A file of a mirror whose list has names only: its size and digest are in its head."""
+        url = hf_hub_url(identity, name, revision=commit, endpoint=self.endpoint)
+        try:
+            told = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except (HfHubHTTPError, HTTPError) as error:
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        kind = _DIGESTS.get(len(told.etag or ""))
+        if kind is None or told.size is None:
+            why = f"{self.endpoint} tells neither size nor digest of {name} in {identity}"
+            raise HubFailure("not_found", f"{why}; is HF_ENDPOINT a hub?")
+        return RemoteFile(name, told.size, f"{kind}:{told.etag}")
 
     def _gated(self, identity: str) -> HubFailure:
         page = f"{self.endpoint}/{identity}"

@@ -621,6 +621,15 @@ def test_names_that_lead_out_of_the_repository_are_refused(hub: HubServer, terms
     assert hub.ranges == []
 
 
+def test_a_mirror_that_lists_names_only_is_asked_for_each_file(
+    hub: HubServer, terms: Terms
+) -> None:
+    """Sizes and digests come from the files' heads, and bytes are checked all the same."""
+    hub.names_only = True
+    hub.fail(FILE, Fault(wrong=True))
+    assert get(weights("huggingface", FILE), terms).read_bytes() == DATA
+
+
 def test_small_files_are_checked_by_gits_digest(
     hub: HubServer, terms: Terms, tmp_path: Path
 ) -> None:
