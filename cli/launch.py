@@ -33,6 +33,7 @@ POLL_SECONDS = 0.05
 @click.option("-c", "--context-length", type=int, help="Tokens that one request gets.")
 @click.option("-mp", "--model-path", help="Weights on disk: a file or a folder.")
 @click.option("--download-hub", help="huggingface, modelscope or auto.")
+@click.option("--offline", is_flag=True, help="Take what is cached, and ask no hub.")
 @click.option("--worker-ip", "--node", help="Node to start on: its address, name or Ray id.")
 @click.option("--n-gpu", help="auto is the only value so far.")
 @click.option("-lm", "--lora-modules", multiple=True, nargs=2, help="LoRA adapter: NAME PATH.")
@@ -85,6 +86,7 @@ def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
         "context_length": given["context_length"],
         "model_path": _absolute(given["model_path"]),
         "download_hub": given["download_hub"],
+        "offline": given["offline"] or None,
         "worker_ip": given["worker_ip"],
         "n_gpu": given["n_gpu"],
     }

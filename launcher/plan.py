@@ -38,6 +38,7 @@ class LaunchRequest(_Frozen):
     replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
     model_path: str | None = None
     hub: str | None = None
+    offline: bool = False
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)
     engine_options: dict[str, Any] = Field(default_factory=dict)
@@ -106,7 +107,8 @@ class PlannedWeights(_Frozen):
     `hub` is `huggingface`, `modelscope`, `local` (`id` is relative to the package's specs) or
     `path` (`id` is an absolute path). No files means: all that the repository holds of the format.
     `size_bytes` is measured where the files are here, stated by the spec or reckoned elsewhere.
-    `others` are tried in order where the first hub cannot be reached or has nothing.
+    `others` are tried in order where the first hub cannot be reached or has nothing; if `offline`,
+    none is asked.
     """
 
     hub: str
@@ -116,6 +118,7 @@ class PlannedWeights(_Frozen):
     size_bytes: int
     here: bool
     others: tuple[Source, ...] = ()
+    offline: bool = False
 
     @property
     def sources(self) -> tuple[Source, ...]:

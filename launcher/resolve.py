@@ -345,7 +345,7 @@ def _sourced(
     for source in sources:
         if source.hub not in {"local", "path"}:
             others = tuple(s for s in sources if s.hub not in {"local", "path", source.hub})
-            made = _on_hub(source, variant, spec)
+            made = _on_hub(source, variant, spec).model_copy(update={"offline": request.offline})
             cached = next((s for s in (source, *others) if source_key(s) in host.files), None)
             if cached is None:
                 return made.model_copy(update={"others": others})

@@ -167,6 +167,7 @@ class Launch(Shape):
     replica: int | None = Field(default=1, ge=1, le=MAX_REPLICAS)
     model_path: str | None = None
     download_hub: str | None = None
+    offline: bool | None = None
     worker_ip: str | None = None
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)

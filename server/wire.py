@@ -26,6 +26,7 @@ _FIELDS = {
     "replica": "replicas",
     "model_path": "model_path",
     "download_hub": "hub",
+    "offline": "offline",
     "worker_ip": "node",
     "node": "node",
     "context_length": "context_length",

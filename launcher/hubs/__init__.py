@@ -51,6 +51,10 @@ def fetch(
         found = cached(job)
         if found is not None:
             return found
+    if weights.offline:
+        raise HubFailure(
+            "hub_unreachable", f"{weights.id} is not cached, and --offline was asked for"
+        )
     reach = Reach(terms.home, terms.timeout)
     failures: list[HubFailure] = []
     for job in sorted(jobs, key=lambda job: reach.failed_lately(job.hub.endpoint)):

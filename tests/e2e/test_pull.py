@@ -63,12 +63,17 @@ def test_the_documented_launch_downloads_checks_and_serves(here: Paddock, hub: H
     assert [file["name"] for file in progress["download_files"]] == [FILE]
     here.ok("terminate", "-u", "mixtral-v0.1")
     hub.asked.clear()
+    missing = here.run(
+        "launch", "mixtral-v0.1", "-f", "ggufv2", "-q", "Q8_0", "-u", "x", "--offline"
+    )
+    assert missing.returncode == 4
+    assert "is not cached, and --offline" in missing.stderr
     plan = here.json("launch", "--model-name", "mixtral-v0.1", *VARIANT, "--dry-run")
     assert (plan["weights"]["here"], plan["weights"]["size_bytes"]) == (
         True,
         len(tiny_gguf("Q4_K_M")),
     )
-    here.ok("launch", "--model-name", "mixtral-v0.1", *VARIANT)
+    here.ok("launch", "--model-name", "mixtral-v0.1", *VARIANT, "--offline")
     assert hub.asked == []
     refused = here.run("cache", "remove", "mixtral-v0.1")
     assert refused.returncode == 2
