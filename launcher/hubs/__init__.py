@@ -44,11 +44,10 @@ def fetch(
         return None
     if weights.hub in {"local", "path"}:
         return local.find(weights)
-    jobs = [
-        Job(load_hub(source.hub), source, terms, report, cancelled) for source in weights.sources
-    ]
-    for job in jobs:
-        found = cached(job)
+    jobs: list[Job] = []
+    for source in weights.sources:  # a hub's client is only imported when it is its turn
+        jobs.append(Job(load_hub(source.hub), source, terms, report, cancelled))
+        found = cached(jobs[-1])
         if found is not None:
             return found
     if weights.offline:

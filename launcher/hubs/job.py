@@ -55,7 +55,9 @@ def is_whole(folder: Path) -> bool:
         index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
         shards = set(index["weight_map"].values())
     except FileNotFoundError:
-        return any(folder.glob("*.safetensors"))
+        shards = {path.name for path in folder.glob("*.safetensors")}
+        split = [match for match in map(SPLIT.fullmatch, shards) if match is not None]
+        return bool(shards) and all(name in shards for match in split for name in parts(match))
     except (ValueError, KeyError, AttributeError):
         return False
     return all((folder / shard).exists() for shard in shards)
@@ -107,7 +109,7 @@ def _cached_files(job: Job) -> dict[Path, str] | None:
         if all(path.exists() for path in found):
             return found
     folder = job.hub.folder(job.source, None)
-    if folder is None:
+    if folder is None or (listing and folder == job.hub.folder(job.source, listing)):
         return None
     return _left_by_others(job, folder)
 
@@ -158,9 +160,9 @@ def bring(job: Job) -> Path:
     places = {file: job.hub.place(listing, file) for file in chosen}
     meter = Meter(job.label, chosen, job.report)
     _check_disk(job, places)
+    job.records.keep(listing)  # from now on it says what the folder must hold to be whole
     meter.tell()
     _all(job, listing, places, meter)
-    job.records.keep(listing)
     job.records.settle(job.source, [place.path for place in places.values()])
     if job.wanted:
         return places[chosen[0]].path

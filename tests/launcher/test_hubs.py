@@ -203,6 +203,25 @@ def test_of_a_repository_comes_what_a_model_needs(hub: HubServer, terms: Terms, 
     assert (folder / "tokenizer.json").exists()
 
 
+@pytest.mark.parametrize("name", HUBS)
+def test_half_a_repository_is_not_cached(hub: HubServer, terms: Terms, name: str) -> None:
+    """What was interrupted is gone on with, and not taken for the model."""
+    first, second = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    hub.repos["keeper/zoo"] = {
+        "config.json": b"{}",
+        "tokenizer.json": b"{}",
+        first: b"1",
+        second: b"2",
+    }
+    hub.fail(second, Fault(404))
+    planned = weights(name, id="keeper/zoo")
+    assert failure(planned, dataclasses.replace(terms, workers=1)).cause == "not_found"
+    assert hub.files().count(first) == 1
+    folder = get(planned, terms)
+    assert (folder / second).read_bytes() == b"2"
+    assert hub.files().count(first) == 1
+
+
 def listing(*names: str) -> Listing:
     return Listing("huggingface", REPO, "main", COMMIT, tuple(RemoteFile(n, 1) for n in names))
 
@@ -681,6 +700,7 @@ def test_weights_on_disk_are_where_they_are(tmp_path: Path, terms: Terms) -> Non
         ({"config.json": "{}", "model.safetensors": ""}, False),
         ({"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": ""}, True),
         ({"tokenizer.json": "{}", "model.safetensors": ""}, False),
+        ({"config.json": "{}", "tokenizer.json": "", "m-00001-of-00002.safetensors": ""}, False),
     ],
 )
 def test_a_folder_is_whole_when_nothing_a_model_needs_is_missing(
