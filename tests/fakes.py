@@ -156,6 +156,8 @@ class HubServer:
     asked: list[str] = field(default_factory=list)
     ranges: list[tuple[str, int]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    xet: bool = False
+    """Whether files' heads say that they are in Xet storage."""
     names_only: bool = False
     """Whether Hugging Face's list has neither sizes nor digests, as some mirrors' have."""
     sent: int = 0
@@ -267,6 +269,9 @@ class _HubHandler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", COMMIT)
+        if self.hub.xet:
+            self.send_header("X-Xet-Hash", "0" * 64)
+            self.send_header("X-Xet-Refresh-Route", "/refresh")
         self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
         if self.command == "GET":

@@ -640,6 +640,30 @@ def test_names_that_lead_out_of_the_repository_are_refused(hub: HubServer, terms
     assert hub.ranges == []
 
 
+def test_files_in_xet_storage_are_left_to_the_client(
+    hub: HubServer, terms: Terms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is called for them, with our progress; what it brings counts as checked."""
+    from huggingface_hub import hf_hub_download
+
+    called: list[str] = []
+
+    def by_client(identity: str, name: str, **options: Any) -> str:
+        called.append(name)
+        hub.xet = False  # there is no such storage on loopback: from here on it is a plain file
+        return hf_hub_download(identity, name, **options)
+
+    monkeypatch.setattr("paddock.launcher.hubs.huggingface.hf_hub_download", by_client)
+    hub.xet = True
+    watch = Watcher()
+    found = get(weights("huggingface", FILE), terms, watch)
+    assert found.read_bytes() == DATA
+    assert called == [FILE]
+    assert watch.seen[-1].came_bytes == len(DATA)
+    monkeypatch.delattr("paddock.launcher.hubs.job.digest_file")
+    assert get(weights("huggingface", FILE), terms) == found
+
+
 def test_a_mirror_that_lists_names_only_is_asked_for_each_file(
     hub: HubServer, terms: Terms
 ) -> None:
