@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     WithJsonSchema,
     field_serializer,
     model_validator,
@@ -191,8 +192,23 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _conditionally_required(schema: dict[str, Any]) -> None:
+    # The name may stand alone, or with the width; `_complete` reckons the rest.
+    every = schema["required"]
+    rest = [name for name in every if name not in {"name", "hidden_size"}]
+    schema["if"] = {"anyOf": [{"required": [name]} for name in rest]}
+    schema["then"] = {"required": every}
+    schema["required"] = ["name"]
+
+
 class Architecture(_Frozen):
-    """The shape of the network, from which memory is planned."""
+    """The shape of the network, from which memory is planned.
+
+    Where a spec gives its name alone, or its name and hidden_size, the rest is reckoned from the
+    size of the model.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_conditionally_required)
 
     name: Name
     """Class name in the model's config.json, such as MixtralForCausalLM."""
@@ -215,6 +231,33 @@ class Architecture(_Frozen):
     """Tokens that attention looks back; left out where it sees the whole context."""
     tied_embeddings: Flag = False
     """Whether the output layer shares the weights of the input embedding."""
+    reckoned: Flag = False
+    """Whether the numbers are not stated but reckoned from the size; left out of files."""
+
+    @classmethod
+    def reckon(cls, size: str | float, name: str, hidden_size: Any = None) -> Self:
+        """A dense network of this size, for planning memory roughly.
+
+        12 × layers × width² weights, heads of 128, and 128 wide for each layer, which gives 33
+        layers of 4,224 at 7 billion; keys and values are shared as far as 8 heads.
+        """
+        parameters = round(float(parse_size(size).replace("_", ".")) * 1e9)
+        layers = max(1, round((parameters / (12 * 128 * 128)) ** (1 / 3)))
+        return cls.model_validate(
+            {
+                "name": name,
+                "layers": layers,
+                "hidden_size": hidden_size or 128 * layers,
+                "intermediate_size": 4 * 128 * layers,
+                "attention_heads": layers,
+                "key_value_heads": max(n for n in range(1, 9) if layers % n == 0),
+                "head_dim": 128,
+                "vocabulary_size": 128_000,
+                "parameters": parameters,
+                "active_parameters": parameters,
+                "reckoned": True,
+            }
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -307,6 +350,8 @@ class Weights(_Frozen):
     """In order of preference."""
     size_bytes: SizeBytes = ()
     """Bytes of the weight files, per quantization, where known."""
+    architecture: Architecture | None = None
+    """The shape at this size, where the model comes in several; once for each size is enough."""
 
     @field_serializer("size_bytes", when_used="always")
     def _as_mapping(self, value: tuple[tuple[str, int], ...]) -> dict[str, int]:
@@ -365,6 +410,7 @@ class ModelSpec(_Frozen):
     context_length: Count
     """Tokens of prompt and answer together."""
     architecture: Architecture
+    """The shape; at the first size where there are several, for which `shape` tells each."""
     chat_template: Verbatim | None = None
     """Jinja template that overrides the model's own; rarely wanted."""
     stop: Distinct[Verbatim] = ()
@@ -395,6 +441,21 @@ class ModelSpec(_Frozen):
             for weights in self.weights
             for quantization in weights.quantizations
         )
+
+    def shape(self, size: str) -> Architecture:
+        """The architecture at a size of the model; reckoned where the spec does not state it."""
+        for weights in self.weights:
+            if weights.size == size and weights.architecture is not None:
+                return weights.architecture
+        if self.architecture.reckoned or any(weights.architecture for weights in self.weights):
+            width = self.architecture.hidden_size if len(self.sizes) == 1 else None
+            return Architecture.reckon(size, self.architecture.name, width)
+        return self.architecture
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Its sizes in billions of parameters, in the order of the file."""
+        return tuple(dict.fromkeys(weights.size for weights in self.weights))
 
     @property
     def local_paths(self) -> tuple[str, ...]:
@@ -430,6 +491,27 @@ class ModelSpec(_Frozen):
                 raise UnknownName.among(field, value, map(read, found), of=of)
             found, of = fitting, f"{of} {read(fitting[0])}"
         return found
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        """Fills in an architecture of which the name, or name and width, are stated."""
+        match data:
+            case {
+                "architecture": {"name": str(name), **rest},
+                "weights": [{"size": str() | int() | float() as size, **first}, *_],
+            } if rest.keys() <= {"hidden_size"}:
+                pass
+            case _:
+                return data
+        stated = first.get("architecture")
+        if not rest and isinstance(stated, Mapping):
+            return {**data, "architecture": stated}
+        try:
+            shape = Architecture.reckon(size, name, rest.get("hidden_size"))
+        except (BadValue, ValidationError):  # the fields' own checks say what is wrong
+            return data
+        return {**data, "architecture": shape.model_dump(exclude_defaults=True)}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

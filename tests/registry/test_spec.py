@@ -190,3 +190,67 @@ def test_sizes_of_files_read_as_a_mapping(mixtral: ModelSpec) -> None:
     """In JSON, `size_bytes` is an object by quantization, as in the YAML."""
     assert mixtral.model_dump()["weights"][1]["size_bytes"] == {}
     assert mixtral.model_dump(mode="json")["weights"][2]["size_bytes"]["Q2_K"] == 15_640_000_000
+
+
+def described(architecture: dict[str, Any], *sizes: Any) -> dict[str, Any]:
+    """What a YAML file might say of a model with these sizes; a pair adds an architecture."""
+    pairs = [size if isinstance(size, tuple) else (size, None) for size in sizes]
+    source = {"hub": "huggingface", "id": "a/b"}
+    common = {"format": "pytorch", "quantizations": ["none"], "engines": ["vLLM"]}
+    return {
+        "name": "m",
+        "description": "A model.",
+        "license": "MIT",
+        "released": "2024-01-01",
+        "languages": ["en"],
+        "abilities": ["generate"],
+        "context_length": 4096,
+        "architecture": architecture,
+        "weights": [
+            {**common, "size": size, "sources": [source], **({"architecture": own} if own else {})}
+            for size, own in pairs
+        ],
+    }
+
+
+def test_numbers_that_nobody_states_are_reckoned_from_the_size() -> None:
+    """A name alone is enough; the spec says that the rest is reckoned, and for each size anew."""
+    spec = ModelSpec.model_validate(described({"name": "FooForCausalLM"}, 0.5, "7"))
+    assert spec.architecture == spec.shape("0_5")
+    small, large = spec.shape("0_5"), spec.shape("7")
+    assert small.reckoned
+    assert large.reckoned
+    assert (small.parameters, large.parameters) == (500_000_000, 7_000_000_000)
+    assert (large.name, large.layers, large.hidden_size) == ("FooForCausalLM", 33, 4224)
+    assert ModelSpec.model_validate_json(spec.model_dump_json(exclude_defaults=True)) == spec
+
+
+def test_a_stated_width_is_kept() -> None:
+    """The length of an embedding model's vectors may be known where nothing else is."""
+    spec = ModelSpec.model_validate(described({"name": "Foo", "hidden_size": "1024"}, "0_6"))
+    assert spec.shape("0_6").hidden_size == spec.architecture.hidden_size == 1024
+    assert spec.architecture.reckoned
+
+
+def test_each_size_may_state_its_own_shape(mixtral: ModelSpec) -> None:
+    """A size's own numbers are taken for all weights of that size; others are reckoned."""
+    own = mixtral.architecture.model_dump(exclude_defaults=True)
+    spec = ModelSpec.model_validate(described({"name": own["name"]}, ("46_7", own), "141"))
+    assert spec.sizes == ("46_7", "141")
+    assert spec.shape("46_7") == spec.architecture == mixtral.architecture
+    assert spec.shape("141").reckoned
+    assert spec.shape("141").parameters == 141_000_000_000
+
+
+def test_one_stated_shape_holds_for_every_size(mixtral: ModelSpec) -> None:
+    """Where only the model states numbers, they are those of each of its sizes."""
+    assert mixtral.shape("46_7") is mixtral.architecture
+
+
+@pytest.mark.parametrize("left", [["name", "layers"], ["name", "hidden_size", "layers"]])
+def test_half_a_shape_is_refused(left: list[str], mixtral: ModelSpec) -> None:
+    """Beyond name and width, it is all numbers or none: half of them is a mistake."""
+    own = mixtral.architecture.model_dump(exclude_defaults=True)
+    data = described({name: own[name] for name in left}, "46_7")
+    with pytest.raises(ValidationError, match="head_dim"):
+        ModelSpec.model_validate(data)
