@@ -1,15 +1,35 @@
 """The specs that ship with Paddock say what their models' cards say."""
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from paddock.registry.catalog import Catalog, default_folders, specs_root
 from paddock.registry.spec import Architecture, ModelSpec
+from paddock.registry.xinference import ENGINES
 
 CATALOG = Catalog.load()
 EVERY = pytest.mark.parametrize("spec", list(CATALOG), ids=CATALOG.names())
+
+# fmt: off
+FAMILIES = (
+    "qwen2.5", "qwen2.5-instruct", "qwen3", "qwen3.5", "qwen3.6", "llama-2-chat",
+    "llama-3-instruct", "llama-3.1-instruct", "llama-3.2-vision-instruct", "llama-3.3-instruct",
+    "mistral-instruct-v0.3", "mixtral-v0.1", "gemma-3-it", "gemma-4", "deepseek-v3",
+    "deepseek-r1", "deepseek-r1-distill-qwen", "deepseek-r1-distill-llama", "phi-2",
+    "phi-3-mini-4k-instruct", "glm4-chat", "glm-4.5", "glm-5", "gpt-oss", "minimax-m2",
+    "kimi-k2.5", "yi-1.5-chat", "internvl3", "qwen2.5-vl-instruct", "qwen3-vl-instruct",
+    "qwen2.5-coder-instruct", "qwen3-coder", "code-llama", "bge-m3", "bge-large-en-v1.5",
+    "gte-large", "jina-embeddings-v3", "Qwen3-Embedding-0.6B", "bge-reranker-v2-m3",
+    "jina-reranker-v2", "Qwen3-Reranker-0.6B",
+)
+# fmt: on
+
+# Their publishers name these after the parameters that one token passes through.
+ACTIVE_ONLY = {"qwen1.5-moe-chat": ("2_7",), "qwen2-moe-instruct": ("14",)}
 
 
 def parameters(shape: Architecture, experts: int) -> int:
@@ -29,6 +49,53 @@ def test_every_built_in_file_loads() -> None:
     files = [path for folder in default_folders() for path in folder.glob("*.y*ml")]
     assert {path.stem for path in files} == set(CATALOG.names())
     assert {"mixtral-v0.1", "mixtral-instruct-v0.1", "tiny-mixtral"} <= set(CATALOG.names())
+
+
+def test_the_catalogue_holds_what_people_launch() -> None:
+    """At least 80 language models, 25 embedding models and 12 rerankers are built in."""
+    types = Counter(spec.type for spec in CATALOG)
+    assert types["LLM"] >= 80
+    assert types["embedding"] >= 25
+    assert types["rerank"] >= 12
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_known_families_are_found(name: str) -> None:
+    """The families that people ask for by name are there."""
+    assert CATALOG.lookup(name).name.casefold() == name.casefold()
+
+
+@EVERY
+def test_a_spec_lies_in_the_folder_of_its_type(spec: ModelSpec) -> None:
+    """Language models, embedding models and rerankers have a folder each."""
+    assert CATALOG.path(spec.name).parent.name == spec.type.lower()
+
+
+@EVERY
+def test_ids_are_those_of_a_hub(spec: ModelSpec) -> None:
+    """Each source on a hub is owner/name, and a pinned Hugging Face revision is a whole commit."""
+    for source in (source for variant in spec.variants for source in variant.sources):
+        assert "{" not in f"{source.id}{source.file}"
+        if source.hub in {"huggingface", "modelscope"}:
+            assert re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source.id)
+        if source.hub == "huggingface" and source.revision:
+            assert re.fullmatch(r"[0-9a-f]{40}", source.revision)
+
+
+@EVERY
+def test_engines_are_those_of_the_format(spec: ModelSpec) -> None:
+    """No variant names an engine that cannot read its format."""
+    for weights in spec.weights:
+        assert set(weights.engines) <= set(ENGINES[weights.format])
+
+
+@EVERY
+def test_a_stated_shape_is_of_the_stated_size(spec: ModelSpec) -> None:
+    """A size is the parameters in billions, as its publisher rounds them, or the active ones."""
+    for size in spec.sizes:
+        shape, billions = spec.shape(size), float(size.replace("_", "."))
+        if not shape.reckoned and size not in ACTIVE_ONLY.get(spec.name, ()):
+            assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.4)
 
 
 @EVERY
