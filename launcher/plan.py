@@ -38,7 +38,7 @@ class LaunchRequest(_Frozen):
     replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
     model_path: str | None = None
     hub: str | None = None
-    offline: bool = False
+    offline: bool = Field(default=False, strict=True)
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)
     engine_options: dict[str, Any] = Field(default_factory=dict)

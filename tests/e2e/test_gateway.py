@@ -112,13 +112,17 @@ def test_gateway_that_ends_finishes_its_answers(paddock: Paddock) -> None:
     """On SIGTERM a stream goes on to its end, streams of events end, and the model lives on."""
     paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "slow", "--token_seconds", "0.05")
     events = paddock.start("events", "--json")
-    assert events.stdout is not None
-    assert events.stdout.readline()
-    pieces = paddock.client().generate("slow", "word " * 60)
-    assert next(pieces) == "word"
-    gateway = psutil.Process(int(paddock.record["pid"]))
-    gateway.terminate()
-    assert len(list(pieces)) == 60  # 59 words, and the event that says why it ended
-    gateway.wait(20)
-    events.communicate(timeout=20)
+    try:
+        assert events.stdout is not None
+        assert events.stdout.readline()
+        pieces = paddock.client().generate("slow", "word " * 60)
+        assert next(pieces) == "word"
+        gateway = psutil.Process(int(paddock.record["pid"]))
+        gateway.terminate()
+        assert len(list(pieces)) == 60  # 59 words, and the event that says why it ended
+        gateway.wait(20)
+        events.wait(20)
+    finally:
+        events.kill()
+        events.communicate()
     assert model(paddock, "slow")["state"] == "ready"
