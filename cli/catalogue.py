@@ -22,15 +22,13 @@ def registrations(settings: Settings, output: Output) -> None:
     from paddock.registry.catalog import Catalog
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
-    rows, data = [], []
-    for spec in catalog:
-        variants = {
-            f: [w.size for w in spec.weights if w.format == f]
-            for f in dict.fromkeys(w.format for w in spec.weights)
-        }
-        sizes = ", ".join(dict.fromkeys(s for found in variants.values() for s in found))
-        rows.append((spec.name, spec.type, sizes, ", ".join(variants), ", ".join(spec.abilities)))
-        data.append(spec.model_dump(mode="json"))
+    rows = []
+    for spec in catalog.raw():
+        sizes = ", ".join(dict.fromkeys(weights["size"] for weights in spec["weights"]))
+        formats = ", ".join(dict.fromkeys(weights["format"] for weights in spec["weights"]))
+        kind, abilities = spec.get("type", "LLM"), ", ".join(spec["abilities"])
+        rows.append((spec["name"], kind, sizes, formats, abilities))
+    data = [spec.model_dump(mode="json") for spec in catalog] if output.as_json else []
     text = table(("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES"), rows)
     problems = [str(problem) for problem in catalog.problems]
     for problem in problems:

@@ -65,11 +65,12 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host) -> dict[st
 def _estimate(
     spec: ModelSpec, variant: Variant, context: int, host: Host, engine: Engine | None
 ) -> MemoryEstimate:
-    weights = _local_bytes(variant, host) or weights_bytes(variant, spec.architecture)
+    shape = spec.shape(variant.size)
+    weights = _local_bytes(variant, host) or weights_bytes(variant, shape)
     if engine is None:
         return MemoryEstimate(
             weights_bytes=weights,
-            cache_bytes=cache_bytes(spec.architecture, context),
+            cache_bytes=cache_bytes(shape, context),
             overhead_bytes=UNADAPTED_OVERHEAD_BYTES,
             free_bytes=host.memory_free_bytes,
         )
@@ -77,8 +78,8 @@ def _estimate(
     tokens = slot_tokens(context, engine.context_step)
     return MemoryEstimate(
         weights_bytes=weights,
-        cache_bytes=cache_bytes(spec.architecture, tokens, engine.cache_element_bytes(options)),
-        overhead_bytes=engine.overhead_bytes(spec.architecture, options, context),
+        cache_bytes=cache_bytes(shape, tokens, engine.cache_element_bytes(options)),
+        overhead_bytes=engine.overhead_bytes(shape, options, context),
         free_bytes=host.memory_free_bytes,
         paged=engine.pages(options),
     )

@@ -12,28 +12,60 @@ from paddock.registry.spec import Architecture, Variant
 # Bits that one weight takes, for files whose size nobody states. GGUF block formats carry their
 # scales: mixtral.md's figures for the K-quants, 32-weight blocks with a float16 scale for the
 # older ones (Q4_0: 4 + 16/32). Int4 and Int8 are GPTQ in groups of 128: a float16 scale and a
-# packed zero each.
+# packed zero each. The other block formats are as ggml-common.h of llama.cpp lays them out; of the
+# IQ types, which come in three sizes, the largest counts.
 BITS = {
+    "none": 16.0,
+    "F32": 32.0,
+    "F16": 16.0,
+    "FP16": 16.0,
+    "BF16": 16.0,
+    "fp8": 8.0,
     "Q2_K": 2.5625,
-    "Q3_K_M": 3.4375,
+    "Q3_K": 3.4375,
     "Q4_0": 4.5,
-    "Q4_K_M": 4.5,
+    "Q4_1": 5.0,
+    "Q4_K": 4.5,
     "Q5_0": 5.5,
-    "Q5_K_M": 5.5,
+    "Q5_1": 6.0,
+    "Q5_K": 5.5,
     "Q6_K": 6.5625,
     "Q8_0": 8.5,
+    "Q8_K": 9.125,
+    "IQ1": 1.75,
+    "IQ2": 2.5,
+    "IQ3": 3.4375,
+    "IQ4": 4.5,
+    "TQ1_0": 1.6875,
+    "TQ2_0": 2.0625,
+    "MXFP4": 4.25,
+    "MXFP8": 8.25,
+    "NVFP4": 4.5,
+    "Int3": 3 + (16 + 3) / 128,
     "Int4": 4 + (16 + 4) / 128,
     "Int8": 8 + (16 + 8) / 128,
-    "fp8": 8.0,
-    "none": 16.0,
+    # MLX: groups of 64 with a float16 scale and bias.
+    **{f"{bits}bit": bits + 32 / 64 for bits in (2, 3, 4, 5, 6, 8)},
 }
+_BITS = {name.casefold(): bits for name, bits in BITS.items()}
+
+
+def weight_bits(quantization: str) -> float:
+    """Bits of one weight by the quantization's name, without case; 16 for a name that says nothing.
+
+    Of mixtures such as Q4_K_M, UD-Q4_K_XL or IQ3_XXS the type that they are named after counts.
+    """
+    name = quantization.casefold().removeprefix("ud-").removeprefix("i1-").replace("-bit", "bit")
+    while name not in _BITS and "_" in name:
+        name = name.rpartition("_")[0]
+    return _BITS.get(name, 16.0)
 
 
 def weights_bytes(variant: Variant, architecture: Architecture) -> int:
     """Bytes of the weights: as stated by the spec, else parameters × bits of the quantization."""
     if variant.size_bytes is not None:
         return variant.size_bytes
-    return round(architecture.parameters * BITS.get(variant.quantization, 16.0) / 8)
+    return round(architecture.parameters * weight_bits(variant.quantization) / 8)
 
 
 def slot_tokens(context: int, step: int) -> int:

@@ -81,7 +81,7 @@ class _Fit:
     options: EngineOptions
 
     def memory(self, context: int, slots: int) -> MemoryEstimate:
-        engine, architecture = self.best.engine, self.spec.architecture
+        engine, architecture = self.best.engine, self.spec.shape(self.best.variant.size)
         tokens = slot_tokens(context, engine.context_step)
         elements = engine.cache_element_bytes(self.options)
         return MemoryEstimate(
@@ -368,7 +368,7 @@ def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights
         id=source.id,
         revision=source.revision,
         files=(file,) if file else (),
-        size_bytes=weights_bytes(variant, spec.architecture),
+        size_bytes=weights_bytes(variant, spec.shape(variant.size)),
         here=False,
     )
 

@@ -169,6 +169,14 @@ class Catalog:
         """The name of every model, without aliases, in the order of the files."""
         return tuple(entry.name for entry in self._entries)
 
+    def raw(self) -> Iterator[dict[str, Any]]:
+        """What every spec states, as plain values without defaults.
+
+        For listing: making the types costs an import of 0.1 s and 0.2 ms a spec.
+        """
+        for entry in self._entries:
+            yield json.loads(self._blobs[entry.start : entry.start + entry.length])
+
     def __iter__(self) -> Iterator[ModelSpec]:
         return map(self._spec, range(len(self._entries)))
 

@@ -198,8 +198,9 @@ def _architecture(
         except UnknownName:
             pass
         else:
-            if known.type == kind and any(weights.size == size for weights in known.weights):
-                return known.architecture.model_dump(), [f"Its architecture is {known.name}'s."]
+            stated = known.shape(size)
+            if known.type == kind and size in known.sizes and not stated.reckoned:
+                return stated.model_dump(), [f"Its architecture is {known.name}'s."]
     names: Iterable[Any] = _listed(given, "architectures", [])
     shape = _reckoned(float(size.replace("_", ".")), next(iter(names), "unknown"))
     if isinstance(given.get("dimensions"), int):

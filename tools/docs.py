@@ -18,6 +18,7 @@ import click
 from paddock.cli.main import COMMANDS, cli
 from paddock.registry.catalog import Catalog
 from paddock.registry.settings import SETTINGS
+from paddock.registry.spec import ModelSpec
 
 ROOT = Path(__file__).parent.parent
 GENERATED = "<!-- written by `make docs`; do not edit -->"
@@ -68,6 +69,19 @@ def settings_table() -> str:
     return "\n\n".join(["# Settings", GENERATED, intro, "\n".join(rows)]) + "\n"
 
 
+def _parameters(spec: ModelSpec) -> str:
+    """What is stated of the parameters, by size where there are several."""
+    parts = []
+    for size in spec.sizes:
+        shape = spec.shape(size)
+        if not shape.reckoned:
+            at = f" at {size}" if len(spec.sizes) > 1 else ""
+            sparse = shape.active_parameters < shape.parameters
+            active = f", {shape.active_parameters:,} active for a token" if sparse else ""
+            parts.append(f" Parameters{at}: {shape.parameters:,}{active}.")
+    return "".join(parts)
+
+
 def model_table() -> str:
     """`docs/models.md`: the built-in catalogue."""
     parts = ["# Models", GENERATED]
@@ -84,9 +98,8 @@ def model_table() -> str:
             )
         about = (
             f"{spec.description} Abilities: {', '.join(spec.abilities)}. Context: "
-            f"{spec.context_length}. Licence: {spec.license}. Parameters: "
-            f"{spec.architecture.parameters:,}, of which {spec.architecture.active_parameters:,} "
-            "are active for a token."
+            f"{spec.context_length}. Licence: {spec.license}."
+            f"{_parameters(spec)}"
         )
         parts += [f"## {spec.name}", about, "\n".join(rows)]
     return "\n\n".join(parts) + "\n"

@@ -13,7 +13,7 @@ from paddock.engines.llama_cpp import PROCESS_BYTES, LlamaCpp, LlamaCppOptions
 from paddock.launcher import host as host_module
 from paddock.launcher.estimate import estimate_table
 from paddock.launcher.host import probe_host
-from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
+from paddock.launcher.memory import cache_bytes, slot_tokens, weight_bits, weights_bytes
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue
 from paddock.registry.spec import Architecture, ModelSpec, Variant
@@ -216,3 +216,34 @@ def test_the_host_lists_engines_and_shipped_weights(tmp_path: Path) -> None:
     shipped = "weights/tiny-mixtral/ggufv2/tiny-mixtral.Q4_K_M.gguf"
     assert found.files[shipped] > 1_000_000
     assert re.match(r"xllamacpp \d", found.engines["llama.cpp"].version)
+
+
+def test_each_size_of_a_family_is_reckoned_for_itself() -> None:
+    """The 8B of a family takes what an 8B takes, whatever other sizes there are."""
+    spec = Catalog.load().lookup("qwen3")
+    taken = {}
+    for size in ("0_6", "8"):
+        variants = spec.select(format="ggufv2", size=size, quantization="Q4_K_M")
+        (row,) = estimate_table(spec, variants, (4096,), HOST)
+        taken[size] = row["weights_bytes"] / 1e9, row["cache_bytes"]
+    assert taken["0_6"][0] == pytest.approx(0.6 * 4.5 / 8, rel=0.05)
+    assert taken["8"][0] == pytest.approx(8.2 * 4.5 / 8, rel=0.05)
+    assert taken["8"][1] > taken["0_6"][1]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits"),
+    [
+        ("q4_k_m", 4.5),
+        ("UD-Q4_K_XL", 4.5),
+        ("i1-IQ3_XXS", 3.4375),
+        ("BF16", 16),
+        ("4bit", 4.5),
+        ("8-bit", 8.5),
+        ("FP8", 8),
+        ("something", 16),
+    ],
+)
+def test_a_quantizations_name_tells_its_bits(quantization: str, bits: float) -> None:
+    """Case, prefixes and the mixture's suffix do not matter; what says nothing counts in full."""
+    assert weight_bits(quantization) == bits

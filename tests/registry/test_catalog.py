@@ -14,6 +14,7 @@ from paddock.registry import catalog as module
 from paddock.registry import reader
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import UnknownName
+from paddock.registry.spec import ModelSpec
 
 TINY = (specs_root() / "llm" / "tiny-mixtral.yaml").read_text("utf-8")
 
@@ -358,3 +359,9 @@ assert catalog.lookup("FIRST").name == "alpha-v1"
 assert "yaml" not in sys.modules, "imported by the lookup"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_specs_state_is_read_without_their_types() -> None:
+    """The plain values are those that the types are made from, model by model."""
+    catalog = Catalog.load()
+    assert [ModelSpec.model_validate(raw) for raw in catalog.raw()] == list(catalog)
