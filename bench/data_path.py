@@ -300,7 +300,8 @@ def report(found: dict[str, dict[str, list[float]]], rounds: int, as_json: bool)
     def row(figure: str, values: dict[str, float]) -> None:
         raw = values["engine"]
         cells = (
-            f"{values[name]:12.2f} {format(values[name] / raw, '7.3f') if raw else '':>7}"
+            f"{format(values[name], '.2f') if values[name] else '–':>12} "
+            f"{format(values[name] / raw, '.3f') if raw else '':>7}"
             for name in names
         )
         print(f"{figure:28}" + "".join(cells))
