@@ -260,9 +260,12 @@ class _One:
             if place.part.exists():
                 self.meter.here(file.name, place.part.stat().st_size)
 
+        if not place.blob.exists():
+            # Before our lock, which is the client's own: it would wait for us, and we for it.
+            self._by_client(file, place, what)
         with locked(place.lock, what, self.ended, watch):
             if not self._is_here(file, place):
-                self._fetch(file, place, what)
+                self._fetch(file, place)
             self.job.hub.settle(self.listing, place)
         self.meter.here(file.name, file.size_bytes)
 
@@ -277,7 +280,9 @@ class _One:
         place.blob.unlink()
         return False
 
-    def _fetch(self, file: RemoteFile, place: Place, what: str) -> None:
+    def _by_client(self, file: RemoteFile, place: Place, what: str) -> None:
+        """Lets the hub's client bring the file, where it has to be the one."""
+
         def pulse(came: int) -> None:
             if self.ended.is_set():
                 raise called_off(self.job.source.id)
@@ -298,7 +303,8 @@ class _One:
                 raise HubFailure("checksum_mismatch", why)
             # Content-addressed storage: the client has checked each chunk by its hash.
             self.job.records.note(place.blob, file.digest)
-            return
+
+    def _fetch(self, file: RemoteFile, place: Place) -> None:
         counted = Pulse(partial(self.meter.here, file.name), partial(self.meter.came, file.name))
         digest = self.transfer.bring(file, place.part, counted)
         place.part.replace(place.blob)
