@@ -256,7 +256,10 @@ def nginx(program: str, behind: Target) -> Iterator[list[Target]]:
             [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            time.sleep(0.5)
+            while process.poll() is None:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                    break
+                time.sleep(0.02)
             yield [Target("nginx", "127.0.0.1", port, behind.key, process.pid)]
         finally:
             process.terminate()

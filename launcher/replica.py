@@ -23,7 +23,7 @@ import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import psutil
 
@@ -31,6 +31,7 @@ from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
 from paddock.launcher.diagnosis import (
     LINES,
+    Cause,
     Diagnosis,
     Failure,
     diagnose_exit,
@@ -231,7 +232,9 @@ class Replica:
     def _hub_diagnosis(self, error: HubFailure) -> Diagnosis:
         extra = () if error.cause in TAKEN_UP else ("--model-path", "FILE_OR_FOLDER")
         following = launch_command(self._plan, *extra)
-        return Diagnosis(error.cause, str(error), following, tried=error.tried)  # type: ignore[arg-type]
+        # The registry knows no causes by type; hubs raise only those of the list.
+        cause = cast(Cause, error.cause)
+        return Diagnosis(cause, str(error), following, tried=error.tried)
 
     def _downloaded(self, progress: dict[str, Any]) -> None:
         if self._status.state in {"pending", "downloading"}:

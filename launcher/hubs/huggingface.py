@@ -240,7 +240,7 @@ class HuggingFace:
 def _meter(pulse: Callable[[int], None]) -> type[Any]:
     """A progress bar that draws nothing; the client moves it as bytes come."""
 
-    class Meter(tqdm):  # type: ignore[misc]
+    class Meter(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._came = int(kwargs.get("initial") or 0)
             self._bytes = kwargs.get("unit") == "B"
