@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from paddock.launcher.controller import Controller
@@ -62,6 +63,7 @@ def create_app(
         exception_handlers={
             PaddockError: errors.on_paddock_error,
             HTTPException: errors.on_http_error,
+            ClientDisconnect: errors.on_client_gone,
             Exception: errors.on_bug,
         },
     )

@@ -130,6 +130,11 @@ def _methods(request: Request) -> list[str]:
     return []
 
 
+async def on_client_gone(_: Request, __: Exception) -> Response:
+    """Handler for a client that left before its request was whole: nobody reads the answer."""
+    return JSONResponse(envelope(499, "the client left", "ClientDisconnect", {}), 499)
+
+
 async def on_bug(request: Request, error: Exception) -> Response:
     """Handler for everything else: a bug. The traceback goes to the log, the client gets a 500."""
     log.error("%s %s", request.method, request.scope["path"], exc_info=error)

@@ -391,6 +391,25 @@ async def test_body_of_a_management_request_is_limited(opened: ASGIApp) -> None:
         assert answer.json["error"]["code"] == "TooLarge"
 
 
+async def test_client_that_leaves_in_its_body_is_no_bug(
+    opened: ASGIApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that ends before the request does is nobody's error, and nothing is logged."""
+    parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    statuses: list[int] = []
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def take(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await opened(head("POST", "/v1/plan", {}), receive, take)
+    assert statuses == [499]
+    assert not caplog.records
+
+
 async def test_websockets_are_closed(opened: ASGIApp) -> None:
     """There is no route for them, and no way past the checks through them."""
     sent: list[Any] = []
