@@ -6,8 +6,11 @@ Two fresh llama.cpp processes with the same settings serve tiny-mixtral: one lau
 reached through its gateway, one started by hand and reached directly. Each round measures both in
 turn, at 1, 8 and 32 streams of 128 tokens and with one-token requests on a kept connection, so that
 what else the machine does hits both. With `--nginx`, an nginx with one worker and no buffering
-stands in front of the second engine as well: what a proxy in C gets in the gateway's place. The
-load comes from this process: raw sockets that count events and parse nothing.
+stands in front of the second engine as well: what a proxy in C gets in the gateway's place. Engine
+and nginx run in sessions of their own, as Paddock's do: some kernels share cores out by session.
+
+The load comes from this process: raw sockets that count events and parse nothing. "Between pieces"
+is the time from one read of a client to its next.
 """
 
 from __future__ import annotations
@@ -83,6 +86,8 @@ class Answer(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.events = 0
         self.first = 0.0
+        self.last = 0.0
+        self.gaps: list[float] = []
         self.tail = b""
         self.done: asyncio.Future[None] | None = None
         self.streamed = True
@@ -94,8 +99,13 @@ class Answer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Counts; the answer is over at the end of its chunks, or of its one body."""
         self.events += data.count(b"data: {")
-        if self.events and not self.first:  # the head comes before, and from an engine much earlier
-            self.first = time.perf_counter()
+        if self.events:  # the head comes before, and from an engine much earlier
+            now = time.perf_counter()
+            if self.first:
+                self.gaps.append(now - self.last)
+            else:
+                self.first = now
+            self.last = now
         self.tail = (self.tail + data)[-64:] if self.streamed else self.tail + data
         over = self.tail.endswith(b"\r\n0\r\n\r\n") or self.tail.endswith(b"\n\n0\r\n\r\n")
         if not self.streamed and not over:
@@ -118,6 +128,7 @@ async def ask(target: Target, request: bytes, answer: Answer | None, streamed: b
     if answer is None or answer.transport is None or answer.transport.is_closing():
         _, answer = await loop.create_connection(Answer, target.host, target.port)
     answer.events, answer.first, answer.tail, answer.streamed = 0, 0.0, b"", streamed
+    answer.gaps = []
     answer.done = loop.create_future()
     assert answer.transport is not None
     answer.transport.write(request)
@@ -125,10 +136,14 @@ async def ask(target: Target, request: bytes, answer: Answer | None, streamed: b
     return answer
 
 
-async def streams(target: Target, count: int) -> tuple[float, float]:
-    """Events a second over `count` streams side by side, and the median time to the first."""
+async def streams(target: Target, count: int) -> tuple[float, float, float]:
+    """`count` streams side by side: events a second, and seconds to the first and between pieces.
+
+    The first of these times is a median, the other the 99th percentile.
+    """
     request = target.request(stream=True, max_tokens=TOKENS)
     firsts: list[float] = []
+    gaps: list[float] = []
     events = 0
 
     async def one() -> None:
@@ -139,13 +154,20 @@ async def streams(target: Target, count: int) -> tuple[float, float]:
             if answer.events < TOKENS:
                 raise SystemExit(f"{target.name}: {answer.events} events of {TOKENS}")
             firsts.append(answer.first - began)
+            gaps.extend(answer.gaps)
             events += answer.events
             assert answer.transport is not None
             answer.transport.close()
 
     began = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(count)))
-    return events / (time.perf_counter() - began), statistics.median(firsts)
+    rate = events / (time.perf_counter() - began)
+    return rate, statistics.median(firsts), percentile(gaps, 99)
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The value below which so many of a hundred lie."""
+    return sorted(values)[len(values) * percent // 100]
 
 
 async def singles(target: Target) -> list[float]:
@@ -209,6 +231,7 @@ def engine(plan: LaunchPlan) -> Iterator[Target]:
         env={**os.environ, **command.environ},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         while process.poll() is None:
@@ -253,7 +276,10 @@ def nginx(program: str, behind: Target) -> Iterator[list[Target]]:
         config = Path(home) / "nginx.conf"
         config.write_text(NGINX.format(home=home, port=port, engine=behind.port))
         process = subprocess.Popen(
-            [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program, "-c", str(config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             while process.poll() is None:
@@ -280,12 +306,13 @@ async def measure(targets: list[Target], rounds: int) -> dict[str, dict[str, lis
         for target in targets if turn % 2 == 0 else targets[::-1]:
             for count in STREAMS:
                 ran = target.ran_seconds()
-                rate, first = await streams(target, count)
+                rate, first, gap = await streams(target, count)
                 chunks = count * REQUESTS_PER_STREAM[count] * TOKENS
                 spent = (target.ran_seconds() - ran) / chunks * 1e6
                 add(f"chunks/s, {count} streams", target, [rate])
                 add(f"µs/chunk between, {count} streams", target, [spent])
                 add(f"first chunk ms, {count} streams", target, [first * 1000])
+                add(f"between pieces ms, p99, {count} streams", target, [gap * 1000])
             add("one token ms", target, [s * 1000 for s in await singles(target)])
     return found
 
@@ -298,7 +325,7 @@ def report(found: dict[str, dict[str, list[float]]], rounds: int, as_json: bool)
     names = list(next(iter(found.values())))
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f}; {rounds} rounds, in turn")
-    print(f"{'':28}" + "".join(f"{name:>12} {'ratio':>7}" for name in names))
+    print(f"{'':34}" + "".join(f"{name:>12} {'ratio':>7}" for name in names))
 
     def row(figure: str, values: dict[str, float]) -> None:
         raw = values["engine"]
@@ -307,12 +334,12 @@ def report(found: dict[str, dict[str, list[float]]], rounds: int, as_json: bool)
             f"{format(values[name] / raw, '.3f') if raw else '':>7}"
             for name in names
         )
-        print(f"{figure:28}" + "".join(cells))
+        print(f"{figure:34}" + "".join(cells))
 
     for figure, by_target in found.items():
         row(figure, {name: statistics.median(by_target[name]) for name in names})
-    ordered = {name: sorted(found["one token ms"][name]) for name in names}
-    row("one token ms, p99", {n: ordered[n][int(len(ordered[n]) * 0.99)] for n in names})
+    singles = found["one token ms"]
+    row("one token ms, p99", {name: percentile(singles[name], 99) for name in names})
 
 
 def main() -> None:

@@ -7,13 +7,19 @@ stood here before, woke a task for every chunk: half of what the gateway spent o
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
 
+from paddock.server.pacer import Pacer
+
 CONNECT_SECONDS = 10.0
+READ_BYTES = 64 * 1024
+TOKENS_BYTES = 16 * 1024
+"""A read of more than this is no stream of tokens, and does not rest."""
 
 
 class Sink(Protocol):
@@ -48,6 +54,8 @@ class Upstream(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._complete = False
         self._reusable = True
+        self._held = False
+        self._rests = False
         self._type = b""
 
     def ask(self, request: bytes, sink: Sink, reusable: bool = True) -> None:
@@ -56,23 +64,44 @@ class Upstream(asyncio.Protocol):
         self._sink = sink
         self._reusable = reusable
         self._complete = False
+        self._pool.pacer.enter(self)
         self._transport.write(request)
 
     def abort(self) -> None:
         """Ends the connection and with it the engine's work on the request; the sink is let go."""
-        self._sink = None
+        self._let_go()
         if self._transport is not None:
             self._transport.abort()
 
     def pause(self) -> None:
         """Takes nothing more from the engine for now."""
+        self._held = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Takes what the engine sends again."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._held = False
+        self._read()
+
+    def wake(self) -> None:
+        """Reads what came in a rest, past the event loop, which would have to be told each time."""
+        self._rests = False
+        if self._held or not self.usable:
+            return
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except OSError:  # nothing came; whatever else is wrong the event loop finds as well
+            data = b""
+        if data:
+            self.data_received(data)
+        self._read()
+
+    def _read(self) -> None:
+        """Has the event loop read, unless something is in the way."""
+        transport = self._transport
+        if not (transport is None or transport.is_closing() or self._held or self._rests):
+            transport.resume_reading()
 
     @property
     def usable(self) -> bool:
@@ -82,6 +111,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport. The event loop has set TCP_NODELAY on it."""
         self._transport = cast(asyncio.Transport, transport)
+        self._fd = transport.get_extra_info("socket").fileno()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keeps the content type."""
@@ -109,23 +139,26 @@ class Upstream(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._break(f"not HTTP: {error}")
             return
-        sink, parts = self._sink, self._parts
+        parts, transport, whole = self._parts, self._transport, b""
+        assert transport is not None
         if parts:
             whole = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
-            if sink is not None:
-                sink.body(whole)
+            if self._sink is not None:
+                self._sink.body(whole)
         if self._complete:
             self._complete = False
             # A body may have made the sink abort us, by a client that is gone.
-            sink, self._sink = self._sink, None
-            assert self._transport is not None
+            sink = self._let_go()
             if self._reusable and sink is not None and self._parser.should_keep_alive():
                 self._pool.keep(self._endpoint, self)
             else:
-                self._transport.close()
+                transport.close()
             if sink is not None:
                 sink.end()
+        elif whole and len(whole) < TOKENS_BYTES and self._pool.pacer.rest(self):
+            self._rests = True
+            transport.pause_reading()
 
     def eof_received(self) -> None:
         """The engine closes; `connection_lost` follows."""
@@ -136,8 +169,13 @@ class Upstream(asyncio.Protocol):
         self._break(f"the connection broke off ({exc or 'closed by the engine'})")
         self._transport = None
 
-    def _break(self, why: str) -> None:
+    def _let_go(self) -> Sink | None:
         sink, self._sink = self._sink, None
+        self._pool.pacer.leave(self)
+        return sink
+
+    def _break(self, why: str) -> None:
+        sink = self._let_go()
         if self._transport is not None:
             self._transport.abort()
         if sink is not None:
@@ -148,6 +186,7 @@ class Pool:
     """Connections to engines that wait for their next request, by endpoint."""
 
     def __init__(self) -> None:
+        self.pacer = Pacer()
         self._kept: defaultdict[str, list[Upstream]] = defaultdict(list)
 
     def take(self, endpoint: str) -> Upstream | None:

@@ -17,6 +17,7 @@ import uvicorn
 from paddock.launcher.controller import Controller
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
+from paddock.server import pacer
 from paddock.server.balance import Balancer, pick
 from paddock.server.inference import Inference
 from paddock.server.keys import ANYONE
@@ -27,6 +28,13 @@ from paddock.server.upstream import Pool
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 SECONDS = 20.0
+
+
+@pytest.fixture(params=["at once", "paced"], autouse=True)
+def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs twice: read as it comes, and with a rest after each read."""
+    if request.param == "paced":
+        monkeypatch.setattr(pacer, "FEW", 0)
 
 
 def event(text: str, **more: Any) -> bytes:
