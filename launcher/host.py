@@ -16,6 +16,7 @@ from paddock.engines import engines
 from paddock.engines.base import Host
 from paddock.launcher.hubs.whole import Records
 from paddock.registry.catalog import specs_root
+from paddock.registry.split import parts
 
 CGROUP = Path("/sys/fs/cgroup")
 LOCAL = "local"
@@ -93,7 +94,8 @@ def _named(paths: Iterable[str]) -> dict[str, int]:
     for text in paths:
         with contextlib.suppress(OSError):  # not there, or not to be read: planning says so
             if os.path.isfile(text):
-                found[text] = os.path.getsize(text)
+                for name in (text, *filter(os.path.isfile, parts(text))):
+                    found[name] = os.path.getsize(name)
                 continue
             with os.scandir(text) as entries:
                 for entry in entries:

@@ -43,6 +43,7 @@ from paddock.launcher.processes import INSTANCE_VARIABLE
 from paddock.launcher.relay import Relay
 from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.gguf import check_gguf
+from paddock.registry.split import parts
 
 State = Literal["pending", "downloading", "starting", "ready", "stopping", "stopped", "failed"]
 
@@ -217,7 +218,8 @@ class Replica:
             )
             weights = await self._fetching
             if weights is not None and self._plan.format == "ggufv2":
-                await asyncio.to_thread(check_gguf, weights)
+                for name in parts(weights.name) or (weights.name,):
+                    await asyncio.to_thread(check_gguf, weights.with_name(name))
         except HubFailure as error:
             raise Failure(self._hub_diagnosis(error)) from error
         except CorruptFile as error:

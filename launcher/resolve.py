@@ -25,6 +25,7 @@ from paddock.launcher.plan import (
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, NoEngine, NoRoom, UnknownName
 from paddock.registry.spec import ModelSpec, Source, Variant, source_key
+from paddock.registry.split import parts, together
 
 # Context and slots that a launch gets when the user names none: at most this many slots, with no
 # more than this share of the free memory for the caches of all of them, and a context no shorter
@@ -244,7 +245,7 @@ def _told(variant: Variant, names: set[str]) -> bool:
 def _is_gguf_of(variant: Variant, name: str) -> bool:
     # Q4_0 must not be found in IQ4_0.
     ending = rf"(?:^|[^a-z0-9]){re.escape(variant.quantization.casefold())}\.gguf"
-    return re.search(rf"{ending}$", name.casefold()) is not None
+    return re.search(rf"{ending}$", together(name).casefold()) is not None
 
 
 def _shared_label(spec: ModelSpec, variants: Sequence[Variant]) -> str:
@@ -386,23 +387,28 @@ def _hub(name: str) -> str | None:
 def local_files(source: Source, host: Host) -> dict[str, int]:
     """The files of a local source that are on the host: name → bytes."""
     prefix = f"{source.id}/"
-    if source.file:
-        size = host.files.get(prefix + source.file)
-        return {} if size is None else {source.file: size}
-    return {
+    found = {
         name.removeprefix(prefix): size
         for name, size in host.files.items()
         if name.startswith(prefix)
     }
+    if not source.file:
+        return found
+    names = parts(source.file)
+    if not names and source.file not in found:
+        names = next((parts(name) for name in found if together(name) == source.file), ())
+    names = names or (source.file,)
+    return {name: found[name] for name in names} if found.keys() >= set(names) else {}
 
 
 def _under(path: str, host: Host) -> dict[str, int]:
-    """The file at the path, or the files in the folder at the path: plain name → bytes."""
+    """The file at the path with its other parts, or the files in the folder: plain name → bytes."""
     folder = path.rstrip("/")
+    wanted = {path, *parts(path)} if path in host.files else set()
     return {
         posixpath.basename(name): size
         for name, size in host.files.items()
-        if name == path or posixpath.dirname(name) == folder
+        if name in wanted or posixpath.dirname(name) == folder
     }
 
 
@@ -412,17 +418,27 @@ def _from_path(path: str, variant: Variant, host: Host) -> PlannedWeights | str:
     if not files:
         return f"{path} is not on {host.name}"
     is_file = path in host.files
-    if variant.format != "ggufv2":
-        if is_file:
-            return f"{path} is one file; name the folder that holds all of {variant.format}"
-        return _here("path", path.rstrip("/"), files)
+    folder = posixpath.dirname(path) if is_file else path.rstrip("/")
+    if variant.format == "ggufv2":
+        chosen = _ggufs(files, variant, path, is_file)
+        return chosen if isinstance(chosen, str) else _here("path", folder, chosen)
+    if is_file:
+        return f"{path} is one file; name the folder that holds all of {variant.format}"
+    return _here("path", folder, files)
+
+
+def _ggufs(
+    files: Mapping[str, int], variant: Variant, path: str, is_file: bool
+) -> Mapping[str, int] | str:
+    """The one GGUF among the files, with all of its parts."""
     ggufs = {name: size for name, size in files.items() if name.casefold().endswith(".gguf")}
     chosen = {n: size for n, size in ggufs.items() if _is_gguf_of(variant, n)} or ggufs
-    if not is_file and not chosen:
-        return f"{path} holds no .gguf file"
-    if len(chosen) > 1:
+    if not chosen:
+        return files if is_file else f"{path} holds no .gguf file"
+    if len({together(name) for name in chosen}) > 1:
         return f"{path} holds {len(chosen)} .gguf files; name the one to serve"
-    return _here("path", posixpath.dirname(path) if is_file else path.rstrip("/"), chosen or files)
+    missing = [name for name in parts(next(iter(chosen))) if name not in chosen]
+    return f"{path} lacks parts of its weights: {', '.join(missing)}" if missing else chosen
 
 
 def _here(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWeights:

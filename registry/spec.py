@@ -289,7 +289,10 @@ class Source(_Frozen):
     ) = None
     """Branch, tag or commit; left out, the hub's default."""
     file_template: Text | None = None
-    """The one file wanted, such as model.{quantization}.gguf; left out, the whole repository."""
+    """The one file wanted, such as model.{quantization}.gguf; left out, the whole repository.
+
+    Where it is kept in numbered parts (model.Q8_0-00001-of-00003.gguf), it is named without them.
+    """
 
     @property
     def file(self) -> str | None:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.spec import ModelSpec, parse_size
+from paddock.registry.split import together
 
 ENGINES = {
     "pytorch": ["Transformers", "vLLM", "SGLang"],
@@ -121,9 +122,6 @@ def _weights(given: Mapping[str, Any]) -> _Building:
         at = f"model_specs[{number}]"
         if not isinstance(spec, dict):
             raise BadValue(at, spec, "must be a JSON object")
-        if spec.get("quantization_parts") or spec.get("model_file_name_split_template"):
-            why = "weights in several files are not understood; register Paddock's own YAML"
-            raise BadValue(f"{at}.quantization_parts", spec.get("quantization_parts"), why)
         quantizations = spec.get("quantizations") or [spec.get("quantization") or "none"]
         if not isinstance(quantizations, list):
             raise BadValue(f"{at}.quantizations", quantizations, "must be a list")
@@ -153,6 +151,29 @@ def _add(building: _Building, number: int, spec: Mapping[str, Any], quantization
     building.origins.append([number])
 
 
+def _template(spec: Mapping[str, Any], at: str, quantization: str) -> str | None:
+    """The name of the one file, which may be kept in numbered parts."""
+    in_parts = spec.get("quantization_parts") or {}
+    if not isinstance(in_parts, dict):
+        raise BadValue(f"{at}.quantization_parts", in_parts, "must be a JSON object")
+    split = quantization in in_parts
+    field = "model_file_name_split_template" if split else "model_file_name_template"
+    template = spec.get(field)
+    if not isinstance(template, str):
+        if split:
+            raise BadValue(f"{at}.{field}", template, f"is needed for the parts of {quantization}")
+        return None
+    filled = template.replace("{quantization}", quantization)
+    if not split:
+        return filled
+    names = in_parts[quantization] if isinstance(in_parts[quantization], list) else []
+    whole = {together(filled.replace("{part}", str(name))) for name in names}
+    if len(whole) != 1 or filled in whole:
+        why = "only parts numbered as in x-00001-of-00003.gguf can be loaded"
+        raise BadValue(f"{at}.quantization_parts", in_parts, why)
+    return whole.pop()
+
+
 def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, Any]:
     filled = {
         name: value.replace("{quantization}", quantization)
@@ -160,7 +181,7 @@ def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, An
         if isinstance(value, str)
     }
     uri = filled.get("model_uri")
-    template = filled.get("model_file_name_template")
+    template = _template(spec, at, quantization)
     source: dict[str, Any] = {}
     if uri:
         folder, name = _path(uri, at)

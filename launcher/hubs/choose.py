@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from paddock.launcher.hubs.base import Listing, RemoteFile
 from paddock.registry.errors import HubFailure, near
+from paddock.registry.split import parts, together
 
-SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})(?P<suffix>\.[^.]+)")
 # Configuration, tokenizers and templates beside the weights. Code is never among them.
 _KEPT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe"}
 # The same weights again, for other programs.
@@ -45,32 +45,19 @@ def choose(listing: Listing, wanted: Sequence[str]) -> tuple[RemoteFile, ...]:
 
 def _named(listing: Listing, name: str) -> tuple[RemoteFile, ...]:
     by_name = {file.name: file for file in listing.files}
-    split = SPLIT.fullmatch(name)
-    if name in by_name and split is None:
+    names = parts(name)
+    if not names and name in by_name:
         return (by_name[name],)
-    if split is None:
-        # A file that is too large for one is often there in parts under the same stem.
-        stem, suffix = posixpath.splitext(name)
-        found = [m for m in map(SPLIT.fullmatch, by_name) if m is not None]
-        split = next((m for m in found if (m["stem"], m["suffix"]) == (stem, suffix)), None)
-    if split is None:
+    # A file that is too large for one is often there in parts under the same stem.
+    names = names or next((parts(one) for one in by_name if together(one) == name), ())
+    if not names:
         instead = near(name, by_name)
         hint = f"; it has {', '.join(instead)}" if instead else ""
         raise HubFailure("not_found", f"{listing.id} has no file {name}{hint}")
-    names = parts(split)
     missing = [one for one in names if one not in by_name]
     if missing:
         raise HubFailure("not_found", f"{listing.id} lacks parts of {name}: {', '.join(missing)}")
     return tuple(by_name[one] for one in names)
-
-
-def parts(split: re.Match[str]) -> list[str]:
-    """The names of all parts, in order, from the name of one."""
-    count = split["parts"]
-    return [
-        f"{split['stem']}-{number:05}-of-{count}{split['suffix']}"
-        for number in range(1, int(count) + 1)
-    ]
 
 
 def _plain(file: RemoteFile) -> str:

@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from paddock.launcher.hubs.base import Cancelled, Hub, Listing, Place, RemoteFile, Terms, called_off
-from paddock.launcher.hubs.choose import SPLIT, choose, parts
+from paddock.launcher.hubs.choose import choose
 from paddock.launcher.hubs.locks import locked
 from paddock.launcher.hubs.progress import Meter, Progress, Report
 from paddock.launcher.hubs.transfer import Pulse, Transfer, again
 from paddock.launcher.hubs.whole import Records, digest_file
 from paddock.registry.errors import HubFailure
 from paddock.registry.spec import Source
+from paddock.registry.split import parts, together
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ def is_whole(folder: Path) -> bool:
         shards = set(index["weight_map"].values())
     except FileNotFoundError:
         shards = {path.name for path in folder.glob("*.safetensors")}
-        split = [match for match in map(SPLIT.fullmatch, shards) if match is not None]
-        return bool(shards) and all(name in shards for match in split for name in parts(match))
+        return bool(shards) and all(name in shards for shard in shards for name in parts(shard))
     except (ValueError, KeyError, AttributeError):
         return False
     return all((folder / shard).exists() for shard in shards)
@@ -121,8 +121,12 @@ def _left_by_others(job: Job, folder: Path) -> dict[Path, str] | None:
             return None
         found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     else:
-        split = SPLIT.fullmatch(job.wanted[0])
-        found = [folder / name for name in (parts(split) if split else job.wanted)]
+        (name,) = job.wanted
+        beside = (folder / name).parent
+        if not parts(name) and not (folder / name).exists() and beside.is_dir():
+            here = (path.relative_to(folder).as_posix() for path in beside.iterdir())
+            name = next((one for one in here if together(one) == name), name)
+        found = [folder / one for one in parts(name) or (name,)]
         if not all(path.is_file() for path in found):
             return None
     return {path: job.hub.digest_of(path) for path in found}

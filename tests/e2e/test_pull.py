@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
 from tests.fakes import Fault, HubServer, hub_server
 from tests.launcher.test_hubs import until
+from tests.splitgguf import split
 
 MIXTRAL = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
 QUANTIZATIONS = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
@@ -190,3 +192,40 @@ def test_a_launch_is_called_off_while_it_downloads(here: Paddock, hub: HubServer
     assert client.instances() == []
     (part,) = (here.home / "hf").rglob("*.incomplete")
     assert part.stat().st_size == 300_000
+
+
+def test_weights_in_parts_are_one_model(here: Paddock, hub: HubServer, tmp_path: Path) -> None:
+    """All parts come, from a hub or at a path, and llama.cpp serves them; a lack is named."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    whole = TINY / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
+    paths = split(whole, folder / "tiny-Q4_K_M.gguf", 10)
+    assert len(paths) == 3
+    hub.repos["us/tiny-GGUF"] = {f"Q4_K_M/{path.name}": path.read_bytes() for path in paths}
+    spec = yaml.safe_load((specs_root() / "llm" / "tiny-mixtral.yaml").read_text())
+    template = "{quantization}/tiny-{quantization}.gguf"
+    source = {"hub": "huggingface", "id": "us/tiny-GGUF", "file_template": template}
+    spec |= {"name": "in-parts", "aliases": [], "recommended": []}
+    spec["weights"] = [
+        {"format": "ggufv2", "size": spec["weights"][0]["size"], "quantizations": ["Q4_K_M"],
+         "engines": ["llama.cpp"], "sources": [source]}
+    ]  # fmt: skip
+    (tmp_path / "in-parts.yaml").write_text(yaml.safe_dump(spec, default_flow_style=False))
+    here.ok("register", "--file", str(tmp_path / "in-parts.yaml"))
+    pulled = here.json("pull", "in-parts")
+    assert Path(pulled["path"]).name == paths[0].name
+    assert set(hub.files()) == {f"Q4_K_M/{path.name}" for path in paths}
+    hub.asked.clear()
+    ask = ("The old elephant", "--max-tokens", "5", "--temperature", "0")
+    here.ok("launch", "in-parts", "--offline")
+    said = here.ok("generate", "-u", "in-parts", *ask)
+    assert hub.asked == []
+    by_path = ("launch", "tiny-mixtral", "--model-path", str(paths[1]), "-q", "Q4_K_M")
+    here.ok(*by_path, "-u", "by-path")
+    assert here.ok("generate", "-u", "by-path", *ask) == said
+    (row,) = (row for row in here.json("cache", "list")["list"] if row["model_name"] == "in-parts")
+    assert row["size_bytes"] == sum(path.stat().st_size for path in paths)
+    paths[2].unlink()
+    refused = here.run(*by_path, "-u", "again")
+    assert refused.returncode == 2
+    assert f"lacks parts of its weights: {paths[2].name}" in refused.stderr

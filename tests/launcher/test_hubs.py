@@ -21,6 +21,7 @@ from paddock.launcher.hubs.base import Listing, RemoteFile
 from paddock.launcher.hubs.choose import choose
 from paddock.launcher.hubs.progress import Meter
 from paddock.launcher.hubs.transfer import retry_after
+from paddock.launcher.hubs.whole import Records
 from paddock.launcher.plan import PlannedFile, PlannedWeights
 from paddock.registry.errors import HubFailure
 from paddock.registry.spec import Source
@@ -220,6 +221,45 @@ def test_half_a_repository_is_not_cached(hub: HubServer, terms: Terms, name: str
     folder = get(planned, terms)
     assert (folder / second).read_bytes() == b"2"
     assert hub.files().count(first) == 1
+
+
+@pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize("wanted", ["q8/b.gguf", "q8/b-00001-of-00002.gguf"])
+def test_a_file_in_parts_comes_whole_and_is_one(
+    hub: HubServer, terms: Terms, name: str, wanted: str
+) -> None:
+    """Both parts come, the first is the path; with one of them gone the model is not here."""
+    first, second = (f"q8/b-0000{number}-of-00002.gguf" for number in (1, 2))
+    hub.repos["keeper/parts"] = {first: b"1" * 9, second: b"2" * 7, "q4/b.gguf": b"4"}
+    planned = weights(name, wanted, id="keeper/parts")
+    watch = Watcher()
+    path = get(planned, terms, watch)
+    assert (path.name, path.read_bytes()) == ("b-00001-of-00002.gguf", b"1" * 9)
+    assert sorted(hub.files()) == [first, second]
+    assert watch.seen[-1].total_bytes == 16
+    hub.asked.clear()
+    assert get(planned, terms) == path
+    assert hub.asked == []
+    (key,) = Records(terms.home).here()
+    assert Records(terms.home).here()[key] == 16
+    path.with_name("b-00002-of-00002.gguf").unlink()
+    assert Records(terms.home).here() == {}
+    get(planned, terms)
+    assert Records(terms.home).here() == {key: 16}
+
+
+def test_parts_that_another_tool_left_are_found(hub: HubServer, terms: Terms) -> None:
+    """By the name of the whole file, without a request."""
+    from huggingface_hub import hf_hub_download
+
+    names = [f"q8/b-0000{number}-of-00002.gguf" for number in (1, 2)]
+    hub.repos["keeper/parts"] = dict.fromkeys(names, b"12")
+    for one in names:
+        hf_hub_download("keeper/parts", one, endpoint=hub.endpoint)
+    hub.asked.clear()
+    path = get(weights("huggingface", "q8/b.gguf", id="keeper/parts"), terms)
+    assert path.name == "b-00001-of-00002.gguf"
+    assert hub.asked == []
 
 
 def listing(*names: str) -> Listing:

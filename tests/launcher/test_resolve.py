@@ -396,6 +396,27 @@ def test_a_folder_with_two_files_that_fit_is_refused(catalog: Catalog) -> None:
         plan(catalog, there, model_path="/w", quantization="Q4_0")
 
 
+Q4_0 = {"format": "ggufv2", "quantization": "Q4_0"}
+PARTS = tuple(f"/w/a-Q4_0-0000{number}-of-00003.gguf" for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize("path", ["/w", PARTS[0], PARTS[1]])
+def test_a_file_in_parts_is_one_file(catalog: Catalog, path: str) -> None:
+    """The folder or any part of it names all, in order; their sizes add up."""
+    made = plan(catalog, with_files(*PARTS[::-1], "/w/b.Q8_0.gguf"), model_path=path, **Q4_0)
+    assert made.quantization == "Q4_0"
+    assert [file.name for file in made.weights.files] == [
+        name.removeprefix("/w/") for name in PARTS
+    ]
+    assert made.weights.size_bytes == sum(file.size_bytes or 0 for file in made.weights.files)
+
+
+def test_a_part_that_is_missing_is_named(catalog: Catalog) -> None:
+    """Half of a model is not served."""
+    with pytest.raises(NoEngine, match=r"lacks parts of its weights: a-Q4_0-00002-of-00003\.gguf"):
+        plan(catalog, with_files(PARTS[0], PARTS[2]), model_path=PARTS[0], **Q4_0)
+
+
 def test_a_path_where_nothing_is_is_refused(catalog: Catalog) -> None:
     """The value and the machine are named, whatever else was asked for."""
     for more in ({}, {"format": "ggufv2", "quantization": "Q4_0"}):

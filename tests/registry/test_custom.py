@@ -69,6 +69,25 @@ def flat_spec(**changes: Any) -> str:
     return flat(model_specs=[{**FLAT["model_specs"][0], **changes}])
 
 
+def split_spec(parts: Any, template: str | None) -> str:
+    """Xinference's JSON with one GGUF that is kept in parts."""
+    return flat_spec(
+        model_format="ggufv2",
+        quantization="Q8_0",
+        quantization_parts=parts,
+        model_file_name_split_template=template,
+        model_file_name_template="my.{quantization}.gguf",
+    )
+
+
+def test_file_in_parts_is_named_without_them(library: Library) -> None:
+    """Their template for parts, and their list of them, come to the name of the whole."""
+    names = ["00001-of-00002", "00002-of-00002"]
+    text = split_spec({"Q8_0": names}, "{quantization}/my-{quantization}-{part}.gguf")
+    (variant,) = library.register("LLM", text).variants
+    assert [source.file for source in variant.sources] == ["Q8_0/my-Q8_0.gguf"]
+
+
 def test_flat_json_becomes_a_spec(library: Library) -> None:
     """Hubs of one variant are its sources, the family lends its shape, chatting implies more."""
     spec = library.register("LLM", flat())
@@ -220,7 +239,13 @@ def test_local_path_is_a_source(library: Library, uri: str, source: tuple[str, s
         (flat_spec(model_uri="s3://bucket/x"), r"model_specs\[0\]\.model_uri"),
         (flat_spec(model_uri="/srv/../etc"), r"model_specs\[0\]\.model_uri"),
         (flat_spec(model_format="ggufv2"), r"model_specs\[0\]\.model_file_name_template"),
-        (flat_spec(quantization_parts={"Q8_0": ["a"]}), r"model_specs\[0\]\.quantization_parts"),
+        (
+            split_spec({"Q8_0": ["a", "b"]}, "my.{quantization}.gguf-{part}"),
+            r"model_specs\[0\]\.quantization_parts",
+        ),
+        (split_spec({"Q8_0": 3}, "{part}.gguf"), r"model_specs\[0\]\.quantization_parts"),
+        (split_spec(["Q8_0"], "{part}.gguf"), r"model_specs\[0\]\.quantization_parts"),
+        (split_spec({"Q8_0": ["a"]}, None), r"model_specs\[0\]\.model_file_name_split_template"),
         (flat(model_specs=[*FLAT["model_specs"], {**FLAT["model_specs"][2], "model_id": "x"}]),
          r"model_specs\[3\]\.model_id"),
         (flat(model_description="a \ud800 b"), "model_description"),
