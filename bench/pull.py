@@ -4,7 +4,8 @@
 
 Each download is a new process with an empty cache; the time is of the download without imports.
 "memory" is the process's peak beyond what it had before the first byte. The bare client checks no
-hash; `sha256` times hashing alone, in memory, of as many bytes.
+hash; `sha256` times hashing alone, in memory, of as many bytes. At the end `paddock pull` fetches
+the file once through a gateway, whose memory, with that of the process that downloads, is sampled.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).parent.parent
 SERVER = """
@@ -63,6 +67,17 @@ seconds = time.perf_counter() - start
 assert path.stat().st_size
 print(json.dumps({"seconds": seconds, "memory": peak() - before, "whole": peak()}))
 """
+LARGE = """
+weights:
+  - format: ggufv2
+    size: 0_004
+    quantizations: [Q8_0]
+    engines: [llama.cpp]
+    sources:
+      - hub: huggingface
+        id: zoo/large
+        file_template: model.gguf
+"""
 WAYS = {"huggingface_hub alone": BARE, "through Paddock": OURS}
 
 
@@ -77,6 +92,7 @@ def main() -> None:
     digest, hashing = _hash(size)
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with _server(size, digest) as endpoint:
+        idle, most = _memory_of_a_pull(endpoint, given.folder)
         for _ in range(given.rounds):
             for way, code in WAYS.items():
                 found[way].append(_download(code, endpoint, given.folder))
@@ -93,11 +109,12 @@ def main() -> None:
         )
     bare, ours = (statistics.median(r["seconds"] for r in found[way]) for way in WAYS)
     print(f"\nrate through Paddock: {bare / ours:.2f} of the bare client's")
+    print(
+        f"gateway and download: {idle / 1e6:.0f} MB idle, {most / 1e6:.0f} MB at most while pulling"
+    )
 
 
 def _hash(size: int) -> tuple[str, float]:
-    import time
-
     digest, piece, start = hashlib.sha256(), bytes(1 << 20), time.perf_counter()
     for _ in range(size >> 20):
         digest.update(piece)
@@ -118,6 +135,43 @@ def _server(size: int, digest: str) -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.communicate()
+
+
+def _memory_of_a_pull(endpoint: str, folder: str | None) -> tuple[int, int]:
+    """Resident bytes of a gateway with all below it: before a pull, and at most during it."""
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        spec = (ROOT / "specs" / "llm" / "tiny-mixtral.yaml").read_text("utf-8")
+        head = spec.partition("\nweights:")[0].replace("name: tiny-mixtral", "name: large", 1)
+        Path(home, "large.yaml").write_text(head + LARGE, "utf-8")
+        environ = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+        environ |= {"HF_ENDPOINT": endpoint, "HF_HOME": f"{home}/hf"}
+        environ |= {"PADDOCK_HOME": f"{home}/paddock", "PADDOCK_PORT": "0"}
+        paddock = [sys.executable, "-m", "paddock"]
+        try:
+            register = [*paddock, "register", "--file", f"{home}/large.yaml"]
+            subprocess.run(register, env=environ, check=True, capture_output=True)
+            record = json.loads(Path(home, "paddock", "gateway.json").read_text("utf-8"))
+            gateway = psutil.Process(record["pid"])
+            idle = most = _resident(gateway)
+            with subprocess.Popen(
+                [*paddock, "pull", "large"], env=environ, stdout=subprocess.DEVNULL
+            ) as pull:
+                while pull.poll() is None:
+                    most = max(most, _resident(gateway))
+                    time.sleep(0.02)
+            if pull.returncode:
+                raise SystemExit(f"paddock pull ended with {pull.returncode}")
+        finally:
+            subprocess.run([*paddock, "stop"], env=environ, check=False, capture_output=True)
+    return idle, most
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += one.memory_info().rss
+    return total
 
 
 def _download(code: str, endpoint: str, folder: str | None) -> dict[str, Any]:
