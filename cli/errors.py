@@ -13,10 +13,11 @@ import sys
 from typing import Any
 
 from paddock.registry import errors
-from paddock.registry.errors import GatewayError, LaunchFailed, PaddockError
+from paddock.registry.errors import GatewayError, InstallFailed, LaunchFailed, PaddockError
 
 EXIT_CODES: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.Refused, 2),
+    (errors.EngineInUse, 2),
     (errors.NotLaunched, 3),
     (errors.NotReady, 3),
     (errors.LaunchFailed, 4),
@@ -61,6 +62,8 @@ def diagnosis_of(error: PaddockError) -> dict[str, Any] | None:
     """The diagnosis that an error carries, be it of ours or one that came over HTTP."""
     if isinstance(error, LaunchFailed):
         return error.diagnosis
+    if isinstance(error, InstallFailed):
+        return {"lines": error.lines}
     if isinstance(error, GatewayError):
         found = error.error.get("diagnosis")
         return found if isinstance(found, dict) else None

@@ -28,6 +28,7 @@ COMMANDS = {
     "register": ("paddock.cli.register:register", "Register a model of your own."),
     "unregister": ("paddock.cli.register:unregister", "Remove a registered model."),
     "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
+    "engine": ("paddock.cli.engine:engine", "Install, list, check and remove engines."),
     "keys": ("paddock.cli.keys:keys", "Make, list and revoke API keys."),
     "stop": ("paddock.cli.stop:stop", "End the gateway, all models and the local Ray."),
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # In the order in which a launch that names no engine tries them.
 BUILT_IN = {
     "llama.cpp": "paddock.engines.llama_cpp:LlamaCpp",
+    "Transformers": "paddock.engines.transformers:Transformers",
     "echo": "paddock.engines.echo:Echo",
 }
 ENTRY_POINTS = "paddock.engines"

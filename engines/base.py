@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from paddock.registry.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
+    from paddock.engines.environment import Environment
     from paddock.registry.spec import Architecture, Variant
 
 
@@ -172,6 +173,8 @@ class Engine(Protocol):
     """Formats that it can load; empty: it loads no weights at all."""
     automatic: ClassVar[bool]
     """Whether a launch that names no engine may choose it."""
+    environment: ClassVar[Environment | None]
+    """What `paddock engine install` makes for it; None: it lives in Paddock's own environment."""
     context_step: ClassVar[int]
     """Tokens to whose multiple the engine rounds up the context of each slot."""
     health_path: ClassVar[str]

@@ -23,6 +23,7 @@ Cause = Literal[
     "stalled",  # the hub has stopped sending
     "checksum_mismatch",  # the bytes that came are not those that the hub lists
     "disk_full",  # the disk cannot take the weights, or filled while they came
+    "weights_mismatch",  # the files lack weights of the model, or have others
     "oom",  # memory ran out, in the host or on the device
     "unsupported_arch",  # the engine does not know the model's architecture
     "bad_option",  # the engine refused one of its options

@@ -362,3 +362,29 @@ class PortInUse(PaddockError):
             f"port {self.port} on {self.host} is taken by {self.holder}; "
             "choose another with --port or PADDOCK_PORT"
         )
+
+
+@dataclass(eq=False)
+class InstallFailed(PaddockError):
+    """The environment of `engine` was not made; `lines` are the last that the installer said."""
+
+    engine: str
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.engine} was not installed; what was there before is as it was"
+
+
+@dataclass(eq=False)
+class EngineInUse(PaddockError):
+    """The processes `pids` run from the environment of `engine`."""
+
+    engine: str
+    pids: tuple[int, ...]
+
+    def __str__(self) -> str:
+        pids = ", ".join(map(str, self.pids))
+        return (
+            f"{self.engine} is in use by process {pids}; end its models first: paddock list, then "
+            "paddock terminate --model-uid MODEL"
+        )

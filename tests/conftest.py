@@ -134,6 +134,21 @@ def _ended(paddock: Paddock) -> Iterator[Paddock]:
     assert paddock.processes() == []
 
 
+ENGINES = Path(__file__).parent.parent / "build" / "engines-home"
+"""A home for engines' environments, which are made once and kept between runs."""
+
+
+@pytest.fixture(scope="session")
+def transformers_home() -> Path:
+    """A home in which the Transformers engine is installed, by the command that users have."""
+    ENGINES.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "paddock", "engine", "install", "transformers"]
+    environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return ENGINES
+
+
 @pytest.fixture(scope="session")
 def tiny(shared_paddock: Paddock) -> str:
     """The id of tiny-mixtral, launched on llama.cpp in the shared gateway."""

@@ -51,6 +51,7 @@ class Echo:
     options: ClassVar[type[EngineOptions]] = EchoOptions
     formats: ClassVar[tuple[str, ...]] = ()
     automatic: ClassVar[bool] = False
+    environment: ClassVar[None] = None
     context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = RequestFields(

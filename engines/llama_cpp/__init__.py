@@ -177,6 +177,7 @@ class LlamaCpp:
     options: ClassVar[type[EngineOptions]] = LlamaCppOptions
     formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
     automatic: ClassVar[bool] = True
+    environment: ClassVar[None] = None
     context_step: ClassVar[int] = 256
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = FIELDS

@@ -1,0 +1,185 @@
+"""Transformers: safetensors of any architecture that it knows, on CPU and GPU.
+
+It runs in an environment of its own (`paddock engine install transformers`), in which `serve.py`
+puts OpenAI's routes in front of Transformers' continuous batching.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from paddock.engines.base import (
+    Command,
+    Detection,
+    EngineOptions,
+    Host,
+    RequestFields,
+    Serving,
+    Symptom,
+)
+from paddock.engines.environment import Environment
+
+if TYPE_CHECKING:
+    from paddock.registry.spec import Architecture, Variant
+
+FOLDER = Path(__file__).parent
+PROCESS_BYTES = 600_000_000
+"""Python, torch and Transformers, without a model."""
+STEP_TOKENS = 512
+"""Tokens of one step, as in `serve.py`."""
+
+
+class TransformersOptions(EngineOptions):
+    """What `paddock launch` passes on to Transformers."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="type of the weights in memory; auto: as in the files"
+    )
+    n_threads: int | None = Field(
+        None, ge=1, le=1024, description="threads; left out: one fewer than there are cores"
+    )
+    attn_implementation: (
+        Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None
+    ) = Field(None, description="attention; left out: flash attention where the hardware has it")
+    n_ctx: int | None = Field(None, ge=1, description="context of one request, in tokens")
+    n_parallel: int | None = Field(None, ge=1, le=1024, description="requests side by side")
+
+
+class Transformers:
+    """See the module."""
+
+    name: ClassVar[str] = "Transformers"
+    options: ClassVar[type[EngineOptions]] = TransformersOptions
+    formats: ClassVar[tuple[str, ...]] = ("pytorch",)
+    automatic: ClassVar[bool] = True
+    environment: ClassVar[Environment] = Environment(
+        name="transformers",
+        requirements=FOLDER / "requirements.txt",
+        distribution="transformers",
+        modules=("torch", "transformers", "starlette", "uvicorn"),
+    )
+    context_step: ClassVar[int] = 64
+    health_path: ClassVar[str] = "/health"
+    fields: ClassVar[RequestFields] = RequestFields(
+        honoured=frozenset(
+            (
+                *("max_tokens", "seed", "stop", "temperature", "top_p", "logit_bias", "logprobs"),
+                *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+                *("top_k", "min_p", "ignore_eos"),
+            )
+        ),
+        chat=frozenset(
+            (
+                *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
+                "add_generation_prompt",
+            )
+        ),
+        renamed={"repeat_penalty": "repetition_penalty"},
+        counts_at="/v1/chat/completions/input_tokens",
+    )
+    symptoms: ClassVar[tuple[Symptom, ...]] = (
+        Symptom(
+            re.compile(r"^weights_mismatch: (.*)"),
+            "weights_mismatch",
+            "the files are not this model's weights: {0}",
+        ),
+        Symptom(
+            re.compile(
+                r"model type `([^`]*)` but Transformers does not recognize|Unrecognized model"
+            ),
+            "unsupported_arch",
+            "this Transformers does not know the model's architecture",
+        ),
+        Symptom(
+            re.compile(r"CUDA out of memory|OutOfMemoryError|can't allocate memory|MemoryError"),
+            "oom",
+            "the engine could not get the memory that it needs",
+        ),
+        Symptom(
+            re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
+            "corrupt_file",
+            "the weights are not whole safetensors",
+        ),
+        Symptom(
+            re.compile(r"[Aa]ddress already in use"),
+            "port_in_use",
+            "the engine's port was taken by another process",
+        ),
+        Symptom(
+            re.compile(r"^(?:ImportError|ModuleNotFoundError): (.*)"),
+            "load_failed",
+            "a library is missing in the engine's environment: {0}",
+        ),
+    )
+
+    def detect(self) -> Detection:
+        """Whether its environment is there."""
+        return self.environment.detect()
+
+    def refuses(self, variant: Variant, host: Host) -> str | None:
+        """Nothing: the architecture is known when the weights are read."""
+        return None
+
+    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+        """The context for each request and the slots that the options ask for."""
+        assert isinstance(options, TransformersOptions)
+        return options.n_ctx, options.n_parallel
+
+    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+        """Leaves one core to the gateway and the client."""
+        assert isinstance(options, TransformersOptions)
+        if options.n_threads is not None:
+            return options
+        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
+
+    def pages(self, options: EngineOptions) -> bool:
+        """Weights are read into memory."""
+        return False
+
+    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
+        """The cache has the type of the weights."""
+        assert isinstance(options, TransformersOptions)
+        each = 4.0 if options.dtype == "float32" else 2.0
+        return each, each
+
+    def overhead_bytes(
+        self, architecture: Architecture, options: EngineOptions, context: int
+    ) -> int:
+        """The process, and one step's activations, scores and logits in float32."""
+        experts = max(1, architecture.experts_per_token)
+        row = 4 * (
+            2 * architecture.vocabulary_size
+            + 4 * architecture.hidden_size
+            + 2 * experts * architecture.intermediate_size
+            + architecture.attention_heads * context
+        )
+        return PROCESS_BYTES + STEP_TOKENS * row
+
+    def command(self, serving: Serving) -> Command:
+        """`serve.py` in the engine's environment."""
+        made = self.environment.made()
+        assert made is not None  # it was detected on this node
+        settings = {
+            "path": str(serving.weights),
+            "alias": serving.model_id,
+            "port": serving.port,
+            "context": serving.context_length,
+            "slots": serving.slots,
+            "chat_template": serving.chat_template,
+            "options": serving.options.model_dump(mode="json"),
+        }
+        return Command(
+            argv=(str(made.python), "-P", str(FOLDER / "serve.py"), json.dumps(settings)),
+            environ={
+                "PADDOCK_ENGINE_KEY": serving.api_key,
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONUNBUFFERED": "1",
+                "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            },
+        )

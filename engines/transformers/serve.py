@@ -1,0 +1,653 @@
+"""The child process: a model on Transformers' continuous batching, behind OpenAI's routes.
+
+It runs in the engine's own environment and imports nothing of Paddock. Transformers' own server
+(`transformers serve`) has one sampling setting for all requests, and no stop strings, logprobs,
+penalties, seeds, token lists as prompts or key; so the routes and the sampling are ours, and the
+loading, the cache, the scheduling and the kernels are Transformers'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import math
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.configuration_utils import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.cb_logits_processors import (
+    ContinuousBatchingLogitsProcessor,
+)
+from transformers.generation.logits_process import LogitsProcessorList
+
+PAGE_TOKENS = 64
+BATCH_TOKENS = 512
+"""Tokens of prompts and answers computed in one step."""
+LOST = "\N{REPLACEMENT CHARACTER}"
+
+
+class Refused(Exception):
+    """A request that cannot be served; `field` is what is wrong with it."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one request's tokens are chosen."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass
+class Token:
+    """One chosen token, with its log probability and the likeliest ones, where they were asked for.
+
+    Probabilities are the model's own, before temperature and penalties, as OpenAI's are.
+    """
+
+    id: int
+    logprob: float = 0.0
+    top: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass
+class Running:
+    """One request in the batch."""
+
+    prompt: list[int]
+    sampling: Sampling
+    put: Callable[[Token | str | None], None]
+    generator: torch.Generator | None = None
+    counts: dict[int, int] = field(default_factory=dict)
+
+
+class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it has no types here
+    """Chooses every request's next token by its own settings.
+
+    It leaves one token possible in each row, which the greedy choice after it then takes. Requests
+    are looked up by their id in `running`; the tokens go out from here, once a step.
+    """
+
+    supported_kwargs: ClassVar[dict[str, type]] = {}
+    ignored_kwargs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.running: dict[str, Running] = {}
+        self.tokens = 0
+        self._loop = loop
+        self._rows: list[str] = []
+
+    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
+        """There are no arguments on the device."""
+        int32_tensor.zero_()
+
+    def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
+        """Notes whose rows come next."""
+        self._rows = [request.state.request_id for request in requests_with_new_token]
+        return torch.zeros(len(self._rows), dtype=torch.int32)
+
+    def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
+        """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
+        chosen = scores.argmax(dim=-1)
+        found: list[tuple[Running, Token]] = []
+        for row, name in enumerate(self._rows):
+            request = self.running.get(name)
+            if request is None:  # it was called off in this step
+                continue
+            token = self._choose(scores[row], int(chosen[row]), request)
+            chosen[row] = token.id
+            found.append((request, token))
+        self.tokens += len(found)
+        self._loop.call_soon_threadsafe(_deliver, found)
+        return torch.full_like(scores, -math.inf).scatter_(-1, chosen.unsqueeze(-1), 0.0)
+
+    def _choose(self, scores: torch.Tensor, best: int, request: Running) -> Token:
+        sampling = request.sampling
+        told = sampling.top_logprobs
+        logprobs = scores.log_softmax(-1) if told is not None else None
+        scores = _penalized(scores, request)
+        if sampling.temperature <= 0:
+            chosen = best if scores is None else int(scores.argmax())
+        else:
+            chosen = _sampled(scores, sampling, request.generator)
+        request.counts[chosen] = request.counts.get(chosen, 0) + 1
+        if logprobs is None:
+            return Token(chosen)
+        values, ids = logprobs.topk(min(told or 0, logprobs.shape[-1]))
+        top = list(zip(ids.tolist(), values.tolist(), strict=True))
+        return Token(chosen, float(logprobs[chosen]), top)
+
+
+def _deliver(found: list[tuple[Running, Token]]) -> None:
+    for request, token in found:
+        request.put(token)
+
+
+def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
+    """The scores with penalties and biases, by OpenAI's formula; a copy where there are any."""
+    sampling = request.sampling
+    plain = sampling.presence_penalty == sampling.frequency_penalty == 0
+    if plain and sampling.repetition_penalty == 1 and not sampling.logit_bias:
+        return scores
+    scores = scores.clone()
+    if sampling.repetition_penalty != 1:
+        seen = torch.tensor(sorted({*request.prompt, *request.counts}), device=scores.device)
+        of = scores[seen]
+        by = sampling.repetition_penalty
+        scores[seen] = torch.where(of > 0, of / by, of * by)
+    if not plain and request.counts:
+        ids = torch.tensor(list(request.counts), device=scores.device)
+        times = torch.tensor(list(request.counts.values()), device=scores.device)
+        scores[ids] -= sampling.presence_penalty + sampling.frequency_penalty * times
+    for token, bias in sampling.logit_bias:
+        scores[token] += bias
+    return scores
+
+
+def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
+    values, ids = (scores / sampling.temperature).sort(descending=True)
+    if sampling.top_k:
+        values, ids = values[: sampling.top_k], ids[: sampling.top_k]
+    chances = values.softmax(-1)
+    if sampling.min_p:
+        kept = chances >= sampling.min_p * chances[0]
+        chances, ids = chances[kept], ids[kept]
+    if sampling.top_p < 1:
+        before = chances.cumsum(-1) - chances
+        kept = before < sampling.top_p * chances.sum()
+        kept[0] = True
+        chances, ids = chances[kept], ids[kept]
+    return int(ids[int(torch.multinomial(chances, 1, generator=generator))])
+
+
+class Text:
+    """A growing answer's text: what of it may go out, given that a stop text may be beginning."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stops = stops
+        self._ids: list[int] = []
+        self._from = 0
+        self._told = 0
+        self._held = ""
+        self.stopped = False
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def add(self, token: int) -> str:
+        """What a token adds to the text that may go out; characters go out whole."""
+        self._ids.append(token)
+        # A token's text can depend on the one before it, so some are decoded again.
+        before = self._decode(self._ids[self._from : self._told])
+        after = self._decode(self._ids[self._from :])
+        if after.endswith(LOST) and len(self._ids) - self._told < 8:
+            return ""
+        self._from, self._told = self._told, len(self._ids)
+        return self._passed(after[len(before) :])
+
+    def end(self) -> str:
+        """What was held back."""
+        rest = self._decode(self._ids[self._from :])
+        rest = rest[len(self._decode(self._ids[self._from : self._told])) :]
+        passed = self._passed(rest)
+        held, self._held = self._held, ""
+        return passed if self.stopped else passed + held
+
+    def _passed(self, new: str) -> str:
+        text = self._held + new
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the text's end begin the stop text."""
+    sizes = range(min(len(text), len(stop) - 1), 0, -1)
+    return next((size for size in sizes if stop.startswith(text[-size:])), 0)
+
+
+class Model:
+    """A loaded model and its batch."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.name = given["alias"]
+        self.context = given["context"]
+        options = given["options"]
+        if options["n_threads"]:
+            torch.set_num_threads(options["n_threads"])
+        self.tokenizer = AutoTokenizer.from_pretrained(given["path"])
+        if given["chat_template"]:
+            self.tokenizer.chat_template = given["chat_template"]
+        self.model = _load(given["path"], options)
+        self._eos = _eos(self.model, self.tokenizer)
+        self._blocks = given["slots"] * -(-(self.context + 1) // PAGE_TOKENS) + 1
+        self._slots = given["slots"]
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to serve; a request that it makes itself shows that it can."""
+        self.sampler = Sampler(loop)
+        self.manager = self.model.init_continuous_batching(
+            GenerationConfig(
+                do_sample=False, eos_token_id=self._eos or -1, max_new_tokens=self.context
+            ),
+            ContinuousBatchingConfig(
+                page_size=PAGE_TOKENS,
+                num_blocks=self._blocks,
+                max_batch_tokens=max(BATCH_TOKENS, self._slots),
+                max_requests_per_batch=self._slots,
+                use_async_batching=False,
+                use_cuda_graph=False,
+            ),
+        )
+        processors = self.manager.logit_processor
+        processors.logits_processor = LogitsProcessorList([self.sampler])
+        processors.tensors_required, processors.do_processing = 1, True
+        self.manager.start()
+
+    async def tokens(
+        self, prompt: list[int], sampling: Sampling, most: int, endless: bool
+    ) -> AsyncGenerator[Token, None]:
+        """The tokens of an answer, as they come; closing the iterator ends the work on it.
+
+        Raises:
+            RuntimeError: the batch failed.
+        """
+        name = uuid.uuid4().hex
+        queue: asyncio.Queue[Token | str | None] = asyncio.Queue()
+        generator = None
+        if sampling.seed is not None:
+            generator = torch.Generator(self.model.device).manual_seed(sampling.seed)
+        self.sampler.running[name] = Running(prompt, sampling, queue.put_nowait, generator)
+        self.manager.register_result_handler(name, lambda end: queue.put_nowait(end.error))
+        eos = -1 if endless else (self._eos or -1)
+        self.manager.add_request(prompt, name, max_new_tokens=most, eos_token_id=eos)
+        over = False
+        try:
+            while True:
+                token = await queue.get()
+                if not isinstance(token, Token):
+                    over = True
+                    if token is not None:
+                        raise RuntimeError(token)
+                    return
+                yield token
+        finally:
+            del self.sampler.running[name]
+            if not over:
+                self.manager.cancel_request(name)
+
+    def ends(self, token: int) -> bool:
+        """Whether a token ends a text."""
+        return token in self._eos
+
+    def check(self, prompt: list[int], most: int | None) -> int:
+        """The tokens that an answer may have. Raises `Refused` for a prompt that is too long."""
+        room = self.context - len(prompt)
+        if not prompt:
+            raise Refused("the prompt has no tokens", "prompt")
+        if room < 1:
+            reason = f"the prompt has {len(prompt)} tokens, and the context {self.context}"
+            raise Refused(f"{reason}; shorten it, or launch with more context", "prompt")
+        return room if most is None else min(room, most)
+
+
+def _load(path: str, options: dict[str, Any]) -> Any:
+    more: dict[str, Any] = {}
+    if options["attn_implementation"]:
+        more["attn_implementation"] = options["attn_implementation"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, report = AutoModelForCausalLM.from_pretrained(
+        path, dtype=options["dtype"], device_map=device, output_loading_info=True, **more
+    )
+    # Weights that are made up, or left aside, make a model that talks nonsense in good order.
+    wrong = {
+        kind: sorted(map(str, report.get(kind) or ()))
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    }
+    for kind, names in wrong.items():
+        if names:
+            some = ", ".join(names[:3])
+            what = kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+    return model.eval()
+
+
+def _eos(model: Any, tokenizer: Any) -> list[int]:
+    found = model.generation_config.eos_token_id
+    if found is None:
+        found = tokenizer.eos_token_id
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
+
+
+def _sampling(given: dict[str, Any], vocabulary: int, top: int | None) -> Sampling:
+    bias = tuple((int(token), float(by)) for token, by in (given.get("logit_bias") or {}).items())
+    if any(not 0 <= token < vocabulary for token, _ in bias):
+        raise Refused(f"logit_bias has a token beyond the {vocabulary} of the model", "logit_bias")
+    named = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
+    values = {
+        n: given[n] for n in (*named, "repetition_penalty", "seed") if given.get(n) is not None
+    }
+    if "top_k" in values:
+        values["top_k"] = max(0, int(values["top_k"]))
+    if "seed" in values:
+        values["seed"] = int(values["seed"]) % (1 << 63)
+    return Sampling(**values, logit_bias=bias, top_logprobs=top)
+
+
+@dataclass
+class Asked:
+    """One request to one of the two routes."""
+
+    chat: bool
+    prompt: list[int]
+    sampling: Sampling
+    most: int
+    stops: list[str]
+    endless: bool
+    stream: bool
+    usage: bool
+    top: int | None
+
+
+def _asked(model: Model, given: dict[str, Any], chat: bool) -> Asked:
+    if chat:
+        prompt = _chat_prompt(model, given)
+        top = int(given.get("top_logprobs") or 0) if given.get("logprobs") else None
+    else:
+        prompt = given["prompt"]
+        if isinstance(prompt, str):
+            prompt = model.tokenizer(prompt)["input_ids"]
+        top = None if given.get("logprobs") is None else int(given["logprobs"])
+    limit = given.get("max_completion_tokens") or given.get("max_tokens")
+    stops = given.get("stop") or []
+    return Asked(
+        chat=chat,
+        prompt=list(prompt),
+        sampling=_sampling(given, model.model.config.vocab_size, top),
+        most=model.check(list(prompt), limit),
+        stops=[stops] if isinstance(stops, str) else list(stops),
+        endless=bool(given.get("ignore_eos")),
+        stream=bool(given.get("stream")),
+        usage=bool((given.get("stream_options") or {}).get("include_usage")),
+        top=top,
+    )
+
+
+def _chat_prompt(model: Model, given: dict[str, Any]) -> list[int]:
+    if not model.tokenizer.chat_template:
+        raise Refused("the model has no chat template", "messages")
+    try:
+        # The template writes the special tokens itself, so none are added to its text.
+        made = model.tokenizer.apply_chat_template(
+            given["messages"],
+            add_generation_prompt=given.get("add_generation_prompt", True),
+            tokenize=True,
+            return_dict=True,
+            **(given.get("chat_template_kwargs") or {}),
+        )
+    except Exception as error:  # a template raises what it likes at messages that it does not take
+        raise Refused(f"the chat template refused the messages: {error}", "messages") from error
+    return list(made["input_ids"])
+
+
+class Answer:
+    """An answer in the making, as events of OpenAI's."""
+
+    def __init__(self, model: Model, asked: Asked) -> None:
+        self._model = model
+        self._asked = asked
+        self._count = 0
+        self._reason = "length"
+        self._offset = 0
+        kind = "chat.completion.chunk" if asked.chat else "text_completion"
+        prefix = "chatcmpl" if asked.chat else "cmpl"
+        self._base = {
+            "id": f"{prefix}-{uuid.uuid4().hex[:24]}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model.name,
+        }
+
+    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
+        """All events; the last one has the reason of the end."""
+        asked, text = self._asked, Text(self._model.tokenizer, self._asked.stops)
+        tokens = self._model.tokens(asked.prompt, asked.sampling, asked.most, asked.endless)
+        if asked.chat:
+            yield self._event({"role": "assistant", "content": ""})
+        waiting: list[Token] = []
+        async with contextlib.aclosing(tokens):
+            async for token in tokens:
+                self._count += 1
+                if not asked.endless and self._model.ends(token.id):
+                    self._reason = "stop"
+                    break
+                waiting.append(token)
+                piece = text.add(token.id)
+                if text.stopped:
+                    self._reason = "stop"
+                if piece:
+                    yield self._piece(piece, waiting)
+                    waiting = []
+                if text.stopped:
+                    break
+        if not text.stopped and (piece := text.end()):
+            yield self._piece(piece, waiting)
+            if text.stopped:
+                self._reason = "stop"
+        yield self._event({} if asked.chat else "", finish_reason=self._reason)
+
+    def usage(self) -> dict[str, int]:
+        """The tokens of prompt and answer."""
+        prompt = len(self._asked.prompt)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": self._count,
+            "total_tokens": prompt + self._count,
+        }
+
+    def last(self) -> dict[str, Any]:
+        """The event with the usage, which has no choice."""
+        return {**self._base, "choices": [], "usage": self.usage()}
+
+    def _piece(self, piece: str, tokens: list[Token]) -> dict[str, Any]:
+        logprobs = self._logprobs(tokens) if self._asked.top is not None else None
+        return self._event({"content": piece} if self._asked.chat else piece, logprobs)
+
+    def _event(
+        self, content: Any, logprobs: Any = None, finish_reason: str | None = None
+    ) -> dict[str, Any]:
+        key = "delta" if self._asked.chat else "text"
+        choice = {"index": 0, key: content, "logprobs": logprobs, "finish_reason": finish_reason}
+        return {**self._base, "choices": [choice]}
+
+    def _logprobs(self, tokens: list[Token]) -> dict[str, Any]:
+        if self._asked.chat:
+            return {
+                "content": [
+                    {
+                        **self._told(token.id, token.logprob),
+                        "top_logprobs": [self._told(*one) for one in token.top],
+                    }
+                    for token in tokens
+                ]
+            }
+        names = [self._name(token.id) for token in tokens]
+        offsets = []
+        for name in names:
+            offsets.append(self._offset)
+            self._offset += len(name)
+        return {
+            "tokens": names,
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [{self._name(i): value for i, value in t.top} for t in tokens],
+            "text_offset": offsets,
+        }
+
+    def _name(self, token: int) -> str:
+        return str(self._model.tokenizer.decode([token]))
+
+    def _told(self, token: int, logprob: float) -> dict[str, Any]:
+        name = self._name(token)
+        return {"token": name, "logprob": logprob, "bytes": list(name.encode())}
+
+
+async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """The work's result; it is called off when the client leaves."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return JSONResponse(await working) if working.done() else Response(status_code=499)
+    finally:
+        leaving.cancel()
+        if working.cancel():
+            await asyncio.wait({working})
+
+
+async def _whole(answer: Answer, chat: bool) -> dict[str, Any]:
+    """All events as one answer."""
+    events = [event async for event in answer.events()]
+    choices = [event["choices"][0] for event in events]
+    told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    merged = {key: [x for one in told for x in one[key]] for key in told[0]} if told else None
+    end = {"index": 0, "logprobs": merged, "finish_reason": choices[-1]["finish_reason"]}
+    base = {**events[0], "usage": answer.usage()}
+    if not chat:
+        text = "".join(choice["text"] for choice in choices)
+        return {**base, "choices": [{"text": text, **end}]}
+    text = "".join(choice["delta"].get("content", "") for choice in choices)
+    message = {"role": "assistant", "content": text}
+    return {**base, "object": "chat.completion", "choices": [{"message": message, **end}]}
+
+
+def _error(status: int, message: str, field: str | None = None) -> Response:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": field, "code": status}
+    return JSONResponse({"error": error}, status)
+
+
+def application(model: Model, key: str) -> Starlette:
+    """The routes; all but the health ask for the key."""
+
+    def opened(request: Request) -> bool:
+        sent = request.headers.get("authorization", "")
+        return hmac.compare_digest(sent.encode(), f"Bearer {key}".encode())
+
+    async def health(_: Request) -> Response:
+        alive = model.manager.is_running()
+        sampler = model.sampler
+        told = {"status": "ok" if alive else "failed", "running": len(sampler.running)}
+        told["tokens"] = sampler.tokens
+        return JSONResponse(told, 200 if alive else 503)
+
+    async def generate(request: Request) -> Response:
+        if not opened(request):
+            return _error(401, "this engine answers its gateway alone")
+        chat = request.url.path.endswith("chat/completions")
+        given = json.loads(await request.body())
+        try:
+            asked = _asked(model, given, chat)
+        except Refused as error:
+            return _error(400, str(error), error.field)
+        answer = Answer(model, asked)
+        if not asked.stream:
+            return await _unless_left(request, _whole(answer, chat))
+        return StreamingResponse(_stream(answer, asked), media_type="text/event-stream")
+
+    async def count(request: Request) -> Response:
+        if not opened(request):
+            return _error(401, "this engine answers its gateway alone")
+        try:
+            prompt = _chat_prompt(model, json.loads(await request.body()))
+        except Refused as error:
+            return _error(400, str(error), error.field)
+        return JSONResponse({"input_tokens": len(prompt)})
+
+    async def failed(_: Request, error: Exception) -> Response:
+        return _error(500, f"{type(error).__name__}: {error}")
+
+    async def unknown(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _error(error.status_code, str(error.detail))
+
+    routes = [
+        Route("/health", health),
+        Route("/v1/completions", generate, methods=["POST"]),
+        Route("/v1/chat/completions", generate, methods=["POST"]),
+        Route("/v1/chat/completions/input_tokens", count, methods=["POST"]),
+    ]
+    handlers: Any = {HTTPException: unknown, Exception: failed}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+async def _stream(answer: Answer, asked: Asked) -> AsyncGenerator[bytes, None]:
+    try:
+        async with contextlib.aclosing(answer.events()) as events:
+            async for event in events:
+                yield b"data: %b\n\n" % json.dumps(event).encode()
+    except RuntimeError as error:
+        body = {"error": {"message": str(error), "type": "server_error", "code": 500}}
+        yield b"data: %b\n\n" % json.dumps(body).encode()
+        return
+    if asked.usage:
+        yield b"data: %b\n\n" % json.dumps(answer.last()).encode()
+    yield b"data: [DONE]\n\n"
+
+
+async def _serve(model: Model, port: int) -> None:
+    model.start(asyncio.get_running_loop())
+    probe = model.tokens([0], Sampling(temperature=0), 1, endless=True)
+    async for _ in probe:
+        pass
+    key = os.environ["PADDOCK_ENGINE_KEY"]
+    config = uvicorn.Config(
+        application(model, key), host="127.0.0.1", port=port, log_level="warning"
+    )
+    await uvicorn.Server(config).serve()
+    model.manager.stop(block=True, timeout=5)
+
+
+def main() -> None:
+    """Serves what the one argument says until a signal ends it."""
+    given = json.loads(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"loading {given['path']}", flush=True)
+    model = Model(given)
+    print("loaded", flush=True)
+    asyncio.run(_serve(model, given["port"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Makes and removes engines' environments: whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from paddock.engines.environment import CURRENT, Environment, Made
+from paddock.registry.errors import EngineInUse, InstallFailed
+
+Report = Callable[[str], None]
+LINES = 12
+"""How many of pip's last lines a failure carries."""
+# Imports the modules, and prints the version of each distribution.
+_CHECK = """
+import importlib, importlib.metadata, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+found = importlib.metadata.distributions()
+print(json.dumps({one.metadata["Name"]: one.version for one in found}))
+"""
+
+
+def install(environment: Environment, home: Path, report: Report) -> Made:
+    """A new environment from the pins, in force once its modules import. `report` gets each step.
+
+    The old one stays in force until then, and whatever runs from it runs on: it is removed when
+    nothing does.
+
+    Raises:
+        InstallFailed: with the last lines of what failed; nothing has changed.
+    """
+    folder = environment.folder(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, environment.name):
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        new = folder / f"{stamp}-{secrets.token_hex(3)}"
+        made = Made(new, environment.digest)
+        try:
+            report("making the environment")
+            _run(environment, [sys.executable, "-m", "venv", str(new)])
+            pip = [str(made.python), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
+            pip += ["--disable-pip-version-check", "-r", str(environment.requirements)]
+            _run(environment, pip, _Steps(report))
+            report(f"importing {', '.join(environment.modules)}")
+            told = _run(environment, [str(made.python), "-c", _CHECK, *environment.modules])
+            versions = json.loads(told[-1])
+            record = {"folder": new.name, "digest": environment.digest, "versions": versions}
+            passing = folder / f"{CURRENT}.new"
+            passing.write_text(json.dumps(record, indent=1), "utf-8")
+            passing.replace(folder / CURRENT)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        _sweep(folder, keep=new)
+        return Made(new, environment.digest, versions)
+
+
+def remove(environment: Environment, home: Path) -> bool:
+    """Removes the environment; False if there was none.
+
+    Raises:
+        EngineInUse: a process runs from it.
+    """
+    folder = environment.folder(home)
+    if not folder.exists():
+        return False
+    with _alone(folder, environment.name):
+        using = sorted(_users(folder))
+        if using:
+            raise EngineInUse(environment.name, tuple(using))
+        (folder / CURRENT).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+    return True
+
+
+class _Steps:
+    """Reads pip's lines, and reports what a person wants to know of them."""
+
+    _KNOWN = re.compile(r"\s*(Collecting|Downloading|Building wheel|Installing collected)\b(.*)")
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def __call__(self, line: str) -> None:
+        match = self._KNOWN.match(line)
+        if match is not None:
+            verb = match[1].replace("Installing collected", "installing")
+            self._report(f"{verb.lower()}{match[2].split(' (from')[0][:100]}")
+
+
+def _run(
+    environment: Environment, command: list[str], step: Callable[[str], None] | None = None
+) -> list[str]:
+    # Nothing of ours may leak into the environment.
+    environ = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME"}}
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if step is not None:
+                    step(line)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise InstallFailed(environment.name, tuple(line for line in lines if line)[-LINES:])
+    return lines
+
+
+def _sweep(folder: Path, keep: Path) -> None:
+    """Removes older environments from which nothing runs."""
+    for old in folder.iterdir():
+        if old.is_dir() and old != keep and not _users(old):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _users(folder: Path) -> list[int]:
+    """Processes that run from an environment in the folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or [""]
+        if Path(words[0]).is_relative_to(folder):
+            found.append(process.pid)
+    return found
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Two installs of one engine do not meet."""
+    with (folder.parent / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InstallFailed(name, ("another command installs or removes it now",)) from None
+        yield

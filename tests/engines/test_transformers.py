@@ -1,0 +1,315 @@
+"""Transformers for real, in its own environment: the answers are those of the library itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engines import load_engine
+from paddock.engines.base import Host, Serving
+from paddock.engines.transformers import Transformers, TransformersOptions
+from paddock.launcher.diagnosis import diagnose_exit
+from paddock.launcher.plan import LaunchRequest
+from paddock.launcher.resolve import resolve
+from paddock.registry.catalog import Catalog, specs_root
+from tests.engines.child import DEADLINE, Child, serving
+
+WEIGHTS = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
+ENGINE = load_engine("Transformers")
+HOST = Host("local", "here", 2, 10**11, 10**11, 10**11, {})
+PROMPTS = ["The old elephant", "A lion is", "What does the zebra eat?", "In the zoo"]
+# What the library says itself, of the same weights, by its plain `generate` and forward pass.
+REFERENCE = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path, prompts = sys.argv[1], json.loads(sys.argv[2])
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+told = []
+decode = tokenizer.decode
+for prompt in prompts:
+    ids = tokenizer(prompt, return_tensors="pt")
+    made = model.generate(**ids, max_new_tokens=24, do_sample=False)[0, ids.input_ids.shape[1]:]
+    logprobs = model(ids.input_ids).logits[0, -1].float().log_softmax(-1)
+    top = logprobs.topk(3)
+    told.append({"text": decode(made, skip_special_tokens=True),
+                 "tokens": ids.input_ids.shape[1],
+                 "top": dict(zip(map(decode, top.indices.tolist()), top.values.tolist()))})
+chat = [{"role": "user", "content": prompts[0]}]
+ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+told.append({"tokens": len(ids), "first": ids[:3], "bos": tokenizer.bos_token_id})
+print(json.dumps(told))
+"""
+# Feeds texts' tokens one by one; characters of several tokens must come whole.
+PIECES = """
+import json, sys
+sys.path.insert(0, sys.argv[2])
+from transformers import AutoTokenizer
+from serve import Text
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+told = []
+for text, stops, _ in json.loads(sys.argv[3]):
+    found, pieces = Text(tokenizer, stops), []
+    for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+        pieces.append(found.add(token))
+        if found.stopped:
+            break
+    else:
+        pieces.append(found.end())
+    told.append(pieces)
+print(json.dumps(told))
+"""
+# A text, what stops it, and what of it passes.
+TEXTS = [
+    ("żółw 🐘🦓 and 象", [], "żółw 🐘🦓 and 象"),
+    ("one two three", ["two"], "one "),
+    ("one tw", ["two"], "one tw"),
+    ("ab ab abc", ["abc"], "ab ab "),
+    ("🐘 eats 🦓", ["🦓"], "🐘 eats "),
+]
+
+
+@pytest.fixture(autouse=True)
+def installed(transformers_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is found where it was installed."""
+    monkeypatch.setenv("PADDOCK_HOME", str(transformers_home))
+
+
+def wanted(weights: Path = WEIGHTS, **changes: Any) -> Serving:
+    options = TransformersOptions(dtype="float32", n_threads=1)
+    return serving(options, weights=weights, **{"slots": 8, **changes})
+
+
+def python(home: Path, code: str, *arguments: str) -> Any:
+    """What a program prints, as JSON, in the engine's environment."""
+    assert isinstance(ENGINE, Transformers)
+    made = ENGINE.environment.made(home)
+    assert made is not None
+    command = [str(made.python), "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def reference(transformers_home: Path) -> list[dict[str, Any]]:
+    return list(python(transformers_home, REFERENCE, str(WEIGHTS), json.dumps(PROMPTS)))
+
+
+@pytest.fixture(scope="module")
+def child(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """One engine for all tests that do not break it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PADDOCK_HOME", str(transformers_home))
+        with Child(ENGINE, wanted(), tmp_path_factory.mktemp("engine") / "log") as made:
+            made.await_health()
+            yield made
+
+
+def complete(child: Child, prompt: Any, **fields: Any) -> dict[str, Any]:
+    body = {"prompt": prompt, "max_tokens": 24, "temperature": 0, **fields}
+    status, answer = child.post("/v1/completions", body)
+    assert status == 200, answer
+    return answer
+
+
+def said(answer: dict[str, Any]) -> str:
+    return str(answer["choices"][0]["text"])
+
+
+def test_greedy_answers_are_the_librarys_own(child: Child, reference: list[Any]) -> None:
+    """One at a time, and sixteen side by side: the same text, whoever else is in the batch."""
+    texts = [one["text"] for one in reference[: len(PROMPTS)]]
+    assert [said(complete(child, prompt)) for prompt in PROMPTS] == texts
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda prompt: said(complete(child, prompt)), PROMPTS * 4))
+    assert found == texts * 4
+
+
+def test_usage_counts_what_the_tokenizer_counts(child: Child, reference: list[Any]) -> None:
+    """Of a text, of a list of tokens, and of a chat, to which no second BOS is added."""
+    for prompt, told in zip(PROMPTS, reference, strict=False):
+        assert complete(child, prompt)["usage"]["prompt_tokens"] == told["tokens"]
+    assert complete(child, [5, 6, 7], max_tokens=2, ignore_eos=True)["usage"] == {
+        "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+    }  # fmt: skip
+    messages = [{"role": "user", "content": PROMPTS[0]}]
+    chat = reference[-1]
+    status, answer = child.post("/v1/chat/completions", {"messages": messages, "max_tokens": 2})
+    assert (status, answer["usage"]["prompt_tokens"]) == (200, chat["tokens"])
+    _, counted = child.post("/v1/chat/completions/input_tokens", {"messages": messages})
+    assert counted == {"input_tokens": chat["tokens"]}
+    assert chat["first"].count(chat["bos"]) <= 1
+
+
+def test_stream_adds_up_to_the_whole_answer(child: Child) -> None:
+    """Pieces, reason and, where it is asked for, the usage in an event of its own."""
+    whole = complete(child, PROMPTS[0])
+    body = {"prompt": PROMPTS[0], "max_tokens": 24, "temperature": 0, "stream": True}
+    events = child.stream("/v1/completions", body)
+    assert "".join(event["choices"][0]["text"] for event in events) == said(whole)
+    assert events[-1]["choices"][0]["finish_reason"] == "length"
+    asked = {**body, "stream_options": {"include_usage": True}}
+    *_, last = child.stream("/v1/completions", asked)
+    assert (last["choices"], last["usage"]) == ([], whole["usage"])
+    chat = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "stream": True}
+    first, *_ = child.stream("/v1/chat/completions", chat)
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+
+
+def test_stop_texts_end_an_answer_and_are_not_in_it(child: Child) -> None:
+    """Also one that begins in one token and ends in another."""
+    whole = said(complete(child, PROMPTS[0]))
+    stop = whole[7:13]
+    answer = complete(child, PROMPTS[0], stop=["never", stop])
+    assert said(answer) == whole[: whole.index(stop)]
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] < 24
+
+
+def test_characters_come_whole(transformers_home: Path) -> None:
+    """Though each may be several tokens, and whatever may begin a stop text is held back."""
+    serve = str(Path(ENGINE.command(wanted()).argv[2]).parent)
+    found = python(transformers_home, PIECES, str(WEIGHTS), serve, json.dumps(TEXTS))
+    for pieces, (_, _, passed) in zip(found, TEXTS, strict=True):
+        assert "".join(pieces) == passed
+        assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+def test_sampling_fields_do_what_they_say(child: Child) -> None:
+    """Seeds repeat, narrow choices are the greedy one, biases and penalties move it."""
+    greedy = said(complete(child, PROMPTS[0]))
+    warm = {"temperature": 1.5, "seed": 7}
+    assert said(complete(child, PROMPTS[0], **warm)) == said(complete(child, PROMPTS[0], **warm))
+    others = {said(complete(child, PROMPTS[0], temperature=1.5, seed=n)) for n in range(5)}
+    assert len(others) > 1
+    for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}):
+        assert said(complete(child, PROMPTS[0], temperature=1.5, **narrow)) == greedy
+    answer = complete(child, PROMPTS[0], logit_bias={"17": 100}, logprobs=0, max_tokens=3)
+    assert len(set(answer["choices"][0]["logprobs"]["tokens"])) == 1
+    for penalty in ("frequency_penalty", "presence_penalty"):
+        told = complete(child, PROMPTS[0], **{penalty: 2.0}, logprobs=0)["choices"][0]["logprobs"]
+        plain = complete(child, PROMPTS[0], logprobs=0)["choices"][0]["logprobs"]
+        assert len(set(told["tokens"])) > len(set(plain["tokens"]))
+    assert said(complete(child, PROMPTS[0], repetition_penalty=1.8)) != greedy
+
+
+def test_log_probabilities_are_the_librarys_own(child: Child, reference: list[Any]) -> None:
+    """In the shape of either route, before temperature."""
+    for prompt, told in zip(PROMPTS, reference, strict=False):
+        answer = complete(child, prompt, max_tokens=1, logprobs=3, temperature=0.7, seed=1)
+        found = answer["choices"][0]["logprobs"]
+        assert found["top_logprobs"][0] == pytest.approx(told["top"], abs=1e-3)
+        assert found["text_offset"] == [0]
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    _, answer = child.post("/v1/chat/completions", {**body, "logprobs": True, "top_logprobs": 2})
+    for token in answer["choices"][0]["logprobs"]["content"]:
+        assert bytes(token["bytes"]).decode() == token["token"]
+        assert len(token["top_logprobs"]) == 2
+
+
+def test_prompt_that_is_too_long_is_refused_with_both_numbers(child: Child) -> None:
+    """And what fits is answered up to the context's end."""
+    status, answer = child.post("/v1/completions", {"prompt": "the " * 400})
+    assert status == 400
+    assert "256" in answer["error"]["message"]
+    assert answer["error"]["param"] == "prompt"
+    ends = complete(child, [5] * 250, max_tokens=None, ignore_eos=True)["usage"]
+    assert ends["total_tokens"] == 256
+
+
+def test_client_that_leaves_ends_the_work(child: Child) -> None:
+    """Streaming or not, the batch is empty long before the answer would have been whole."""
+    for stream in (True, False):
+        before = int(child.get("/health")["tokens"])
+        body = json.dumps({"prompt": "a", "max_tokens": 250, "stream": stream, "ignore_eos": True})
+        with socket.create_connection(("127.0.0.1", child.wanted.port)) as connection:
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            connection.sendall(f"{head}Authorization: Bearer the-key\r\n\r\n{body}".encode())
+            until(lambda: running(child) == 1)
+        until(lambda: running(child) == 0)
+        assert 0 < int(child.get("/health")["tokens"]) - before < 240
+
+
+def running(child: Child) -> int:
+    return int(child.get("/health")["running"])
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_only_the_gateway_is_answered(child: Child) -> None:
+    """Without the key, or with another, there is nothing to be had."""
+    for key in (None, "other"):
+        for route in ("completions", "chat/completions", "chat/completions/input_tokens"):
+            assert child.post(f"/v1/{route}", {"prompt": "a"}, key)[0] == 401
+
+
+def renamed(source: Path, target: Path, old: str, new: str) -> None:
+    """A copy of the weights in which one tensor has another name."""
+    shutil.copytree(source, target)
+    path = target / "model.safetensors"
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = data[8 : 8 + length].decode()
+    assert f'"{old}"' in header
+    changed = header.replace(f'"{old}"', f'"{new}"').encode()
+    path.write_bytes(struct.pack("<Q", len(changed)) + changed + data[8 + length :])
+
+
+def test_weights_that_are_not_the_models_do_not_serve(tmp_path: Path) -> None:
+    """A load in which weights were made up or left over has failed, and says so."""
+    name = "model.layers.1.self_attn.q_proj.weight"
+    renamed(WEIGHTS, tmp_path / "weights", name, name.replace("q_proj", "query"))
+    with Child(ENGINE, wanted(tmp_path / "weights"), tmp_path / "log") as child:
+        code = child.await_end()
+        found = diagnose_exit(ENGINE, plan(), code, None, child.lines())
+    assert found.cause == "weights_mismatch"
+    assert "q_proj" in found.message
+
+
+def test_broken_weights_are_called_so(tmp_path: Path) -> None:
+    """A file that is cut short is corrupt; an architecture that nobody knows is unsupported."""
+    shutil.copytree(WEIGHTS, tmp_path / "short")
+    short = tmp_path / "short" / "model.safetensors"
+    short.write_bytes(short.read_bytes()[:5000])
+    shutil.copytree(WEIGHTS, tmp_path / "strange")
+    config = tmp_path / "strange" / "config.json"
+    config.write_text(config.read_text().replace('"mixtral"', '"nonsense"'))
+    for folder, cause in (("short", "corrupt_file"), ("strange", "unsupported_arch")):
+        with Child(ENGINE, wanted(tmp_path / folder), tmp_path / f"{folder}.log") as child:
+            code = child.await_end()
+            assert diagnose_exit(ENGINE, plan(), code, None, child.lines()).cause == cause
+
+
+def plan() -> Any:
+    found = {
+        engine: load_engine(engine).detect() for engine in ("llama.cpp", "Transformers", "echo")
+    }
+    files = {
+        path.relative_to(specs_root()).as_posix(): path.stat().st_size for path in WEIGHTS.iterdir()
+    }
+    host = Host("local", "here", 2, 10**11, 10**11, 10**11, found, files)
+    asked = LaunchRequest.parse(model_name="tiny-mixtral", format="pytorch")
+    return resolve(asked, Catalog.load(), [host])
+
+
+def test_plan_names_the_engine_and_its_memory() -> None:
+    """Weights, cache and the process, as for any engine."""
+    made = plan()
+    assert (made.engine, made.engine_version) == ("Transformers", "5.23.0")
+    assert made.memory.cache_bytes > 0
+    assert made.options["n_threads"] == 1
