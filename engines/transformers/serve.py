@@ -244,7 +244,7 @@ class Model:
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.name = given["alias"]
-        self.context = given["context"]
+        self.context: int = given["context"]
         options = given["options"]
         if options["n_threads"]:
             torch.set_num_threads(options["n_threads"])
