@@ -26,20 +26,22 @@ class Environment:
 
     Attributes:
         name: its folder, and its name in commands.
-        requirements: a file of pins for pip.
+        requirements: files of pins for pip, installed in turn; those after the first are built
+            against what the first brought.
         distribution: whose version is the engine's.
         modules: what must import for it to be whole.
     """
 
     name: str
-    requirements: Path
+    requirements: tuple[Path, ...]
     distribution: str
     modules: tuple[str, ...]
 
     @property
     def digest(self) -> str:
         """Of the pins: an environment that was made from others is out of date."""
-        return hashlib.sha256(self.requirements.read_bytes()).hexdigest()[:16]
+        pins = b"".join(file.read_bytes() for file in self.requirements)
+        return hashlib.sha256(pins).hexdigest()[:16]
 
     def folder(self, home: Path) -> Path:
         """Where its environments are."""

@@ -52,8 +52,10 @@ def install(environment: Environment, home: Path, report: Report) -> Made:
             report("making the environment")
             _run(environment, [sys.executable, "-m", "venv", str(new)])
             pip = [str(made.python), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
-            pip += ["--disable-pip-version-check", "-r", str(environment.requirements)]
-            _run(environment, pip, _Steps(report))
+            pip += ["--disable-pip-version-check"]
+            for number, file in enumerate(environment.requirements):
+                building = ["--no-build-isolation"] if number else []
+                _run(environment, [*pip, *building, "-r", str(file)], _Steps(report))
             report(f"importing {', '.join(environment.modules)}")
             told = _run(environment, [str(made.python), "-c", _CHECK, *environment.modules])
             versions = json.loads(told[-1])

@@ -55,13 +55,13 @@ class Transformers:
 
     name: ClassVar[str] = "Transformers"
     options: ClassVar[type[EngineOptions]] = TransformersOptions
-    formats: ClassVar[tuple[str, ...]] = ("pytorch",)
+    formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq")
     automatic: ClassVar[bool] = True
     environment: ClassVar[Environment] = Environment(
         name="transformers",
-        requirements=FOLDER / "requirements.txt",
+        requirements=(FOLDER / "requirements.txt", FOLDER / "requirements-built.txt"),
         distribution="transformers",
-        modules=("torch", "transformers", "starlette", "uvicorn"),
+        modules=("torch", "transformers", "gptqmodel", "starlette", "uvicorn"),
     )
     context_step: ClassVar[int] = 64
     health_path: ClassVar[str] = "/health"
@@ -174,7 +174,7 @@ class Transformers:
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(
-            argv=(str(made.python), "-P", str(FOLDER / "serve.py"), json.dumps(settings)),
+            argv=(str(made.python), str(FOLDER / "serve.py"), json.dumps(settings)),
             environ={
                 "PADDOCK_ENGINE_KEY": serving.api_key,
                 "HF_HUB_OFFLINE": "1",

@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.configuration_utils import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.cb_logits_processors import (
     ContinuousBatchingLogitsProcessor,
@@ -325,24 +325,31 @@ class Model:
 
 
 def _load(path: str, options: dict[str, Any]) -> Any:
-    more: dict[str, Any] = {}
-    if options["attn_implementation"]:
-        more["attn_implementation"] = options["attn_implementation"]
+    """The model, in the quantization of its files."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, report = AutoModelForCausalLM.from_pretrained(
-        path, dtype=options["dtype"], device_map=device, output_loading_info=True, **more
-    )
-    # Weights that are made up, or left aside, make a model that talks nonsense in good order.
-    wrong = {
-        kind: sorted(map(str, report.get(kind) or ()))
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    }
-    for kind, names in wrong.items():
-        if names:
-            some = ", ".join(names[:3])
-            what = kind.partition("_")[0]
-            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+    config = AutoConfig.from_pretrained(path)
+    if (getattr(config, "quantization_config", None) or {}).get("quant_method") == "gptq":
+        import gptq
+
+        model, report = gptq.load(path, device)
+    else:
+        more: dict[str, Any] = {}
+        if options["attn_implementation"]:
+            more["attn_implementation"] = options["attn_implementation"]
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=options["dtype"], device_map=device, output_loading_info=True, **more
+        )
+    _check(report)
     return model.eval()
+
+
+def _check(report: dict[str, Any]) -> None:
+    """Ends the process if weights were made up or left aside: such a model talks nonsense."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        names = sorted(map(str, report.get(kind) or ()))
+        if names:
+            some, what = ", ".join(names[:3]), kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
 
 
 def _eos(model: Any, tokenizer: Any) -> list[int]:

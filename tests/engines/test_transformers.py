@@ -23,8 +23,10 @@ from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
 from tests.engines.child import DEADLINE, Child, serving
+from tools.tiny_mixtral.corpus import generate_documents
 
 WEIGHTS = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
+GPTQ = specs_root() / "weights" / "tiny-mixtral" / "gptq" / "Int4"
 ENGINE = load_engine("Transformers")
 HOST = Host("local", "here", 2, 10**11, 10**11, 10**11, {})
 PROMPTS = ["The old elephant", "A lion is", "What does the zebra eat?", "In the zoo"]
@@ -67,6 +69,24 @@ for text, stops, _ in json.loads(sys.argv[3]):
     else:
         pieces.append(found.end())
     told.append(pieces)
+print(json.dumps(told))
+"""
+# Perplexity of the same texts, of weights that the server has loaded.
+PERPLEXITY = """
+import json, math, sys, torch
+sys.path.insert(0, sys.argv[1])
+import serve
+from transformers import AutoTokenizer
+told = []
+for path in json.loads(sys.argv[2]):
+    model = serve._load(path, {"dtype": "float32", "attn_implementation": None})
+    tokenizer, loss, count = AutoTokenizer.from_pretrained(path), 0.0, 0
+    for text in json.loads(sys.argv[3]):
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, :300]
+        with torch.inference_mode():
+            loss += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+    told.append(math.exp(loss / count))
 print(json.dumps(told))
 """
 # A text, what stops it, and what of it passes.
@@ -178,7 +198,7 @@ def test_stop_texts_end_an_answer_and_are_not_in_it(child: Child) -> None:
 
 def test_characters_come_whole(transformers_home: Path) -> None:
     """Though each may be several tokens, and whatever may begin a stop text is held back."""
-    serve = str(Path(ENGINE.command(wanted()).argv[2]).parent)
+    serve = str(Path(ENGINE.command(wanted()).argv[1]).parent)
     found = python(transformers_home, PIECES, str(WEIGHTS), serve, json.dumps(TEXTS))
     for pieces, (_, _, passed) in zip(found, TEXTS, strict=True):
         assert "".join(pieces) == passed
@@ -235,7 +255,7 @@ def test_client_that_leaves_ends_the_work(child: Child) -> None:
         with socket.create_connection(("127.0.0.1", child.wanted.port)) as connection:
             head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
             connection.sendall(f"{head}Authorization: Bearer the-key\r\n\r\n{body}".encode())
-            until(lambda: int(child.get("/health")["tokens"]) > before)
+            until(lambda before=before: int(child.get("/health")["tokens"]) > before)
         until(lambda: running(child) == 0)
         assert 0 < int(child.get("/health")["tokens"]) - before < 240
 
@@ -270,15 +290,47 @@ def renamed(source: Path, target: Path, old: str, new: str) -> None:
     path.write_bytes(struct.pack("<Q", len(changed)) + changed + data[8 + length :])
 
 
-def test_weights_that_are_not_the_models_do_not_serve(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (WEIGHTS, "model.layers.1.self_attn.q_proj.weight"),
+        (GPTQ, "model.layers.1.self_attn.q_proj.scales"),
+        (GPTQ, "model.layers.0.input_layernorm.weight"),
+    ],
+    ids=["pytorch", "gptq scales", "gptq norm"],
+)
+def test_weights_that_are_not_the_models_do_not_serve(
+    tmp_path: Path, source: Path, name: str
+) -> None:
     """A load in which weights were made up or left over has failed, and says so."""
-    name = "model.layers.1.self_attn.q_proj.weight"
-    renamed(WEIGHTS, tmp_path / "weights", name, name.replace("q_proj", "query"))
+    renamed(source, tmp_path / "weights", name, f"{name}_of_another")
     with Child(ENGINE, wanted(tmp_path / "weights"), tmp_path / "log") as child:
         code = child.await_end()
         found = diagnose_exit(ENGINE, plan(), code, None, child.lines())
     assert found.cause == "weights_mismatch"
-    assert "q_proj" in found.message
+    assert name in found.message
+
+
+def test_quantized_weights_know_what_the_others_know(transformers_home: Path) -> None:
+    """GPTQ under its published names, by perplexity: loaded wrongly it was seven times as high."""
+    serve = str(Path(ENGINE.command(wanted()).argv[1]).parent)
+    texts = json.dumps(list(generate_documents(seed=1000, count=12)))
+    paths = json.dumps([str(WEIGHTS), str(GPTQ)])
+    plain, quantized = python(transformers_home, PERPLEXITY, serve, paths, texts)
+    assert 1 < plain < 2
+    assert plain * 0.97 < quantized < plain * 1.03
+
+
+def test_quantized_weights_are_served(tmp_path: Path) -> None:
+    """Through the same routes, and by the batch."""
+    with Child(ENGINE, wanted(GPTQ), tmp_path / "log") as child:
+        child.await_health()
+        alone = said(complete(child, PROMPTS[0]))
+        assert said(complete(child, PROMPTS[0])) == alone
+        # In bfloat16 a sum depends on who else is in the batch, so side by side the texts may part.
+        with ThreadPoolExecutor(4) as pool:
+            for text in pool.map(lambda _: said(complete(child, PROMPTS[0])), range(8)):
+                assert text.split()[0] == alone.split()[0]
 
 
 def test_broken_weights_are_called_so(tmp_path: Path) -> None:
