@@ -61,6 +61,9 @@ class Detection:
     missing: str = ""
 
 
+UNKNOWN = Detection(missing="the Paddock of that node does not know it")
+
+
 @dataclass(frozen=True)
 class Host:
     """Facts about one node, gathered at the edge so that planning can be pure.

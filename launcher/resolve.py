@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paddock.engines import engine_names, load_engine
-from paddock.engines.base import Engine, EngineOptions, Host
+from paddock.engines.base import UNKNOWN, Engine, EngineOptions, Host
 from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
 from paddock.launcher.plan import (
     LaunchPlan,
@@ -308,7 +308,7 @@ def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search)
     """Adds the pair to what can be served, or its reason to the refusals."""
     variant, engine, host = pair.variant, pair.engine, pair.host
     name = engine.name
-    if missing := host.engines[name].missing:
+    if missing := host.engines.get(name, UNKNOWN).missing:
         return search.refuse(name, _NOT_HERE, missing)
     if engine.formats and variant.format not in engine.formats:
         reason = f"serves {', '.join(engine.formats)}, not {variant.format}"

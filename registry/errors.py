@@ -25,6 +25,8 @@
     ├── GatewayUnreachable    no gateway answers at the endpoint
     ├── GatewayNotStarted     a gateway was started in the background and did not come up
     ├── GatewayError          the gateway answered with an error; carries its status and text
+    ├── InstallFailed         an engine's environment was not made; the old one stands
+    ├── EngineInUse           an engine's environment from which something runs
     └── PortInUse             the gateway's port belongs to another process
 
 Errors carry fields. `str(error)` is one line: what happened, with the value, then the way out.

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.engines import engine_names, load_engine
-from paddock.engines.base import Engine, Host
+from paddock.engines.base import UNKNOWN, Engine, Host
 from paddock.launcher.controller import Controller
 from paddock.launcher.resolve import local_files
 from paddock.registry.catalog import Catalog
@@ -159,7 +159,7 @@ def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str,
 
 
 def _refuses(engine: Engine, variant: Variant, host: Host) -> str | None:
-    if missing := host.engines[engine.name].missing:
+    if missing := host.engines.get(engine.name, UNKNOWN).missing:
         return missing
     if variant.format not in engine.formats:
         return f"serves {', '.join(engine.formats)}, not {variant.format}"

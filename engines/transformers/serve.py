@@ -640,10 +640,16 @@ async def _serve(model: Model, port: int) -> None:
         pass
     key = os.environ["PADDOCK_ENGINE_KEY"]
     config = uvicorn.Config(
-        application(model, key), host="127.0.0.1", port=port, log_level="warning"
+        application(model, key),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
     )
-    await uvicorn.Server(config).serve()
-    model.manager.stop(block=True, timeout=5)
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        os._exit(0)  # the batch's thread would be waited for, and has nothing to put in order
 
 
 def main() -> None:

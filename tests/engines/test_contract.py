@@ -21,17 +21,26 @@ HEAVY = ("xllamacpp", "aiohttp", "torch", "ray", "transformers", "starlette")
 HOST = Host("local", "here", 4, 10**11, 10**11, 10**11, {})
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 # One option of each engine, as typed and as parsed.
-OPTION = {"llama.cpp": ("n-threads", "2", "n_threads", 2), "echo": ("child", "no", "child", False)}
+OPTION = {
+    "llama.cpp": ("n-threads", "2", "n_threads", 2),
+    "Transformers": ("n-threads", "2", "n_threads", 2),
+    "echo": ("child", "no", "child", False),
+}
+WEIGHTS = {"llama.cpp": TINY, "Transformers": TINY.parent.parent / "pytorch" / "none", "echo": None}
 
 
 @pytest.fixture(params=[engine.name for engine in engines()])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return load_engine(request.param)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    found = load_engine(request.param)
+    if found.environment is not None:
+        home = request.getfixturevalue(f"{found.environment.name}_home")
+        monkeypatch.setenv("PADDOCK_HOME", str(home))
+    return found
 
 
 def started(engine: Engine, folder: Path, **changes: object) -> Serving:
     options = engine.settle(engine.options.parse(engine.name, {}), HOST, 0)
-    return serving(options, weights=TINY if engine.formats else None, **changes)
+    return serving(options, weights=WEIGHTS[engine.name], **changes)
 
 
 def test_an_engine_satisfies_the_protocol(engine: Engine) -> None:
@@ -175,7 +184,7 @@ def test_other_packages_add_engines_and_replace_none(monkeypatch: pytest.MonkeyP
         for name, value in (("mine", echo), ("llama.cpp", "evil:Engine"), ("Echo", "evil:Engine"))
     )
     monkeypatch.setattr(engines_package, "entry_points", lambda group: points)
-    assert engine_names() == ("llama.cpp", "echo", "mine")
+    assert engine_names() == ("llama.cpp", "Transformers", "echo", "mine")
     assert type(load_engine("mine")).__name__ == "Echo"
     assert type(load_engine("llama.cpp")).__name__ == "LlamaCpp"
     assert type(load_engine("echo")).__module__ == "paddock.engines.echo"

@@ -121,10 +121,12 @@ def test_every_choice_has_a_reason(catalog: Catalog) -> None:
 
 
 def test_engines_that_were_passed_over_have_their_reason(catalog: Catalog) -> None:
-    """A spec's engines without an adapter are listed, the one that serves is not."""
+    """Engines without an adapter, or not here, are listed; the one that serves is not."""
     refused = plan(catalog).refused
-    assert set(refused) == {"Transformers", "vLLM", "SGLang"}
+    assert set(refused) == {"vLLM", "SGLang"}
     assert all("no adapter" in reason for reason in refused.values())
+    others = plan(catalog, host(engines={"llama.cpp": Detection(version="1")})).refused
+    assert "does not know it" in others["Transformers"]
 
 
 def test_more_memory_never_gives_less(catalog: Catalog) -> None:
@@ -440,12 +442,12 @@ def test_a_path_on_one_node_is_served_on_that_node(catalog: Catalog) -> None:
 
 
 def test_a_folder_of_safetensors_is_told_by_its_files(catalog: Catalog) -> None:
-    """pytorch and gptq folders are told apart, and refused here only for want of an engine."""
+    """pytorch and gptq folders are told apart, and served by an engine for them."""
     shard = "/w/model-00001-of-00019.safetensors"
-    with pytest.raises(NoEngine, match="pytorch none"):
-        plan(catalog, with_files(shard, "/w/config.json"), model_path="/w")
-    with pytest.raises(NoEngine, match="gptq Int4"):
-        plan(catalog, with_files(shard, "/w/quantize_config.json"), model_path="/w")
+    made = plan(catalog, with_files(shard, "/w/config.json"), model_path="/w")
+    assert (made.format, made.quantization, made.engine) == ("pytorch", "none", "Transformers")
+    made = plan(catalog, with_files(shard, "/w/quantize_config.json"), model_path="/w")
+    assert (made.format, made.quantization, made.engine) == ("gptq", "Int4", "Transformers")
 
 
 def test_the_node_with_most_room_is_chosen_and_a_named_one_obeyed(catalog: Catalog) -> None:
@@ -490,6 +492,7 @@ def test_no_request_crashes_the_planner(catalog: Catalog) -> None:
             planned += 1
             assert made.memory.can_run
             assert made.quantization == (quantization or made.quantization)
-            assert made.engine == (engine or "llama.cpp")
+            fitting = "llama.cpp" if made.format == "ggufv2" else "Transformers"
+            assert made.engine == (engine or fitting)
     assert planned > 50
     assert all(text.isprintable() for text in said)
