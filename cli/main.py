@@ -24,6 +24,7 @@ COMMANDS = {
     "logs": ("paddock.cli.models:logs", "Show the last lines of a model's engine."),
     "events": ("paddock.cli.events:events", "Watch what happens to models, until Ctrl-C."),
     "terminate": ("paddock.cli.models:terminate", "End a launched model."),
+    "search": ("paddock.cli.search:search", "Find models by words and by what they can do."),
     "registrations": ("paddock.cli.catalogue:registrations", "List the models of the catalogue."),
     "register": ("paddock.cli.register:register", "Register a model of your own."),
     "unregister": ("paddock.cli.register:unregister", "Remove a registered model."),

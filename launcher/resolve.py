@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Engine, EngineOptions, Host
 from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
+from paddock.launcher.offers import WEIGHTS_SHARE
 from paddock.launcher.plan import (
     LaunchPlan,
     LaunchRequest,
@@ -33,9 +34,6 @@ from paddock.registry.split import parts, together
 SLOTS = 4
 CACHE_SHARE = 0.25
 LEAST_CONTEXT = 4096
-
-# Share of the free memory up to which weights are ranked as fitting; the rest is for the cache.
-WEIGHTS_SHARE = 0.9
 
 HUBS = ("huggingface", "modelscope", "local", "path")
 AUTO = "auto"
@@ -169,6 +167,20 @@ def resolve_weights(
         if isinstance(weights, PlannedWeights):
             return variant, weights
     raise NoEngine(variants[0].label, {"download": str(weights)})
+
+
+def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int]]:
+    """Every variant, the engine that a launch on the host would take or none, and its bytes."""
+    search = _search(LaunchRequest(model_name=spec.name), spec, spec.variants, [host])
+    first: dict[str, _Candidate] = {}
+    for candidate in search.servable:
+        first.setdefault(candidate.variant.label, candidate)
+    for variant in spec.variants:
+        found = first.get(variant.label)
+        if found is not None:
+            yield variant, found.engine.name, found.weights.size_bytes
+        else:
+            yield variant, "", weights_bytes(variant, spec.shape(variant.size))
 
 
 def _hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:
