@@ -132,9 +132,7 @@ def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     request = launch_request(body)
     index = settings.index if settings.index.exists() else None
     catalog = Catalog.load(index=index, custom=settings.specs)
-    paths = catalog.lookup(request.model_name).local_paths
-    if request.model_path:
-        paths = (*paths, request.model_path)
+    paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
     return resolve(request, catalog, [probe_host(settings.home, paths)]).to_json()
 
 

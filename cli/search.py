@@ -75,7 +75,7 @@ def search(
     for problem in catalog.problems:
         output.talk(f"left out: {problem}")
     near = () if hits else near_names(specs, words)
-    data = {"models": [_data(hit, here) for hit, here in found], "near": near}
+    data: dict[str, Any] = {"models": [_data(hit, here) for hit, here in found], "near": near}
     if fits:
         data["memory_free_bytes"] = free
     if not found:

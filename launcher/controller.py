@@ -24,7 +24,7 @@ from paddock.launcher.host import LOCAL
 from paddock.launcher.logs import read_tail
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
-from paddock.launcher.resolve import resolve, resolve_weights
+from paddock.launcher.resolve import resolve, resolve_lock, resolve_weights
 from paddock.launcher.store import ModelRow, ReplicaRow, Store, replica_name
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
@@ -203,17 +203,22 @@ class Controller:
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is changed. Raises what `resolve` raises."""
         catalog = self.catalog
-        paths = catalog.lookup(request.model_name).local_paths
-        if request.model_path:
-            paths = (*paths, request.model_path)
+        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         return resolve(request, catalog, await self.hosts(paths))
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
         """What a pull to the gateway's own machine would bring. Raises as `resolve_weights`."""
         catalog = self.catalog
-        paths = catalog.lookup(request.model_name).local_paths
+        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         hosts = await self.hosts(paths)
         return resolve_weights(request, catalog, hosts[:1])
+
+    async def plan_lock(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights, str, str]:
+        """What locking would pin, as it is on the gateway's own machine. Raises `resolve_lock`'s."""
+        catalog = self.catalog
+        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
+        hosts = await self.hosts(paths)
+        return resolve_lock(request, catalog, hosts[:1])
 
     @property
     def catalog(self) -> Catalog:

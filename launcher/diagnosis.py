@@ -71,7 +71,9 @@ def launch_command(plan: LaunchPlan, *extra: str) -> str:
     """A command line that launches the plan's variant, with `extra` options added."""
     argv = ["paddock", "launch", "--model-name", plan.model, "--model-format", plan.format]
     argv += ["--quantization", plan.quantization, *extra]
-    if plan.weights.hub == "path" and "--model-path" not in extra:
+    if plan.weights.lock is not None:
+        argv.append("--locked")
+    elif plan.weights.hub == "path" and "--model-path" not in extra:
         files = plan.weights.files
         argv += ["--model-path", "/".join([plan.weights.id, *(f.name for f in files[:1])])]
     if plan.model_id != plan.model:
