@@ -595,7 +595,8 @@ def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
     request, spec, best = fit.request, fit.spec, fit.best
     if request.lock is not None:
         at = f" at {request.lock.commit[:12]}" if request.lock.commit else ""
-        yield f"locked: {len(request.lock.files)} files of {request.lock.id}{at}"
+        count = len(request.lock.files)
+        yield f"locked: {count} file{'s' * (count > 1)} of {request.lock.id}{at}"
     variant = best.variant
     sizes = {v.size for v in spec.variants}
     shown = f"{variant.format} {variant.quantization}"

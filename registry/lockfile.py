@@ -30,7 +30,6 @@ from paddock.registry.errors import InvalidLock, InvalidSpec, UnknownName, near
 from paddock.registry.spec import CountOrZero, Format, Hub, Name, Size, Source
 from paddock.registry.split import together
 
-FILE = "paddock.lock"
 VERSION = 1
 MAX_FILES = 5000
 _HEAD = "# Written by `paddock lock`, and meant to be committed.\n"
@@ -48,9 +47,9 @@ def _wrong(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
 
 
 def _file_name(value: Any) -> str:
-    if isinstance(value, str) and _FILE.fullmatch(value):
-        if not any(part in {"", ".", ".."} for part in value.split("/")):
-            return value
+    named = isinstance(value, str) and _FILE.fullmatch(value)
+    if named and not {"", ".", ".."} & set(value.split("/")):
+        return str(value)
     raise _wrong(f"{shorten(value)} is not the name of a file within its repository")
 
 
