@@ -260,7 +260,7 @@ def parse_entry(given: Any) -> LockedModel:
     try:
         return LockedModel.model_validate(given)
     except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
+        detail = min(error.errors(include_url=False), key=_follows)
         raise InvalidLock("lock", 0, field_name(_at(detail)), _reason(detail)) from None
 
 
@@ -286,9 +286,14 @@ def _first(error: ValidationError, document: Document, names: list[str], path: s
             at = ("models", names[at[1]], *at[2:])  # a list to the types, a mapping in the file
             if at[2:] == ("model",):
                 at = at[:2]
-        found.append((document.line(at), field_name(at), _reason(detail)))
-    line, name, reason = min(found, key=lambda one: one[0])
+        found.append((_follows(detail), document.line(at), field_name(at), _reason(detail)))
+    _, line, name, reason = min(found, key=lambda one: one[:2])
     return InvalidLock(path, line, name, reason)
+
+
+def _follows(detail: Any) -> bool:
+    """Whether an error may only follow from another: a misspelt field is missing under its name."""
+    return detail["type"] in {"missing", "too_short"}
 
 
 def _at(detail: Any) -> Steps:
