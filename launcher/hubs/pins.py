@@ -263,7 +263,7 @@ def compare(
 
 def _locked(entry: LockedModel) -> _Pinned:
     files = {f.name: RemoteFile(f.name, f.size_bytes, f.digest) for f in entry.files}
-    wanted = entry.first if entry.format == "ggufv2" else None
+    wanted = entry.source.file
     return _Pinned(entry.model, entry.hub, entry.id, entry.revision, entry.commit, wanted, files)
 
 

@@ -16,10 +16,8 @@ from paddock.registry.errors import HubFailure
 from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import Source
 from tests.fakes import COMMIT, HubServer, git_of, sha256_of
-from tests.launcher.test_hubs import DATA, FILE, HUBS, REPO, REPOSITORY, SHA, failure, get
-from tests.launcher.test_hubs import hub as hub
-from tests.launcher.test_hubs import terms as terms
-from tests.launcher.test_hubs import weights
+from tests.launcher.conftest import DATA, FILE, REPO
+from tests.launcher.test_hubs import HUBS, REPOSITORY, SHA, failure, get, weights
 
 ZOO = "keeper/zoo"
 PARTS = [f"big-0000{number}-of-00002.gguf" for number in (1, 2)]

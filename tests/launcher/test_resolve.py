@@ -566,7 +566,7 @@ def test_what_contradicts_the_lock_is_refused(
 def test_the_engine_must_be_of_the_locked_version(catalog: Catalog) -> None:
     """Both are named; of several nodes the one that has it is taken."""
     other = {"llama.cpp": Detection(version="2"), "echo": Detection(version="1")}
-    with pytest.raises(NotLocked, match="the engine llama.cpp in 1, not 2"):
+    with pytest.raises(NotLocked, match=r"the engine llama\.cpp in 1, not 2"):
         plan(catalog, host(engines=other), lock=locked())
     best = host(node="b", name="other", engines=other, free=128)
     assert plan(catalog, host(), best, lock=locked()).node == host().node

@@ -140,10 +140,10 @@ def test_an_entry_replaces_that_of_its_model_and_no_other() -> None:
         ("m.gguf", "../m.gguf", ":15: models.mixtral-v0.1.files[0].name: '../m.gguf' is not"),
         ("name: m.gguf", "nane: m.gguf", ":15: models.mixtral-v0.1.files[0].n"),
         ("hub: huggingface", "hub: local", ":11: models.mixtral-v0.1.commit: only hubs have"),
-        ("TheBloke/Mixtral", "Mixtral", ":9: models.mixtral-v0.1.id: 'Mixtral-8x7B-v0.1-GGUF' is"),
+        ("TheBloke/Mixtral", "Mixtral", ":9: models.mixtral-v0.1.id: 'Mixtral-8x7B-v0.1-GGUF'"),
         ("engine: llama.cpp", "engine:", ":12: models.mixtral-v0.1.engine: no value"),
         ("  mixtral-v0.1:", "<<<<<<< ours\n  mixtral-v0.1:", ":4: a merge conflict"),
-        ("format: ggufv2", "format: ggufv2\n    format: awq", ": models.mixtral-v0.1.format: given"),
+        ("format: ggufv2", "format: ggufv2\n    format: awq", ":6: models.mixtral-v0.1.format: "),
         ("models:", "models: [", ": not YAML"),
     ],
 )  # fmt: skip
@@ -162,9 +162,9 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
 
 def test_a_file_that_is_not_there_or_no_file_is_refused(tmp_path: Path) -> None:
     """With its path; a pipe is not waited for."""
-    with pytest.raises(InvalidLock, match="none.lock: is not there"):
+    with pytest.raises(InvalidLock, match=r"none\.lock: is not there"):
         read_lock(tmp_path / "none.lock")
-    with pytest.raises(InvalidLock, match="cannot be read|not a regular file"):
+    with pytest.raises(InvalidLock, match=r"cannot be read|not a regular file"):
         read_lock(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InvalidLock, match="not a regular file"):
