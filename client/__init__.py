@@ -150,6 +150,10 @@ class Client:
         body = {} if models is None else {"models": list(models)}
         return dict(self._call("POST", "/v1/lockfile/outdated", body))
 
+    def locks(self) -> list[dict[str, Any]]:
+        """All work on locks that the gateway knows, oldest first."""
+        return list(self._call("GET", "/v1/locks")["data"])
+
     def show_lock(self, work_id: str) -> dict[str, Any]:
         """Work on locks: its `state`, how far it is, its `rows`, or in the end its `diagnosis`."""
         return dict(self._call("GET", f"/v1/locks/{quote(work_id, safe='')}"))

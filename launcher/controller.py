@@ -237,10 +237,13 @@ class Controller:
         return Locking(variant, plan.weights, plan.engine, plan.engine_version)
 
     def cached_sources(self) -> tuple[tuple[str, Source], ...]:
-        """Model and source of what is launched from hubs, or was brought from them; sorted."""
+        """Model and source of what is launched from hubs, or was brought from them; sorted.
+
+        Reads the disk: call it in a thread.
+        """
         found = {
             source_key(source): (model.plan.model, source)
-            for model in self._models.values()
+            for model in list(self._models.values())
             if model.plan.weights.hub in HUBS
             for source in model.plan.weights.sources[:1]
         }

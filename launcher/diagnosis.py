@@ -21,7 +21,7 @@ Cause = Literal[
     "gated_repo",  # the hub wants an accepted licence and a token
     "rate_limited",  # the hub asks to come again later
     "stalled",  # the hub has stopped sending
-    "checksum_mismatch",  # the bytes that came are not those that the hub lists
+    "checksum_mismatch",  # the bytes are not those that the hub lists, or that are locked
     "disk_full",  # the disk cannot take the weights, or filled while they came
     "oom",  # memory ran out, in the host or on the device
     "unsupported_arch",  # the engine does not know the model's architecture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +14,7 @@ from paddock.launcher.controller import Controller
 from paddock.launcher.locks import Locking, Locks, Work
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.lockfile import LockedModel, parse_entry
+from paddock.registry.spec import Source
 from paddock.server import wire
 from paddock.server.body import read_object
 
@@ -82,7 +85,9 @@ class LockRoutes:
     async def outdated(self, request: Request) -> Response:
         """Begins to ask hubs what is newer: than a lockfile's models, or than what is cached."""
         models = _models(await read_object(request))
-        caches = self._controller.cached_sources() if models is None else ()
+        caches: Sequence[tuple[str, Source]] = ()
+        if models is None:
+            caches = await asyncio.to_thread(self._controller.cached_sources)
         engines = (await self._controller.hosts())[0].engines
         versions = {name: one.version for name, one in engines.items() if not one.missing}
         return JSONResponse(row(self._locks.outdated(models or (), caches, versions)), 201)

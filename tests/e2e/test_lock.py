@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,25 @@ def test_what_runs_in_two_variants_must_be_named(here: Paddock, tmp_path: Path) 
     assert done.returncode == 2
     assert "Q8_0" in done.stderr
     assert "name one" in done.stderr
+
+
+def test_locking_is_called_off_with_ctrl_c(here: Paddock, tmp_path: Path) -> None:
+    """In the middle of a file that takes minutes to read: exit code 130, and nothing is left."""
+    huge = tmp_path / "tiny-mixtral.Q4_K_M.gguf"
+    with huge.open("wb") as file:
+        file.truncate(200 << 30)
+    here.ok("list")
+    path = tmp_path / "paddock.lock"
+    locking = here.start("lock", "tiny-mixtral", "-mp", str(huge), "--file", str(path))
+    client = here.client()
+
+    def came() -> Any:
+        return [one for one in client.locks() if one["came_bytes"]]
+
+    (work,) = until(came)
+    locking.send_signal(signal.SIGINT)
+    _, said = locking.communicate(timeout=30)
+    assert locking.returncode == 130, said
+    assert client.show_lock(work["id"])["state"] == "cancelled"
+    assert not [line for line in here.processes() if "hubs.pins" in line]
+    assert not path.exists()

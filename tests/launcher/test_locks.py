@@ -133,11 +133,13 @@ def test_a_locked_download_brings_the_very_files(
     assert hub.asked == []
 
 
-def test_all_parts_of_a_split_file_are_locked(hub: HubServer, bench: Bench) -> None:
+@pytest.mark.parametrize("wanted", ["big.gguf", PARTS[0]])
+def test_all_parts_of_a_split_file_are_locked(hub: HubServer, bench: Bench, wanted: str) -> None:
     """And come, in order, the first one as the file."""
     hub.repos[ZOO] = {name: name.encode() for name in PARTS}
-    lock = entry(weights("huggingface", PARTS[0], id=ZOO), bench)
+    lock = entry(weights("huggingface", wanted, id=ZOO), bench)
     assert [file.name for file in lock.files] == PARTS
+    assert rows([lock], bench)[0]["state"] == "current"
     assert get(pinned(lock), bench.terms).name == PARTS[0]
     assert sorted(hub.files()) == PARTS
 
