@@ -42,8 +42,8 @@ def search(
     All words must stand in a model's name, its description, its abilities, its architecture or an
     id on a hub; the best match comes first. Without words, all that fit the options are listed.
     HERE is the smallest variant that an engine of this machine can serve, and what its weights
-    take on the disk and in memory; with --fits, the one that a launch would choose. Your own models
-    are found too.
+    take on the disk and in memory; with --fits, the one that a launch would choose, whose weights
+    leave a tenth of the free memory for the rest. Your own models are found too.
 
     \b
     Example:
@@ -75,11 +75,12 @@ def search(
     for problem in catalog.problems:
         output.talk(f"left out: {problem}")
     near = () if hits else near_names(specs, words)
+    unfit = hits or (find(specs, words, Filters()) if words else [])
     data: dict[str, Any] = {"models": [_data(hit, here) for hit, here in found], "near": near}
     if fits:
         data["memory_free_bytes"] = free
     if not found:
-        output.result(data, _nothing(words, len(hits), near, free))
+        output.result(data, _nothing(words, len(unfit), near, free if hits else None))
         return
     head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
     output.result(data, table(head, [_row(hit, here) for hit, here in found]))
@@ -155,12 +156,14 @@ def _data(hit: Hit, here: Offer | None) -> dict[str, Any]:
 
 
 def _nothing(words: Sequence[str], unfit: int, near: Sequence[str], free: int | None) -> str:
+    """What to say: `unfit` are those that the options or, if `free` is given, the machine left."""
     what = f"'{' '.join(words)}'" if words else "the options"
-    if unfit:
-        assert free is not None
+    if free is not None:
         return (
             f"of {unfit} that match {what} none can be served here in the {size(free)} of memory "
             "that are free; without --fits they are listed"
         )
+    if unfit:
+        return f"of {unfit} that match {what} none has what the options ask for"
     hint = f"; did you mean {' or '.join(near)}?" if near else "; see: paddock registrations"
-    return f"no model matches {what} with these options{hint}"
+    return f"no model matches {what}{hint}"

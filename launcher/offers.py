@@ -95,7 +95,8 @@ def _seen(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
 
 
 def _folders(specs: Iterable[dict[str, Any]], settings: Settings) -> Iterator[str]:
-    yield from filter(None, sys.path)  # a package that is installed or removed changes one of them
+    # A package that is installed or removed changes one of these.
+    yield from (path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
     yield from filter(None, os.environ.get("PATH", "").split(os.pathsep))
     adapters = find_spec("paddock.engines")  # to import them takes 25 ms
     yield from (adapters.submodule_search_locations or ()) if adapters else ()

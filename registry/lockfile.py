@@ -38,8 +38,10 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 _NULLS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]+(?:e[0-9]+)?")
-# What a file's name may be: nothing that leads out of its folder, and nothing that ends a line.
-_FILE = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\u2028\u2029]{1,512}")
+# What a file's name may be, beside leading out of its folder: nothing that ends a line, or that
+# YAML does not take.
+_UNFIT = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff"
+_FILE = re.compile(rf"[^{_UNFIT}\\\ud800-\udfff]{{1,512}}")
 
 
 def _wrong(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
@@ -59,7 +61,7 @@ def _version(value: Any) -> int:
     return VERSION
 
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f]+$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=rf"^[^{_UNFIT}]+$")]
 
 
 class _Frozen(BaseModel):
@@ -266,12 +268,13 @@ def parse_entry(given: Any) -> LockedModel:
 
 def write_lock(path: Path, lock: Lockfile) -> None:
     """Writes the file whole or not at all. Raises `InvalidLock` where it cannot be written."""
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    target = path.resolve()  # a link stays one
+    new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         new.write_text(lock.text(), "utf-8")
-        if path.exists():
-            new.chmod(path.stat().st_mode & 0o777)
-        new.replace(path.resolve())  # a link stays one
+        if target.exists():
+            new.chmod(target.stat().st_mode & 0o777)
+        new.replace(target)
     except OSError as error:
         new.unlink(missing_ok=True)
         raise InvalidLock(str(path), 0, "", f"cannot be written: {error.strerror}") from None

@@ -70,6 +70,8 @@ def test_nothing_found_is_said_with_near_names() -> None:
     done = CliRunner().invoke(search, ["mixtrel-v0.1"])
     assert done.exit_code == 0
     assert "did you mean mixtral-v0.1" in done.stdout
+    done = CliRunner().invoke(search, ["bge-m3", "--size-in-billions", "70"])
+    assert "none has what the options ask for" in done.stdout
     found = run("mixtrel-v0.1")
     assert found["models"] == []
     assert "mixtral-v0.1" in found["near"]
