@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -194,11 +194,22 @@ def bring(job: Job) -> Path:
     chosen = choose(listing, job.wanted)
     if job.lock is not None:
         chosen = check_listing(job.lock, listing, chosen)
+        listing = _as_branch(job, job.lock, listing)
     paths = bring_files(job, listing, chosen, keep=True)
     folder = job.hub.folder(job.source, listing)
     assert folder is not None  # its files were just settled
     _settle(job, folder, paths)
     return paths[0] if job.wanted else folder
+
+
+def _as_branch(job: Job, lock: LockedModel, listing: Listing) -> Listing:
+    """The listing of a locked commit, as that of its branch if nothing of that is cached.
+
+    So what a lock has brought is listed, removed and launched like any other.
+    """
+    branch = lock.revision or job.hub.default_revision
+    known = job.hub.folder(job.source.model_copy(update={"revision": branch}), None)
+    return listing if known else replace(listing, revision=branch)
 
 
 def bring_files(

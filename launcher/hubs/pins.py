@@ -242,19 +242,18 @@ def compare(
             return reasons[endpoint]
 
     def row(item: LockedModel | tuple[str, Source]) -> dict[str, Any]:
-        source = item.source if isinstance(item, LockedModel) else item[1]
-        name = item.model if isinstance(item, LockedModel) else item[0]
-        if isinstance(item, LockedModel) and item.hub in LOCAL:
-            return _row(name, item.hub, item.id, "local")
+        if isinstance(item, LockedModel):
+            where = (item.model, item.hub, item.id)
+        else:
+            where = (item[0], item[1].hub, item[1].id)
+        if where[1] in LOCAL:
+            return _row(*where, "local")
         try:
-            return _compared(
-                _locked(item) if isinstance(item, LockedModel) else _cached(item, bench),
-                bench,
-                unreachable,
-            )
+            pinned = _locked(item) if isinstance(item, LockedModel) else _cached(item, bench)
+            return _compared(pinned, bench, unreachable)
         except HubFailure as failure:
             error = {"cause": failure.cause, "reason": str(failure)}
-            return _row(name, source.hub, source.id, "unknown") | {"error": error}
+            return _row(*where, "unknown") | {"error": error}
 
     with ThreadPoolExecutor(WORKERS) as pool:
         for found in pool.map(row, [*models, *caches]):

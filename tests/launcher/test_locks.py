@@ -133,6 +133,22 @@ def test_a_locked_download_brings_the_very_files(
     assert hub.asked == []
 
 
+def test_what_a_lock_brought_first_is_cached_for_all(hub: HubServer, bench: Bench) -> None:
+    """Without a request; a branch that was cached before stays where it was."""
+    lock = entry(weights("huggingface", FILE), bench)
+    found = get(pinned(lock), bench.terms)
+    hub.asked.clear()
+    assert get(weights("huggingface", FILE), bench.terms) == found
+    assert hub.asked == []
+    other = lock.model_copy(update={"commit": "a" * 40})
+    (found.parents[2] / "refs" / "main").write_text("b" * 40)
+    (found.parents[1] / ("b" * 40)).mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.fakes.COMMIT", "a" * 40)
+        assert get(pinned(other), bench.terms).parent.name == "a" * 40
+    assert (found.parents[2] / "refs" / "main").read_text() == "b" * 40
+
+
 @pytest.mark.parametrize("wanted", ["big.gguf", PARTS[0]])
 def test_all_parts_of_a_split_file_are_locked(hub: HubServer, bench: Bench, wanted: str) -> None:
     """And come, in order, the first one as the file."""
@@ -205,13 +221,14 @@ def test_a_small_file_is_held_to_its_sha256(hub: HubServer, bench: Bench) -> Non
 
 def test_files_at_a_path_are_locked_by_their_bytes(home: Path, bench: Bench) -> None:
     """Once changed, they are refused; whole again, they are read again."""
-    folder = home / "zoo"
+    folder = home / "my zoo"
     folder.mkdir(parents=True)
-    path = folder / "z.gguf"
+    path = folder / "the z.gguf"
     path.write_bytes(DATA)
-    planned = weights("path", "z.gguf", id=str(folder), here=True)
+    planned = weights("path", "the z.gguf", id=str(folder), here=True)
     lock = entry(planned, bench)
     assert (lock.commit, lock.files[0].sha256) == (None, SHA)
+    assert [row["state"] for row in rows([lock], bench)] == ["local"]
     locked = planned.model_copy(update={"lock": lock})
     assert get(locked, bench.terms) == path
     path.write_bytes(b"x" + DATA[1:])
