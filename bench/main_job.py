@@ -111,6 +111,9 @@ def measure(runs: int) -> list[Figure]:
     bare = Figure("bare llama.cpp: import and load", "s", None)
     helping = Figure("paddock --help", "s", 0.150)
     listing = Figure("paddock list", "s", 0.150)
+    registrations = Figure("paddock registrations", "s", 0.150)
+    searching = Figure("paddock search qwen coder", "s", 0.150)
+    fitting = Figure("paddock search qwen coder --fits", "s", 0.150)
     serving = Figure("paddock serve until it answers", "s", 1.5)
     idle = Figure("gateway's resident memory, no model", "MB", 120)
     first = Figure("first launch, Ray to start", "s", 7)
@@ -123,6 +126,10 @@ def measure(runs: int) -> list[Figure]:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(Path(folder))
             helping.add(bench.run, "--help")
+            bench.run("search")  # the first one compiles the catalogue
+            registrations.add(bench.run, "registrations")
+            searching.add(bench.run, "search", "qwen", "coder")
+            fitting.add(bench.run, "search", "qwen", "coder", "--fits")
             gateway = serving.add(bench.serve)
             try:
                 process = psutil.Process(gateway.pid)
@@ -135,7 +142,8 @@ def measure(runs: int) -> list[Figure]:
             finally:
                 bench.run("stop")
                 gateway.wait(30)
-    return [python, bare, helping, listing, serving, first, later, idle, used]
+    commands = [helping, listing, registrations, searching, fitting]
+    return [python, bare, *commands, serving, first, later, idle, used]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -90,11 +91,23 @@ def verify(
     Example:
       paddock cache verify mixtral-v0.1 --quantization Q4_K_M
     """
+    verified(settings, output, [name], model_format, quantization)
+
+
+def verified(
+    settings: Settings,
+    output: Output,
+    names: Sequence[str],
+    model_format: str | None = None,
+    quantization: str | None = None,
+) -> None:
+    """Reads what is cached of the models, or of all, and shows which files are whole."""
     client = gateway.ensure(settings, output)
     files: list[dict[str, Any]] = []
-    for version in _versions(client, name, model_format, quantization):
-        output.talk(f"reading {version}")
-        files += client.verify_cached(version)
+    for name in names or [""]:
+        for version in _versions(client, name, model_format, quantization):
+            output.talk(f"reading {version}")
+            files += client.verify_cached(version)
     words = {True: "whole", False: "BROKEN", None: "not known"}
     rows = [(words[file["whole"]], size(file["size_bytes"]), file["path"]) for file in files]
     text = table(("FILE IS", "SIZE", "PATH"), rows, right=(1,)) if rows else EMPTY

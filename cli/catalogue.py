@@ -22,13 +22,11 @@ def registrations(settings: Settings, output: Output) -> None:
     from paddock.registry.catalog import Catalog
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
-    rows = []
-    for spec in catalog.raw():
+    data, rows = list(catalog.raw()), []
+    for spec in data:
         sizes = ", ".join(dict.fromkeys(weights["size"] for weights in spec["weights"]))
         formats = ", ".join(dict.fromkeys(weights["format"] for weights in spec["weights"]))
-        kind, abilities = spec.get("type", "LLM"), ", ".join(spec["abilities"])
-        rows.append((spec["name"], kind, sizes, formats, abilities))
-    data = [spec.model_dump(mode="json") for spec in catalog] if output.as_json else []
+        rows.append((spec["name"], spec["type"], sizes, formats, ", ".join(spec["abilities"])))
     text = table(("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES"), rows)
     problems = [str(problem) for problem in catalog.problems]
     for problem in problems:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import Output, Settings, connected
+from paddock.cli.options import Output, Settings, connected, lockable, locked_entry
 from paddock.cli.output import size
 from paddock.client import Client
 from paddock.registry.errors import BadValue, Cancelled, GatewayError, LaunchFailed
@@ -37,22 +37,33 @@ POLL_SECONDS = 0.05
 @click.option("--worker-ip", "--node", help="Node to start on: its address, name or Ray id.")
 @click.option("--n-gpu", help="auto is the only value so far.")
 @click.option("-lm", "--lora-modules", multiple=True, nargs=2, help="LoRA adapter: NAME PATH.")
+@lockable
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.pass_context
 @connected
 def launch(
-    ctx: click.Context, /, settings: Settings, output: Output, dry_run: bool, **given: Any
+    ctx: click.Context,
+    /,
+    settings: Settings,
+    output: Output,
+    dry_run: bool,
+    locked: bool,
+    lock_file: str,
+    **given: Any,
 ) -> None:
     """Launch a model.
 
     What is left out is chosen, best first, and the reason is printed. Any other `--key value`
-    goes to the engine, such as `--n_ctx 4096`; an unknown one is refused.
+    goes to the engine, such as `--n_ctx 4096`; an unknown one is refused. With --locked, variant,
+    files and engine are those of the lockfile, which `paddock lock` has written.
 
     \b
     Example:
       paddock launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M
     """
     body = _body(given, ctx.args)
+    if locked:
+        body["lock"] = locked_entry(body["model_name"], lock_file, settings)
     if dry_run:
         client = gateway.find(settings)
         plan = client.plan(**body) if client is not None else _plan_here(settings, body)
@@ -132,9 +143,7 @@ def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     request = launch_request(body)
     index = settings.index if settings.index.exists() else None
     catalog = Catalog.load(index=index, custom=settings.specs)
-    paths = catalog.lookup(request.model_name).local_paths
-    if request.model_path:
-        paths = (*paths, request.model_path)
+    paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
     return resolve(request, catalog, [probe_host(settings.home, paths)]).to_json()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from paddock.cli.output import Output
 from paddock.registry.settings import Settings, read_settings
+
+LOCK_FILE = "paddock.lock"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,4 +45,32 @@ def offline(command: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-__all__ = ["Output", "Settings", "connected", "offline"]
+def lockable(command: F) -> F:
+    """Adds `--locked` and `--lock-file`."""
+    file = click.option(
+        "--lock-file", default=LOCK_FILE, show_default=True, metavar="PATH", help="The lockfile."
+    )
+    locked = click.option(
+        "--locked", is_flag=True, help="Only what the lockfile says; all else is refused."
+    )
+    return locked(file(command))
+
+
+def locked_entry(name: str, path: str, settings: Settings) -> dict[str, Any]:
+    """The entry of a model in a lockfile, as REST takes it; `name` may be an alias.
+
+    Raises:
+        InvalidLock: the file is not there, or is wrong.
+        UnknownName: it does not lock the model.
+    """
+    from paddock.registry.catalog import Catalog
+    from paddock.registry.errors import UnknownName
+    from paddock.registry.lockfile import read_lock
+
+    index = settings.index if settings.index.exists() else None
+    with suppress(UnknownName):  # a gateway elsewhere may know it
+        name = Catalog.load(index=index, custom=settings.specs).lookup(name).name
+    return read_lock(Path(path)).entry(name).model_dump(mode="json", exclude_none=True)
+
+
+__all__ = ["LOCK_FILE", "Output", "Settings", "connected", "lockable", "locked_entry", "offline"]

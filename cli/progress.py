@@ -10,6 +10,8 @@ from typing import Any, TextIO
 from paddock.cli.output import Output, size
 
 Show = Callable[[dict[str, Any]], None]
+MOVING = frozenset({"downloading", "running"})
+"""States in which bytes pass: of downloads, and of work on files that are here."""
 LINE_SECONDS = 10.0
 """In a pipe, how often a download that goes on is told again."""
 
@@ -32,7 +34,7 @@ def _lines(output: Output) -> Show:
         nonlocal last, told
         text = _text(progress)
         key = f"{progress['state']} {progress['note']}"
-        due = progress["state"] == "downloading" and time.monotonic() - told > LINE_SECONDS
+        due = progress["state"] in MOVING and time.monotonic() - told > LINE_SECONDS
         if (key != last or due) and progress["starting"]:
             output.talk(text)
             last, told = key, time.monotonic()
@@ -71,7 +73,7 @@ def _live() -> Iterator[Show]:
 
 def _text(progress: dict[str, Any]) -> str:
     text = f"{progress['state']}: {progress['note']}" if progress["note"] else progress["state"]
-    if progress["state"] == "downloading" and progress["came_bytes"]:
+    if progress["state"] in MOVING and progress["came_bytes"]:
         total = progress["total_bytes"]
         of = f" of {size(total)} ({progress['came_bytes'] / total:.0%})" if total else ""
         text += f", {size(progress['came_bytes'])}{of}{_pace(progress)}"

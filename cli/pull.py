@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import Output, Settings, connected
+from paddock.cli.options import Output, Settings, connected, lockable, locked_entry
 from paddock.cli.output import size
 from paddock.client import Client
 from paddock.registry.errors import Cancelled, LaunchFailed
@@ -24,8 +24,16 @@ POLL_SECONDS = 0.1
 @click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
 @click.option("-en", "--model-engine", help="Choose what this engine can serve.")
 @click.option("--download-hub", help="huggingface, modelscope or auto.")
+@lockable
 @connected
-def pull(name: str, settings: Settings, output: Output, **given: str | None) -> None:
+def pull(
+    name: str,
+    locked: bool,
+    lock_file: str,
+    settings: Settings,
+    output: Output,
+    **given: str | None,
+) -> None:
     """Download a model's weights, and launch nothing.
 
     What is left out is chosen as a launch would. The files come into the hub's own cache, where
@@ -35,10 +43,15 @@ def pull(name: str, settings: Settings, output: Output, **given: str | None) -> 
     Example:
       paddock pull mixtral-v0.1 --model-format ggufv2 --quantization Q4_K_M
     """
-    client = gateway.ensure(settings, output)
-    body = {"model_name": name, **{key: value for key, value in given.items() if value}}
+    body: dict[str, Any] = {
+        "model_name": name,
+        **{key: value for key, value in given.items() if value},
+    }
     if "size_in_billions" in body:
         body["model_size_in_billions"] = body.pop("size_in_billions")
+    if locked:
+        body["lock"] = locked_entry(name, lock_file, settings)
+    client = gateway.ensure(settings, output)
     started = client.pull(**body)
     shown = f"{started['model_name']} {started['model_format']} {started['quantization']}"
     output.talk(f"pulling {shown}: {started['source']} from {started['model_hub']}")

@@ -135,6 +135,33 @@ class Client:
         """Calls a pull off; what came is kept."""
         return dict(self._call("DELETE", f"/v1/pulls/{quote(pull_id, safe='')}"))
 
+    def lock(self, **what: Any) -> dict[str, Any]:
+        """Begins to make a lock's entry: of a variant by the keys of `launch`, or of the model
+        whose id is `launched`. `show_lock` tells the rest.
+        """
+        return dict(self._call("POST", "/v1/locks", what))
+
+    def verify_lock(self, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Begins to read the files of a lockfile's entries anew."""
+        return dict(self._call("POST", "/v1/lockfile/verify", {"models": list(models)}))
+
+    def outdated(self, models: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Begins to ask what hubs have that is newer than these entries, or than what is cached."""
+        body = {} if models is None else {"models": list(models)}
+        return dict(self._call("POST", "/v1/lockfile/outdated", body))
+
+    def locks(self) -> list[dict[str, Any]]:
+        """All work on locks that the gateway knows, oldest first."""
+        return list(self._call("GET", "/v1/locks")["data"])
+
+    def show_lock(self, work_id: str) -> dict[str, Any]:
+        """Work on locks: its `state`, how far it is, its `rows`, or in the end its `diagnosis`."""
+        return dict(self._call("GET", f"/v1/locks/{quote(work_id, safe='')}"))
+
+    def cancel_lock(self, work_id: str) -> dict[str, Any]:
+        """Calls work on locks off."""
+        return dict(self._call("DELETE", f"/v1/locks/{quote(work_id, safe='')}"))
+
     def cached(self, name: str = "") -> list[dict[str, Any]]:
         """The variants, of all models or one, whose files are on the gateway's machine."""
         return list(

@@ -21,10 +21,13 @@ from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handl
 from paddock.launcher.diagnosis import Diagnosis
 from paddock.launcher.events import Bus
 from paddock.launcher.host import LOCAL
+from paddock.launcher.hubs import HUBS
+from paddock.launcher.hubs.whole import Records
+from paddock.launcher.locks import Locking
 from paddock.launcher.logs import read_tail
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
-from paddock.launcher.resolve import resolve, resolve_weights
+from paddock.launcher.resolve import resolve, resolve_lock, resolve_weights
 from paddock.launcher.store import ModelRow, ReplicaRow, Store, replica_name
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
@@ -41,7 +44,7 @@ from paddock.registry.errors import (
     near,
 )
 from paddock.registry.settings import Settings
-from paddock.registry.spec import Variant
+from paddock.registry.spec import Source, Variant, source_key
 
 log = logging.getLogger(__name__)
 
@@ -203,17 +206,54 @@ class Controller:
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is changed. Raises what `resolve` raises."""
         catalog = self.catalog
-        paths = catalog.lookup(request.model_name).local_paths
-        if request.model_path:
-            paths = (*paths, request.model_path)
+        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         return resolve(request, catalog, await self.hosts(paths))
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
         """What a pull to the gateway's own machine would bring. Raises as `resolve_weights`."""
         catalog = self.catalog
-        paths = catalog.lookup(request.model_name).local_paths
+        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         hosts = await self.hosts(paths)
         return resolve_weights(request, catalog, hosts[:1])
+
+    async def plan_lock(self, request: LaunchRequest) -> Locking:
+        """What would be locked, on the gateway's own machine. Raises as `resolve_lock`."""
+        catalog = self.catalog
+        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
+        hosts = await self.hosts(paths)
+        return Locking(*resolve_lock(request, catalog, hosts[:1]))
+
+    def launched_lock(self, uid: str) -> Locking:
+        """What a launched model runs, to be locked. Raises `NotLaunched`."""
+        plan = self._get(uid).plan
+        variant = Variant(
+            model=plan.model,
+            format=plan.format,  # type: ignore[arg-type]  # checked by pydantic
+            size=plan.size,
+            quantization=plan.quantization,
+            engines=(plan.engine,),
+            sources=(),
+        )
+        return Locking(variant, plan.weights, plan.engine, plan.engine_version)
+
+    def cached_sources(self) -> tuple[tuple[str, Source], ...]:
+        """Model and source of what is launched from hubs, or was brought from them; sorted.
+
+        Reads the disk: call it in a thread.
+        """
+        found = {
+            source_key(source): (model.plan.model, source)
+            for model in list(self._models.values())
+            if model.plan.weights.hub in HUBS
+            for source in model.plan.weights.sources[:1]
+        }
+        here = Records(self._settings.home).here()
+        for spec in self.catalog:
+            for variant in spec.variants:
+                for source in variant.sources:
+                    if source_key(source) in here:
+                        found[source_key(source)] = (spec.name, source)
+        return tuple(found[key] for key in sorted(found))
 
     @property
     def catalog(self) -> Catalog:

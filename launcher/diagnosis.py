@@ -21,7 +21,7 @@ Cause = Literal[
     "gated_repo",  # the hub wants an accepted licence and a token
     "rate_limited",  # the hub asks to come again later
     "stalled",  # the hub has stopped sending
-    "checksum_mismatch",  # the bytes that came are not those that the hub lists
+    "checksum_mismatch",  # the bytes are not those that the hub lists, or that are locked
     "disk_full",  # the disk cannot take the weights, or filled while they came
     "weights_mismatch",  # the files lack weights of the model, or have others
     "oom",  # memory ran out, in the host or on the device
@@ -72,7 +72,9 @@ def launch_command(plan: LaunchPlan, *extra: str) -> str:
     """A command line that launches the plan's variant, with `extra` options added."""
     argv = ["paddock", "launch", "--model-name", plan.model, "--model-format", plan.format]
     argv += ["--quantization", plan.quantization, *extra]
-    if plan.weights.hub == "path" and "--model-path" not in extra:
+    if plan.weights.lock is not None:
+        argv.append("--locked")
+    elif plan.weights.hub == "path" and "--model-path" not in extra:
         files = plan.weights.files
         argv += ["--model-path", "/".join([plan.weights.id, *(f.name for f in files[:1])])]
     if plan.model_id != plan.model:

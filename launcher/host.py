@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
-
 from paddock.engines import engines
 from paddock.engines.base import Host
 from paddock.launcher.hubs.whole import Records
+from paddock.launcher.machine import cpus, memory
 from paddock.registry.catalog import specs_root
 from paddock.registry.split import parts
 
-CGROUP = Path("/sys/fs/cgroup")
 LOCAL = "local"
 """The node id of the gateway's own machine, which it has before Ray runs."""
 
@@ -31,52 +28,18 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
         paths: files or folders of weights that a user named; what is there becomes part of
             `Host.files`, under that path. So does what was brought from hubs, by `source_key`.
     """
-    total, free = _memory()
+    total, free = memory()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     return Host(
         node=node,
         name=socket.gethostname(),
-        cpus=_cpus(),
+        cpus=cpus(),
         memory_total_bytes=total,
         memory_free_bytes=free,
         disk_free_bytes=shutil.disk_usage(existing).free,
         engines={engine.name: engine.detect() for engine in engines()},
         files={**_shipped(), **_named(paths), **Records(home).here()},
     )
-
-
-def _cpus() -> int:
-    """Processors that this process may use, within the control group's quota where there is one."""
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count()
-    )
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        share = math.ceil(int(quota) / int(period)) if quota != "max" else allowed
-    except (OSError, ValueError):
-        share = allowed  # no control group, or one without a processor controller
-    return max(1, min(allowed or 1, share or 1))
-
-
-def _memory() -> tuple[int, int]:
-    """Total and free bytes, within the control group's limit where there is one."""
-    memory = psutil.virtual_memory()
-    total, free = int(memory.total), int(memory.available)
-    try:
-        text = (CGROUP / "memory.max").read_text().strip()
-        if text != "max":
-            used = int((CGROUP / "memory.current").read_text())
-            fields = dict(
-                line.split() for line in (CGROUP / "memory.stat").read_text().splitlines()
-            )
-            # Pages of files count as used, and make way: after a large file was read, `used`
-            # stands at the limit.
-            cached = int(fields["active_file"]) + int(fields["inactive_file"])
-            total = min(total, int(text))
-            free = min(free, max(0, int(text) - used + cached))
-    except (OSError, ValueError, KeyError):
-        pass  # no control group, or one without a memory controller: the machine's figures stand
-    return total, free
 
 
 def _shipped() -> dict[str, int]:

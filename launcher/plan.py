@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import Source, parse_size
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -26,7 +27,8 @@ class _Frozen(BaseModel):
 class LaunchRequest(_Frozen):
     """What the user asks for. None means: choose it, best first, and say why.
 
-    `engine_options` holds the engine's own options as typed; they are checked by its schema.
+    `engine_options` holds the engine's own options as typed; they are checked by its schema. A
+    `lock` pins all that it names: what else is asked for must not contradict it.
     """
 
     model_name: str
@@ -42,6 +44,7 @@ class LaunchRequest(_Frozen):
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)
     engine_options: dict[str, Any] = Field(default_factory=dict)
+    lock: LockedModel | None = None
 
     @field_validator("size", mode="before")
     @classmethod
@@ -74,6 +77,12 @@ class LaunchRequest(_Frozen):
     def uid(self) -> str:
         """The id that the model will have: the one asked for, else the model's name."""
         return self.model_uid or self.model_name
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The absolute paths at which it says that weights lie."""
+        locked = self.lock.id if self.lock is not None and self.lock.hub == "path" else None
+        return tuple(path for path in (self.model_path, locked) if path)
 
 
 def check_uid(uid: str) -> None:
@@ -108,7 +117,7 @@ class PlannedWeights(_Frozen):
     `path` (`id` is an absolute path). No files means: all that the repository holds of the format.
     `size_bytes` is measured where the files are here, stated by the spec or reckoned elsewhere.
     `others` are tried in order where the first hub cannot be reached or has nothing; if `offline`,
-    none is asked.
+    none is asked. What is here or comes must be what the `lock` says, where there is one.
     """
 
     hub: str
@@ -119,6 +128,7 @@ class PlannedWeights(_Frozen):
     here: bool
     others: tuple[Source, ...] = ()
     offline: bool = False
+    lock: LockedModel | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:

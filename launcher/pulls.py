@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import secrets
 import shlex
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from paddock.launcher.child import Child
 from paddock.launcher.diagnosis import Diagnosis
 from paddock.launcher.plan import PlannedWeights
-from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
 from paddock.registry.errors import NotFound
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Variant
 
 KEPT = 100
 """How many pulls are remembered."""
-END_SECONDS = 5.0
-"""How long a download may take to end by itself when it is called off."""
-LINE_BYTES = 1 << 22
-"""The longest line of progress: a repository of thousands of files."""
 
 State = Literal["downloading", "done", "failed", "cancelled"]
 
@@ -50,9 +42,7 @@ class PullStatus:
 @dataclass
 class _Pull:
     status: PullStatus
-    called_off: bool = False
-    process: asyncio.subprocess.Process | None = None
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
+    child: Child
 
 
 class Pulls:
@@ -69,9 +59,15 @@ class Pulls:
                 return pull.status
         while len(self._pulls) >= KEPT and self._forget_one():
             pass
-        pull = _Pull(PullStatus(f"pull-{secrets.token_hex(4)}", variant, weights))
+        child = Child("paddock.launcher.hubs.pull", self._settings.home)
+        pull = _Pull(PullStatus(f"pull-{secrets.token_hex(4)}", variant, weights), child)
         self._pulls[pull.status.id] = pull
-        pull.task = asyncio.create_task(self._run(pull))
+        given = {
+            "weights": weights.model_dump(mode="json"),
+            "home": str(self._settings.home),
+            "timeout": self._settings.hub_timeout,
+        }
+        child.start(given, lambda said: self._hear(pull, said))
         return pull.status
 
     def _forget_one(self) -> bool:
@@ -98,64 +94,23 @@ class Pulls:
             NotFound: there is no such pull.
         """
         pull = self._get(pull_id)
-        if pull.task is not None and not pull.task.done():
-            pull.called_off = True
-            await self._end(pull)
+        await pull.child.end()
         return pull.status
 
     async def close(self) -> None:
         """Ends all; their parts are there for the next time."""
-        running = [p for p in self._pulls.values() if p.task is not None and not p.task.done()]
-        for pull in running:
-            pull.called_off = True
-        await asyncio.gather(*map(self._end, running))
-
-    async def _end(self, pull: _Pull) -> None:
-        assert pull.task is not None
-        if pull.process is not None and pull.process.stdin is not None:
-            pull.process.stdin.close()
-        done, _ = await asyncio.wait([pull.task], timeout=END_SECONDS)
-        if not done:
-            if pull.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    pull.process.kill()
-            await asyncio.wait([pull.task])
-
-    async def _run(self, pull: _Pull) -> None:
-        home = self._settings.home
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "paddock.launcher.hubs.pull"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, INSTANCE_VARIABLE: instance_id(home)},
-            limit=LINE_BYTES,
-        )
-        pull.process = process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        given = {
-            "weights": pull.status.weights.model_dump(mode="json"),
-            "home": str(home),
-            "timeout": self._settings.hub_timeout,
-        }
-        with contextlib.suppress(ConnectionError):
-            process.stdin.write(json.dumps(given).encode() + b"\n")
-            await process.stdin.drain()
-            if pull.called_off:  # before there was a stdin to close
-                process.stdin.close()
-        async for line in process.stdout:
-            self._hear(pull, json.loads(line))
-        code = await process.wait()
-        if pull.status.state == "downloading":
-            message = f"the download's process ended with code {code} and said nothing"
-            self._fail(pull, Diagnosis("internal", message, pull_command(pull.status)))
+        await asyncio.gather(*(pull.child.end() for pull in self._pulls.values()))
 
     def _hear(self, pull: _Pull, said: dict[str, Any]) -> None:
         if "progress" in said:
             progress = said["progress"]
             files = tuple(progress.pop("files"))
             pull.status = replace(pull.status, files=files, **progress)
+        elif "ended" in said:
+            if pull.status.state == "downloading":
+                code = said["ended"]
+                message = f"the download's process ended with code {code} and said nothing"
+                self._fail(pull, Diagnosis("internal", message, pull_command(pull.status)))
         elif "path" in said:
             quiet: dict[str, Any] = {"note": "", "bytes_per_second": None, "seconds_left": None}
             pull.status = replace(pull.status, state="done", path=said["path"], **quiet)
@@ -170,8 +125,9 @@ class Pulls:
             )
 
     def _fail(self, pull: _Pull, diagnosis: Diagnosis) -> None:
-        state: State = "cancelled" if pull.called_off else "failed"
-        told = None if pull.called_off else diagnosis.to_json()
+        called_off = pull.child.called_off
+        state: State = "cancelled" if called_off else "failed"
+        told = None if called_off else diagnosis.to_json()
         pull.status = replace(
             pull.status, state=state, diagnosis=told, bytes_per_second=None, seconds_left=None
         )
@@ -181,4 +137,5 @@ def pull_command(status: PullStatus) -> str:
     """A command line that takes the pull up again."""
     variant = status.variant
     argv = ["paddock", "pull", variant.model, "--model-format", variant.format]
-    return shlex.join([*argv, "--quantization", variant.quantization])
+    locked = ["--locked"] if status.weights.lock is not None else []
+    return shlex.join([*argv, "--quantization", variant.quantization, *locked])

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import UNKNOWN, Engine, EngineOptions, Host
+from paddock.launcher.locked import AUTO, pin, pinned_weights, with_engine
 from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
+from paddock.launcher.offers import WEIGHTS_SHARE
 from paddock.launcher.plan import (
     LaunchPlan,
     LaunchRequest,
@@ -34,12 +36,7 @@ SLOTS = 4
 CACHE_SHARE = 0.25
 LEAST_CONTEXT = 4096
 
-# Share of the free memory up to which weights are ranked as fitting; the rest is for the cache.
-WEIGHTS_SHARE = 0.9
-
 HUBS = ("huggingface", "modelscope", "local", "path")
-AUTO = "auto"
-"""In place of a hub: the first that can be reached."""
 
 # How far a pair of variant and engine came before it was refused. Of an engine's many refusals,
 # the one that came furthest is the one worth reading.
@@ -103,9 +100,13 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         BadValue: an option's value, a context beyond the model's, a path with no such weights.
         NoEngine: no engine here serves any variant that was asked for; with each reason.
         NoRoom: the node's memory or disk cannot take it.
+        NotLocked: the request or the node contradicts the request's lock.
     """
     spec = catalog.lookup(request.model_name)
+    request = pin(request, spec)
     allowed = _hosts(request, hosts)
+    if request.lock is not None:
+        allowed = with_engine(request.lock, allowed)
     _check_source(request, allowed)
     variants, guessed = _variants(request, spec, allowed)
     search = _search(request, spec, variants, allowed)
@@ -157,6 +158,7 @@ def resolve_weights(
         NoEngine: the variant has no source on the hub that was asked for.
     """
     spec = catalog.lookup(request.model_name)
+    request = pin(request, spec)
     _check_source(request, hosts)
     variants, _ = _variants(request, spec, hosts)
     search = _search(request, spec, variants, hosts)
@@ -165,10 +167,46 @@ def resolve_weights(
         return best.variant, best.weights
     recommended = [v for name in spec.recommended for v in variants if v.quantization == name]
     for variant in (*recommended, *variants):
-        weights = _sourced(request, spec, variant, hosts[0])
+        weights = (
+            pinned_weights(request.lock, hosts[0], request.offline)
+            if request.lock is not None
+            else _sourced(request, spec, variant, hosts[0])
+        )
         if isinstance(weights, PlannedWeights):
             return variant, weights
     raise NoEngine(variants[0].label, {"download": str(weights)})
+
+
+def resolve_lock(
+    request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]
+) -> tuple[Variant, PlannedWeights, str, str]:
+    """What a launch would choose, to be locked: variant, weights, engine and its version.
+
+    Raises as `resolve`, but for the memory and the disk, which a lock does not need.
+    """
+    spec = catalog.lookup(request.model_name)
+    _check_source(request, hosts)
+    variants, _ = _variants(request, spec, hosts)
+    search = _search(request, spec, variants, hosts)
+    if not search.servable:
+        asked = variants[0].label if len(variants) == 1 else _shared_label(spec, variants)
+        raise NoEngine(asked, search.refused, _alternatives(spec, hosts))
+    best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
+    return best.variant, best.weights, best.engine.name, best.host.engines[best.engine.name].version
+
+
+def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int]]:
+    """Every variant, the engine that a launch on the host would take or none, and its bytes."""
+    search = _search(LaunchRequest(model_name=spec.name), spec, spec.variants, [host])
+    first: dict[str, _Candidate] = {}
+    for candidate in search.servable:
+        first.setdefault(candidate.variant.label, candidate)
+    for variant in spec.variants:
+        found = first.get(variant.label)
+        if found is not None:
+            yield variant, found.engine.name, found.weights.size_bytes
+        else:
+            yield variant, "", weights_bytes(variant, spec.shape(variant.size))
 
 
 def _hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:
@@ -330,6 +368,8 @@ def _weights(request: LaunchRequest, spec: ModelSpec, pair: _Pair) -> PlannedWei
     variant, host = pair.variant, pair.host
     if not pair.engine.formats:
         return PlannedWeights(hub="none", id="", size_bytes=0, here=True)
+    if request.lock is not None:
+        return pinned_weights(request.lock, host, request.offline)
     if request.model_path is not None:
         return _from_path(request.model_path, variant, host)
     return _sourced(request, spec, variant, host)
@@ -553,6 +593,10 @@ def _way_out(fit: _Fit, context: int, slots: int) -> str:
 def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
     """Reasons for what the user left open."""
     request, spec, best = fit.request, fit.spec, fit.best
+    if request.lock is not None:
+        at = f" at {request.lock.commit[:12]}" if request.lock.commit else ""
+        count = len(request.lock.files)
+        yield f"locked: {count} file{'s' * (count > 1)} of {request.lock.id}{at}"
     variant = best.variant
     sizes = {v.size for v in spec.variants}
     shown = f"{variant.format} {variant.quantization}"

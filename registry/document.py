@@ -69,7 +69,7 @@ def parse(data: bytes, path: str) -> Document:
     documents, and nesting deeper than any spec's.
     """
     if len(data) > MAX_BYTES:
-        raise InvalidSpec(path, 0, "", f"{len(data)} bytes; a spec has at most {MAX_BYTES}")
+        raise InvalidSpec(path, 0, "", f"{len(data)} bytes; at most {MAX_BYTES} are read")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -146,7 +146,7 @@ class _Builder:
         if event.anchor is not None:
             self.refuse(event, f"'{event.anchor}' is an anchor or alias; write the value out")
         if event.tag not in (None, "!"):
-            self.refuse(event, f"the tag {shorten(event.tag)} has no place in a spec")
+            self.refuse(event, f"the tag {shorten(event.tag)} has no place here")
         if parent is not None and isinstance(parent.value, dict) and parent.key is None:
             self.take_key(parent, event)
             return

@@ -9,6 +9,8 @@
     │   │   └── WrongContentType  a body that says it is no JSON
     │   ├── NotAllowed        the caller's key does not reach so far
     │   ├── InvalidSpec       a YAML spec that does not follow the schema
+    │   ├── InvalidLock       a lockfile that cannot be read as one
+    │   ├── NotLocked         what the lockfile says, and what is asked for or is here, differ
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
     │   ├── NoRoom            the memory or the disk that the plan needs is not there
     │   ├── FieldRefused      a field of a request that the model's engine cannot honour
@@ -144,6 +146,37 @@ class InvalidSpec(Refused):
         where = f"{self.path}:{self.line}" if self.line else self.path
         at = f" {self.name_of_field}:" if self.name_of_field else ""
         return f"{where}:{at} {self.reason}"
+
+
+@dataclass(eq=False)
+class InvalidLock(Refused):
+    """The lockfile at `path` is wrong: `name_of_field` at `line` (1-based; 0 where unknown)."""
+
+    path: str
+    line: int
+    name_of_field: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else self.path
+        at = f" {self.name_of_field}:" if self.name_of_field else ""
+        return f"{where}:{at} {self.reason}; to make it anew: paddock lock MODEL"
+
+
+@dataclass(eq=False)
+class NotLocked(Refused):
+    """`what` of `model` is `locked` by the lockfile, and `found` is something else."""
+
+    model: str
+    what: str
+    locked: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} is locked to {self.what} {self.locked}, not {shown(self.found)}; "
+            f"launch it without --locked, or lock it anew: paddock lock {self.model}"
+        )
 
 
 @dataclass(eq=False)

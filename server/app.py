@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from paddock.launcher.controller import Controller
+from paddock.launcher.locks import Locks
 from paddock.launcher.pulls import Pulls
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
@@ -24,6 +25,7 @@ from paddock.server.events import Events
 from paddock.server.inference import Inference
 from paddock.server.key_routes import Keys
 from paddock.server.keys import KeyStore, always_keyed
+from paddock.server.locks import LockRoutes
 from paddock.server.management import Management
 from paddock.server.metrics import Metrics
 from paddock.server.openapi import OpenAPI
@@ -47,6 +49,7 @@ def create_app(
     inference = Inference(controller)
     management = Management(controller, leave or asyncio.Event())
     pulls = Pulls(settings)
+    locks = Locks(settings)
     metrics = Metrics(controller, inference.load)
     inference.observe = metrics.observe
 
@@ -56,6 +59,7 @@ def create_app(
         yield
         inference.close()
         await pulls.close()
+        await locks.close()
         await controller.close()
 
     app = Starlette(
@@ -76,6 +80,7 @@ def create_app(
         Registrations(controller, library),
         Cache(controller, settings.home),
         PullRoutes(controller, pulls),
+        LockRoutes(controller, locks),
         Replicas(controller, inference),
         metrics,
         Events(controller),

@@ -141,6 +141,12 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/v1/pulls", "pulls", s.Pull, s.Launch, status=201),
     Operation("GET", "/v1/pulls/{id}", "pulls", s.Pull),
     Operation("DELETE", "/v1/pulls/{id}", "pulls", s.Pull),
+    Operation("GET", "/v1/locks", "locks", s.LockWorks),
+    Operation("POST", "/v1/locks", "locks", s.LockWork, s.MakeLock, status=201),
+    Operation("GET", "/v1/locks/{id}", "locks", s.LockWork),
+    Operation("DELETE", "/v1/locks/{id}", "locks", s.LockWork),
+    Operation("POST", "/v1/lockfile/verify", "locks", s.LockWork, s.LockedModels, status=201),
+    Operation("POST", "/v1/lockfile/outdated", "locks", s.LockWork, s.LockedModels, status=201),
     Operation("GET", "/v1/cache/models", "cache", s.CacheList, query=(
         Query("model_name", TEXT, "Only of this model"), WORKER,
     )),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from paddock.launcher.diagnosis import CAUSES
 from paddock.launcher.plan import MAX_REPLICAS
 from paddock.launcher.replica import State
+from paddock.registry.lockfile import LockedModel
 
 Size = int | str
 """Billions of parameters: a number where it is whole, else text such as `0_5`."""
@@ -171,6 +172,9 @@ class Launch(Shape):
     worker_ip: str | None = None
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)
+    lock: LockedModel | None = Field(
+        default=None, description="An entry of a lockfile, which pins all that it names"
+    )
 
 
 class Launched(Shape):
@@ -324,6 +328,98 @@ class Pulls(Shape):
     """The pulls that this gateway knows, oldest first."""
 
     data: list[Pull]
+
+
+class MakeLock(Shape):
+    """A variant to lock, in the words of a launch, or the id of a model that is launched."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: str | None = None
+    launched: str | None = None
+    model_engine: str | None = None
+    model_size_in_billions: int | float | str | None = None
+    model_format: str | None = None
+    quantization: str | None = None
+    model_path: str | None = None
+    download_hub: str | None = None
+    offline: bool | None = None
+    newest: bool | None = Field(default=False, description="What is cached does not count")
+
+
+class LockedModels(Shape):
+    """Entries of a lockfile; left out, `outdated` looks at what is launched and cached."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    models: list[LockedModel] | None = Field(default=None, max_length=1000)
+
+
+class ComparedFile(Shape):
+    """A file that the hub has besides, no more, or changed from `was_bytes`."""
+
+    name: str
+    size_bytes: int
+    was_bytes: int | None = None
+
+
+class LockFailure(Shape):
+    """Why a hub did not tell what it has."""
+
+    cause: str = Field(json_schema_extra={"enum": list(CAUSES)})
+    reason: str
+
+
+class Compared(Shape):
+    """What the hub has now. `moved`: its commit is another, the model's files are the same."""
+
+    model: str
+    hub: str
+    id: str
+    state: Literal["current", "moved", "outdated", "local", "unknown"]
+    revision: str | None
+    commit: str | None
+    newest_commit: str | None
+    added: list[ComparedFile]
+    removed: list[ComparedFile]
+    changed: list[ComparedFile]
+    error: LockFailure | None
+    engine: str | None
+    locked_engine_version: str | None
+    engine_version: str | None = Field(description="That is installed now, if any")
+
+
+class VerifiedLock(Shape):
+    """What a locked file was found to be; `found` is the SHA-256 that it has."""
+
+    model: str
+    name: str
+    size_bytes: int
+    sha256: str
+    found: str | None
+    path: str | None
+    state: Literal["as_locked", "differs", "missing"]
+
+
+class LockWork(Shape):
+    """Work on locks. `rows` are a lock's entry, or what was found, as far as it has come."""
+
+    id: str
+    kind: Literal["lock", "verify", "outdated"]
+    state: Literal["running", "done", "failed", "cancelled"]
+    note: str
+    came_bytes: int
+    total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+    rows: list[LockedModel | VerifiedLock | Compared]
+    diagnosis: Diagnosis | None
+
+
+class LockWorks(Shape):
+    """All that the gateway knows, oldest first."""
+
+    data: list[LockWork]
 
 
 class AddReplicas(Shape):

@@ -12,6 +12,7 @@ from paddock.launcher.events import Happened
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue
+from paddock.registry.lockfile import parse_entry
 from paddock.registry.spec import Variant
 from paddock.server.query import flag
 
@@ -30,6 +31,7 @@ _FIELDS = {
     "worker_ip": "node",
     "node": "node",
     "context_length": "context_length",
+    "lock": "lock",
 }
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -63,6 +65,7 @@ def launch_request(body: Any) -> LaunchRequest:
 
     Raises:
         BadValue: not an object, no model name, or a key that asks for what cannot be done.
+        InvalidLock: the lock is not an entry of a lockfile.
     """
     if not isinstance(body, dict):
         raise BadValue("body", type(body).__name__, "must be a JSON object")
@@ -73,7 +76,7 @@ def launch_request(body: Any) -> LaunchRequest:
     for key, value in body.items():
         if key in _FIELDS:
             if value is not None:
-                given[_FIELDS[key]] = value
+                given[_FIELDS[key]] = parse_entry(value) if key == "lock" else value
         elif key in _NEUTRAL:
             # Command lines send text: "1" for 1, "None" for None.
             if str(value).casefold() not in {str(known).casefold() for known in _NEUTRAL[key]}:

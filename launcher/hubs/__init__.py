@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 from paddock.launcher.hubs import local
 from paddock.launcher.hubs.base import Cancelled, Hub, Terms
@@ -14,6 +16,7 @@ from paddock.launcher.hubs.reach import Reach
 from paddock.launcher.plan import PlannedWeights
 from paddock.registry.errors import HubFailure
 
+T = TypeVar("T")
 HUBS = {
     "huggingface": "paddock.launcher.hubs.huggingface:HuggingFace",
     "modelscope": "paddock.launcher.hubs.modelscope:ModelScope",
@@ -43,10 +46,10 @@ def fetch(
     if weights.hub == "none":
         return None
     if weights.hub in {"local", "path"}:
-        return local.find(weights)
+        return local.find(weights, terms, report, cancelled)
     jobs: list[Job] = []
     for source in weights.sources:  # a hub's client is only imported when it is its turn
-        jobs.append(Job(load_hub(source.hub), source, terms, report, cancelled))
+        jobs.append(Job(load_hub(source.hub), source, terms, report, cancelled, weights.lock))
         found = cached(jobs[-1])
         if found is not None:
             return found
@@ -54,11 +57,20 @@ def fetch(
         raise HubFailure(
             "hub_unreachable", f"{weights.id} is not cached, and --offline was asked for"
         )
-    reach = Reach(terms.home, terms.timeout)
+    return ask(jobs, bring)
+
+
+def ask(jobs: Sequence[Job], action: Callable[[Job], T]) -> T:
+    """What the action makes of the first job whose hub can be reached and has the files.
+
+    Raises:
+        HubFailure: that of the action, or the worst of all hubs'.
+    """
+    reach = Reach(jobs[0].terms.home, jobs[0].terms.timeout)
     failures: list[HubFailure] = []
     for job in sorted(jobs, key=lambda job: reach.failed_lately(job.hub.endpoint)):
         try:
-            return _from(job, reach, failures)
+            return _from(job, action, reach, failures)
         except HubFailure as failure:
             if failure.cause not in ELSEWHERE:
                 raise
@@ -66,7 +78,7 @@ def fetch(
     raise _worst(failures)
 
 
-def _from(job: Job, reach: Reach, failures: list[HubFailure]) -> Path:
+def _from(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[HubFailure]) -> T:
     if job.hub.offline:
         why = f"{job.source.id} is not cached, and {job.hub.offline} is set"
         raise HubFailure("hub_unreachable", why)
@@ -80,8 +92,8 @@ def _from(job: Job, reach: Reach, failures: list[HubFailure]) -> Path:
         def report(progress: Progress) -> None:
             job.report(replace(progress, note=progress.note + because))
 
-        return bring(replace(job, report=report))
-    return bring(job)
+        return action(replace(job, report=report))
+    return action(job)
 
 
 def _worst(failures: list[HubFailure]) -> HubFailure:
@@ -99,6 +111,7 @@ __all__ = [
     "Progress",
     "Report",
     "Terms",
+    "ask",
     "cached_files",
     "fetch",
     "is_whole",

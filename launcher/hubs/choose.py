@@ -29,7 +29,7 @@ def choose(listing: Listing, wanted: Sequence[str]) -> tuple[RemoteFile, ...]:
     """
     if wanted:
         return tuple(file for name in wanted for file in _named(listing, name))
-    kept = [file for file in listing.files if _is_needed(file.name)]
+    kept = [file for file in listing.files if is_needed(file.name)]
     names = {file.name for file in kept}
     # Of model.safetensors and model.fp16.safetensors the plain one is enough.
     kept = [f for f in kept if _PRECISION.sub("", f.name) == f.name or _plain(f) not in names]
@@ -64,5 +64,6 @@ def _plain(file: RemoteFile) -> str:
     return _PRECISION.sub("", file.name)
 
 
-def _is_needed(name: str) -> bool:
+def is_needed(name: str) -> bool:
+    """Whether a model that is a whole repository needs the file of this name."""
     return posixpath.splitext(name)[1] in _KEPT and not _DOUBLES.search(name)

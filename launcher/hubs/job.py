@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from paddock.launcher.hubs.base import Cancelled, Hub, Listing, Place, RemoteFile, Terms, called_off
+from paddock.launcher.hubs.base import (
+    COMMIT,
+    Cancelled,
+    Hub,
+    Listing,
+    Place,
+    RemoteFile,
+    Terms,
+    called_off,
+)
 from paddock.launcher.hubs.choose import choose
+from paddock.launcher.hubs.locked import check_folder, check_listing, locked_paths
 from paddock.launcher.hubs.locks import locked
 from paddock.launcher.hubs.progress import Meter, Progress, Report
 from paddock.launcher.hubs.transfer import Pulse, Transfer, again
 from paddock.launcher.hubs.whole import Records, digest_file
 from paddock.registry.errors import HubFailure
+from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import Source
 from paddock.registry.split import parts, together
 
 
 @dataclass(frozen=True)
 class Job:
-    """One wish for a source's files."""
+    """One wish for a source's files, which must be those of the lock, where there is one."""
 
     hub: Hub
     source: Source
     terms: Terms
     report: Report
     cancelled: Cancelled
+    lock: LockedModel | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The files that the source names; none means all that a model needs."""
+        if self.lock is not None and self.source.file:
+            return (self.lock.first,)
         return (self.source.file,) if self.source.file else ()
 
     @property
@@ -69,7 +84,8 @@ def cached(job: Job) -> Path | None:
     What another tool has brought is read once to see that it is whole, where its digest is known.
 
     Raises:
-        HubFailure: `cancelled`, while it was read.
+        HubFailure: `cancelled`, while it was read; `checksum_mismatch`, if the folder holds more
+            than the lock allows.
     """
     files = _cached_files(job)
     if files is None:
@@ -77,11 +93,9 @@ def cached(job: Job) -> Path | None:
     for path, digest in files.items():
         if not _is_whole(job, path, digest):
             return None
-    job.records.settle(job.source, list(files))
-    if job.wanted:
-        return next(iter(files))
-    listing = _listing(job)
-    return job.hub.folder(job.source, listing) if files else None
+    folder = folder_of(job, files) if files else None
+    _settle(job, folder, list(files))
+    return next(iter(files)) if job.wanted else folder
 
 
 def cached_files(job: Job) -> dict[Path, str]:
@@ -92,6 +106,21 @@ def cached_files(job: Job) -> dict[Path, str]:
     return _cached_files(job) or {}
 
 
+def folder_of(job: Job, files: Iterable[Path]) -> Path | None:
+    """The folder of files that are cached, to which their names are relative."""
+    folders = (job.hub.folder(job.source, listing) for listing in (_listing(job), None))
+    return next((f for f in folders if f and all(p.is_relative_to(f) for p in files)), None)
+
+
+def _settle(job: Job, folder: Path | None, paths: Sequence[Path]) -> None:
+    """Notes what is whole, under the commit that it is of too: that is how a lock names it."""
+    if job.lock is not None and folder is not None:
+        check_folder(job.lock, folder)
+    job.records.settle(job.source, paths)
+    if folder is not None and COMMIT.fullmatch(folder.name):
+        job.records.settle(job.source.model_copy(update={"revision": folder.name}), paths)
+
+
 def _listing(job: Job) -> Listing | None:
     source = job.source
     revision = source.revision or job.hub.default_revision
@@ -99,6 +128,8 @@ def _listing(job: Job) -> Listing | None:
 
 
 def _cached_files(job: Job) -> dict[Path, str] | None:
+    if job.lock is not None:
+        return locked_paths(job.lock, job.hub.folder(job.source, None))
     listing = _listing(job)
     if listing is not None:
         try:
@@ -159,23 +190,47 @@ def bring(job: Job) -> Path:
     Raises:
         HubFailure: with the cause; what has come is kept.
     """
-    listing = _resolved(job)
+    listing = resolved(job)
     chosen = choose(listing, job.wanted)
-    places = {file: job.hub.place(listing, file) for file in chosen}
-    meter = Meter(job.label, chosen, job.report)
-    _check_disk(job, places)
-    job.records.keep(listing)  # from now on it says what the folder must hold to be whole
-    meter.tell()
-    _all(job, listing, places, meter)
-    job.records.settle(job.source, [place.path for place in places.values()])
-    if job.wanted:
-        return places[chosen[0]].path
+    if job.lock is not None:
+        chosen = check_listing(job.lock, listing, chosen)
+        listing = _as_branch(job, job.lock, listing)
+    paths = bring_files(job, listing, chosen, keep=True)
     folder = job.hub.folder(job.source, listing)
     assert folder is not None  # its files were just settled
-    return folder
+    _settle(job, folder, paths)
+    return paths[0] if job.wanted else folder
 
 
-def _resolved(job: Job) -> Listing:
+def _as_branch(job: Job, lock: LockedModel, listing: Listing) -> Listing:
+    """The listing of a locked commit, as that of its branch if nothing of that is cached.
+
+    So what a lock has brought is listed, removed and launched like any other.
+    """
+    branch = lock.revision or job.hub.default_revision
+    known = job.hub.folder(job.source.model_copy(update={"revision": branch}), None)
+    return listing if known else replace(listing, revision=branch)
+
+
+def bring_files(
+    job: Job, listing: Listing, files: Sequence[RemoteFile], *, keep: bool
+) -> list[Path]:
+    """Downloads what is missing of these files of a listing, and returns their paths.
+
+    `keep`: from now on the listing says what the folder must hold to be whole. Raises as `bring`.
+    """
+    places = {file: job.hub.place(listing, file) for file in files}
+    meter = Meter(job.label, files, job.report)
+    _check_disk(job, places)
+    if keep:
+        job.records.keep(listing)
+    meter.tell()
+    _all(job, listing, places, meter)
+    return [place.path for place in places.values()]
+
+
+def resolved(job: Job) -> Listing:
+    """What the hub has of the source now. Raises `HubFailure`."""
     found: list[Listing] = []
 
     def attempt() -> bool:

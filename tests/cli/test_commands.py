@@ -35,9 +35,11 @@ def test_help_has_the_tables_line_an_example_and_json(name: str) -> None:
     assert "--json" in text
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"], ["list", "--help"]])
-def test_starting_imports_nothing_heavy(arguments: list[str]) -> None:
-    """The command line starts without ray, starlette, pydantic, yaml, rich or requests."""
+HEAVY = {"ray", "starlette", "pydantic", "yaml", "rich", "requests", "aiohttp", "psutil"}
+
+
+def imported(arguments: list[str]) -> set[str]:
+    """What a command imports."""
     program = (
         "import json, sys\nfrom paddock.cli.main import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
@@ -46,9 +48,20 @@ def test_starting_imports_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
-    loaded = set(json.loads(done.stderr))
-    heavy = {"ray", "starlette", "pydantic", "yaml", "rich", "requests", "aiohttp", "psutil"}
-    assert not loaded & heavy
+    return set(json.loads(done.stderr))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"], ["list", "--help"]])
+def test_starting_imports_nothing_heavy(arguments: list[str]) -> None:
+    """The command line starts without ray, starlette, pydantic, yaml, rich or requests."""
+    assert not imported(arguments) & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["registrations", "--json"], ["search", "qwen", "coder"]])
+def test_the_compiled_catalogue_is_enough_to_list_and_search(arguments: list[str]) -> None:
+    """The first call compiles it; from then on neither pydantic nor an engine is imported."""
+    imported(arguments)
+    assert not imported(arguments) & (HEAVY | {"paddock.engines"})
 
 
 def test_every_error_has_an_exit_code_of_its_own_kind() -> None:

@@ -10,7 +10,7 @@ import pytest
 from paddock.engines import load_engine
 from paddock.engines.base import Detection, Host
 from paddock.engines.llama_cpp import PROCESS_BYTES, LlamaCpp, LlamaCppOptions
-from paddock.launcher import host as host_module
+from paddock.launcher import machine
 from paddock.launcher.estimate import estimate_table
 from paddock.launcher.host import probe_host
 from paddock.launcher.memory import cache_bytes, slot_tokens, weight_bits, weights_bytes
@@ -173,7 +173,7 @@ def test_a_control_group_limits_what_a_host_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limits of a container count, and file pages in it count as free."""
-    monkeypatch.setattr(host_module, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
     write_group(
         tmp_path,
         memory__max="1000000000\n",
@@ -192,7 +192,7 @@ def test_without_limits_the_machine_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str]
 ) -> None:
     """No group, or one without limits, leaves the machine's own figures."""
-    monkeypatch.setattr(host_module, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
     write_group(tmp_path, **limits)
     found = probe_host(tmp_path / "not" / "yet" / "there")
     assert found.cpus == len(os.sched_getaffinity(0))

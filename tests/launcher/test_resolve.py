@@ -13,9 +13,17 @@ import pytest
 from paddock.engines import engine_names
 from paddock.engines.base import Detection, Host
 from paddock.launcher.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.resolve import LEAST_CONTEXT, SLOTS, resolve
+from paddock.launcher.resolve import LEAST_CONTEXT, SLOTS, offers, resolve, resolve_weights
 from paddock.registry.catalog import Catalog
-from paddock.registry.errors import BadValue, NoEngine, NoRoom, Refused, UnknownName
+from paddock.registry.errors import (
+    BadValue,
+    NoEngine,
+    NoRoom,
+    NotLocked,
+    Refused,
+    UnknownName,
+)
+from paddock.registry.lockfile import LockedModel
 
 GB = 1_000_000_000
 TINY = "weights/tiny-mixtral/ggufv2/tiny-mixtral"
@@ -496,3 +504,96 @@ def test_no_request_crashes_the_planner(catalog: Catalog) -> None:
             assert made.engine == (engine or fitting)
     assert planned > 50
     assert all(text.isprintable() for text in said)
+
+
+def locked(**changes: Any) -> LockedModel:
+    """A lock of mixtral-v0.1 on a hub."""
+    return LockedModel.model_validate(
+        {
+            "model": "mixtral-v0.1",
+            "format": "ggufv2",
+            "size": "46_7",
+            "quantization": "Q4_K_M",
+            "hub": "huggingface",
+            "id": "somebody/else-GGUF",
+            "commit": "0123456789abcdef0123456789abcdef01234567",
+            "engine": "llama.cpp",
+            "engine_version": "1",
+            "files": [{"name": "m.gguf", "size_bytes": 1000, "sha256": "a" * 64}],
+        }
+        | changes
+    )
+
+
+def test_a_lock_is_obeyed_in_all_that_it_names(catalog: Catalog) -> None:
+    """Variant, engine, hub, id, commit and files, though the spec has other sources and better."""
+    found = plan(catalog, host(), lock=locked(quantization="Q3_K_M"))
+    assert (found.format, found.quantization, found.engine) == ("ggufv2", "Q3_K_M", "llama.cpp")
+    weights = found.weights
+    assert (weights.id, weights.revision) == ("somebody/else-GGUF", locked().commit)
+    assert ([file.name for file in weights.files], weights.size_bytes) == (["m.gguf"], 1000)
+    assert weights.others == ()
+    assert weights.lock == locked(quantization="Q3_K_M")
+    assert found.reasons[0] == "locked: 1 file of somebody/else-GGUF at 0123456789ab"
+    assert LaunchPlan.from_json(found.to_json()) == found
+    _, pulled = resolve_weights(request(lock=locked()), catalog, [host()])
+    assert pulled.lock == locked()
+
+
+def request(**given: Any) -> LaunchRequest:
+    return LaunchRequest(model_name="mixtral-v0.1", **given)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"quantization": "Q8_0"}, "quantization Q4_K_M, not Q8_0"),
+        ({"format": "gptq"}, "format ggufv2, not gptq"),
+        ({"size": "7"}, "size 46_7, not 7"),
+        ({"hub": "modelscope"}, "hub huggingface, not modelscope"),
+        ({"model_engine": "echo"}, "engine llama.cpp, not echo"),
+        ({"model_path": "/m.gguf"}, "path huggingface, not /m.gguf"),
+        ({"model_name": "tiny-mixtral"}, "model mixtral-v0.1, not tiny-mixtral"),
+    ],
+)
+def test_what_contradicts_the_lock_is_refused(
+    catalog: Catalog, asked: dict[str, Any], says: str
+) -> None:
+    """With both; what says the same is no contradiction."""
+    with pytest.raises(NotLocked, match=re.escape(says)):
+        plan(catalog, host(), lock=locked(), **asked)
+    same = {"quantization": "q4_k_m", "format": "GGUFv2", "size": 46.7, "hub": "auto"}
+    assert plan(catalog, host(), lock=locked(), **same).quantization == "Q4_K_M"
+
+
+def test_the_engine_must_be_of_the_locked_version(catalog: Catalog) -> None:
+    """Both are named; of several nodes the one that has it is taken."""
+    other = {"llama.cpp": Detection(version="2"), "echo": Detection(version="1")}
+    with pytest.raises(NotLocked, match=r"the engine llama\.cpp in 1, not 2"):
+        plan(catalog, host(engines=other), lock=locked())
+    best = host(node="b", name="other", engines=other, free=128)
+    assert plan(catalog, host(), best, lock=locked()).node == host().node
+    none = {"llama.cpp": Detection(missing="it is not there"), "echo": Detection(version="1")}
+    with pytest.raises(NoEngine, match="it is not there"):
+        plan(catalog, host(engines=none), lock=locked())
+
+
+def test_locked_files_at_a_path_must_be_there_with_their_size(catalog: Catalog) -> None:
+    """A folder must hold no others; beside a GGUF file there may be some."""
+    files = [{"name": "m.gguf", "size_bytes": 5, "sha256": "a" * 64}]
+    lock = locked(hub="path", id="/w", commit=None, files=files)
+    there = host(files={"/w/m.gguf": 5, "/w/other.gguf": 7})
+    assert plan(catalog, there, lock=lock).weights.lock == lock
+    assert request(lock=lock).paths == ("/w",)
+    with pytest.raises(NoEngine, match="locked with 5 bytes, and has 6"):
+        plan(catalog, host(files={"/w/m.gguf": 6}), lock=lock)
+    with pytest.raises(NoEngine, match=r"/w/m.gguf is locked, and not on"):
+        plan(catalog, host(files={}), lock=lock)
+
+
+def test_offers_are_what_launches_would_take(catalog: Catalog) -> None:
+    """Each variant with its engine and its bytes; none where no engine serves it."""
+    found = {v.label: (e, s) for v, e, s in offers(catalog.lookup("mixtral-v0.1"), host())}
+    assert found["mixtral-v0.1 46_7 ggufv2 Q4_K_M"][0] == "llama.cpp"
+    assert found["mixtral-v0.1 46_7 pytorch none"][0] == ""
+    assert all(size > 0 for _, size in found.values())

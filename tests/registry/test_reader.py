@@ -185,7 +185,7 @@ def test_files_that_cannot_be_read_are_invalid_specs(tmp_path: Path) -> None:
         tmp_path / "none.yaml": "cannot be read: No such file",
         pipe: "not a regular file",
         folder: "(cannot be read: Is a directory|not a regular file)",
-        huge: "a spec has at most",
+        huge: "at most 1048576 are read",
     }
     for path, reason in reasons.items():
         with pytest.raises(InvalidSpec, match=reason) as caught:

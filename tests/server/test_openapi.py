@@ -65,6 +65,8 @@ def test_document_is_whole(client: Client) -> None:
         ("/v1/model_registrations/LLM?detailed=true", "/v1/model_registrations/{type}"),
         ("/v1/model_registrations/LLM/tiny-mixtral", "/v1/model_registrations/{type}/{name}"),
         ("/v1/cache/models", "/v1/cache/models"),
+        ("/v1/locks", "/v1/locks"),
+        ("/v1/locks/none", "/v1/locks/{id}"),
         ("/v1/workers", "/v1/workers"),
         ("/v1/cluster/info?detailed=1", "/v1/cluster/info"),
         ("/v1/cluster/version", "/v1/cluster/version"),

@@ -1,0 +1,169 @@
+"""`paddock search`: the catalogue by words and filters, without a gateway or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from paddock.cli.options import Output, Settings, offline
+from paddock.cli.output import size, table
+
+if TYPE_CHECKING:
+    from paddock.launcher.offers import Offer
+    from paddock.registry.search import Hit
+
+
+@click.command(short_help="Find models by words and by what they can do.")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("-a", "--ability", multiple=True, help="vision, tools, embed, …; several: all.")
+@click.option("-t", "--model-type", multiple=True, help="LLM, embedding or rerank.")
+@click.option("-f", "--model-format", multiple=True, help="Format: pytorch, ggufv2, …; any.")
+@click.option("-en", "--model-engine", multiple=True, help="Engine that the spec lists; any.")
+@click.option("-l", "--language", multiple=True, help="Language code, such as en; several: all.")
+@click.option("-s", "--size-in-billions", help="Size, such as 7 or 0_5, or a range: 1..8 or ..8.")
+@click.option("--fits", is_flag=True, help="Only what can be served here, in the free memory.")
+@offline
+def search(
+    words: tuple[str, ...],
+    ability: tuple[str, ...],
+    model_type: tuple[str, ...],
+    model_format: tuple[str, ...],
+    model_engine: tuple[str, ...],
+    language: tuple[str, ...],
+    size_in_billions: str | None,
+    fits: bool,
+    settings: Settings,
+    output: Output,
+) -> None:
+    """Find models by words and by what they can do.
+
+    All words must stand in a model's name, its description, its abilities, its architecture or an
+    id on a hub; the best match comes first. Without words, all that fit the options are listed.
+    HERE is the smallest variant that an engine of this machine can serve, and what its weights
+    take on the disk and in memory; with --fits, the one that a launch would choose, whose weights
+    leave a tenth of the free memory for the rest. Your own models are found too.
+
+    \b
+    Example:
+      paddock search qwen coder --fits
+      paddock search --ability vision --size-in-billions ..8
+    """
+    from paddock.launcher.offers import read_offers
+    from paddock.registry.catalog import Catalog
+    from paddock.registry.search import Filters, near_names
+    from paddock.registry.search import search as find
+
+    catalog = Catalog.load(index=settings.index, custom=settings.specs)
+    specs = list(catalog.raw())
+    filters = Filters.checked(
+        specs,
+        size_in_billions,
+        abilities=ability,
+        types=model_type,
+        formats=model_format,
+        engines=model_engine,
+        languages=language,
+    )
+    offers = read_offers(catalog, specs, settings)
+    free = _free_bytes() if fits else None
+    hits = find(specs, words, filters)
+    found = [(hit, _here(hit, offers[hit.spec["name"]], free)) for hit in hits]
+    if fits:
+        found = [(hit, here) for hit, here in found if here is not None]
+    for problem in catalog.problems:
+        output.talk(f"left out: {problem}")
+    near = () if hits else near_names(specs, words)
+    unfit = hits or (find(specs, words, Filters()) if words else [])
+    data: dict[str, Any] = {"models": [_data(hit, here) for hit, here in found], "near": near}
+    if fits:
+        data["memory_free_bytes"] = free
+    if not found:
+        output.result(data, _nothing(words, len(unfit), near, free if hits else None))
+        return
+    head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
+    output.result(data, table(head, [_row(hit, here) for hit, here in found]))
+    if free is not None:
+        output.talk(f"{size(free)} of memory are free")
+
+
+def _free_bytes() -> int:
+    from paddock.launcher.machine import memory
+
+    return memory()[1]
+
+
+def _here(hit: Hit, offers: Sequence[Offer], free: int | None) -> Offer | None:
+    """The variant to name of a model: the smallest, or of those that fit the best."""
+    from paddock.launcher.offers import chosen
+
+    asked = {
+        (weights["format"], weights["size"], quantization)
+        for weights in hit.weights
+        for quantization in weights["quantizations"]
+    }
+    found = [o for o in offers if o.engine and (o.format, o.size, o.quantization) in asked]
+    if free is None:
+        return min(found, key=lambda offer: offer.size_bytes, default=None)
+    found = [offer for offer in found if offer.fits(free)]
+    return chosen(found, hit.spec["recommended"]) if found else None
+
+
+def _row(hit: Hit, here: Offer | None) -> tuple[str, ...]:
+    spec = hit.spec
+    shown = "no engine here serves it"
+    if here is not None:
+        several = len({weights["size"] for weights in hit.weights}) > 1
+        parts = [_billions(here.size)] * several + [here.format, here.quantization]
+        shown = f"{' '.join(parts)}, {size(here.size_bytes)}"
+    return (
+        spec["name"],
+        spec["type"],
+        ", ".join(_billions(size) for size in _distinct(hit, "size")),
+        ", ".join(_distinct(hit, "format")),
+        ", ".join(spec["abilities"]),
+        shown,
+    )
+
+
+def _distinct(hit: Hit, field: str) -> list[str]:
+    return list(dict.fromkeys(weights[field] for weights in hit.weights))
+
+
+def _billions(text: str) -> str:
+    return text.replace("_", ".")
+
+
+def _data(hit: Hit, here: Offer | None) -> dict[str, Any]:
+    spec = hit.spec
+    names = ("name", "type", "description", "license", "released", "aliases", "languages")
+    return {
+        **{name: spec[name] for name in (*names, "abilities", "context_length")},
+        "sizes": _distinct(hit, "size"),
+        "formats": _distinct(hit, "format"),
+        "engines": list(dict.fromkeys(e for weights in hit.weights for e in weights["engines"])),
+        "here": None
+        if here is None
+        else {
+            "model_format": here.format,
+            "model_size_in_billions": here.size,
+            "quantization": here.quantization,
+            "model_engine": here.engine,
+            "size_bytes": here.size_bytes,
+        },
+    }
+
+
+def _nothing(words: Sequence[str], unfit: int, near: Sequence[str], free: int | None) -> str:
+    """What to say: `unfit` are those that the options or, if `free` is given, the machine left."""
+    what = f"'{' '.join(words)}'" if words else "the options"
+    if free is not None:
+        return (
+            f"of {unfit} that match {what} none can be served here in the {size(free)} of memory "
+            "that are free; without --fits they are listed"
+        )
+    if unfit:
+        return f"of {unfit} that match {what} none has what the options ask for"
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; see: paddock registrations"
+    return f"no model matches {what}{hint}"
