@@ -102,6 +102,8 @@ def _folders(specs: Iterable[dict[str, Any]], settings: Settings) -> Iterator[st
     yield from (adapters.submodule_search_locations or ()) if adapters else ()
     yield str(settings.index)
     yield str(settings.home / "cache" / "here")
+    yield str(settings.home / "engines")
+    yield from map(str, (settings.home / "engines").glob("*/"))  # an install renews a file in one
     for spec in specs:
         for weights in spec["weights"]:
             for source in weights["sources"]:

@@ -595,5 +595,5 @@ def test_offers_are_what_launches_would_take(catalog: Catalog) -> None:
     """Each variant with its engine and its bytes; none where no engine serves it."""
     found = {v.label: (e, s) for v, e, s in offers(catalog.lookup("mixtral-v0.1"), host())}
     assert found["mixtral-v0.1 46_7 ggufv2 Q4_K_M"][0] == "llama.cpp"
-    assert found["mixtral-v0.1 46_7 pytorch none"][0] == ""
+    assert found["mixtral-v0.1 46_7 pytorch none"][0] == "Transformers"
     assert all(size > 0 for _, size in found.values())
