@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from paddock.cli import gateway
+from paddock.cli.launch import say_reading
 from paddock.cli.options import Output, Settings, connected
 from paddock.cli.output import size
 from paddock.client import Client
 from paddock.registry.errors import Cancelled, LaunchFailed
+from paddock.registry.reference import absolute
 
 POLL_SECONDS = 0.1
 
@@ -24,10 +26,12 @@ POLL_SECONDS = 0.1
 @click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
 @click.option("-en", "--model-engine", help="Choose what this engine can serve.")
 @click.option("--download-hub", help="huggingface, modelscope or auto.")
+@click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit come.")
 @connected
 def pull(name: str, settings: Settings, output: Output, **given: str | None) -> None:
     """Download a model's weights, and launch nothing.
 
+    NAME is a model's, or a reference such as hf:owner/name, as `launch` takes them.
     What is left out is chosen as a launch would. The files come into the hub's own cache, where
     other tools find them too. What was interrupted goes on where it stopped.
 
@@ -36,7 +40,8 @@ def pull(name: str, settings: Settings, output: Output, **given: str | None) -> 
       paddock pull mixtral-v0.1 --model-format ggufv2 --quantization Q4_K_M
     """
     client = gateway.ensure(settings, output)
-    body = {"model_name": name, **{key: value for key, value in given.items() if value}}
+    say_reading(name, output)
+    body = {"model_name": absolute(name), **{key: value for key, value in given.items() if value}}
     if "size_in_billions" in body:
         body["model_size_in_billions"] = body.pop("size_in_billions")
     started = client.pull(**body)

@@ -162,6 +162,15 @@ class Client:
         answer = self._call("POST", f"/v1/model_registrations/{quote(kind)}", body)
         return str(answer["model_name"])
 
+    def show(self, name: str, *, offline: bool = False) -> dict[str, Any]:
+        """A model's spec, as `yaml` and as values; `name` may be such as `hf:owner/name`.
+
+        Of one that was derived also its `reference`, `commit`, `notes`, and in `consent` the
+        formats that are refused without `trust`.
+        """
+        query = urlencode({"model_name": name, "offline": str(offline).lower()})
+        return dict(self._call("GET", f"/v1/specs?{query}"))
+
     def unregister(self, name: str, kind: str = "LLM") -> None:
         """Removes a model that was registered."""
         path = f"/v1/model_registrations/{quote(kind)}/{quote(name, safe='')}"

@@ -41,6 +41,7 @@ class LaunchRequest(_Frozen):
     offline: bool = Field(default=False, strict=True)
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)
+    trust: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("size", mode="before")
@@ -108,7 +109,8 @@ class PlannedWeights(_Frozen):
     `path` (`id` is an absolute path). No files means: all that the repository holds of the format.
     `size_bytes` is measured where the files are here, stated by the spec or reckoned elsewhere.
     `others` are tried in order where the first hub cannot be reached or has nothing; if `offline`,
-    none is asked.
+    none is asked. `trusted` is the commit whose code and pickled weights the user lets run here;
+    without it they do not come.
     """
 
     hub: str
@@ -119,6 +121,7 @@ class PlannedWeights(_Frozen):
     here: bool
     others: tuple[Source, ...] = ()
     offline: bool = False
+    trusted: str | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -171,6 +174,15 @@ class MemoryEstimate(_Frozen):
         return self.least_bytes <= self.free_bytes
 
 
+class DerivedFrom(_Frozen):
+    """Where a spec that nobody wrote was derived from; `context_length` is the model's own."""
+
+    reference: str
+    commit: str
+    context_length: int
+    notes: tuple[str, ...] = ()
+
+
 _SUMS = ("total_bytes", "needed_bytes", "fits")
 
 
@@ -204,6 +216,12 @@ class LaunchPlan(_Frozen):
     reasons: tuple[str, ...] = ()
     refused: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    derived: DerivedFrom | None = None
+
+    @property
+    def name(self) -> str:
+        """What to launch the model by: its name, or the reference that no spec is known for."""
+        return self.derived.reference if self.derived else self.model
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, with the sums that a reader wants beside the parts."""

@@ -31,9 +31,12 @@ State = Literal["downloading", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class PullStatus:
-    """A snapshot. `files` are `hubs.FileProgress` as dicts; `path` is set when it is done."""
+    """A snapshot. `name` is what the model was asked for by, `files` are `hubs.FileProgress` as
+    dicts, and `path` is set when it is done.
+    """
 
     id: str
+    name: str
     variant: Variant
     weights: PlannedWeights
     state: State = "downloading"
@@ -62,14 +65,14 @@ class Pulls:
         self._settings = settings
         self._pulls: dict[str, _Pull] = {}
 
-    def start(self, variant: Variant, weights: PlannedWeights) -> PullStatus:
+    def start(self, name: str, variant: Variant, weights: PlannedWeights) -> PullStatus:
         """Begins to bring the weights, and returns at once; one that does so already is taken."""
         for pull in self._pulls.values():
             if pull.status.state == "downloading" and pull.status.weights == weights:
                 return pull.status
         while len(self._pulls) >= KEPT and self._forget_one():
             pass
-        pull = _Pull(PullStatus(f"pull-{secrets.token_hex(4)}", variant, weights))
+        pull = _Pull(PullStatus(f"pull-{secrets.token_hex(4)}", name, variant, weights))
         self._pulls[pull.status.id] = pull
         pull.task = asyncio.create_task(self._run(pull))
         return pull.status
@@ -180,5 +183,5 @@ class Pulls:
 def pull_command(status: PullStatus) -> str:
     """A command line that takes the pull up again."""
     variant = status.variant
-    argv = ["paddock", "pull", variant.model, "--model-format", variant.format]
+    argv = ["paddock", "pull", status.name, "--model-format", variant.format]
     return shlex.join([*argv, "--quantization", variant.quantization])

@@ -9,6 +9,8 @@
     │   │   └── WrongContentType  a body that says it is no JSON
     │   ├── NotAllowed        the caller's key does not reach so far
     │   ├── InvalidSpec       a YAML spec that does not follow the schema
+    │   ├── NoSpec            no spec can be derived from what a reference names
+    │   ├── NeedsConsent      weights that would run their authors' code, and nobody has agreed
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
     │   ├── NoRoom            the memory or the disk that the plan needs is not there
     │   ├── FieldRefused      a field of a request that the model's engine cannot honour
@@ -144,6 +146,35 @@ class InvalidSpec(Refused):
         where = f"{self.path}:{self.line}" if self.line else self.path
         at = f" {self.name_of_field}:" if self.name_of_field else ""
         return f"{where}:{at} {self.reason}"
+
+
+@dataclass(eq=False)
+class NoSpec(Refused):
+    """No spec can be derived from `reference`: `file` (empty: all of it) is so, for `reason`."""
+
+    reference: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{shown(self.file)} " if self.file else ""
+        way = "what cannot be derived can be written: paddock register --help"
+        return f"{shown(self.reference)}: {where}{self.reason}; {way}"
+
+
+@dataclass(eq=False)
+class NeedsConsent(Refused):
+    """The variant would run code that came with `reference` at `commit`: `reason` names it."""
+
+    reference: str
+    commit: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{shown(self.reference)} would run its authors' code here: {self.reason}. If you "
+            f"trust it as it is at {self.commit}, add: --trust {self.commit}"
+        )
 
 
 @dataclass(eq=False)

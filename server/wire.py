@@ -30,6 +30,7 @@ _FIELDS = {
     "worker_ip": "node",
     "node": "node",
     "context_length": "context_length",
+    "trust": "trust",
 }
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -46,7 +46,7 @@ def fetch(
         return local.find(weights)
     jobs: list[Job] = []
     for source in weights.sources:  # a hub's client is only imported when it is its turn
-        jobs.append(Job(load_hub(source.hub), source, terms, report, cancelled))
+        jobs.append(Job(load_hub(source.hub), source, terms, report, cancelled, weights.trusted))
         found = cached(jobs[-1])
         if found is not None:
             return found

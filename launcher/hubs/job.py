@@ -29,6 +29,8 @@ class Job:
     terms: Terms
     report: Report
     cancelled: Cancelled
+    trusted: str | None = None
+    """What the repository must be, for its code and pickled weights to come too."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -102,7 +104,7 @@ def _cached_files(job: Job) -> dict[Path, str] | None:
     listing = _listing(job)
     if listing is not None:
         try:
-            chosen = choose(listing, job.wanted)
+            chosen = choose(listing, job.wanted, code=job.trusted is not None)
         except HubFailure:
             return None
         found = {job.hub.place(listing, file).path: file.digest for file in chosen}
@@ -160,7 +162,10 @@ def bring(job: Job) -> Path:
         HubFailure: with the cause; what has come is kept.
     """
     listing = _resolved(job)
-    chosen = choose(listing, job.wanted)
+    if job.trusted not in {None, listing.pin}:
+        why = f"{job.source.id} is at {listing.pin} now, and {job.trusted} is what was trusted"
+        raise HubFailure("checksum_mismatch", why)
+    chosen = choose(listing, job.wanted, code=job.trusted is not None)
     places = {file: job.hub.place(listing, file) for file in chosen}
     meter = Meter(job.label, chosen, job.report)
     _check_disk(job, places)
