@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -19,7 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 import paddock
@@ -29,7 +29,6 @@ from paddock.registry import errors
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find, to_yaml
 from paddock.registry.derive import Derived
-from paddock.registry.document import parse
 from paddock.registry.errors import (
     BadValue,
     HubFailure,
@@ -38,7 +37,6 @@ from paddock.registry.errors import (
     PaddockError,
     UnknownName,
 )
-from paddock.registry.reader import read_bytes
 from paddock.registry.reference import (
     COMMIT,
     Reference,
@@ -47,6 +45,8 @@ from paddock.registry.reference import (
     parse_reference,
 )
 from paddock.registry.settings import Settings
+
+log = logging.getLogger(__name__)
 
 DERIVE_SECONDS = 180.0
 """How long all of it may take before the process is ended."""
@@ -206,6 +206,8 @@ class References:
             spec, text = derived.spec, to_yaml(derived.spec)
         else:
             spec = find(catalog, None, name)
+            from paddock.registry.reader import read_bytes
+
             # As it was written, with its comments.
             text = read_bytes(catalog.path(name)).decode("utf-8")
         formats = dict.fromkeys(weights.format for weights in spec.weights)
@@ -256,6 +258,8 @@ class References:
         return (found, stale) if found and found.reference == reference.text else (None, False)
 
     def _keep(self, reference: Reference, derived: Derived) -> None:
+        import yaml  # here and below: the gateway's start need not wait for it
+
         self._folder.mkdir(parents=True, exist_ok=True)
         data = {"paddock": paddock.__version__, **derived.to_json()}
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=100)
@@ -287,21 +291,23 @@ class References:
             )
             assert process.stdin is not None
             assert process.stdout is not None
+            assert process.stderr is not None
+            talk = asyncio.create_task(process.stderr.read())
             try:
                 async with asyncio.timeout(DERIVE_SECONDS):
                     process.stdin.write(json.dumps(given).encode() + b"\n")
                     line = await process.stdout.readline()
-            except (TimeoutError, ConnectionError):
-                line = b""
+            except TimeoutError:
+                why = f"{reference.text}: its files could not be read in {DERIVE_SECONDS:g} s"
+                raise HubFailure("stalled", why) from None
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                _, said = await process.communicate()
-        if not line:
-            why = f"{reference.text}: its files were not read in {DERIVE_SECONDS:g} s"
-            if said.strip():
-                why = f"{reference.text}: reading failed: {said.decode('utf-8', 'replace')[-300:]}"
-            raise HubFailure("stalled", " ".join(why.split()))
+                await process.wait()
+                said = await talk
+        if not line:  # a bug, or somebody has ended it
+            log.error("%s: %s", reference.text, said.decode("utf-8", "replace"))
+            raise RuntimeError(f"the process that reads {reference.text} ended and said nothing")
         return _heard(json.loads(line))
 
 
@@ -343,6 +349,9 @@ def _named_apart(derived: Derived, reference: Reference, catalog: Catalog) -> De
 
 
 def _read(path: Path) -> tuple[Derived | None, bool]:
+    from paddock.registry.document import parse
+    from paddock.registry.reader import read_bytes
+
     try:
         found = parse(read_bytes(path), str(path)).value
         return Derived.from_json(found), found.get("paddock") != paddock.__version__

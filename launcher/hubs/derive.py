@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,8 @@ def _on_hub(reference: Reference, reading: Reading, today: date) -> Derived:
     by_name = {file.name: file for file in reading.listing.files}
     reads = to_read(reference, {name: file.size_bytes for name, file in by_name.items()})
     texts = {
-        name: reading.whole(by_name[name])
+        name: reading.whole(by_name[name]) if by_name[name].size_bytes <= SMALL_BYTES else None
         for name in reads.small
-        if by_name[name].size_bytes <= SMALL_BYTES
     }
     sources = (RangedBytes(reading, by_name[name]) for name in reads.gguf)
     header = _header(reference, sources)
@@ -111,7 +110,8 @@ def _on_disk(reference: Reference, listing: Listing, today: date) -> Derived:
     reads = to_read(reference, sizes)
     try:
         texts = {
-            name: (folder / name).read_bytes() for name in reads.small if sizes[name] <= SMALL_BYTES
+            name: (folder / name).read_bytes() if sizes[name] <= SMALL_BYTES else None
+            for name in reads.small
         }
         opened = [(folder / name).open("rb") for name in reads.gguf]
     except OSError as error:
@@ -151,7 +151,7 @@ def _sum(one: GgufHeader, other: GgufHeader) -> GgufHeader:
 def _derived(
     reference: Reference,
     listing: Listing,
-    texts: dict[str, bytes],
+    texts: Mapping[str, bytes | None],
     header: GgufHeader | None,
     header_files: tuple[str, ...],
     today: date,
@@ -165,21 +165,23 @@ def _derived(
         listing.pin,
         {file.name: file.size_bytes for file in listing.files},
         chosen,
-        {name: _parsed(reference, name, data) for name, data in texts.items()},
+        {name: _parsed(name, data) for name, data in texts.items()},
         header,
         header_files[0] if header_files else "",
     )
     return derive(found, today)
 
 
-def _parsed(reference: Reference, name: str, data: bytes) -> Any:
+def _parsed(name: str, data: bytes | None) -> Any:
+    if data is None:
+        return None
     text = data.decode("utf-8", "replace")
     if name == CARD or name.endswith(".jinja"):
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise NoSpec(reference.text, name, "is no JSON") from None
+        return None
 
 
 def main() -> None:
