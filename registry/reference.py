@@ -127,9 +127,13 @@ def _short(text: str, hub: Literal["huggingface", "modelscope"], rest: str) -> R
     identity, at, behind = rest.partition("@")
     if at and not behind:
         raise BadValue("model", text, "ends where a revision should stand; leave the @ out")
+    if not identity:
+        raise BadValue("model", text, "is not owner/name")
     revision, file = behind, None
     if behind.casefold().endswith(".gguf"):
-        revision, _, file = behind.partition("/")
+        revision, slash, file = behind.partition("/")
+        if not slash:
+            raise BadValue("model", text, "a file stands behind a revision: @main/FILE.gguf")
         revision = unquote(revision)
     return _checked(text, Reference(hub, identity, revision or None, file))
 
@@ -186,8 +190,6 @@ def _checked(text: str, found: Reference) -> Reference:
     except ValidationError as error:
         said = error.errors(include_url=False)[0]["msg"]
         raise BadValue("model", text, str(said)) from None
-    if found.file and not found.revision and found.hub != "path":
-        raise BadValue("model", text, "a file stands behind a revision: @main/FILE.gguf")
     braces = {"{", "}"} & set(f"{found.id}{found.file or ''}")
     if braces:
         raise BadValue("model", text, "has braces, which no repository's or file's name has")

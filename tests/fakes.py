@@ -45,6 +45,59 @@ def gguf(entries: Sequence[bytes] = (), tensors: Sequence[bytes] = (), data: byt
     return head + bytes(-len(head) % 32) + data
 
 
+def u32(key: str, value: int) -> bytes:
+    """A number as metadata."""
+    return entry(key, 4, struct.pack("<I", value))
+
+
+def texts(key: str, values: Sequence[str]) -> bytes:
+    """A list of texts as metadata."""
+    head = struct.pack("<IQ", STRING, len(values))
+    return entry(key, ARRAY, head + b"".join(map(text, values)))
+
+
+def model_header(architecture: str = "llama", **changes: int | str | None) -> bytes:
+    """A GGUF with the metadata of a small model and one tensor; None leaves a number out.
+
+    Changes are of the architecture's numbers, with two underscores for a dot, or of `template`.
+    """
+    numbers: dict[str, Any] = {
+        "context_length": 2048,
+        "embedding_length": 256,
+        "block_count": 2,
+        "feed_forward_length": 512,
+        "attention__head_count": 4,
+        "attention__head_count_kv": 2,
+    }
+    template = changes.pop("template", None)
+    numbers |= changes
+    entries = [entry("general.architecture", STRING, text(architecture))]
+    entries += [
+        u32(f"{architecture}.{name.replace('__', '.')}", value)
+        for name, value in numbers.items()
+        if value is not None
+    ]
+    entries.append(texts("tokenizer.ggml.tokens", [f"t{number}" for number in range(1000)]))
+    if template is not None:
+        entries.append(entry("tokenizer.chat_template", STRING, text(str(template))))
+    return gguf(entries, [tensor("token_embd.weight", (256, 1000))], bytes(256 * 1000 * 4))
+
+
+class Memory:
+    """Bytes as a source for the reader of GGUF headers; `reached` is how far it has read."""
+
+    def __init__(self, data: bytes, name: str = "model.gguf") -> None:
+        self.data = data
+        self.name = name
+        self.length = len(data)
+        self.reached = 0
+
+    def read(self, start: int, count: int) -> bytes:
+        """The bytes there."""
+        self.reached = max(self.reached, start + count)
+        return self.data[start : start + count]
+
+
 LLAMA_SERVER = """#!{python}
 # Stands in for llama-server: writes down how it was called, then answers every completion.
 import json, os, sys

@@ -83,8 +83,9 @@ def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Ggu
         if split and int(split["part"]) != 1:
             continue
         missing = [part for part in parts if part not in files]
-        if missing:
-            notes.append(f"{name} is left out: {missing[0]} is not there")
+        if missing or not parts:
+            lacking = f"{missing[0]} is not there" if missing else "it is a part of nothing"
+            notes.append(f"{name} is left out: {lacking}")
             continue
         found[name] = Gguf(name, parts, sum(files[part] for part in parts), _quantization(name))
     if reference.file and reference.file not in found:

@@ -132,7 +132,7 @@ def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date
         return ModelSpec.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        at = ".".join(map(str, first["loc"]))
+        at = ".".join(map(str, (*first["loc"], *first.get("ctx", {}).get("at", ()))))
         source = found.header_file or CONFIG
         raise NoSpec(
             reference.text, source, f"does not fit together: {at}: {first['msg']}"
