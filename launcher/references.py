@@ -343,7 +343,8 @@ def _named_apart(derived: Derived, reference: Reference, catalog: Catalog) -> De
         return derived
     if not taken:
         return derived
-    owner = reference.id.split("/")[-2].lstrip("._-") or "my"
+    parts = (reference.text if reference.hub == "path" else reference.id).split("/")
+    owner = parts[-2].lstrip("._-") or "my"
     name = f"{owner}-{derived.spec.name}"[:96]
     return replace(derived, spec=derived.spec.model_copy(update={"name": name}))
 

@@ -77,23 +77,27 @@ def absolute(name: str) -> str:
         raise BadValue("model", name, str(error)) from None
 
 
-def hosts(environ: Mapping[str, str]) -> dict[str, str]:
-    """Whose addresses are whose: host (and port) → hub, with the endpoints of the environment."""
-    known = {
-        "huggingface.co": "huggingface",
-        "www.huggingface.co": "huggingface",
-        "hf.co": "huggingface",
-        "modelscope.cn": "modelscope",
-        "www.modelscope.cn": "modelscope",
+Hosts = Mapping[str, frozenset[str]]
+
+
+def hosts(environ: Mapping[str, str]) -> Hosts:
+    """Whose addresses are whose: host (and port) → hubs, with the endpoints of the environment."""
+    known: dict[str, frozenset[str]] = {
+        "huggingface.co": frozenset({"huggingface"}),
+        "www.huggingface.co": frozenset({"huggingface"}),
+        "hf.co": frozenset({"huggingface"}),
+        "modelscope.cn": frozenset({"modelscope"}),
+        "www.modelscope.cn": frozenset({"modelscope"}),
     }
     for variable, hub in (("HF_ENDPOINT", "huggingface"), ("MODELSCOPE_ENDPOINT", "modelscope")):
         named = environ.get(variable, "")
         if named:
-            known[urlsplit(named if "://" in named else f"https://{named}").netloc.lower()] = hub
+            host = urlsplit(named if "://" in named else f"https://{named}").netloc.lower()
+            known[host] = known.get(host, frozenset()) | {hub}
     return known
 
 
-def parse_reference(text: str, known: Mapping[str, str]) -> Reference:
+def parse_reference(text: str, known: Hosts) -> Reference:
     """The reference in `text`; `known` is of `hosts`.
 
     Raises:
@@ -138,21 +142,22 @@ def _short(text: str, hub: Literal["huggingface", "modelscope"], rest: str) -> R
     return _checked(text, Reference(hub, identity, revision or None, file))
 
 
-def _address(text: str, known: Mapping[str, str]) -> Reference:
+def _address(text: str, known: Hosts) -> Reference:
     try:
         parts = urlsplit(text)
-        hub = known.get(parts.netloc.lower())
+        hubs = known.get(parts.netloc.lower())
     except ValueError as error:
         raise BadValue("model", text, f"is no address: {error}") from None
-    # A mirror may be the endpoint of both hubs: then the form of the path tells which.
     named = [unquote(part) for part in parts.path.split("/") if part]
-    if hub is None:
+    if hubs is None:
         hosts_named = ", ".join(sorted({"huggingface.co", "modelscope.cn", *known}))
         why = f"is at none of the hubs' hosts ({hosts_named})"
         raise BadValue("model", text, why)
-    if named[:1] == ["models"] and len(named) > 2:
+    # A mirror may be of both hubs: then the form of the path tells which.
+    hub: Literal["huggingface", "modelscope"] = "huggingface"
+    if "modelscope" in hubs and named[:1] == ["models"]:
         hub, named = "modelscope", named[1:]
-    elif hub == "modelscope":
+    elif "huggingface" not in hubs:
         raise BadValue("model", text, "is no model's address: …/models/owner/name")
     if len(named) < 2 or named[0] in _OTHERS:
         why = f"is no model's address: https://{parts.netloc}/owner/name"
@@ -174,9 +179,7 @@ def _address(text: str, known: Mapping[str, str]) -> Reference:
         short = next(short for short, name in HUBS.items() if name == hub)
         why = f"one file can be named where it is a .gguf; else: {short}:{identity}"
         raise BadValue("model", text, why)
-    if hub == "modelscope":
-        return _checked(text, Reference("modelscope", identity, revision, file))
-    return _checked(text, Reference("huggingface", identity, revision, file))
+    return _checked(text, Reference(hub, identity, revision, file))
 
 
 def _checked(text: str, found: Reference) -> Reference:

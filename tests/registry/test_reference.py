@@ -139,6 +139,13 @@ def test_relative_paths_are_made_absolute_where_they_are_typed(
         absolute("~nobody-of-this-name/x")
 
 
+def test_a_mirror_may_be_of_both_hubs() -> None:
+    """The form of the address tells which is meant."""
+    both = hosts({"HF_ENDPOINT": "http://[::1]:80", "MODELSCOPE_ENDPOINT": "http://[::1]:80/"})
+    assert parse_reference("http://[::1]:80/a/b", both).text == "hf:a/b"
+    assert parse_reference("http://[::1]:80/models/a/b", both).text == "ms:a/b"
+
+
 PIECES = st.lists(
     st.sampled_from(
         ["hf:", "ms:", "https://", "huggingface.co", "modelscope.cn", "/", "models", "a", "b-c",
