@@ -27,8 +27,8 @@ from paddock.registry.errors import NoSpec
 from paddock.registry.gguf import GgufArray, GgufHeader
 from paddock.registry.reference import Reference
 from paddock.registry.spec import PLACEHOLDER, Source
+from paddock.registry.split import parts, together
 
-SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})\.gguf", re.IGNORECASE)
 _NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 _QUANTIZATION = re.compile(
     r"(?:^|[-._/])"
@@ -69,8 +69,9 @@ def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Ggu
     notes: list[str] = []
     found: dict[str, Gguf] = {}
     named = [name for name in files if name.casefold().endswith(".gguf")]
+    only = (parts(reference.file) or (reference.file,))[0] if reference.file else None
     for name in sorted(named, key=lambda name: (files[name], name)):
-        if reference.file and name != reference.file:
+        if only and name != only:
             continue
         if _NO_MODEL.search(posixpath.basename(name)):
             notes.append(f"{name} is no model of its own and is left out")
@@ -78,17 +79,16 @@ def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Ggu
         if not _is_plain(reference, name):
             notes.append(f"{name} is left out: the name holds what no spec may")
             continue
-        split = SPLIT.fullmatch(name)
-        parts = _parts(split, len(files)) if split else (name,)
-        if split and int(split["part"]) != 1:
+        of_one = parts(name) or (name,)
+        if name != of_one[0]:
             continue
-        missing = [part for part in parts if part not in files]
-        if missing or not parts:
+        missing = [part for part in of_one if part not in files]
+        if missing or (together(name) != name and not parts(name)):
             lacking = f"{missing[0]} is not there" if missing else "it is a part of nothing"
             notes.append(f"{name} is left out: {lacking}")
             continue
-        found[name] = Gguf(name, parts, sum(files[part] for part in parts), _quantization(name))
-    if reference.file and reference.file not in found:
+        found[name] = Gguf(name, of_one, sum(files[part] for part in of_one), _quantization(name))
+    if reference.file and not found:
         why = notes[0].removeprefix(reference.file).strip() if notes else "is not there"
         raise NoSpec(reference.text, reference.file, why)
     return list(found.values()), notes
@@ -102,18 +102,9 @@ def _is_plain(reference: Reference, name: str) -> bool:
     return "{" not in name
 
 
-def _parts(split: re.Match[str], most: int) -> tuple[str, ...]:
-    """The names of all parts; of more than there are files, enough for one to be missing."""
-    count = min(int(split["parts"]), most + 1)
-    name = split[0]
-    ending = name[len(split["stem"]) + len("-00001-of-00001") :]
-    return tuple(f"{split['stem']}-{n:05}-of-{split['parts']}{ending}" for n in range(1, count + 1))
-
-
 def _quantization(name: str) -> str | None:
     """The last quantization that a path names."""
-    split = SPLIT.fullmatch(name)
-    found = _QUANTIZATION.findall(split["stem"] if split else name[: -len(".gguf")])
+    found = _QUANTIZATION.findall(together(name)[: -len(".gguf")])
     return str(found[-1]) if found else None
 
 

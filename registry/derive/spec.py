@@ -26,10 +26,11 @@ from paddock.registry.derive.found import (
     languages_of,
     one_line,
 )
-from paddock.registry.derive.gguf import SPLIT, find_ggufs, from_header, gguf_weights
+from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
 from paddock.registry.errors import NoSpec
 from paddock.registry.reference import Reference
 from paddock.registry.spec import PLACEHOLDER, ModelSpec
+from paddock.registry.split import together
 
 UNKNOWN_LICENSE, UNKNOWN_LANGUAGE = "unknown", "und"
 RECOMMENDED = ("Q4_K_M", "Q5_K_M")
@@ -56,8 +57,8 @@ def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
         return Reads((*small, *card))
     # Any will do: the smallest, and one that is whole rather than one in parts.
     first = min(models, key=lambda model: (len(model.parts), model.size_bytes, model.file))
-    parts = first.parts if len(first.parts) <= MOST_PARTS else first.parts[:1]
-    return Reads((*small, *card), parts)
+    headers = first.parts if len(first.parts) <= MOST_PARTS else first.parts[:1]
+    return Reads((*small, *card), headers)
 
 
 def derive(found: Found, today: date) -> Derived:
@@ -152,9 +153,11 @@ def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
     name = posixpath.basename(reference.id)
     if reference.hub == "path" and weights[0]["format"] == "ggufv2":
         stem = posixpath.basename(weights[0]["sources"][0]["file_template"])
-        split = SPLIT.fullmatch(stem)
-        stem = split["stem"] if split else stem[: -len(".gguf")]
-        stem = stem.replace(PLACEHOLDER, "").replace(weights[0]["quantizations"][0], "")
+        stem = (
+            together(stem)[: -len(".gguf")]
+            .replace(PLACEHOLDER, "")
+            .replace(weights[0]["quantizations"][0], "")
+        )
         name = stem.strip("-._") or name
     plain = re.sub(r"[^A-Za-z0-9_.-]+|\.\.+", "-", name).lstrip("-._")
     return plain[:96] or "model"

@@ -12,6 +12,7 @@ from paddock.registry.catalog import specs_root
 from paddock.registry.reader import parse_spec
 from tests.conftest import Paddock
 from tests.fakes import COMMIT, Fault, HubServer, hub_server, model_header
+from tests.splitgguf import split
 
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
 NAME = "Mixtral-8x7B-v0.1-GGUF"
@@ -54,24 +55,29 @@ def test_a_model_without_a_spec_is_launched_from_either_hub_and_from_disk(
     """By hub and id, by address and by path, and each continues the same text alike."""
     told = set()
     (tmp_path / "tiny.gguf").write_bytes(tiny_gguf("Q4_K_M"))
+    first, *more = split(tmp_path / "tiny.gguf", tmp_path / "tiny.Q4_K_M.gguf", 12)
+    hub.repos["keeper/split"] = {part.name: part.read_bytes() for part in (first, *more)}
     for reference, hub_name in (
         (f"hf:{REPO}", "huggingface"),
         (f"ms:{REPO}", "modelscope"),
         (f"{hub.endpoint}/{REPO}/blob/main/{FILE}", "huggingface"),
         (f"{hub.endpoint}/models/{REPO}", "modelscope"),
         (f"{tmp_path}/tiny.gguf", "path"),
+        (str(first), "path"),
+        ("hf:keeper/split", "huggingface"),
     ):
         done = here.run("launch", reference, "--quantization", "Q4_K_M", "-u", "told", "--json")
         assert done.returncode == 0, (reference, done.stderr)
         plan = json.loads(done.stdout)["plan"]
         assert plan["weights"]["hub"] == hub_name
         assert plan["abilities"] == ["generate", "chat"]
+        assert plan["size"] == "0_0041"
         for line in (plan["derived"]["reference"], plan["derived"]["commit"], "context 2048"):
             assert line in done.stderr
         told.add(here.ok(*ASKED))
         here.ok("terminate", "-u", "told")
     assert len(told) == 1
-    assert {name for name in hub.files() if name.endswith(".gguf")} == {
+    assert {name for name in hub.files() if name.startswith("mixtral")} == {
         FILE,
         "mixtral-8x7b-v0.1.Q2_K.gguf",  # its header alone
     }

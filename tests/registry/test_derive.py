@@ -151,8 +151,8 @@ def test_names_of_files_tell_the_quantizations(
         (["zoo.Q4_0.gguf", "other.q4_0.gguf"], "other.q4_0.gguf is left out: another file"),
         (["zoo.Q4_0.gguf", "zoo.gguf"], "zoo.gguf is left out: its name tells no quantization"),
         (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-00002.gguf"], "zoo.Q8_0-00002-of-00002.gguf is not"),
-        (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-00000.gguf"], ""),
-        (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-99999.gguf"], "-00002-of-99999.gguf is not there"),
+        (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-00000.gguf"], "it is a part of nothing"),
+        (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-99999.gguf"], "it is a part of nothing"),
     ],
 )
 def test_files_that_are_no_variant_are_left_out_and_noted(names: list[str], note: str) -> None:
@@ -178,6 +178,10 @@ def test_a_file_that_is_named_is_the_only_one() -> None:
     found = from_gguf(header, "zoo.gguf", "zoo.Q8_0.gguf", reference=one)
     (variant,) = found.spec.variants
     assert (variant.quantization, variant.sources[0].file) == ("Q4_K_M", "zoo.gguf")
+    second = Reference("huggingface", "keeper/zoo", "main", "zoo.Q8_0-00002-of-00002.gguf")
+    split = (f"zoo.Q8_0-0000{number}-of-00002.gguf" for number in (1, 2))
+    (variant,) = from_gguf(header, "zoo.Q4_0.gguf", *split, reference=second).spec.variants
+    assert variant.sources[0].file == "zoo.Q8_0-00001-of-00002.gguf"
     lacking = Reference("huggingface", "keeper/zoo", "main", "lion.gguf")
     with pytest.raises(NoSpec, match=r"lion\.gguf is not there"):
         to_read(lacking, {"zoo.gguf": 1})
