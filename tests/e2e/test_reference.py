@@ -91,6 +91,8 @@ def test_what_was_launched_once_is_launched_without_a_network(
     assert here.ok(*launch).strip() == NAME
     (row,) = here.json("cache", "list")["list"]
     assert (row["model_name"], row["quantization"]) == (NAME, "Q4_K_M")
+    text = here.ok("run", f"hf:{REPO}", "The old elephant", "--max-tokens", "3")
+    assert text.strip()
     again = here.run(*launch)
     assert again.returncode == 2
     assert f"paddock terminate --model-uid {NAME}" in again.stderr

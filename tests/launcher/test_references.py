@@ -170,6 +170,15 @@ def test_an_endless_header_is_left(
     assert hub.sent <= (1 << 20) + len(b"hello")
 
 
+@pytest.mark.parametrize("name", HUBS)
+def test_a_file_that_is_gated_is_told_so(hub: HubServer, terms: Terms, name: Any) -> None:
+    """Lists of gated repositories are open to all; their files are not."""
+    hub.fail(FILE, Fault(403, {"X-Error-Code": "GatedRepo"}))
+    with pytest.raises(HubFailure, match="ask for access at") as caught:
+        found_at(Reference(name, REPO), terms)
+    assert caught.value.cause == "gated_repo"
+
+
 def test_parts_of_one_model_are_counted_together(hub: HubServer, terms: Terms) -> None:
     """The first part's numbers, the tensors of all."""
     part = model_header()

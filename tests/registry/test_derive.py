@@ -16,7 +16,7 @@ from paddock.registry.catalog import specs_root
 from paddock.registry.custom import to_yaml
 from paddock.registry.derive import Derived, Found, derive, to_read
 from paddock.registry.derive.found import size_of
-from paddock.registry.errors import NoSpec
+from paddock.registry.errors import CorruptFile, NoSpec
 from paddock.registry.gguf import read_header
 from paddock.registry.reader import parse_spec
 from paddock.registry.reference import Reference
@@ -478,6 +478,31 @@ def test_a_repository_without_a_model_is_refused() -> None:
 def test_sizes_are_rounded_as_people_say_them(parameters: int, size: str) -> None:
     """Two digits for small ones, tenths and then whole billions for large ones."""
     assert size_of(parameters) == size
+
+
+REAL = (TINY / "ggufv2" / "tiny-mixtral.Q2_K.gguf").read_bytes()[:60_000]
+
+
+@settings(derandomize=True, max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2500), st.integers(0, 255)), min_size=1, max_size=5))
+def test_any_header_gives_a_spec_or_is_refused(changes: list[tuple[int, int]]) -> None:
+    """A real header whose numbers and names were changed: a spec that survives YAML, or why not."""
+    data = bytearray(REAL)
+    for at, value in changes:
+        data[at] = value
+    memory = Memory(bytes(data))
+    memory.length = 1 << 40
+    try:
+        header = read_header(memory)
+    except CorruptFile:
+        return
+    try:
+        found = derive(
+            Found(REPO, COMMIT, {"z.Q4_0.gguf": 9}, (), {}, header, "z.Q4_0.gguf"), TODAY
+        )
+    except NoSpec:
+        return
+    assert parse_spec(to_yaml(found.spec).encode(), "x") == found.spec
 
 
 JSON = st.recursive(
