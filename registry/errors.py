@@ -172,8 +172,9 @@ class NeedsConsent(Refused):
 
     def __str__(self) -> str:
         return (
-            f"{shown(self.reference)} would run its authors' code here: {self.reason}. If you "
-            f"trust it as it is at {self.commit}, add: --trust {self.commit}"
+            f"{shown(self.reference)} at {self.commit} would run its authors' code here: "
+            f"{self.reason}; if you trust it, add --trust, as in: "
+            f"paddock launch {shown(self.reference)} --trust {self.commit}"
         )
 
 
