@@ -147,7 +147,7 @@ def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     asked = asyncio.run(References(settings).asked(request, catalog))
     asked.check()
     hosts = [probe_host(settings.home, asked.paths)]
-    return asked.finish(resolve(asked.request, asked.catalog, hosts)).to_json()
+    return asked.finish(resolve(asked.request, asked.choice, hosts)).to_json()
 
 
 def plan_text(plan: dict[str, Any]) -> str:
@@ -193,8 +193,8 @@ def _derived_lines(plan: dict[str, Any]) -> list[str]:
     return [
         f"derived    {plan['model']} from {derived['reference']}",
         f"commit     {derived['commit']}",
-        f"model      {plan['size']} billion parameters, context {derived['context_length']}, "
-        f"abilities {abilities}",
+        f"has        {plan['size'].replace('_', '.')} billion parameters, context "
+        f"{derived['context_length']}, abilities {abilities}",
         *(f"note       {note}" for note in derived["notes"]),
     ]
 

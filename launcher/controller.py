@@ -212,7 +212,7 @@ class Controller:
     async def _plan(self, asked: Asked) -> LaunchPlan:
         asked.check()
         hosts = await self.hosts(asked.paths)
-        return asked.finish(resolve(asked.request, asked.catalog, hosts))
+        return asked.finish(resolve(asked.request, asked.choice, hosts))
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
         """What a pull to the gateway's own machine will bring; a consent is written down.
@@ -222,7 +222,7 @@ class Controller:
         asked = await self.references.asked(request, self.catalog)
         asked.check()
         hosts = await self.hosts(asked.paths)
-        variant, weights = resolve_weights(asked.request, asked.catalog, hosts[:1])
+        variant, weights = resolve_weights(asked.request, asked.choice, hosts[:1])
         allowed = asked.allow(weights, variant.format)
         self.references.consent(asked)
         return variant, allowed

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import paddock
 from paddock.launcher.plan import DerivedFrom, LaunchPlan, LaunchRequest, PlannedWeights
@@ -45,6 +45,7 @@ from paddock.registry.reference import (
     parse_reference,
 )
 from paddock.registry.settings import Settings
+from paddock.registry.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,30 @@ class Asked:
     catalog: Catalog
     derived: Derived | None = None
     consented: bool = False
+
+    @property
+    def _left_out(self) -> dict[str, str]:
+        """Formats that are not chosen among, because they would run code that nobody agreed to.
+
+        None where the request names a format, or where there is no other.
+        """
+        if self.derived is None or self.consented or self.request.format is not None:
+            return {}
+        formats = {str(weights.format) for weights in self.derived.spec.weights}
+        risks = {name: risk for name in sorted(formats) if (risk := self.derived.risk(name))}
+        return risks if len(risks) < len(formats) else {}
+
+    @property
+    def choice(self) -> Catalog:
+        """The catalogue to resolve the request against."""
+        left_out = self._left_out
+        if self.derived is None or not left_out:
+            return self.catalog
+        spec = self.derived.spec
+        weights = [one for one in spec.weights if one.format not in left_out]
+        return self.catalog.including(
+            self.derived.reference, _changed(spec, weights=[_plain(one) for one in weights])
+        )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -105,11 +130,15 @@ class Asked:
         if self.derived is None:
             return plan
         derived = self.derived
+        left_out = (
+            f"{format} is left out: it needs --trust {derived.commit} ({risk})"
+            for format, risk in self._left_out.items()
+        )
         told = DerivedFrom(
             reference=derived.reference,
             commit=derived.commit,
             context_length=derived.spec.context_length,
-            notes=derived.notes,
+            notes=(*derived.notes, *left_out),
         )
         weights = self.allow(plan.weights, plan.format)
         return plan.model_copy(update={"derived": told, "weights": weights})
@@ -346,7 +375,16 @@ def _named_apart(derived: Derived, reference: Reference, catalog: Catalog) -> De
     parts = (reference.text if reference.hub == "path" else reference.id).split("/")
     owner = parts[-2].lstrip("._-") or "my"
     name = f"{owner}-{derived.spec.name}"[:96]
-    return replace(derived, spec=derived.spec.model_copy(update={"name": name}))
+    return replace(derived, spec=_changed(derived.spec, name=name))
+
+
+def _changed(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """The spec with other fields, made anew: a copy would keep the variants of the old one."""
+    return ModelSpec.model_validate({**_plain(spec), **changes})
+
+
+def _plain(part: BaseModel) -> dict[str, Any]:
+    return part.model_dump(mode="json", exclude_defaults=True)
 
 
 def _read(path: Path) -> tuple[Derived | None, bool]:

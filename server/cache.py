@@ -41,7 +41,7 @@ class Cache:
         name = request.query_params.get("model_name")
         variants = [
             variant
-            for spec in self._specs()
+            for spec in await asyncio.to_thread(self._specs)
             if not name or name.casefold() in {n.casefold() for n in (spec.name, *spec.aliases)}
             for variant in spec.variants
         ]
@@ -50,7 +50,7 @@ class Cache:
 
     async def files(self, request: Request) -> Response:
         """What removing a variant would delete."""
-        address, variant = await self._address(request), self._variant(request)
+        address, variant = await self._address(request), await self._variant(request)
         paths = await asyncio.to_thread(self._cache.removable, variant)
         return JSONResponse(
             {
@@ -63,7 +63,7 @@ class Cache:
     async def verify(self, request: Request) -> Response:
         """Reads a variant's files anew, and says which are whole."""
         await self._address(request)
-        variant = self._variant(request)
+        variant = await self._variant(request)
         verdicts = await asyncio.to_thread(self._cache.verify, variant)
         files = [
             {
@@ -95,7 +95,7 @@ class Cache:
     async def remove(self, request: Request) -> Response:
         """Deletes a variant's files; refused while a launched model has them open."""
         await self._address(request)
-        variant = self._variant(request)
+        variant = await self._variant(request)
         version = wire.variant_version(variant)
         for status in self._controller.models():
             plan = status.plan
@@ -118,13 +118,13 @@ class Cache:
         derived = (found.spec for found in self._controller.references.kept())
         return [*self._controller.catalog, *derived]
 
-    def _variant(self, request: Request) -> Variant:
+    async def _variant(self, request: Request) -> Variant:
         wanted = request.query_params.get("model_version")
         if not wanted:
             raise BadValue("model_version", wanted, "is needed: name--size--format--quantization")
         known = {
             wire.variant_version(variant): variant
-            for spec in reversed(self._specs())
+            for spec in reversed(await asyncio.to_thread(self._specs))
             for variant in spec.variants
         }
         if wanted not in known:

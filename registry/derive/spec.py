@@ -35,6 +35,7 @@ from paddock.registry.split import together
 UNKNOWN_LICENSE, UNKNOWN_LANGUAGE = "unknown", "und"
 RECOMMENDED = ("Q4_K_M", "Q5_K_M")
 MOST_NOTES = 40
+MOST_NAMED = 100
 _FRONT = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
 
 
@@ -94,7 +95,8 @@ def derive(found: Found, today: date) -> Derived:
         raise NoSpec(text, "", "holds no model whose format and quantization can be told")
     shape.notes[:0] = notes
     spec = _spec(found, shape, weights, today)
-    return Derived(text, found.commit, spec, _short(shape.notes), code, pickles)
+    notes_shown = _short(shape.notes)
+    return Derived(text, found.commit, spec, notes_shown, code[:MOST_NAMED], pickles[:MOST_NAMED])
 
 
 def _short(notes: Sequence[str]) -> tuple[str, ...]:

@@ -348,7 +348,7 @@ async def planned(references: References, catalog: Catalog, **given: Any) -> Lau
     asked = await references.asked(LaunchRequest.parse(**given), catalog)
     asked.check()
     host = probe_host(Path(os.environ["PADDOCK_HOME"]).parent, asked.paths)
-    return asked.finish(resolve(asked.request, asked.catalog, [host]))
+    return asked.finish(resolve(asked.request, asked.choice, [host]))
 
 
 async def test_a_plan_says_what_it_was_derived_from(
@@ -408,7 +408,7 @@ async def test_code_runs_only_with_consent_for_the_very_commit(
         request = LaunchRequest.parse(model_name="hf:keeper/code", **given)
         asked = await references.asked(request, catalog)
         asked.check()
-        variant, found = resolve_weights(asked.request, asked.catalog, [probe_host(home.parent)])
+        variant, found = resolve_weights(asked.request, asked.choice, [probe_host(home.parent)])
         references.consent(asked)
         return asked.allow(found, variant.format)
 
@@ -440,6 +440,15 @@ async def test_gguf_needs_no_consent_beside_code(
     hub.repos["keeper/both"] = {**CODE["code"], FILE: model_header()}
     plan = await planned(references, catalog, model_name="hf:keeper/both")
     assert (plan.format, plan.weights.trusted) == ("ggufv2", None)
+    assert plan.derived is not None
+    assert f"pytorch is left out: it needs --trust {COMMIT}" in plan.derived.notes[-1]
+    asked = await references.asked(LaunchRequest.parse(model_name="hf:keeper/both"), catalog)
+    assert {v.format for v in asked.choice.lookup("hf:keeper/both").variants} == {"ggufv2"}
+    agreed = await references.asked(
+        LaunchRequest.parse(model_name="hf:keeper/both", trust=COMMIT), catalog
+    )
+    formats = {v.format for v in agreed.choice.lookup("hf:keeper/both").variants}
+    assert formats == {"ggufv2", "pytorch"}
     with pytest.raises(NeedsConsent, match=r"modeling_zoo\.py"):
         await planned(references, catalog, model_name="hf:keeper/both", format="pytorch")
 
