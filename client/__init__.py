@@ -45,7 +45,8 @@ class Client:
     def launch(self, *, wait: bool = True, **launch: Any) -> dict[str, Any]:
         """Launches a model: `model_name` and, as wanted, `model_uid`, `model_engine`,
         `model_format`, `model_size_in_billions`, `quantization`, `replica`, `model_path`,
-        `context_length` and engine options. Returns its `model_uid` and `plan`.
+        `context_length` and engine options. A `model_name` such as `hf:owner/name` names a model
+        without a spec; `trust` is the commit whose code may run. Returns `model_uid` and `plan`.
         """
         query = urlencode({"wait_ready": str(wait).lower()})
         return dict(self._call("POST", f"/v1/models?{query}", launch))

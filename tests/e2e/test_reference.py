@@ -136,6 +136,9 @@ def test_a_derived_spec_is_shown_and_registered_as_it_is(
     assert spec.model_dump(mode="json", exclude_defaults=True) == built_in["spec"]
     path.write_text(built_in["yaml"].replace("name: tiny-mixtral", "name: tinier"))
     assert here.ok("register", "--file", str(path)).strip() == "tinier"
+    hub.repos["keeper/bert"] = {"bert.F16.gguf": model_header("bert", pooling_type=1)}
+    path.write_text(here.ok("show", "hf:keeper/bert"))
+    assert here.json("register", "--file", str(path))["model_type"] == "embedding"
     missing = here.run("show", "tiny-mixtrall")
     assert missing.returncode == 2
     assert "did you mean tiny-mixtral" in missing.stderr
