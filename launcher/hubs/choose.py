@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from paddock.launcher.hubs.base import Listing, RemoteFile
+from paddock.registry.derive.found import is_pickled
 from paddock.registry.errors import HubFailure, near
 from paddock.registry.split import parts, together
 
@@ -16,7 +17,6 @@ _KEPT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".voc
 _DOUBLES = re.compile(
     r"(?:^|/)(?:original|onnx|openvino|coreml|gguf|flax|\.[^/]*)/|(?:^|/)consolidated[^/]*$"
 )
-_PICKLES = re.compile(r"\.(?:bin|pt|pth|ckpt|pkl)$")
 _PRECISION = re.compile(r"\.(?:fp16|bf16|fp32)(?=[.-])")
 
 
@@ -41,10 +41,10 @@ def choose(
     if any(file.name.endswith(".safetensors") for file in kept):
         return (*kept, *scripts)
     if code:
-        pickled = [f for f in listing.files if is_pickle(f.name) and not _DOUBLES.search(f.name)]
+        pickled = [f for f in listing.files if is_pickled(f.name) and not _DOUBLES.search(f.name)]
         if pickled:
             return (*kept, *scripts, *pickled)
-    pickles = [file.name for file in listing.files if _PICKLES.search(file.name)]
+    pickles = [file.name for file in listing.files if is_pickled(file.name)]
     why = f"has no safetensors, only pickled weights ({', '.join(pickles[:3])}), which can run code"
     raise HubFailure(
         "not_found",
@@ -67,11 +67,6 @@ def _named(listing: Listing, name: str) -> tuple[RemoteFile, ...]:
     if missing:
         raise HubFailure("not_found", f"{listing.id} lacks parts of {name}: {', '.join(missing)}")
     return tuple(by_name[one] for one in names)
-
-
-def is_pickle(name: str) -> bool:
-    """Whether a file is pickled, by its name."""
-    return _PICKLES.search(name) is not None
 
 
 def _plain(file: RemoteFile) -> str:

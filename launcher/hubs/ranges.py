@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from paddock.launcher.hubs.base import Hub, Listing, RemoteFile, Terms, one_line
@@ -106,7 +107,7 @@ class Reading:
         status, size = answer.status_code, file.size_bytes
         if status in PASSING:
             cause = "rate_limited" if status == 429 else "hub_unreachable"
-            raise Trouble(cause, f"HTTP {status}", retry_after(answer.headers, 0.0))
+            raise Trouble(cause, f"HTTP {status}", retry_after(answer.headers, time.time()))
         if status == 206:
             told = _RANGE.fullmatch(answer.headers.get("content-range", ""))
             if told is None or int(told[1]) != start or int(told[3]) != size:
