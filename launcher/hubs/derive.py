@@ -135,6 +135,9 @@ def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader |
         except CorruptFile as error:
             name = os.path.basename(error.path)
             raise NoSpec(reference.text, name, f"is no whole GGUF: {error.reason}") from None
+        if found.needed_bytes > source.length:
+            lacking = f"has {source.length} bytes of {found.needed_bytes} that its header declares"
+            raise NoSpec(reference.text, os.path.basename(source.name), lacking)
         header = found if header is None else _sum(header, found)
     return header
 
