@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paddock.cli import gateway
-from paddock.cli.launch import say_reading
 from paddock.cli.options import Output, Settings, connected, offline
-from paddock.cli.output import size, table
+from paddock.cli.output import say_reading, size, table
 from paddock.registry.reference import absolute, is_reference
 
 if TYPE_CHECKING:
@@ -60,6 +58,8 @@ def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> No
       paddock show hf:TheBloke/Mixtral-8x7B-v0.1-GGUF > mixtral.yaml
       paddock register --file mixtral.yaml
     """
+    from paddock.cli import gateway
+
     wanted = absolute(name)
     say_reading(wanted, output)
     client = gateway.find(settings)

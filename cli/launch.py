@@ -11,10 +11,10 @@ import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
-from paddock.cli.output import size
+from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import BadValue, Cancelled, GatewayError, LaunchFailed
-from paddock.registry.reference import absolute, is_reference
+from paddock.registry.reference import absolute
 
 POLL_SECONDS = 0.05
 
@@ -197,12 +197,6 @@ def _derived_lines(plan: dict[str, Any]) -> list[str]:
         f"{derived['context_length']}, abilities {abilities}",
         *(f"note       {note}" for note in derived["notes"]),
     ]
-
-
-def say_reading(name: str, output: Output) -> None:
-    """Says what takes its time, where the name is a reference."""
-    if is_reference(name):
-        output.talk(f"reading what {name} holds")
 
 
 def follow(client: Client, body: dict[str, Any], output: Output) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.launch import say_reading
 from paddock.cli.options import Output, Settings, connected
-from paddock.cli.output import size
+from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import Cancelled, LaunchFailed
 from paddock.registry.reference import absolute
