@@ -156,18 +156,20 @@ def _type(config: _Config, found: Found, name: str) -> str:
 def _context(config: _Config, found: Found, type_: str) -> int:
     told = config.number("context")
     sentences, tokenizer = (found.texts.get(name) for name in (SENTENCES, TOKENIZER))
-    if type_ != "LLM" and isinstance(sentences, dict):
-        longest = sentences.get("max_seq_length")
-        if type(longest) is int and longest > 0:
-            return longest
-    if not told and isinstance(tokenizer, dict):
-        longest = tokenizer.get("model_max_length")
-        # Tokenizers without a limit state a number like 10**30.
-        if type(longest) is int and 0 < longest < 1 << 31:
-            return longest
-    if not told:
+    if type_ != "LLM" and (longest := _limit(sentences, "max_seq_length")):
+        return longest
+    limit = _limit(tokenizer, "model_max_length")
+    if told and limit and type_ != "LLM":
+        return min(told, limit)  # RoBERTa's 514 positions take 512 tokens
+    if not told and not limit:
         raise config.fail("has no max_position_embeddings, and tokenizer_config.json no limit")
-    return told
+    return told or limit
+
+
+def _limit(data: Any, key: str) -> int:
+    """A number of tokens, or 0; tokenizers without a limit state a number like 10**30."""
+    value = data.get(key) if isinstance(data, dict) else None
+    return value if type(value) is int and 0 < value < 1 << 31 else 0
 
 
 def _template(found: Found) -> tuple[str, str]:

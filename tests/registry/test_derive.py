@@ -365,6 +365,12 @@ VISION = {
             ("embedding", ("embed",), 256),
         ),
         (BERT, {}, {}, ("embedding", ("embed",), 512)),
+        (
+            {**BERT, "max_position_embeddings": 514},
+            {},
+            {"tokenizer_config.json": {"model_max_length": 512}},
+            ("embedding", ("embed",), 512),
+        ),
         (CONFIG, {"modules.json": 1}, {}, ("embedding", ("embed",), 2048)),
         (
             {**BERT, "architectures": ["BertForSequenceClassification"], "num_labels": 1},
