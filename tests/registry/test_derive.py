@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.registry.catalog import specs_root
@@ -22,6 +22,8 @@ from paddock.registry.reader import parse_spec
 from paddock.registry.reference import Reference
 from tests.fakes import ARRAY, STRING, Memory, entry, gguf, model_header, text, u32
 
+# The same examples each time, however slow the machine is.
+FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TINY = specs_root() / "weights" / "tiny-mixtral"
 TODAY = date(2026, 11, 21)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -489,7 +491,7 @@ def test_sizes_are_rounded_as_people_say_them(parameters: int, size: str) -> Non
 REAL = (TINY / "ggufv2" / "tiny-mixtral.Q2_K.gguf").read_bytes()[:60_000]
 
 
-@settings(derandomize=True, max_examples=400, deadline=None)
+@settings(FUZZ, max_examples=400)
 @given(st.lists(st.tuples(st.integers(0, 2500), st.integers(0, 255)), min_size=1, max_size=5))
 def test_any_header_gives_a_spec_or_is_refused(changes: list[tuple[int, int]]) -> None:
     """A real header whose numbers and names were changed: a spec that survives YAML, or why not."""
@@ -521,7 +523,7 @@ JSON = st.recursive(
 )
 
 
-@settings(derandomize=True, max_examples=400, deadline=None)
+@settings(FUZZ, max_examples=400)
 @given(st.dictionaries(st.sampled_from([*CONFIG, "text_config", "quantization"]), JSON, max_size=4))
 def test_any_config_gives_a_spec_or_is_refused(changes: dict[str, Any]) -> None:
     """Whatever stands in the configuration, nothing else comes out, and a spec survives YAML."""

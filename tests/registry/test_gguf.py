@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.registry.catalog import specs_root
@@ -22,6 +22,8 @@ from paddock.registry.gguf import (
 )
 from tests.fakes import ARRAY, STRING, Memory, entry, gguf, tensor, text, texts
 
+# The same examples each time, however slow the machine is.
+FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 
 U32 = 4
@@ -209,7 +211,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(derandomize=True, max_examples=600, deadline=None)
+@settings(FUZZ, max_examples=600)
 @given(st.sampled_from(sorted(REAL)), CHANGES, st.integers(0, HEADER_BYTES), st.integers(20, 50))
 def test_changed_real_headers_give_a_header_or_are_corrupt(
     name: str, changes: list[tuple[int, int, int]], cut: int, length: int

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.registry.errors import BadValue
@@ -18,6 +18,8 @@ from paddock.registry.reference import (
     parse_reference,
 )
 
+# The same examples each time, however slow the machine is.
+FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HOSTS = hosts({"HF_ENDPOINT": "http://127.0.0.1:8080", "MODELSCOPE_ENDPOINT": "mirror.example"})
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
@@ -156,7 +158,7 @@ PIECES = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(derandomize=True, max_examples=1500, deadline=None)
+@settings(FUZZ, max_examples=1500)
 @given(PIECES | st.text(max_size=40))
 def test_any_text_is_a_reference_or_a_bad_value(text: str) -> None:
     """Nothing else ever comes out, and what is taken follows a source's grammar."""
