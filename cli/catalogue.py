@@ -1,13 +1,18 @@
-"""`paddock registrations` and `estimate`: the catalogue, without a gateway or a network."""
+"""`paddock registrations`, `show` and `estimate`: what models there are, without a gateway."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from paddock.cli.options import Output, Settings, offline
-from paddock.cli.output import size, table
+from paddock.cli.options import Output, Settings, connected, offline
+from paddock.cli.output import say_reading, size, table
+from paddock.registry.reference import absolute, is_reference
+
+if TYPE_CHECKING:
+    from paddock.registry.catalog import Catalog
+    from paddock.registry.spec import ModelSpec
 
 
 @click.command(short_help="List the models of the catalogue.")
@@ -34,6 +39,49 @@ def registrations(settings: Settings, output: Output) -> None:
     output.result({"models": data, "problems": problems}, text)
 
 
+@click.command(short_help="Print a model's spec, or the one derived from a repository.")
+@click.argument("name")
+@click.option("--offline", "asks_nobody", is_flag=True, help="Ask no hub.")
+@connected
+def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> None:
+    """Print a model's spec, or the one derived from a repository.
+
+    NAME is a model's, or a reference: hf:owner/name, ms:owner/name, either with @revision, the
+    address of such a repository, or a path. Of a repository are read its list of files, its
+    configuration and the header of a GGUF file, and no weights. What it does not tell is noted.
+    The YAML can be changed and registered.
+
+    \b
+    Example:
+      paddock show hf:TheBloke/Mixtral-8x7B-v0.1-GGUF > mixtral.yaml
+      paddock register --file mixtral.yaml
+    """
+    from paddock.cli import gateway
+
+    wanted = absolute(name)
+    say_reading(wanted, output)
+    client = gateway.find(settings)
+    if client is not None:
+        found = client.show(wanted, offline=asks_nobody)
+    else:
+        found = _show_here(settings, wanted, asks_nobody)
+    for note in found["notes"]:
+        output.talk(f"note: {note}")
+    for format, risk in found["consent"].items():
+        output.talk(f"{format} needs --trust {found['commit']}: {risk}")
+    output.result(found, found["yaml"].rstrip("\n"))
+
+
+def _show_here(settings: Settings, name: str, asks_nobody: bool) -> dict[str, Any]:
+    import asyncio
+
+    from paddock.launcher.references import References
+    from paddock.registry.catalog import Catalog
+
+    catalog = Catalog.load(index=settings.index, custom=settings.specs)
+    return asyncio.run(References(settings).show(name, catalog, offline=asks_nobody))
+
+
 @click.command(short_help="Reckon the memory that a model takes.")
 @click.argument("name")
 @click.option("-f", "--model-format", help="Only this format.")
@@ -55,7 +103,8 @@ def estimate(
     """Reckon the memory that a model takes.
 
     Weights, key-value cache and overhead, by quantization and context, for one request at a time.
-    Needs no network. Sizes are decimal: 1 GB is 10⁹ bytes.
+    Needs no network, but for a reference such as hf:owner/name. Sizes are decimal: 1 GB is 10⁹
+    bytes.
 
     \b
     Example:
@@ -65,7 +114,8 @@ def estimate(
     from paddock.launcher.host import probe_host
     from paddock.registry.catalog import Catalog
 
-    spec = Catalog.load(index=settings.index, custom=settings.specs).lookup(name)
+    catalog = Catalog.load(index=settings.index, custom=settings.specs)
+    spec = _derived_here(settings, name, catalog) if is_reference(name) else catalog.lookup(name)
     variants = spec.select(format=model_format, size=size_in_billions, quantization=quantization)
     host = probe_host(settings.home, spec.local_paths)
     rows = estimate_table(spec, variants, context_length, host)
@@ -82,6 +132,14 @@ def estimate(
         f"{size(host.memory_free_bytes)} of it free"
     )
     output.result(data, f"{table(head, shown, right=(2, 3, 4, 5, 6))}\n{here}")
+
+
+def _derived_here(settings: Settings, name: str, catalog: Catalog) -> ModelSpec:
+    import asyncio
+
+    from paddock.launcher.references import References
+
+    return asyncio.run(References(settings).derive(absolute(name), catalog)).spec
 
 
 def _shown(row: dict[str, Any]) -> tuple[str, ...]:

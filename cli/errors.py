@@ -1,6 +1,6 @@
 """Errors on the command line: one table class → exit code, one way to show them.
 
-0  done                          4  a launch was begun and failed
+0  done                          4  a launch was begun and failed, or a hub did
 1  an error of another kind      5  no gateway, or Ray does not start
 2  refused: nothing was changed  130  called off with Ctrl-C
 3  no launched model has the id, or it cannot answer now
@@ -21,6 +21,7 @@ EXIT_CODES: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.NotLaunched, 3),
     (errors.NotReady, 3),
     (errors.LaunchFailed, 4),
+    (errors.HubFailure, 4),
     (errors.GatewayUnreachable, 5),
     (errors.GatewayNotStarted, 5),
     (errors.PortInUse, 5),
@@ -44,18 +45,22 @@ def exit_code(error: PaddockError) -> int:
 
 def show(error: PaddockError, as_json: bool) -> None:
     """The error on stderr: one line, below it what a diagnosis adds; or as JSON on stdout."""
-    diagnosis = diagnosis_of(error)
+    diagnosis = diagnosis_of(error) or _fields(error)
     if as_json:
-        fields = error.error if isinstance(error, GatewayError) else error.fields()
+        fields = _fields(error)
         code = fields.get("code", type(error).__name__)
         body: dict[str, Any] = {"code": code, "message": str(error), **fields}
         print(json.dumps({"error": body}, indent=2, default=str))
         return
     print(f"paddock: {error}", file=sys.stderr)
-    for line in (diagnosis or {}).get("tried", ()):
+    for line in diagnosis.get("tried", ()):
         print(f"  tried {line}", file=sys.stderr)
-    for line in (diagnosis or {}).get("lines", ()):
+    for line in diagnosis.get("lines", ()):
         print(f"  | {line}", file=sys.stderr)
+
+
+def _fields(error: PaddockError) -> dict[str, Any]:
+    return error.error if isinstance(error, GatewayError) else error.fields()
 
 
 def diagnosis_of(error: PaddockError) -> dict[str, Any] | None:

@@ -11,9 +11,10 @@ import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected, lockable, locked_entry
-from paddock.cli.output import size
+from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import BadValue, Cancelled, GatewayError, LaunchFailed
+from paddock.registry.reference import absolute
 
 POLL_SECONDS = 0.05
 
@@ -22,7 +23,7 @@ POLL_SECONDS = 0.05
     short_help="Launch a model.",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )
-@click.option("-n", "--model-name", help="Name or alias of the model.")
+@click.option("-n", "--model-name", help="Name of the model, or such as hf:owner/name.")
 @click.option("-t", "--model-type", help="LLM, embedding or rerank; known from the name.")
 @click.option("-en", "--model-engine", help="Engine; chosen if left out.")
 @click.option("-u", "--model-uid", help="Id for requests; the model's name if left out.")
@@ -38,6 +39,7 @@ POLL_SECONDS = 0.05
 @click.option("--n-gpu", help="auto is the only value so far.")
 @click.option("-lm", "--lora-modules", multiple=True, nargs=2, help="LoRA adapter: NAME PATH.")
 @lockable
+@click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit run.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.pass_context
 @connected
@@ -57,13 +59,19 @@ def launch(
     goes to the engine, such as `--n_ctx 4096`; an unknown one is refused. With --locked, variant,
     files and engine are those of the lockfile, which `paddock lock` has written.
 
+    A model that no spec names is launched by a reference: hf:owner/name, ms:owner/name, either
+    with @revision, the address of such a repository or of a GGUF file in it, or a path on the
+    gateway's machine. Its spec is derived from what lies there; see: paddock show.
+
     \b
     Example:
       paddock launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M
+      paddock launch hf:TheBloke/Mixtral-8x7B-v0.1-GGUF --quantization Q4_K_M
     """
     body = _body(given, ctx.args)
     if locked:
         body["lock"] = locked_entry(body["model_name"], lock_file, settings)
+    say_reading(body["model_name"], output)
     if dry_run:
         client = gateway.find(settings)
         plan = client.plan(**body) if client is not None else _plan_here(settings, body)
@@ -86,7 +94,7 @@ def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
         raise BadValue("model name", None, "is needed: paddock launch --model-name NAME")
     body: dict[str, Any] = _pairs(extra)
     known = {
-        "model_name": name,
+        "model_name": absolute(name),
         "model_type": given["model_type"],
         "model_engine": given["model_engine"],
         "model_uid": given["model_uid"],
@@ -100,6 +108,7 @@ def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
         "offline": given["offline"] or None,
         "worker_ip": given["worker_ip"],
         "n_gpu": given["n_gpu"],
+        "trust": given["trust"],
     }
     if given["lora_modules"]:
         adapters = [{"lora_name": n, "local_path": _absolute(p)} for n, p in given["lora_modules"]]
@@ -135,7 +144,10 @@ def _pairs(extra: list[str]) -> dict[str, str]:
 
 def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     """The plan without a gateway: for this machine alone."""
+    import asyncio
+
     from paddock.launcher.host import probe_host
+    from paddock.launcher.references import References
     from paddock.launcher.resolve import resolve
     from paddock.registry.catalog import Catalog
     from paddock.server.wire import launch_request
@@ -143,8 +155,10 @@ def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     request = launch_request(body)
     index = settings.index if settings.index.exists() else None
     catalog = Catalog.load(index=index, custom=settings.specs)
-    paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
-    return resolve(request, catalog, [probe_host(settings.home, paths)]).to_json()
+    asked = asyncio.run(References(settings).asked(request, catalog))
+    asked.check()
+    hosts = [probe_host(settings.home, asked.paths)]
+    return asked.finish(resolve(asked.request, asked.choice, hosts)).to_json()
 
 
 def plan_text(plan: dict[str, Any]) -> str:
@@ -158,6 +172,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     files = ", ".join(file["name"] for file in weights["files"][:4])
     more = len(weights["files"]) - 4
     lines = [
+        *_derived_lines(plan),
         f"model      {plan['model']} {plan['size']} {plan['format']} {plan['quantization']}, "
         f"as '{plan['model_id']}'",
         f"engine     {plan['engine']} ({plan['engine_version']})",
@@ -179,6 +194,20 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines += [f"not        {engine}: {why}" for engine, why in plan["refused"].items()]
     lines += [f"warning    {warning}" for warning in plan["warnings"]]
     return "\n".join(lines)
+
+
+def _derived_lines(plan: dict[str, Any]) -> list[str]:
+    derived = plan["derived"]
+    if derived is None:
+        return []
+    abilities = ", ".join(plan["abilities"])
+    return [
+        f"derived    {plan['model']} from {derived['reference']}",
+        f"commit     {derived['commit']}",
+        f"has        {plan['size'].replace('_', '.')} billion parameters, context "
+        f"{derived['context_length']}, abilities {abilities}",
+        *(f"note       {note}" for note in derived["notes"]),
+    ]
 
 
 def follow(client: Client, body: dict[str, Any], output: Output) -> str:

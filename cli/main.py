@@ -31,6 +31,10 @@ COMMANDS = {
     "registrations": ("paddock.cli.catalogue:registrations", "List the models of the catalogue."),
     "register": ("paddock.cli.register:register", "Register a model of your own."),
     "unregister": ("paddock.cli.register:unregister", "Remove a registered model."),
+    "show": (
+        "paddock.cli.catalogue:show",
+        "Print a model's spec, or the one derived from a repository.",
+    ),
     "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
     "engine": ("paddock.cli.engine:engine", "Install, list, check and remove engines."),
     "keys": ("paddock.cli.keys:keys", "Make, list and revoke API keys."),

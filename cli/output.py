@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from paddock.registry.reference import is_reference
+
 
 class Output:
     """Human text or JSON. Commands call this and never print by themselves."""
@@ -26,6 +28,12 @@ class Output:
         """A piece of a streamed result."""
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def say_reading(name: str, output: Output) -> None:
+    """Says what takes its time, where the name is a reference."""
+    if is_reference(name):
+        output.talk(f"reading what {name} holds")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:

@@ -10,9 +10,10 @@ import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected, lockable, locked_entry
-from paddock.cli.output import size
+from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import Cancelled, LaunchFailed
+from paddock.registry.reference import absolute
 
 POLL_SECONDS = 0.1
 
@@ -25,6 +26,7 @@ POLL_SECONDS = 0.1
 @click.option("-en", "--model-engine", help="Choose what this engine can serve.")
 @click.option("--download-hub", help="huggingface, modelscope or auto.")
 @lockable
+@click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit come.")
 @connected
 def pull(
     name: str,
@@ -36,6 +38,7 @@ def pull(
 ) -> None:
     """Download a model's weights, and launch nothing.
 
+    NAME is a model's, or a reference such as hf:owner/name, as `launch` takes them.
     What is left out is chosen as a launch would. The files come into the hub's own cache, where
     other tools find them too. What was interrupted goes on where it stopped.
 
@@ -43,8 +46,9 @@ def pull(
     Example:
       paddock pull mixtral-v0.1 --model-format ggufv2 --quantization Q4_K_M
     """
+    say_reading(name, output)
     body: dict[str, Any] = {
-        "model_name": name,
+        "model_name": absolute(name),
         **{key: value for key, value in given.items() if value},
     }
     if "size_in_billions" in body:

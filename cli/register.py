@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -12,14 +13,17 @@ from paddock.registry.errors import BadValue
 
 TYPE = click.Choice(["LLM", "embedding", "rerank"], case_sensitive=False)
 MAX_BYTES = 1 << 20
+_TYPE_LINE = re.compile(r"^type: *['\"]?(LLM|embedding|rerank)\b", re.MULTILINE)
 
 
 @click.command(short_help="Register a model of your own.")
 @click.option("-f", "--file", required=True, help="The spec: YAML, or Xinference's JSON.")
-@click.option("-t", "--model-type", type=TYPE, default="LLM", show_default=True)
+@click.option("-t", "--model-type", type=TYPE, help="Left out: as the spec says, else LLM.")
 @click.option("-p", "--persist", is_flag=True, help="Taken for Xinference's sake: specs are kept.")
 @connected
-def register(file: str, model_type: str, persist: bool, settings: Settings, output: Output) -> None:
+def register(
+    file: str, model_type: str | None, persist: bool, settings: Settings, output: Output
+) -> None:
     """Register a model of your own.
 
     The spec is checked, kept below PADDOCK_HOME, and can be launched by its name at once.
@@ -35,6 +39,9 @@ def register(file: str, model_type: str, persist: bool, settings: Settings, outp
         raise BadValue("file", file, error.strerror or str(error)) from None
     except UnicodeDecodeError as error:
         raise BadValue("file", file, f"is not UTF-8 (byte {error.start})") from None
+    if model_type is None:
+        told = _TYPE_LINE.search(text)
+        model_type = told[1] if told else "LLM"
     name = gateway.ensure(settings, output).register(text, model_type)
     output.talk(f"try: paddock launch --model-name {name} --dry-run")
     output.result({"model_name": name, "model_type": model_type, "registered": True}, name)

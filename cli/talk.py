@@ -12,6 +12,7 @@ from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
 from paddock.client import Client
 from paddock.registry.errors import BadValue
+from paddock.registry.reference import absolute
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,6 +121,7 @@ def run(
     from paddock.cli.launch import follow
 
     client = gateway.ensure(settings, output)
+    name = absolute(name)
     launch = {
         "model_name": name,
         "model_uid": model_uid,
@@ -142,9 +144,10 @@ def _launched(client: Client, name: str, uid: str | None) -> str | None:
     for model in client.instances():
         if model["state"] == "failed":
             continue
-        same = (
-            model["model_uid"] == uid if uid else name in {model["model_uid"], model["model_name"]}
-        )
+        names = {model["model_uid"], model["model_name"]}
+        if model["plan"].get("derived"):
+            names.add(model["plan"]["derived"]["reference"])
+        same = model["model_uid"] == uid if uid else name in names
         if same and model["state"] == "ready":
             return str(model["model_uid"])
     return None

@@ -45,7 +45,8 @@ class Client:
     def launch(self, *, wait: bool = True, **launch: Any) -> dict[str, Any]:
         """Launches a model: `model_name` and, as wanted, `model_uid`, `model_engine`,
         `model_format`, `model_size_in_billions`, `quantization`, `replica`, `model_path`,
-        `context_length` and engine options. Returns its `model_uid` and `plan`.
+        `context_length` and engine options. A `model_name` such as `hf:owner/name` names a model
+        without a spec; `trust` is the commit whose code may run. Returns `model_uid` and `plan`.
         """
         query = urlencode({"wait_ready": str(wait).lower()})
         return dict(self._call("POST", f"/v1/models?{query}", launch))
@@ -188,6 +189,15 @@ class Client:
         body = {"model": spec, "persist": True}
         answer = self._call("POST", f"/v1/model_registrations/{quote(kind)}", body)
         return str(answer["model_name"])
+
+    def show(self, name: str, *, offline: bool = False) -> dict[str, Any]:
+        """A model's spec, as `yaml` and as values; `name` may be such as `hf:owner/name`.
+
+        Of one that was derived also its `reference`, `commit`, `notes`, and in `consent` the
+        formats that are refused without `trust`.
+        """
+        query = urlencode({"model_name": name, "offline": str(offline).lower()})
+        return dict(self._call("GET", f"/v1/specs?{query}"))
 
     def unregister(self, name: str, kind: str = "LLM") -> None:
         """Removes a model that was registered."""

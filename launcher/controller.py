@@ -26,6 +26,7 @@ from paddock.launcher.hubs.whole import Records
 from paddock.launcher.locks import Locking
 from paddock.launcher.logs import read_tail
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.launcher.references import Asked, References
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
 from paddock.launcher.resolve import resolve, resolve_lock, resolve_weights
 from paddock.launcher.store import ModelRow, ReplicaRow, Store, replica_name
@@ -154,6 +155,7 @@ class Controller:
         self._adoption: asyncio.Task[None] | None = None
         self._started = False
         self.bus = Bus()
+        self.references = References(settings)
 
     def start(self) -> None:
         """Takes up an earlier gateway's models: those that live are adopted, the others started."""
@@ -204,17 +206,29 @@ class Controller:
         return self._started and (self._adoption is None or self._adoption.done())
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
-        """What a launch would do; nothing is changed. Raises what `resolve` raises."""
-        catalog = self.catalog
-        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
-        return resolve(request, catalog, await self.hosts(paths))
+        """What a launch would do; nothing is launched.
+
+        Raises what `References.asked`, `Asked.check` and `resolve` raise.
+        """
+        return await self._plan(await self.references.asked(request, self.catalog))
+
+    async def _plan(self, asked: Asked) -> LaunchPlan:
+        asked.check()
+        hosts = await self.hosts(asked.paths)
+        return asked.finish(resolve(asked.request, asked.choice, hosts))
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
-        """What a pull to the gateway's own machine would bring. Raises as `resolve_weights`."""
-        catalog = self.catalog
-        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
-        hosts = await self.hosts(paths)
-        return resolve_weights(request, catalog, hosts[:1])
+        """What a pull to the gateway's own machine will bring; a consent is written down.
+
+        Raises as `plan`, and as `resolve_weights`.
+        """
+        asked = await self.references.asked(request, self.catalog)
+        asked.check()
+        hosts = await self.hosts(asked.paths)
+        variant, weights = resolve_weights(asked.request, asked.choice, hosts[:1])
+        allowed = asked.allow(weights, variant.format)
+        self.references.consent(asked)
+        return variant, allowed
 
     async def plan_lock(self, request: LaunchRequest) -> Locking:
         """What would be locked, on the gateway's own machine. Raises as `resolve_lock`."""
@@ -272,11 +286,15 @@ class Controller:
 
         Raises:
             UidInUse: a model with this id is launched, and has not failed.
-            Refused: as `resolve`.
+            Refused: as `plan`.
+            HubFailure: a reference that could not be looked up.
         """
         if self._cluster.external:
             await self._cluster.connect()
-        plan = await self.plan(request)
+        asked = await self.references.asked(request, self.catalog)
+        plan = await self._plan(asked)
+        self.references.consent(asked)
+        request = asked.request
         uid = request.uid
         self._refuse_used(uid)
         if uid in self._models:

@@ -70,7 +70,7 @@ class Failure(Exception):
 
 def launch_command(plan: LaunchPlan, *extra: str) -> str:
     """A command line that launches the plan's variant, with `extra` options added."""
-    argv = ["paddock", "launch", "--model-name", plan.model, "--model-format", plan.format]
+    argv = ["paddock", "launch", "--model-name", plan.name, "--model-format", plan.format]
     argv += ["--quantization", plan.quantization, *extra]
     if plan.weights.lock is not None:
         argv.append("--locked")
@@ -134,7 +134,7 @@ def _next(cause: Cause, plan: LaunchPlan) -> str:
     if cause == "oom":
         if plan.context_length > 1024:
             return launch_command(plan, "--context-length", str(plan.context_length // 2))
-        return shlex.join(["paddock", "estimate", plan.model])
+        return shlex.join(["paddock", "estimate", plan.name])
     if cause == "port_in_use":
         return launch_command(plan)
     return shlex.join(["paddock", "logs", "--model-uid", plan.model_id])

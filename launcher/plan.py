@@ -43,6 +43,7 @@ class LaunchRequest(_Frozen):
     offline: bool = Field(default=False, strict=True)
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)
+    trust: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
 
@@ -117,7 +118,8 @@ class PlannedWeights(_Frozen):
     `path` (`id` is an absolute path). No files means: all that the repository holds of the format.
     `size_bytes` is measured where the files are here, stated by the spec or reckoned elsewhere.
     `others` are tried in order where the first hub cannot be reached or has nothing; if `offline`,
-    none is asked. What is here or comes must be what the `lock` says, where there is one.
+    none is asked. What is here or comes must be what the `lock` says, where there is one. Code and
+    pickled weights come and run only of the commit that is `trusted`.
     """
 
     hub: str
@@ -129,6 +131,7 @@ class PlannedWeights(_Frozen):
     others: tuple[Source, ...] = ()
     offline: bool = False
     lock: LockedModel | None = None
+    trusted: str | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -181,6 +184,15 @@ class MemoryEstimate(_Frozen):
         return self.least_bytes <= self.free_bytes
 
 
+class DerivedFrom(_Frozen):
+    """Where a spec that nobody wrote was derived from; `context_length` is the model's own."""
+
+    reference: str
+    commit: str
+    context_length: int
+    notes: tuple[str, ...] = ()
+
+
 _SUMS = ("total_bytes", "needed_bytes", "fits")
 
 
@@ -214,6 +226,12 @@ class LaunchPlan(_Frozen):
     reasons: tuple[str, ...] = ()
     refused: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    derived: DerivedFrom | None = None
+
+    @property
+    def name(self) -> str:
+        """What to launch the model by: its name, or the reference that no spec is known for."""
+        return self.derived.reference if self.derived else self.model
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, with the sums that a reader wants beside the parts."""

@@ -23,9 +23,12 @@ State = Literal["downloading", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class PullStatus:
-    """A snapshot. `files` are `hubs.FileProgress` as dicts; `path` is set when it is done."""
+    """A snapshot. `name` is what the model was asked for by, `files` are `hubs.FileProgress` as
+    dicts, and `path` is set when it is done.
+    """
 
     id: str
+    name: str
     variant: Variant
     weights: PlannedWeights
     state: State = "downloading"
@@ -52,7 +55,7 @@ class Pulls:
         self._settings = settings
         self._pulls: dict[str, _Pull] = {}
 
-    def start(self, variant: Variant, weights: PlannedWeights) -> PullStatus:
+    def start(self, name: str, variant: Variant, weights: PlannedWeights) -> PullStatus:
         """Begins to bring the weights, and returns at once; one that does so already is taken."""
         for pull in self._pulls.values():
             if pull.status.state == "downloading" and pull.status.weights == weights:
@@ -60,7 +63,7 @@ class Pulls:
         while len(self._pulls) >= KEPT and self._forget_one():
             pass
         child = Child("paddock.launcher.hubs.pull", self._settings.home)
-        pull = _Pull(PullStatus(f"pull-{secrets.token_hex(4)}", variant, weights), child)
+        pull = _Pull(PullStatus(f"pull-{secrets.token_hex(4)}", name, variant, weights), child)
         self._pulls[pull.status.id] = pull
         given = {
             "weights": weights.model_dump(mode="json"),
@@ -136,6 +139,6 @@ class Pulls:
 def pull_command(status: PullStatus) -> str:
     """A command line that takes the pull up again."""
     variant = status.variant
-    argv = ["paddock", "pull", variant.model, "--model-format", variant.format]
+    argv = ["paddock", "pull", status.name, "--model-format", variant.format]
     locked = ["--locked"] if status.weights.lock is not None else []
     return shlex.join([*argv, "--quantization", variant.quantization, *locked])

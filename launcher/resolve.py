@@ -587,7 +587,7 @@ def _way_out(fit: _Fit, context: int, slots: int) -> str:
         return "one slot in place of several would fit"
     if fit.request.replicas > 1:
         return "ask for fewer replicas or a smaller --quantization"
-    return f"ask for a smaller --quantization; see: paddock estimate {fit.spec.name}"
+    return f"ask for a smaller --quantization; see: paddock estimate {fit.request.model_name}"
 
 
 def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ module and loading a fresh index imports neither pydantic nor PyYAML.
 
 from __future__ import annotations
 
+import copy
 import heapq
 import json
 import os
@@ -110,6 +111,7 @@ class Catalog:
         self._blobs = compiled.blobs
         self._parsed: dict[int, ModelSpec] = {}
         self._pairs: dict[str, int] = {}  # filled by the first unknown name
+        self._beside: dict[str, ModelSpec] = {}
         self._by_folded = {
             name.casefold(): number
             for number, entry in enumerate(compiled.entries)
@@ -155,7 +157,14 @@ class Catalog:
 
         Raises `UnknownName` with the nearest names.
         """
-        return self._spec(self._number(name))
+        beside = self._beside.get(name)
+        return beside if beside is not None else self._spec(self._number(name))
+
+    def including(self, name: str, spec: ModelSpec) -> Catalog:
+        """This catalogue, in which `lookup` of `name` gives `spec`; it is listed nowhere."""
+        other = copy.copy(self)
+        other._beside = {**self._beside, name: spec}
+        return other
 
     def path(self, name: str) -> Path:
         """The file that the spec with this name or alias came from. Raises `UnknownName`."""

@@ -11,6 +11,8 @@
     │   ├── InvalidSpec       a YAML spec that does not follow the schema
     │   ├── InvalidLock       a lockfile that cannot be read as one
     │   ├── NotLocked         what the lockfile says, and what is asked for or is here, differ
+    │   ├── NoSpec            no spec can be derived from what a reference names
+    │   ├── NeedsConsent      weights that would run their authors' code, and nobody has agreed
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
     │   ├── NoRoom            the memory or the disk that the plan needs is not there
     │   ├── FieldRefused      a field of a request that the model's engine cannot honour
@@ -176,6 +178,36 @@ class NotLocked(Refused):
         return (
             f"{self.model} is locked to {self.what} {self.locked}, not {shown(self.found)}; "
             f"launch it without --locked, or lock it anew: paddock lock {self.model}"
+        )
+
+
+@dataclass(eq=False)
+class NoSpec(Refused):
+    """No spec can be derived from `reference`: `file` (empty: all of it) is so, for `reason`."""
+
+    reference: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{shown(self.file)} " if self.file else ""
+        way = "what cannot be derived can be written: paddock register --help"
+        return f"{shown(self.reference)}: {where}{self.reason}; {way}"
+
+
+@dataclass(eq=False)
+class NeedsConsent(Refused):
+    """The variant would run code that came with `reference` at `commit`: `reason` names it."""
+
+    reference: str
+    commit: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{shown(self.reference)} at {self.commit} would run its authors' code here: "
+            f"{self.reason}; if you trust it, add --trust, as in: "
+            f"paddock launch {shown(self.reference)} --trust {self.commit}"
         )
 
 

@@ -6,10 +6,13 @@ offset is checked against the file's length, because headers come from strangers
 
 from __future__ import annotations
 
+import math
+import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from paddock.registry.errors import CorruptFile
 
@@ -24,6 +27,11 @@ MAX_DEPTH = 2
 MAX_ITEMS = 1 << 21
 """Entries, tensors and array elements that are looked at one by one, in all. Gemma 3's header,
 one of the largest, has 0.8 million; the limit takes about two seconds."""
+MAX_TEXT = 1 << 26
+"""Bytes of metadata text that are kept, in all."""
+SHORT = 1024
+"""Arrays up to so many elements are kept; those of texts only up to `SHORT_TEXTS` of them."""
+SHORT_TEXTS = 64
 
 # Metadata value types 0-12 but string (8) and array (9): their struct codes.
 _SCALARS = {
@@ -41,46 +49,85 @@ _BLOCKS = {
 }  # fmt: skip
 
 
+class ByteSource(Protocol):
+    """Bytes of a known length that can be read in pieces. `name` is what errors call it."""
+
+    name: str
+    length: int
+
+    def read(self, start: int, count: int) -> bytes:
+        """The bytes from `start` on; fewer than `count` where they end."""
+        ...
+
+
+class FileBytes:
+    """An open file as a `ByteSource`."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self.name = str(path)
+        self.length = os.fstat(file.fileno()).st_size
+
+    def read(self, start: int, count: int) -> bytes:
+        """Reads there."""
+        self._file.seek(start)
+        return self._file.read(count)
+
+
+@dataclass(frozen=True)
+class GgufArray:
+    """An array of the metadata: its length, and its items where they are few."""
+
+    length: int
+    items: tuple[Any, ...] | None = None
+
+
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a header says. Arrays of the metadata are left out: they can be megabytes."""
+    """What a header says. `metadata` has no arrays, which can be megabytes; `arrays` has them."""
 
     version: int
     metadata: dict[str, Any]
     tensors: int
     needed_bytes: int
     """Least length of a whole file: the end of the last tensor whose type is known."""
+    arrays: Mapping[str, GgufArray] = field(default_factory=dict)
+    parameters: int = 0
+    """Weights of all tensors in this file, which may be one part of several."""
+    expert_parameters: int = 0
+    """Those of them that belong to one of a layer's experts."""
+    has_output: bool = False
+    """Whether there is an output layer of its own."""
 
 
 class _Reader:
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self.file = file
-        self.path = path
-        self.length = path.stat().st_size
-        self.left = self.length
+    def __init__(self, source: ByteSource) -> None:
+        self.source = source
+        self.length = source.length
+        self.at = 0
         self.items = 0
+        self.text = 0
 
     def fail(self, reason: str) -> CorruptFile:
-        return CorruptFile(str(self.path), reason)
+        return CorruptFile(self.source.name, reason)
 
     def take(self, count: int) -> bytes:
-        data = self.file.read(count) if count <= self.left else b""
+        data = self.source.read(self.at, count) if count <= self.length - self.at else b""
         if len(data) != count:
             raise self.short()
-        self.left -= count
+        self.at += count
         return data
 
     def skip(self, count: int) -> None:
-        if count > self.left:
+        if count > self.length - self.at:
             raise self.short()
-        self.left -= count
-        self.file.seek(count, 1)
+        self.at += count
 
     def short(self) -> CorruptFile:
         return self.fail(f"the header ends after {self.length} bytes: the file is cut short")
 
-    def item(self) -> None:
-        self.items += 1
+    def item(self, count: int = 1) -> None:
+        self.items += count
         if self.items > MAX_ITEMS:
             raise self.fail(f"the header holds more than {MAX_ITEMS} items")
 
@@ -94,85 +141,134 @@ class _Reader:
         return value
 
     def string(self) -> str:
-        return self.take(self.count(MAX_STRING, "bytes of text")).decode("utf-8", "replace")
+        length = self.count(MAX_STRING, "bytes of text")
+        self.text += length
+        if self.text > MAX_TEXT:
+            raise self.fail(f"the header holds more than {MAX_TEXT} bytes of text")
+        return self.take(length).decode("utf-8", "replace")
 
-    def value(self, kind: int, depth: int = 0) -> Any:
+    def value(self, kind: int) -> Any:
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         if kind == _STRING:
             return self.string()
-        if kind != _ARRAY or depth >= MAX_DEPTH:
-            raise self.fail(f"metadata of the unknown type {kind}")
+        if kind == _ARRAY:
+            return self.array(1)
+        raise self.fail(f"metadata of the unknown type {kind}")
+
+    def array(self, depth: int) -> GgufArray:
         inner = int(self.scalar("I"))
         length = self.count(MAX_ARRAY, "array elements")
         if inner in _SCALARS:
-            self.skip(length * struct.calcsize(f"<{_SCALARS[inner]}"))
+            code = _SCALARS[inner]
+            size = length * struct.calcsize(f"<{code}")
+            if length <= SHORT:
+                self.item(length)
+                return GgufArray(length, struct.unpack(f"<{length}{code}", self.take(size)))
+            self.skip(size)
+        elif inner == _STRING and length <= SHORT_TEXTS:
+            return GgufArray(length, tuple(self.texts(length)))
         elif inner == _STRING:
             for _ in range(length):
                 self.item()
                 self.skip(self.count(MAX_STRING, "bytes of text"))
-        elif inner == _ARRAY:
+        elif inner == _ARRAY and depth < MAX_DEPTH:
             for _ in range(length):
                 self.item()
-                self.value(inner, depth + 1)
+                self.array(depth + 1)
         else:
             raise self.fail(f"an array of the unknown type {inner}")
-        return None
+        return GgufArray(length)
+
+    def texts(self, count: int) -> Iterator[str]:
+        for _ in range(count):
+            self.item()
+            yield self.string()
 
 
 def read_gguf(path: Path) -> GgufHeader:
-    """Reads the header.
+    """Reads the header of a file.
 
     Raises:
         CorruptFile: not a GGUF, a version nobody knows, or cut short.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        reader = _Reader(file, path)
-        if reader.length < 24 or reader.take(4) != MAGIC:
-            raise reader.fail("not a GGUF file (it does not begin with 'GGUF')")
-        version = int(reader.scalar("I"))
-        if version not in VERSIONS:
-            raise reader.fail(f"GGUF version {version}; 2 and 3 are known")
-        tensors = reader.count(MAX_TENSORS, "tensors")
-        entries = reader.count(MAX_ENTRIES, "metadata entries")
-        metadata: dict[str, Any] = {}
-        for _ in range(entries):
-            reader.item()
-            key = reader.string()
-            if key in metadata:
-                raise reader.fail(f"the metadata {key[:80]!r} stands there twice")
-            metadata[key] = reader.value(int(reader.scalar("I")))
-        end = max((_tensor_end(reader) for _ in range(tensors)), default=0)
-        alignment = metadata.get("general.alignment", 32)
-        # A truth value is an int to Python.
-        if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
-            raise reader.fail(f"alignment {str(alignment)[:80]}")
-        if alignment & (alignment - 1):
-            raise reader.fail(f"alignment {alignment} is not a power of two")
-        start = -(-file.tell() // alignment) * alignment
-        told = {key: value for key, value in metadata.items() if value is not None}
-        return GgufHeader(version, told, tensors, start + end)
+        return read_header(FileBytes(file, path))
 
 
-def _tensor_end(reader: _Reader) -> int:
-    """Where a tensor's data ends, counted from the start of all data; 0 for an unknown type."""
+def read_header(source: ByteSource) -> GgufHeader:
+    """Reads the header, and nothing behind it.
+
+    Raises:
+        CorruptFile: as `read_gguf`; and what the source itself raises.
+    """
+    reader = _Reader(source)
+    if reader.length < 24 or reader.take(4) != MAGIC:
+        raise reader.fail("not a GGUF file (it does not begin with 'GGUF')")
+    version = int(reader.scalar("I"))
+    if version not in VERSIONS:
+        raise reader.fail(f"GGUF version {version}; 2 and 3 are known")
+    tensors = reader.count(MAX_TENSORS, "tensors")
+    entries = reader.count(MAX_ENTRIES, "metadata entries")
+    metadata: dict[str, Any] = {}
+    for _ in range(entries):
+        reader.item()
+        key = reader.string()
+        if key in metadata:
+            raise reader.fail(f"the metadata {key[:80]!r} stands there twice")
+        metadata[key] = reader.value(int(reader.scalar("I")))
+    found = _Tensors()
+    for _ in range(tensors):
+        _read_tensor(reader, found)
+    alignment = metadata.get("general.alignment", 32)
+    # A truth value is an int to Python.
+    if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
+        raise reader.fail(f"alignment {str(alignment)[:80]}")
+    if alignment & (alignment - 1):
+        raise reader.fail(f"alignment {alignment} is not a power of two")
+    start = -(-reader.at // alignment) * alignment
+    arrays = {key: value for key, value in metadata.items() if isinstance(value, GgufArray)}
+    return GgufHeader(
+        version,
+        {key: value for key, value in metadata.items() if key not in arrays},
+        tensors,
+        start + found.end,
+        arrays,
+        found.weights,
+        found.expert_weights,
+        found.has_output,
+    )
+
+
+@dataclass
+class _Tensors:
+    """Sums over the tensors; `end` is counted from the start of all data."""
+
+    end: int = 0
+    weights: int = 0
+    expert_weights: int = 0
+    has_output: bool = False
+
+
+def _read_tensor(reader: _Reader, found: _Tensors) -> None:
+    """Adds a tensor; one of an unknown type ends nowhere."""
     reader.item()
     name = reader.string()[:80]
     dimensions = int(reader.scalar("I"))
     if dimensions > MAX_DIMENSIONS:
         raise reader.fail(f"tensor {name!r} has {dimensions} dimensions")
-    weights = 1
-    for _ in range(dimensions):
-        weights *= int(reader.scalar("Q"))
+    weights = math.prod(int(reader.scalar("Q")) for _ in range(dimensions))
     kind = int(reader.scalar("I"))
     offset = int(reader.scalar("Q"))
     if offset > 1 << 48 or weights > 1 << 48:
         raise reader.fail(f"tensor {name!r} lies at {offset} with {weights} weights")
-    if kind not in _BLOCKS:
-        return 0
-    per_block, block_bytes = _BLOCKS[kind]
-    return offset + -(-weights // per_block) * block_bytes
+    found.weights += weights
+    found.expert_weights += weights if "_exps." in name else 0
+    found.has_output |= name == "output.weight"
+    if kind in _BLOCKS:
+        per_block, block_bytes = _BLOCKS[kind]
+        found.end = max(found.end, offset + -(-weights // per_block) * block_bytes)
 
 
 def check_gguf(path: Path) -> GgufHeader:

@@ -14,7 +14,7 @@ from paddock.launcher.controller import Controller
 from paddock.launcher.hubs import HUBS
 from paddock.launcher.hubs import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
-from paddock.registry.spec import Variant
+from paddock.registry.spec import ModelSpec, Variant
 from paddock.server import wire
 
 
@@ -36,12 +36,12 @@ class Cache:
         ]
 
     async def listing(self, request: Request) -> Response:
-        """The variants of the catalogue, or of one model, whose files are all here."""
+        """The variants of all models, or of one, whose files are all here."""
         address = await self._address(request)
         name = request.query_params.get("model_name")
         variants = [
             variant
-            for spec in self._controller.catalog
+            for spec in await asyncio.to_thread(self._specs)
             if not name or name.casefold() in {n.casefold() for n in (spec.name, *spec.aliases)}
             for variant in spec.variants
         ]
@@ -50,7 +50,7 @@ class Cache:
 
     async def files(self, request: Request) -> Response:
         """What removing a variant would delete."""
-        address, variant = await self._address(request), self._variant(request)
+        address, variant = await self._address(request), await self._variant(request)
         paths = await asyncio.to_thread(self._cache.removable, variant)
         return JSONResponse(
             {
@@ -63,7 +63,7 @@ class Cache:
     async def verify(self, request: Request) -> Response:
         """Reads a variant's files anew, and says which are whole."""
         await self._address(request)
-        variant = self._variant(request)
+        variant = await self._variant(request)
         verdicts = await asyncio.to_thread(self._cache.verify, variant)
         files = [
             {
@@ -95,7 +95,7 @@ class Cache:
     async def remove(self, request: Request) -> Response:
         """Deletes a variant's files; refused while a launched model has them open."""
         await self._address(request)
-        variant = self._variant(request)
+        variant = await self._variant(request)
         version = wire.variant_version(variant)
         for status in self._controller.models():
             plan = status.plan
@@ -113,13 +113,18 @@ class Cache:
             raise BadValue("worker_ip", asked, "only the gateway's own machine is looked at")
         return host.address
 
-    def _variant(self, request: Request) -> Variant:
+    def _specs(self) -> list[ModelSpec]:
+        """Those of the catalogue, and those that were derived."""
+        derived = (found.spec for found in self._controller.references.kept())
+        return [*self._controller.catalog, *derived]
+
+    async def _variant(self, request: Request) -> Variant:
         wanted = request.query_params.get("model_version")
         if not wanted:
             raise BadValue("model_version", wanted, "is needed: name--size--format--quantization")
         known = {
             wire.variant_version(variant): variant
-            for spec in self._controller.catalog
+            for spec in reversed(await asyncio.to_thread(self._specs))
             for variant in spec.variants
         }
         if wanted not in known:

@@ -46,8 +46,14 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
 )
 
 
+# What a hub said about a reference; everything else is the hub's own failure.
+HUB_STATUS = {"not_found": 404, "gated_repo": 403, "rate_limited": 429}
+
+
 def status_of(error: PaddockError) -> int:
     """The HTTP status of an error."""
+    if isinstance(error, errors.HubFailure):
+        return HUB_STATUS.get(error.cause, 503)
     return next(status for kind, status in STATUS if isinstance(error, kind))
 
 

@@ -131,6 +131,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/v1/model_registrations/{type}", "catalogue", s.Registered, s.Register),
     Operation("GET", "/v1/model_registrations/{type}/{name}", "catalogue", s.Family),
     Operation("DELETE", "/v1/model_registrations/{type}/{name}", "catalogue", None),
+    Operation("GET", "/v1/specs", "catalogue", s.ShownSpec, query=(
+        Query("model_name", TEXT, "A name, or a reference such as hf:owner/name", required=True),
+        Query("offline", FLAG | {"default": False}, "Ask no hub"),
+    )),
     Operation("GET", "/v1/models/prompts", "catalogue", NAMED),
     Operation("GET", "/v1/models/families", "catalogue", dict[str, list[str]]),
     Operation("GET", "/v1/models/vllm-supported", "catalogue", dict[str, list[str]]),

@@ -43,7 +43,7 @@ class PullRoutes:
             why = "a pull brings weights from a hub to the gateway's own machine"
             raise BadValue(name, asked.model_path or asked.node, why)
         variant, weights = await self._controller.plan_pull(asked)
-        return JSONResponse(row(self._pulls.start(variant, weights)), 201)
+        return JSONResponse(row(self._pulls.start(asked.model_name, variant, weights)), 201)
 
     async def show(self, request: Request) -> Response:
         """One pull, and how far it is."""

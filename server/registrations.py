@@ -37,6 +37,7 @@ class Registrations:
             Route(all_, self.register, methods=["POST"]),
             Route(one, self.describe),
             Route(one, self.unregister, methods=["DELETE"]),
+            Route("/v1/specs", self.show),
         ]
 
     async def listing(self, request: Request) -> Response:
@@ -58,6 +59,15 @@ class Registrations:
         """All that one model's spec says."""
         catalog = self._controller.catalog
         return JSONResponse(_family(path_spec(catalog, request.path_params), catalog))
+
+    async def show(self, request: Request) -> Response:
+        """One model's spec as YAML, be it registered or derived from what a reference names."""
+        name = request.query_params.get("model_name", "")
+        if not name.strip():
+            raise BadValue("model_name", name, "is needed: a name, or such as hf:owner/name")
+        offline = flag(request, "offline")
+        references = self._controller.references
+        return JSONResponse(await references.show(name, self._controller.catalog, offline=offline))
 
     async def register(self, request: Request) -> Response:
         """Adds a model: `model` is our YAML or Xinference's JSON, as text. It is always kept."""

@@ -112,6 +112,7 @@ class PlannedWeights(Shape):
     files: list[PlannedFile]
     size_bytes: int
     here: bool
+    trusted: str | None = Field(description="The commit whose code may come and run")
 
 
 class MemoryEstimate(Shape):
@@ -126,6 +127,15 @@ class MemoryEstimate(Shape):
     paged: bool
     fits: bool
     replicas: int
+
+
+class DerivedFrom(Shape):
+    """Where a spec that nobody wrote was derived from, and what is not told there."""
+
+    reference: str
+    commit: str
+    context_length: int
+    notes: list[str]
 
 
 class Plan(Shape):
@@ -154,10 +164,14 @@ class Plan(Shape):
     reasons: list[str]
     refused: dict[str, str] = Field(description="Engines that were passed over, and why")
     warnings: list[str]
+    derived: DerivedFrom | None
 
 
 class Launch(Shape):
-    """What to launch, in Xinference's words. Fields that are not named are the engine's options."""
+    """What to launch, in Xinference's words. Fields that are not named are the engine's options.
+
+    `model_name` may be a reference, such as `hf:owner/name`, to a model that no spec names.
+    """
 
     model_name: str
     model_uid: str | None = None
@@ -175,6 +189,7 @@ class Launch(Shape):
     lock: LockedModel | None = Field(
         default=None, description="An entry of a lockfile, which pins all that it names"
     )
+    trust: str | None = Field(default=None, description="The commit whose code may run here")
 
 
 class Launched(Shape):
@@ -623,6 +638,19 @@ class Registered(Shape):
     """The name of what was registered."""
 
     model_name: str
+
+
+class ShownSpec(Shape):
+    """A model's spec as YAML that can be registered; the rest where it was derived."""
+
+    model_name: str
+    model_type: str
+    yaml: str
+    spec: dict[str, Any]
+    reference: str | None
+    commit: str | None
+    notes: list[str]
+    consent: dict[str, str] = Field(description="Formats that need --trust, and what would run")
 
 
 class Node(Shape):

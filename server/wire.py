@@ -32,6 +32,7 @@ _FIELDS = {
     "node": "node",
     "context_length": "context_length",
     "lock": "lock",
+    "trust": "trust",
 }
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -45,6 +45,59 @@ def gguf(entries: Sequence[bytes] = (), tensors: Sequence[bytes] = (), data: byt
     return head + bytes(-len(head) % 32) + data
 
 
+def u32(key: str, value: int) -> bytes:
+    """A number as metadata."""
+    return entry(key, 4, struct.pack("<I", value))
+
+
+def texts(key: str, values: Sequence[str]) -> bytes:
+    """A list of texts as metadata."""
+    head = struct.pack("<IQ", STRING, len(values))
+    return entry(key, ARRAY, head + b"".join(map(text, values)))
+
+
+def model_header(architecture: str = "llama", **changes: int | str | None) -> bytes:
+    """A GGUF with the metadata of a small model and one tensor; None leaves a number out.
+
+    Changes are of the architecture's numbers, with two underscores for a dot, or of `template`.
+    """
+    numbers: dict[str, Any] = {
+        "context_length": 2048,
+        "embedding_length": 256,
+        "block_count": 2,
+        "feed_forward_length": 512,
+        "attention__head_count": 4,
+        "attention__head_count_kv": 2,
+    }
+    template = changes.pop("template", None)
+    numbers |= changes
+    entries = [entry("general.architecture", STRING, text(architecture))]
+    entries += [
+        u32(f"{architecture}.{name.replace('__', '.')}", value)
+        for name, value in numbers.items()
+        if value is not None
+    ]
+    entries.append(texts("tokenizer.ggml.tokens", [f"t{number}" for number in range(1000)]))
+    if template is not None:
+        entries.append(entry("tokenizer.chat_template", STRING, text(str(template))))
+    return gguf(entries, [tensor("token_embd.weight", (256, 1000))], bytes(256 * 1000 * 4))
+
+
+class Memory:
+    """Bytes as a source for the reader of GGUF headers; `reached` is how far it has read."""
+
+    def __init__(self, data: bytes, name: str = "model.gguf") -> None:
+        self.data = data
+        self.name = name
+        self.length = len(data)
+        self.reached = 0
+
+    def read(self, start: int, count: int) -> bytes:
+        """The bytes there."""
+        self.reached = max(self.reached, start + count)
+        return self.data[start : start + count]
+
+
 LLAMA_SERVER = """#!{python}
 # Stands in for llama-server: writes down how it was called, then answers every completion.
 import json, os, sys
@@ -89,6 +142,7 @@ def llama_server(folder: Path) -> tuple[Path, Path]:
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+"""Of every repository, as long as no other is set in `HubServer.commits`."""
 LARGE = {".gguf", ".safetensors", ".bin", ".model"}
 """Suffixes of files that a hub keeps in large file storage, and tells the SHA-256 of."""
 
@@ -130,7 +184,8 @@ class Fault:
 
     With a `status` it is answered so. Otherwise `after` so many bytes of the body the connection
     is closed (`close`), reset (`reset`), or falls silent until `HubServer.go` is set (`hold`); or
-    every byte is a `wrong` one.
+    every byte is a `wrong` one. `no_ranges` answers with the whole file whatever was asked for,
+    and `shift` tells of another range than the one that comes.
     """
 
     status: int = 0
@@ -139,6 +194,7 @@ class Fault:
     how: Literal["close", "reset", "hold"] = "close"
     wrong: bool = False
     no_ranges: bool = False
+    shift: int = 0
 
 
 @dataclass
@@ -155,6 +211,7 @@ class HubServer:
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     ranges: list[tuple[str, int]] = field(default_factory=list)
+    commits: dict[str, str] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     xet: bool = False
     """Whether files' heads say that they are in Xet storage."""
@@ -221,7 +278,8 @@ class _HubHandler(BaseHTTPRequestHandler):
             else:
                 row["blobId"] = git_of(content)
             siblings.append({"rfilename": name} if self.hub.names_only else row)
-        body = {"id": identity, "modelId": identity, "sha": COMMIT, "siblings": siblings}
+        body = {"id": identity, "modelId": identity, "siblings": siblings}
+        body["sha"] = self.hub.commits.get(identity, COMMIT)
         self._answer(200, json.dumps(body).encode(), {})
 
     def _modelscope(self, identity: str, rest: list[str], asked: Mapping[str, str]) -> None:
@@ -258,35 +316,40 @@ class _HubHandler(BaseHTTPRequestHandler):
             code = "EntryNotFound" if identity in self.hub.repos else "RepoNotFound"
             self._answer(404, b"", {"X-Error-Code": code})
             return
-        begin = 0
+        begin, end = 0, len(content)
         asked = self.headers.get("Range", "")
-        if asked.startswith("bytes=") and not fault.no_ranges:
-            begin = int(asked.removeprefix("bytes=").partition("-")[0])
+        ranged = asked.startswith("bytes=") and not fault.no_ranges
+        if ranged:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin = int(first)
+            end = min(end, int(last) + 1) if last else end
         large = Path(name).suffix in LARGE
         etag = sha256_of(content) if large else git_of(content)
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        self.send_response(206 if ranged else 200)
+        if ranged:
+            told = begin + fault.shift
+            self.send_header("Content-Range", f"bytes {told}-{end - 1}/{len(content)}")
         self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", COMMIT)
         if self.hub.xet:
             self.send_header("X-Xet-Hash", "0" * 64)
             self.send_header("X-Xet-Refresh-Route", "/refresh")
-        self.send_header("Content-Length", str(len(content) - begin))
+        self.send_header("Content-Length", str(end - begin))
         self.end_headers()
         if self.command == "GET":
             self.hub.ranges.append((name, begin))
-            self._body(content, begin, fault)
+            self._body(content, (begin, end), fault)
 
-    def _body(self, content: Content, begin: int, fault: Fault) -> None:
-        end = len(content) if fault.after is None else min(len(content), begin + fault.after)
+    def _body(self, content: Content, part: tuple[int, int], fault: Fault) -> None:
+        begin, last = part
+        end = last if fault.after is None else min(last, begin + fault.after)
         self._send(content, begin, end, fault.wrong)
         if fault.after is None:
             return
         if fault.how == "hold":
             self.hub.held.set()
             self.hub.go.wait()
-            self._send(content, end, len(content), fault.wrong)
+            self._send(content, end, last, fault.wrong)
             return
         if fault.how == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

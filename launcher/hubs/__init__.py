@@ -49,7 +49,17 @@ def fetch(
         return local.find(weights, terms, report, cancelled)
     jobs: list[Job] = []
     for source in weights.sources:  # a hub's client is only imported when it is its turn
-        jobs.append(Job(load_hub(source.hub), source, terms, report, cancelled, weights.lock))
+        jobs.append(
+            Job(
+                load_hub(source.hub),
+                source,
+                terms,
+                report,
+                cancelled,
+                lock=weights.lock,
+                trusted=weights.trusted,
+            )
+        )
         found = cached(jobs[-1])
         if found is not None:
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import threading
@@ -38,6 +39,14 @@ class Listing:
     revision: str
     commit: str
     files: tuple[RemoteFile, ...]
+
+    @property
+    def pin(self) -> str:
+        """Names these very files: the commit, or a digest of all names, sizes and digests."""
+        if self.commit:
+            return self.commit
+        lines = sorted(f"{file.name}\0{file.size_bytes}\0{file.digest}" for file in self.files)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True)

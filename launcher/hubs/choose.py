@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from paddock.launcher.hubs.base import Listing, RemoteFile
+from paddock.registry.derive.found import is_pickled
 from paddock.registry.errors import HubFailure, near
 from paddock.registry.split import parts, together
 
@@ -16,13 +17,16 @@ _KEPT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".voc
 _DOUBLES = re.compile(
     r"(?:^|/)(?:original|onnx|openvino|coreml|gguf|flax|\.[^/]*)/|(?:^|/)consolidated[^/]*$"
 )
-_PICKLES = re.compile(r"\.(?:bin|pt|pth|ckpt|pkl)$")
 _PRECISION = re.compile(r"\.(?:fp16|bf16|fp32)(?=[.-])")
 
 
-def choose(listing: Listing, wanted: Sequence[str]) -> tuple[RemoteFile, ...]:
+def choose(
+    listing: Listing, wanted: Sequence[str], *, code: bool = False
+) -> tuple[RemoteFile, ...]:
     """The files that were asked for by name, with all parts of split ones in order; or, without
     names, what of the repository a model needs.
+
+    With `code` that is its Python files too, and pickled weights where there are no others.
 
     Raises:
         HubFailure: `not_found`, with what is there instead.
@@ -33,9 +37,14 @@ def choose(listing: Listing, wanted: Sequence[str]) -> tuple[RemoteFile, ...]:
     names = {file.name for file in kept}
     # Of model.safetensors and model.fp16.safetensors the plain one is enough.
     kept = [f for f in kept if _PRECISION.sub("", f.name) == f.name or _plain(f) not in names]
+    scripts = [f for f in listing.files if code and f.name.endswith(".py")]
     if any(file.name.endswith(".safetensors") for file in kept):
-        return tuple(kept)
-    pickles = [file.name for file in listing.files if _PICKLES.search(file.name)]
+        return (*kept, *scripts)
+    if code:
+        pickled = [f for f in listing.files if is_pickled(f.name) and not _DOUBLES.search(f.name)]
+        if pickled:
+            return (*kept, *scripts, *pickled)
+    pickles = [file.name for file in listing.files if is_pickled(file.name)]
     why = f"has no safetensors, only pickled weights ({', '.join(pickles[:3])}), which can run code"
     raise HubFailure(
         "not_found",

@@ -42,6 +42,8 @@ class Job:
     report: Report
     cancelled: Cancelled
     lock: LockedModel | None = None
+    trusted: str | None = None
+    """What the repository must be, for its code and pickled weights to come too."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ def _cached_files(job: Job) -> dict[Path, str] | None:
     listing = _listing(job)
     if listing is not None:
         try:
-            chosen = choose(listing, job.wanted)
+            chosen = choose(listing, job.wanted, code=job.trusted is not None)
         except HubFailure:
             return None
         found = {job.hub.place(listing, file).path: file.digest for file in chosen}
@@ -191,7 +193,10 @@ def bring(job: Job) -> Path:
         HubFailure: with the cause; what has come is kept.
     """
     listing = resolved(job)
-    chosen = choose(listing, job.wanted)
+    if job.trusted not in {None, listing.pin}:
+        why = f"{job.source.id} is at {listing.pin} now, and {job.trusted} is what was trusted"
+        raise HubFailure("checksum_mismatch", why)
+    chosen = choose(listing, job.wanted, code=job.trusted is not None)
     if job.lock is not None:
         chosen = check_listing(job.lock, listing, chosen)
         listing = _as_branch(job, job.lock, listing)

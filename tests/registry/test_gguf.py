@@ -6,15 +6,29 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import CorruptFile
-from paddock.registry.gguf import MAX_ARRAY, MAX_ITEMS, check_gguf, read_gguf
-from tests.fakes import ARRAY, STRING, entry, gguf, tensor, text
+from paddock.registry.gguf import (
+    MAX_ARRAY,
+    MAX_ITEMS,
+    SHORT,
+    SHORT_TEXTS,
+    check_gguf,
+    read_gguf,
+    read_header,
+)
+from tests.fakes import ARRAY, STRING, Memory, entry, gguf, tensor, text, texts
 
+# The same examples each time, however slow the machine is.
+FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 
 U32 = 4
+HEADER_BYTES = 60_000
+"""More than the headers of the bundled models have."""
 WORDS = entry("tokens", ARRAY, struct.pack("<IQ", STRING, 3) + text("a") + text("") + text("é"))
 NUMBERS = entry("scores", ARRAY, struct.pack("<IQ3f", 6, 3, 1.0, 2.0, 3.0))
 NESTED = entry("pairs", ARRAY, struct.pack("<IQIQ2B", ARRAY, 1, 0, 2, 1, 2))
@@ -145,3 +159,78 @@ def test_mutations_never_escape(tmp_path: Path) -> None:
             refused += 1
     assert 1000 < refused < 3000
     assert time.process_time() - begin < 20
+
+
+def test_short_arrays_are_kept_and_long_ones_are_counted(tmp_path: Path) -> None:
+    """Numbers by layer and languages are there; a vocabulary is a length."""
+    long = entry("long", ARRAY, struct.pack("<IQ", 4, SHORT + 1) + bytes(4 * (SHORT + 1)))
+    words = [str(number) for number in range(SHORT_TEXTS + 1)]
+    data = gguf([WORDS, NUMBERS, NESTED, long, texts("words", words)])
+    arrays = read_gguf(write(tmp_path, data)).arrays
+    assert (arrays["tokens"].length, arrays["tokens"].items) == (3, ("a", "", "é"))
+    assert arrays["scores"].items == (1.0, 2.0, 3.0)
+    assert (arrays["pairs"].length, arrays["pairs"].items) == (1, None)
+    assert (arrays["long"].length, arrays["long"].items) == (SHORT + 1, None)
+    assert (arrays["words"].length, arrays["words"].items) == (SHORT_TEXTS + 1, None)
+
+
+def test_tensors_tell_the_parameters() -> None:
+    """All of them, those of experts, and whether there is an output layer."""
+    header = read_gguf(TINY)
+    assert (header.parameters, header.expert_parameters) == (4_068_608, 3_145_728)
+    assert header.has_output
+    tied = read_header(Memory(gguf([], [tensor("token_embd.weight", (4, 2))], bytes(32))))
+    assert (tied.parameters, tied.expert_parameters, tied.has_output) == (8, 0, False)
+
+
+def test_nothing_behind_the_header_is_read() -> None:
+    """Of 2.6 MB the reader takes the first 50 kB."""
+    memory = Memory(TINY.read_bytes())
+    read_header(memory)
+    assert memory.reached < HEADER_BYTES
+
+
+def test_text_that_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header of nothing but long texts ends before it fills the memory."""
+    monkeypatch.setattr("paddock.registry.gguf.MAX_TEXT", 1000)
+    long = [entry(f"k{number}", STRING, text("x" * 600)) for number in range(2)]
+    assert read_header(Memory(gguf(long[:1]))).metadata == {"k0": "x" * 600}
+    with pytest.raises(CorruptFile, match="1000 bytes of text"):
+        read_header(Memory(gguf(long)))
+
+
+REAL = {path.name: path.read_bytes()[:HEADER_BYTES] for path in sorted(TINY.parent.glob("*.gguf"))}
+CHANGES = st.lists(
+    st.tuples(
+        st.integers(0, HEADER_BYTES),
+        st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**62, 2**64 - 1]) | st.integers(0, 2**64 - 1),
+        st.sampled_from([1, 2, 4, 8]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(FUZZ, max_examples=600)
+@given(st.sampled_from(sorted(REAL)), CHANGES, st.integers(0, HEADER_BYTES), st.integers(20, 50))
+def test_changed_real_headers_give_a_header_or_are_corrupt(
+    name: str, changes: list[tuple[int, int, int]], cut: int, length: int
+) -> None:
+    """Bytes, counts and lengths of the bundled models' headers changed at will, or cut short.
+
+    Nothing else comes out, and no more is asked for than the file is said to hold.
+    """
+    data = bytearray(REAL[name])
+    for place, value, width in changes:
+        at = place % len(data)
+        data[at : at + width] = value.to_bytes(8, "little")[:width]
+    if cut % 5 == 0:
+        del data[cut:]
+    source = Memory(bytes(data))
+    source.length = 1 << length if cut % 2 else len(data)
+    try:
+        found = read_header(source)
+    except CorruptFile:
+        return
+    assert found.tensors >= 0
+    assert source.reached <= source.length

@@ -29,7 +29,9 @@ def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
         body["model_name"] = f"no-{body['model_name']}"
     if next(_calls) % 2:
         return
-    if case.method == "GET":
+    if path == "/v1/specs":
+        case.query = {"model_name": EXISTING["name"]}
+    elif case.method == "GET":
         for name in case.path_parameters or {}:
             case.path_parameters[name] = EXISTING.get(name, case.path_parameters[name])
     elif isinstance(body, dict) and path in INFERENCE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -49,6 +50,24 @@ def test_near_sentences_have_near_vectors(sdk: openai.OpenAI, embedder: str) -> 
     assert cosine(one, like) > 0.4
     assert abs(cosine(one, other)) < 0.2
     assert math.hypot(*one) == pytest.approx(1, abs=1e-3)
+
+
+def test_what_a_file_is_for_is_derived_from_its_header(
+    client: Client, sdk: openai.OpenAI, minilm: Path
+) -> None:
+    """By its path alone, without a spec: a BERT embeds, and with a head it ranks."""
+    for name, kind in (("minilm", "embedding"), ("ranker", "rerank")):
+        launched = client.launch(model_name=f"{minilm}/{name}.F16.gguf", model_uid=f"told-{name}")
+        assert launched["plan"]["type"] == kind
+        assert launched["plan"]["derived"]["context_length"] == 512
+    (vector,) = embed(sdk, "told-minilm", TEXTS[0])
+    assert len(vector) == 384
+    asked = {"model": "told-ranker", "query": "grass", "documents": TEXTS}
+    status, _, body = raw(client, "POST", "/v1/rerank", json.dumps(asked).encode())
+    assert status == 200
+    assert len(json.loads(body)["results"]) == len(TEXTS)
+    for name in ("minilm", "ranker"):
+        client.terminate(f"told-{name}")
 
 
 def test_list_is_answered_in_its_order(sdk: openai.OpenAI, embedder: str) -> None:

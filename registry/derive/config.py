@@ -1,0 +1,256 @@
+"""What config.json and the files beside it tell of a model in safetensors or pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paddock.registry.derive.found import (
+    CONFIG,
+    ENGINES,
+    OLD_GPTQ,
+    SENTENCES,
+    TEMPLATES,
+    TOKENIZER,
+    Failure,
+    Found,
+    Shape,
+    abilities_by,
+    reckon,
+    size_of,
+    source_at,
+)
+
+# config.json's model_type of the same.
+_ENCODER_TYPES = {
+    "bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "electra", "albert", "camembert",
+    "deberta", "deberta-v2", "modernbert", "nomic_bert", "new", "ernie", "eurobert",
+}  # fmt: skip
+_WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
+_NAMES = {  # what one number is called in config.json, by who wrote it
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
+    "expert_size": ("moe_intermediate_size",),
+    "intermediate_size": (
+        "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim",
+    ),
+    "attention_heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
+    "key_value_heads": (
+        "num_key_value_heads", "multi_query_group_num", "num_kv_heads", "n_head_kv",
+    ),
+    "head_dim": ("head_dim",),
+    "vocabulary_size": ("vocab_size", "padded_vocab_size"),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
+    "experts_per_token": (
+        "num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_k", "top_k_experts",
+    ),
+    "sliding_window": ("sliding_window",),
+    "context": (
+        "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length",
+        "max_seq_len", "model_max_length",
+    ),
+}  # fmt: skip
+
+
+class _Config:
+    """Numbers of a config.json, of its language model where it has several."""
+
+    def __init__(self, reference: str, found: Found) -> None:
+        self.fail = Failure(reference, CONFIG)
+        config = found.texts.get(CONFIG)
+        if not isinstance(config, dict):
+            raise self.fail("is not there, or no JSON that can be read")
+        self.top: Mapping[str, Any] = config
+        self.inner: Mapping[str, Any] = {}
+        outer: Mapping[str, Any] = config
+        for name in ("thinker_config", "text_config", "llm_config", "language_config"):
+            below = outer.get(name)
+            if isinstance(below, dict):
+                outer = self.inner = below
+
+    def get(self, key: str) -> Any:
+        value = self.inner.get(key)
+        return self.top.get(key) if value is None else value
+
+    def number(self, name: str) -> int | None:
+        for key in _NAMES[name]:
+            value = self.get(key)
+            if isinstance(value, list) and value and all(type(item) is int for item in value):
+                value = max(value)
+            if value is None:
+                continue
+            if type(value) is not int or not 0 <= value <= 1 << 53:
+                raise self.fail(f"has {str(value)[:40]} as {key}")
+            return value
+        return None
+
+    def needed(self, name: str) -> int:
+        value = self.number(name)
+        if not value:
+            raise self.fail(f"has no {' or '.join(_NAMES[name][:2])}")
+        return value
+
+
+def from_config(reference: str, found: Found) -> Shape:
+    """The model that a config.json describes. Raises `NoSpec` for what it lacks."""
+    notes: list[str] = []
+    config = _Config(reference, found)
+    hidden, heads = config.needed("hidden_size"), config.needed("attention_heads")
+    experts = config.number("experts") or 0
+    inner = (config.number("expert_size") if experts else None) or config.number(
+        "intermediate_size"
+    )
+    if not inner:
+        inner = 4 * hidden
+        notes.append(f"intermediate_size is not told: 4 × {hidden} stands for it")
+    windowed = config.get("use_sliding_window") is not False
+    name = _architecture_name(config)
+    architecture = {
+        "name": name,
+        "layers": config.needed("layers"),
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "attention_heads": heads,
+        "key_value_heads": config.number("key_value_heads") or heads,
+        "head_dim": config.number("head_dim") or max(1, hidden // heads),
+        "vocabulary_size": config.needed("vocabulary_size"),
+        "experts": experts,
+        "experts_per_token": (config.number("experts_per_token") or experts) if experts else 0,
+        "sliding_window": (config.number("sliding_window") or None) if windowed else None,
+        "tied_embeddings": config.get("tie_word_embeddings") is True,
+    }
+    type_ = _type(config, found, name)
+    template, where = _template(found)
+    abilities = abilities_by(type_, template, where, notes)
+    if type_ == "LLM" and isinstance(config.top.get("vision_config"), dict):
+        abilities.append("vision")
+    shape = Shape(architecture, _context(config, found, type_), type_, abilities, notes=notes)
+    _weigh(config, found, shape)
+    return shape
+
+
+def _architecture_name(config: _Config) -> str:
+    named = config.top.get("architectures") or config.inner.get("architectures")
+    if not isinstance(named, list) or not named or not isinstance(named[0], str):
+        raise config.fail("has no architectures")
+    return str(named[0])
+
+
+def _type(config: _Config, found: Found, name: str) -> str:
+    labels = config.get("id2label")
+    if name.endswith("ForSequenceClassification"):
+        count = len(labels) if isinstance(labels, dict) else config.get("num_labels") or 1
+        if count != 1:
+            raise config.fail(f"is of {name} with {count} labels: a reranker has one")
+        return "rerank"
+    pooled = "modules.json" in found.files or "1_Pooling/config.json" in found.files
+    if pooled or SENTENCES in found.files:
+        return "embedding"
+    if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        return "LLM"
+    if config.get("model_type") in _ENCODER_TYPES:
+        return "embedding"
+    raise config.fail(f"is of {name}, which neither generates, nor embeds, nor ranks")
+
+
+def _context(config: _Config, found: Found, type_: str) -> int:
+    told = config.number("context")
+    sentences, tokenizer = (found.texts.get(name) for name in (SENTENCES, TOKENIZER))
+    if type_ != "LLM" and (longest := _limit(sentences, "max_seq_length")):
+        return longest
+    limit = _limit(tokenizer, "model_max_length")
+    if told and limit and type_ != "LLM":
+        return min(told, limit)  # RoBERTa's 514 positions take 512 tokens
+    if not told and not limit:
+        raise config.fail("has no max_position_embeddings, and tokenizer_config.json no limit")
+    return told or limit
+
+
+def _limit(data: Any, key: str) -> int:
+    """A number of tokens, or 0; tokenizers without a limit state a number like 10**30."""
+    value = data.get(key) if isinstance(data, dict) else None
+    return value if type(value) is int and 0 < value < 1 << 31 else 0
+
+
+def _template(found: Found) -> tuple[str, str]:
+    """The chat template and the file that has it; empty where there is none."""
+    whole, wrapped = (found.texts.get(name) for name in TEMPLATES)
+    if isinstance(whole, str) and whole.strip():
+        return whole, TEMPLATES[0]
+    for name, data in ((TEMPLATES[1], wrapped), (TOKENIZER, found.texts.get(TOKENIZER))):
+        told = data.get("chat_template") if isinstance(data, dict) else None
+        if isinstance(told, list):  # several, of which one may be for tools
+            told = "\n".join(
+                str(one["template"]) for one in told if isinstance(one, dict) and "template" in one
+            )
+        if isinstance(told, str) and told.strip():
+            return told, name
+    return "", TOKENIZER
+
+
+def _weigh(config: _Config, found: Found, shape: Shape) -> None:
+    """Adds the parameters: from the files' length where their type is told, else reckoned."""
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+    width = _WIDTHS.get(dtype)
+    packed = config.get("quantization_config") or config.get("quantization")
+    total = sum(found.files[n] for n in found.chosen if n.endswith(".safetensors"))
+    if not width or packed or not total or OLD_GPTQ in found.files:
+        reckon(shape.architecture, shape.notes)
+        return
+    architecture = shape.architecture
+    reckon(architecture, [])
+    every, active = architecture["parameters"], architecture["active_parameters"]
+    architecture["parameters"] = max(1, total // width)
+    idle = min(every - active, architecture["parameters"] - 1)
+    architecture["active_parameters"] = architecture["parameters"] - idle
+    shape.notes.append(f"parameters: the length of its files, at {width} bytes each")
+
+
+def stored_weights(
+    reference: str,
+    found: Found,
+    pickles: Sequence[str],
+    shape: Shape,
+) -> dict[str, Any]:
+    """The variant in safetensors, or else in pickles. Raises `NoSpec` for a format of no name."""
+    format_, quantization = _format(reference, found)
+    engines = ENGINES[format_]
+    if shape.type != "LLM":
+        engines = tuple(name for name in engines if name != "SGLang")
+    names = [name for name in found.chosen if name.endswith(".safetensors")] or pickles
+    return {
+        "format": format_,
+        "size": size_of(shape.architecture["parameters"]),
+        "quantizations": [quantization],
+        "engines": list(engines),
+        "sources": [source_at(found)],
+        "size_bytes": {quantization: max(1, sum(found.files[name] for name in names))},
+    }
+
+
+def _format(reference: str, found: Found) -> tuple[str, str]:
+    """Format and quantization, by the names that the built-in specs use."""
+    config = _Config(reference, found)
+    packed = config.get("quantization_config")
+    if not isinstance(packed, dict):
+        mlx, old = config.get("quantization"), found.texts.get(OLD_GPTQ)
+        if isinstance(mlx, dict) and type(mlx.get("bits")) is int:
+            return "mlx", f"{mlx['bits']}bit"
+        if not isinstance(old, dict):
+            return "pytorch", "none"
+        packed = {"quant_method": "gptq", **old}
+    method, bits = str(packed.get("quant_method")), packed.get("bits")
+    if method == "bitsandbytes":
+        bits = 4 if packed.get("load_in_4bit") is True else 8
+    named = {
+        "gptq": ("gptq", f"Int{bits}"),
+        "awq": ("awq", f"Int{bits}"),
+        "bitsandbytes": ("bnb", f"Int{bits}"),
+        "fp8": ("fp8", "fp8"),
+        "fbgemm_fp8": ("fp8", "fp8"),
+        "mxfp4": ("pytorch", "none"),  # the loader itself unpacks it
+    }
+    if method not in named or (named[method][1].startswith("Int") and bits not in {2, 3, 4, 8}):
+        shown = f"{method[:40]!r} with {str(bits)[:10]} bits"
+        raise config.fail(f"has the quantization {shown}, which is no format of Paddock's")
+    return named[method]

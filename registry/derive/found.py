@@ -1,0 +1,230 @@
+"""What was found at a reference, and what a spec needs of it, whichever file tells it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddock.registry.errors import NoSpec
+from paddock.registry.gguf import GgufHeader
+from paddock.registry.reference import Reference
+from paddock.registry.spec import ModelSpec
+
+SMALL_BYTES = 4 << 20
+"""The largest configuration that is read. Those of tokenizers reach 1 MB."""
+CARD_BYTES = 256 << 10
+MOST_PARTS = 64
+"""Of a file in more parts only the first one's header is read."""
+CARD = "README.md"
+CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+SENTENCES = "sentence_bert_config.json"
+OLD_GPTQ = "quantize_config.json"
+CODE_CONFIGS = (
+    CONFIG,
+    TOKENIZER,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+"""Files that can name classes of the repository's own."""
+READ = (*CODE_CONFIGS, *TEMPLATES, SENTENCES, OLD_GPTQ)
+_PICKLES = re.compile(r"(?:^|/)[^/]*\.(?:bin|pt|pth|ckpt|pkl)$")
+# What trainers leave beside the weights.
+_LEFTOVERS = re.compile(r"(?:^|/)(?:training_args|optimizer|scheduler|rng_state|scaler)[^/]*$")
+ENGINES = {
+    "ggufv2": ("llama.cpp",),
+    "pytorch": ("Transformers", "vLLM", "SGLang"),
+    "gptq": ("Transformers", "vLLM", "SGLang"),
+    "awq": ("Transformers", "vLLM", "SGLang"),
+    "fp8": ("vLLM", "SGLang"),
+    "bnb": ("Transformers", "vLLM"),
+    "mlx": ("MLX",),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found at a reference.
+
+    Attributes:
+        commit: names these very files, and no others.
+        files: name → bytes, of all files.
+        chosen: the files that a variant in safetensors brings; empty where there are none.
+        texts: what was read: JSON as it parses, other text as it is; None for what is too large
+            or no JSON.
+        header: of the GGUF file `header_file`, summed over its parts.
+    """
+
+    reference: Reference
+    commit: str
+    files: Mapping[str, int]
+    chosen: Sequence[str]
+    texts: Mapping[str, Any]
+    header: GgufHeader | None = None
+    header_file: str = ""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A spec that was made of what a repository holds.
+
+    Attributes:
+        reference: where that is, in its shortest form.
+        commit: which files are meant.
+        notes: what the repository does not tell, and what stands for it.
+        code: where the code is that would run with a variant that is not GGUF.
+        pickles: the pickled weights, where there are no others beside GGUF.
+    """
+
+    reference: str
+    commit: str
+    spec: ModelSpec
+    notes: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    pickles: tuple[str, ...] = ()
+
+    def risk(self, format: str) -> str:
+        """What of a variant in this format would run code; empty where nothing would."""
+        if format == "ggufv2":
+            return ""
+        said = []
+        if self.code:
+            said.append(f"code in the repository ({few(self.code)})")
+        if self.pickles:
+            said.append(f"pickled weights and no safetensors ({few(self.pickles)})")
+        return " and ".join(said)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "reference": self.reference,
+            "commit": self.commit,
+            "notes": list(self.notes),
+            "code": list(self.code),
+            "pickles": list(self.pickles),
+            "spec": self.spec.model_dump(mode="json", exclude_defaults=True),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Derived:
+        """The inverse; numbers may be text. Raises `ValidationError`, `KeyError`, `TypeError`."""
+        lists = (tuple(map(str, data[name])) for name in ("notes", "code", "pickles"))
+        spec = ModelSpec.model_validate(data["spec"])
+        return cls(str(data["reference"]), str(data["commit"]), spec, *lists)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What must be read: small files whole, and of one GGUF file, in its parts, the header."""
+
+    small: tuple[str, ...]
+    gguf: tuple[str, ...] = ()
+
+
+@dataclass
+class Shape:
+    """What a header or a configuration says of a model."""
+
+    architecture: dict[str, Any]
+    context: int
+    type: str
+    abilities: list[str]
+    license: str = ""
+    languages: tuple[str, ...] = ()
+    description: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Makes errors about one file."""
+
+    reference: str
+    file: str
+
+    def __call__(self, reason: str) -> NoSpec:
+        """The error, to be raised."""
+        return NoSpec(self.reference, self.file, reason)
+
+
+def size_of(parameters: int) -> str:
+    """Parameters as a spec's size: two digits below ten billion, tenths to a hundred."""
+    billions = max(parameters / 1e9, 0.0001)
+    if billions >= 10:
+        text = f"{billions:.1f}" if billions < 99.95 else f"{billions:.0f}"
+    else:
+        text = f"{float(f'{billions:.2g}'):.4f}"
+    whole, _, fraction = text.partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}_{fraction}" if fraction else whole
+
+
+def is_pickled(name: str) -> bool:
+    """Whether a file holds pickled weights, by its name."""
+    return _PICKLES.search(name) is not None and not _LEFTOVERS.search(name)
+
+
+def few(names: Sequence[str]) -> str:
+    """The first three of the names, and how many more there are."""
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def source_at(found: Found, file: str | None = None) -> dict[str, Any]:
+    """A spec's source for what was found: on Hugging Face at the commit, for good."""
+    reference = found.reference
+    revision = reference.revision
+    if reference.hub == "huggingface":
+        revision = found.commit
+    source = {
+        "hub": reference.hub,
+        "id": reference.id,
+        "revision": revision,
+        "file_template": file,
+    }
+    return {key: value for key, value in source.items() if value is not None}
+
+
+def abilities_by(type_: str, template: str, where: str, notes: list[str]) -> list[str]:
+    """What a model can do by its type and by the chat template in the file `where`."""
+    if type_ != "LLM":
+        return ["embed" if type_ == "embedding" else "rerank"]
+    if not template:
+        notes.append(f"chat: {where} has no chat template; the model continues texts")
+        return ["generate"]
+    abilities = ["generate", "chat"]
+    if re.search(r"\btools\b", template):
+        abilities.append("tools")
+    if re.search(r"</?think>|enable_thinking|reasoning_content|<\|channel\|>", template):
+        abilities.append("reasoning")
+    return abilities
+
+
+def reckon(a: dict[str, Any], notes: list[str]) -> None:
+    """Adds the parameters of a transformer with these numbers: gated feed-forward, no biases."""
+    width, head = a["hidden_size"], a["head_dim"]
+    attention = 2 * width * head * (a["attention_heads"] + a["key_value_heads"])
+    expert = 3 * width * a["intermediate_size"]
+    words = a["vocabulary_size"] * width * (1 if a["tied_embeddings"] else 2)
+
+    def every(experts: int) -> int:
+        layer = attention + expert * max(1, experts) + width * a["experts"] + 2 * width
+        return int(words + a["layers"] * layer + width)
+
+    a["parameters"] = every(a["experts"])
+    a["active_parameters"] = every(a["experts_per_token"])
+    notes.append("parameters: nobody states them; reckoned from the numbers of its layers")
+
+
+def languages_of(items: Iterable[Any]) -> tuple[str, ...]:
+    """Those of the items that are codes of languages."""
+    plain = [i for i in items if isinstance(i, str) and re.fullmatch(r"[A-Za-z][A-Za-z-]{1,15}", i)]
+    return tuple({item.casefold(): item for item in plain}.values())
+
+
+def one_line(text: str) -> str:
+    """Text of strangers on one line, without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

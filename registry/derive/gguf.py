@@ -1,0 +1,278 @@
+"""What GGUF files tell of a model: their names the quantizations, a header everything else."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from paddock.registry.derive.found import (
+    ENGINES,
+    MOST_PARTS,
+    Failure,
+    Found,
+    Shape,
+    abilities_by,
+    languages_of,
+    one_line,
+    reckon,
+    size_of,
+    source_at,
+)
+from paddock.registry.errors import NoSpec
+from paddock.registry.gguf import GgufArray, GgufHeader
+from paddock.registry.reference import Reference
+from paddock.registry.spec import PLACEHOLDER, Source
+from paddock.registry.split import parts, together
+
+_NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
+_QUANTIZATION = re.compile(
+    r"(?:^|[-._/])"
+    r"((?:(?:UD|i1)-)?(?:IQ[1-4]_(?:XXS|XS|S|M|NL)"
+    r"|Q[1-8]_(?:K(?:_(?:XXL|XL|L|M|S|XS))?|0_[48]_[48]|[01])"
+    r"|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32))"
+    r"(?=$|[-._/])",
+    re.IGNORECASE,
+)
+# llama.h of llama.cpp, enum llama_ftype.
+_FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
+    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
+    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
+    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
+}  # fmt: skip
+_RANK = 4
+# GGUF's names of networks that give vectors and no text.
+_ENCODERS = {
+    "bert", "modern-bert", "neo-bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2",
+    "jina-bert-v3", "eurobert", "gemma-embedding", "t5encoder",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A model in one file, or in parts of which `file` is the first."""
+
+    file: str
+    parts: tuple[str, ...]
+    size_bytes: int
+    quantization: str | None
+
+
+def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Gguf], list[str]]:
+    """The models among the files, smallest first, and what was left out and why."""
+    notes: list[str] = []
+    found: dict[str, Gguf] = {}
+    named = [name for name in files if name.casefold().endswith(".gguf")]
+    only = (parts(reference.file) or (reference.file,))[0] if reference.file else None
+    for name in sorted(named, key=lambda name: (files[name], name)):
+        if only and name != only:
+            continue
+        if _NO_MODEL.search(posixpath.basename(name)):
+            notes.append(f"{name} is no model of its own and is left out")
+            continue
+        if not _is_plain(reference, name):
+            notes.append(f"{name} is left out: the name holds what no spec may")
+            continue
+        of_one = parts(name) or (name,)
+        if name != of_one[0]:
+            continue
+        missing = [part for part in of_one if part not in files]
+        if missing or (together(name) != name and not parts(name)):
+            lacking = f"{missing[0]} is not there" if missing else "it is a part of nothing"
+            notes.append(f"{name} is left out: {lacking}")
+            continue
+        found[name] = Gguf(name, of_one, sum(files[part] for part in of_one), _quantization(name))
+    if reference.file and not found:
+        why = notes[0].removeprefix(reference.file).strip() if notes else "is not there"
+        raise NoSpec(reference.text, reference.file, why)
+    return list(found.values()), notes
+
+
+def _is_plain(reference: Reference, name: str) -> bool:
+    try:
+        Source(hub=reference.hub, id=reference.id, file_template=name)
+    except ValidationError:
+        return False
+    return "{" not in name
+
+
+def _quantization(name: str) -> str | None:
+    """The last quantization that a path names."""
+    found = _QUANTIZATION.findall(together(name)[: -len(".gguf")])
+    return str(found[-1]) if found else None
+
+
+def gguf_weights(found: Found, models: Sequence[Gguf], shape: Shape) -> list[dict[str, Any]]:
+    """One entry for all files whose names differ in the quantization alone, and one for each other.
+
+    The largest group stands first.
+    """
+    groups: dict[str, dict[str, Gguf]] = {}
+    taken: set[str] = set()
+    for model in models:
+        label = model.quantization or _by_type(found, model)
+        if label is None:
+            shape.notes.append(f"{model.file} is left out: its name tells no quantization")
+            continue
+        if label.casefold() in taken:
+            what = f"{model.file} is left out: another file is {label} too"
+            shape.notes.append(f"{what}; its own address names it")
+            continue
+        taken.add(label.casefold())
+        single = len(model.parts) > 1 or label not in model.file
+        key = model.file if single else model.file.replace(label, PLACEHOLDER)
+        groups.setdefault(key, {})[label] = model
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return [
+        {
+            "format": "ggufv2",
+            "size": size_of(shape.architecture["parameters"]),
+            "quantizations": list(group),
+            "engines": list(ENGINES["ggufv2"]),
+            "sources": [
+                source_at(found, template if len(group) > 1 else next(iter(group.values())).file)
+            ],
+            "size_bytes": {label: max(1, model.size_bytes) for label, model in group.items()},
+        }
+        for template, group in ordered
+    ]
+
+
+def _by_type(found: Found, model: Gguf) -> str | None:
+    """The quantization that the header tells, where it is the header of this file."""
+    if found.header is None or found.header_file != model.file:
+        return None
+    kind = found.header.metadata.get("general.file_type")
+    return _FILE_TYPES.get(kind) if isinstance(kind, int) else None
+
+
+class _Header:
+    """Numbers of a GGUF header by their names below the architecture's."""
+
+    def __init__(self, reference: str, found: Found) -> None:
+        assert found.header is not None
+        self.header = found.header
+        self.fail = Failure(reference, found.header_file)
+        self.notes: list[str] = []
+        self.name = self.text("general.architecture")
+        if not self.name:
+            raise self.fail("has no general.architecture")
+
+    def text(self, key: str) -> str:
+        value = self.header.metadata.get(key)
+        return one_line(value) if isinstance(value, str) else ""
+
+    def number(self, key: str) -> int | None:
+        """A whole number; of one that differs from layer to layer, the largest."""
+        full = f"{self.name}.{key}"
+        value: Any = self.header.metadata.get(full)
+        array = self.header.arrays.get(full)
+        if array is not None:
+            items = array.items or ()
+            if not items or not all(type(item) is int for item in items):
+                raise self.fail(f"has {full} as {array.length} values that are no whole numbers")
+            value = max(items)
+            if min(items) != value:
+                self.notes.append(f"{key} differs between layers: the largest, {value}, counts")
+        if value is None:
+            return None
+        if type(value) is not int or not 0 <= value <= 1 << 53:
+            raise self.fail(f"has {str(value)[:40]} as {full}")
+        return value
+
+    def needed(self, key: str) -> int:
+        value = self.number(key)
+        if not value:
+            raise self.fail(f"has no {self.name}.{key}")
+        return value
+
+
+def from_header(reference: str, found: Found) -> Shape:
+    """The model that a header describes. Raises `NoSpec` for what it lacks."""
+    header = _Header(reference, found)
+    kind = header.text("general.type") or "model"
+    if kind != "model" or header.name == "clip":
+        raise header.fail(
+            f"is no model by itself but of the type {kind if kind != 'model' else 'clip'}"
+        )
+    layers, hidden = header.needed("block_count"), header.needed("embedding_length")
+    recurrent = header.number("ssm.state_size") is not None
+    heads = header.number("attention.head_count") or (1 if recurrent else 0)
+    if not heads:
+        raise header.fail(f"has no {header.name}.attention.head_count")
+    kv_heads = header.number("attention.head_count_kv") or (1 if recurrent else heads)
+    if recurrent:
+        header.notes.append("the state of its recurrent layers is not counted in the memory")
+    experts = header.number("expert_count") or 0
+    feed_forward = header.number("feed_forward_length")
+    inner = (header.number("expert_feed_forward_length") if experts else None) or feed_forward
+    if not inner:
+        inner = 4 * hidden
+        header.notes.append(f"feed_forward_length is not told: 4 × {hidden} stands for it")
+    architecture = {
+        "name": header.name,
+        "layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "attention_heads": heads,
+        "key_value_heads": kv_heads,
+        "head_dim": header.number("attention.key_length") or max(1, hidden // heads),
+        "vocabulary_size": _words(header),
+        "experts": experts,
+        "experts_per_token": (header.number("expert_used_count") or experts) if experts else 0,
+        "sliding_window": header.number("attention.sliding_window") or None,
+        "tied_embeddings": not found.header.has_output if found.header else False,
+    }
+    _count(architecture, found.header, header)
+    pooling = header.number("pooling_type") or 0
+    type_ = "LLM"
+    if pooling == _RANK:
+        type_ = "rerank"
+    elif pooling or header.name in _ENCODERS:
+        type_ = "embedding"
+    template = found.header.metadata.get("tokenizer.chat_template") if found.header else None
+    shape = Shape(
+        architecture,
+        header.needed("context_length"),
+        type_,
+        abilities_by(
+            type_, template if isinstance(template, str) else "", found.header_file, header.notes
+        ),
+        header.text("general.license"),
+        languages_of(header.header.arrays.get("general.languages", GgufArray(0)).items or ()),
+        header.text("general.description")[:300],
+        header.notes,
+    )
+    if any(_is_projector(name) for name in found.files):
+        shape.notes.append("vision: its projector is not used by llama.cpp here; texts alone")
+    return shape
+
+
+def _is_projector(name: str) -> bool:
+    return "mmproj" in posixpath.basename(name).casefold() and name.casefold().endswith(".gguf")
+
+
+def _words(header: _Header) -> int:
+    words = header.header.arrays.get("tokenizer.ggml.tokens", GgufArray(0)).length
+    count = words or header.number("vocab_size")
+    if not count:
+        raise header.fail(f"has neither tokenizer.ggml.tokens nor {header.name}.vocab_size")
+    return count
+
+
+def _count(architecture: dict[str, Any], told: GgufHeader | None, header: _Header) -> None:
+    """Adds the parameters: those of the tensors, or as the numbers give them."""
+    parts = told.metadata.get("split.count", 1) if told else 1
+    if told is None or not told.parameters or (type(parts) is int and parts > MOST_PARTS):
+        reckon(architecture, header.notes)
+        return
+    architecture["parameters"] = told.parameters
+    used, experts = architecture["experts_per_token"], architecture["experts"]
+    idle = told.expert_parameters * (experts - used) // experts if experts else 0
+    architecture["active_parameters"] = max(1, told.parameters - idle)

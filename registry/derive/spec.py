@@ -1,0 +1,205 @@
+"""Puts a spec together of what a repository holds."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from pydantic import ValidationError
+
+from paddock.registry.derive.config import from_config, stored_weights
+from paddock.registry.derive.found import (
+    CARD,
+    CARD_BYTES,
+    CODE_CONFIGS,
+    CONFIG,
+    MOST_PARTS,
+    READ,
+    Derived,
+    Found,
+    Reads,
+    Shape,
+    is_pickled,
+    languages_of,
+    one_line,
+)
+from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
+from paddock.registry.errors import NoSpec
+from paddock.registry.reference import Reference
+from paddock.registry.spec import PLACEHOLDER, ModelSpec
+from paddock.registry.split import together
+
+UNKNOWN_LICENSE, UNKNOWN_LANGUAGE = "unknown", "und"
+RECOMMENDED = ("Q4_K_M", "Q5_K_M")
+MOST_NOTES = 40
+MOST_NAMED = 100
+_FRONT = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
+
+
+def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
+    """Which files tell what a spec needs.
+
+    Raises:
+        NoSpec: none of them is a model, or the one that the reference names is not there.
+    """
+    models, _ = find_ggufs(reference, files)
+    card = (CARD,) if 0 < files.get(CARD, 0) <= CARD_BYTES else ()
+    stored = any(name.endswith(".safetensors") or is_pickled(name) for name in files)
+    small: tuple[str, ...] = ()
+    if stored and not reference.file:
+        small = tuple(name for name in READ if name in files)
+    if not models and not stored:
+        what = "has no file of a model: neither .gguf nor .safetensors"
+        raise NoSpec(reference.text, "", what)
+    if not models:
+        return Reads((*small, *card))
+    # Any will do: the smallest, and one that is whole rather than one in parts.
+    first = min(models, key=lambda model: (len(model.parts), model.size_bytes, model.file))
+    headers = first.parts if len(first.parts) <= MOST_PARTS else first.parts[:1]
+    return Reads((*small, *card), headers)
+
+
+def derive(found: Found, today: date) -> Derived:
+    """The spec of what was found; `today` stands for a release date, which no repository tells.
+
+    Raises:
+        NoSpec: with the file that lacks what a spec needs.
+    """
+    text = found.reference.text
+    models, notes = find_ggufs(found.reference, found.files)
+    notes += [f"{name} could not be read" for name, data in found.texts.items() if data is None]
+    shape: Shape | None = None
+    weights: list[dict[str, Any]] = []
+    if models and found.header is not None:
+        shape = from_header(text, found)
+        weights += gguf_weights(found, models, shape)
+    whole = not found.reference.file
+    pickles: tuple[str, ...] = ()
+    if whole and not found.chosen and shape is None:
+        pickles = tuple(filter(is_pickled, found.files))
+    code: tuple[str, ...] = ()
+    if whole and (found.chosen or pickles):
+        try:
+            told = from_config(text, found)
+            shape = shape or told
+            weights.append(stored_weights(text, found, pickles, shape))
+            code = _code(found)
+        except NoSpec as error:
+            if not weights:
+                raise
+            notes.append(f"the safetensors are left out: {error.file} {error.reason}")
+    if shape is None or not weights:
+        raise NoSpec(text, "", "holds no model whose format and quantization can be told")
+    shape.notes[:0] = notes
+    spec = _spec(found, shape, weights, today)
+    notes_shown = _short(shape.notes)
+    return Derived(text, found.commit, spec, notes_shown, code[:MOST_NAMED], pickles[:MOST_NAMED])
+
+
+def _short(notes: Sequence[str]) -> tuple[str, ...]:
+    """The notes, where they are many only the first."""
+    more = len(notes) - MOST_NOTES
+    return (*notes[:MOST_NOTES], *([f"and {more} more such notes"] if more > 0 else []))
+
+
+def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date) -> ModelSpec:
+    reference, notes = found.reference, shape.notes
+    card = _card(found.texts.get(CARD))
+    license = shape.license or card.get("license", "")
+    languages = shape.languages or tuple(card.get("languages", ()))
+    if not license:
+        notes.append("license: the repository names none")
+    if not languages:
+        notes.append("languages: the repository names none")
+    notes.append("released: repositories do not tell; the day of this reading stands for it")
+    known = {q.casefold(): q for one in weights for q in one["quantizations"]}
+    data = {
+        "name": _name(reference, weights),
+        "type": shape.type,
+        "description": shape.description or f"Derived from {reference.text}.",
+        "license": license or UNKNOWN_LICENSE,
+        "released": today.isoformat(),
+        "languages": languages or [UNKNOWN_LANGUAGE],
+        "abilities": shape.abilities,
+        "context_length": shape.context,
+        "architecture": shape.architecture,
+        "weights": weights,
+        "recommended": [known[q.casefold()] for q in RECOMMENDED if q.casefold() in known],
+        "homepage": _homepage(reference),
+        "notes": "\n".join([f"Derived from {reference.text} at {found.commit}.", *_short(notes)]),
+    }
+    try:
+        return ModelSpec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(map(str, (*first["loc"], *first.get("ctx", {}).get("at", ()))))
+        source = found.header_file or CONFIG
+        raise NoSpec(
+            reference.text, source, f"does not fit together: {at}: {first['msg']}"
+        ) from None
+
+
+def _homepage(reference: Reference) -> str | None:
+    pages = {
+        "huggingface": "https://huggingface.co/",
+        "modelscope": "https://modelscope.cn/models/",
+    }
+    return pages[reference.hub] + reference.id if reference.hub in pages else None
+
+
+def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
+    """The repository's name; of weights on disk the file's without its quantization."""
+    name = posixpath.basename(reference.id)
+    if reference.hub == "path" and weights[0]["format"] == "ggufv2":
+        stem = posixpath.basename(weights[0]["sources"][0]["file_template"])
+        stem = (
+            together(stem)[: -len(".gguf")]
+            .replace(PLACEHOLDER, "")
+            .replace(weights[0]["quantizations"][0], "")
+        )
+        name = stem.strip("-._") or name
+    plain = re.sub(r"[^A-Za-z0-9_.-]+|\.\.+", "-", name).lstrip("-._")
+    return plain[:96] or "model"
+
+
+def _code(found: Found) -> tuple[str, ...]:
+    """Where code is that loading the model's own classes would run."""
+    named = []
+    for name in CODE_CONFIGS:
+        data = found.texts.get(name, {})
+        if not isinstance(data, dict):
+            named.append(f"{name}, which could not be read")
+        elif data.get("auto_map"):
+            named.append(f"auto_map in {name}")
+    return (*named, *sorted(name for name in found.files if name.endswith(".py")))
+
+
+def _card(text: Any) -> dict[str, Any]:
+    """License and languages of a model card, from the YAML between its first lines."""
+    found = _FRONT.match(text) if isinstance(text, str) else None
+    if found is None:
+        return {}
+    import yaml
+
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # they make nothing but text
+    try:
+        front = yaml.load(found[1], Loader=loader)  # noqa: S506
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    if not isinstance(front, dict):
+        return {}
+    license = front.get("license")
+    if license == "other" and isinstance(front.get("license_name"), str):
+        license = front["license_name"]
+    if isinstance(license, list) and license:
+        license = license[0]
+    languages = front.get("language")
+    if isinstance(languages, str):
+        languages = [languages]
+    return {
+        "license": one_line(license)[:100] if isinstance(license, str) else "",
+        "languages": languages_of(languages if isinstance(languages, list) else ()),
+    }
