@@ -68,10 +68,10 @@ def _sweep(settings: Settings, own: psutil.Process | None, patience: float) -> l
     from paddock.launcher.cluster import end_ray
 
     deaf = [own] if own is not None and not processes.gone(own, patience) else []
-    processes.end(deaf, settings.stop_grace)
+    processes.end(deaf, processes.STOP_GRACE)
     if not settings.home.exists():
         return []
-    left = [*(process.pid for process in deaf), *end_ray(settings.home, settings.stop_grace)]
+    left = [*(process.pid for process in deaf), *end_ray(settings.home, processes.STOP_GRACE)]
     (settings.home / "gateway.json").unlink(missing_ok=True)
     _forget_models(settings)
     return left

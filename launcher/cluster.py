@@ -177,7 +177,7 @@ class Cluster:
     async def _start_bridge(self) -> dict[str, Any]:
         home, logs = self._settings.home, self._settings.logs
         # What a Ray that was killed has left would hold memory, and names that we want.
-        await asyncio.to_thread(end_ray, home, self._settings.stop_grace)
+        await asyncio.to_thread(end_ray, home, processes.STOP_GRACE)
         logs.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", "paddock.launcher.bridge", str(home)]
         if self.external:
@@ -240,7 +240,7 @@ class Cluster:
     async def shutdown(self) -> None:
         """Ends the bridge, the Ray that is ours, and everything that may be left of it."""
         await self.leave()
-        await asyncio.to_thread(end_ray, self._settings.home, self._settings.stop_grace)
+        await asyncio.to_thread(end_ray, self._settings.home, processes.STOP_GRACE)
 
 
 def _host(found: dict[str, Any]) -> Host:

@@ -26,6 +26,7 @@ from paddock.launcher.hubs.whole import Records
 from paddock.launcher.locks import Locking
 from paddock.launcher.logs import read_tail
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.launcher.processes import STOP_GRACE
 from paddock.launcher.references import Asked, References
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
 from paddock.launcher.resolve import resolve, resolve_lock, resolve_weights
@@ -387,7 +388,6 @@ class Controller:
             plan=model.plan.to_json(),
             home=str(self._settings.home),
             instance=self._cluster.instance,
-            stop_grace=self._settings.stop_grace,
             hub_timeout=self._settings.hub_timeout,
             relay=on_another_node,
         )
@@ -675,7 +675,7 @@ class Controller:
     async def _end(self, handle: Handle) -> None:
         """Stops a replica; if its actor does not manage in time, it goes and its engine with it."""
         try:
-            await handle.stop(self._settings.stop_grace + STOP_SLACK)
+            await handle.stop(STOP_GRACE + STOP_SLACK)
         except ActorLost:
             return
         except (TimeoutError, ActorUnavailable):

@@ -28,7 +28,8 @@ class LaunchRequest(_Frozen):
     """What the user asks for. None means: choose it, best first, and say why.
 
     `engine_options` holds the engine's own options as typed; they are checked by its schema. A
-    `lock` pins all that it names: what else is asked for must not contradict it.
+    `lock` pins all that it names: what else is asked for must not contradict it. `first_hub` is the
+    one to ask first where no `hub` is asked for: a setting, and no wish.
     """
 
     model_name: str
@@ -44,6 +45,7 @@ class LaunchRequest(_Frozen):
     node: str | None = None
     context_length: int | None = Field(default=None, ge=1)
     trust: str | None = None
+    first_hub: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 
 INSTANCE_VARIABLE = "PADDOCK_INSTANCE"
+STOP_GRACE = 5.0
+"""Seconds that an engine may take to stop by itself."""
 
 
 def instance_id(home: Path) -> str:

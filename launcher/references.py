@@ -164,6 +164,7 @@ class References:
             BadValue: a reference that is none, or a consent that does not fit.
             NoSpec, HubFailure: as `derive`.
         """
+        request = request.model_copy(update={"first_hub": self._settings.hub})
         if not is_reference(request.model_name):
             if request.trust is not None:
                 why = "is for models by reference, such as hf:owner/name; specs name what they need"

@@ -39,7 +39,7 @@ from paddock.launcher.diagnosis import (
 )
 from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.plan import LaunchPlan
-from paddock.launcher.processes import INSTANCE_VARIABLE
+from paddock.launcher.processes import INSTANCE_VARIABLE, STOP_GRACE
 from paddock.launcher.relay import Relay
 from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.gguf import check_gguf
@@ -69,7 +69,7 @@ class ReplicaConfig:
     plan: dict[str, Any]
     home: str
     instance: str
-    stop_grace: float = 5.0
+    stop_grace: float = STOP_GRACE
     hub_timeout: float = 5.0
     silence: float = 300.0
     relay: bool = False

@@ -383,6 +383,9 @@ def _sourced(
     sources = [source for source in variant.sources if wanted in {None, source.hub}]
     if not sources:
         return f"the spec has no source on {wanted} for {variant.format} {variant.quantization}"
+    on_hubs = [source for source in sources if source.hub not in {"local", "path"}]
+    ordered = iter(sorted(on_hubs, key=lambda source: source.hub != request.first_hub))
+    sources = [next(ordered) if source in on_hubs else source for source in sources]
     for source in sources:
         if source.hub not in {"local", "path"}:
             others = tuple(s for s in sources if s.hub not in {"local", "path", source.hub})

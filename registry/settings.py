@@ -43,8 +43,14 @@ SETTINGS = (
         "",
         "llama-server program to use in place of the built-in llama.cpp",
     ),
+    Setting(
+        "hub",
+        ("PADDOCK_HUB",),
+        "auto",
+        "hub that is asked first where a model is on several: huggingface, modelscope; auto: the "
+        "first that its spec names",
+    ),
     Setting("hub_timeout", ("PADDOCK_HUB_TIMEOUT",), "5", "seconds to wait for a hub's answer"),
-    Setting("stop_grace", ("PADDOCK_STOP_GRACE",), "5", "seconds an engine may take to stop"),
     Setting(
         "allowed_hosts",
         ("PADDOCK_ALLOWED_HOSTS",),
@@ -62,6 +68,7 @@ SETTINGS = (
 )
 
 
+HUBS = ("huggingface", "modelscope", "auto")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://({_HOST.pattern})(:[0-9]{{1,5}})?")
 
@@ -77,8 +84,8 @@ class Settings:
     api_key: str
     ray_address: str
     llama_server: str
+    hub: str
     hub_timeout: float
-    stop_grace: float
     log_level: str
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -120,6 +127,9 @@ def read_settings(
     endpoint, endpoint_from = texts["endpoint"]
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise BadValue(endpoint_from, endpoint, "must begin with http:// or https://")
+    hub, hub_from = texts["hub"]
+    if hub.lower() not in HUBS:
+        raise BadValue(hub_from, hub, f"must be {', '.join(HUBS[:-1])} or {HUBS[-1]}")
     level, level_from = texts["log_level"]
     if level.lower() not in {"debug", "info", "warning", "error"}:
         raise BadValue(level_from, level, "must be debug, info, warning or error")
@@ -131,8 +141,8 @@ def read_settings(
         api_key=texts["api_key"][0],
         ray_address=texts["ray_address"][0],
         llama_server=texts["llama_server"][0],
+        hub=hub.lower(),
         hub_timeout=_number(*texts["hub_timeout"], low=0.1, high=600),
-        stop_grace=_number(*texts["stop_grace"], low=0, high=600),
         log_level=level.lower(),
         allowed_hosts=_list(*texts["allowed_hosts"], _HOST, "must be host names, without a port"),
         cors_origins=_list(

@@ -108,7 +108,6 @@ def make_paddock(home: Path) -> Paddock:
     environ |= {
         "PADDOCK_HOME": str(home),
         "PADDOCK_PORT": "0",
-        "PADDOCK_STOP_GRACE": "2",
         "HF_HOME": str(home / "hf"),
         "MODELSCOPE_CACHE": str(home / "modelscope"),
     }

@@ -436,6 +436,17 @@ def test_a_path_where_nothing_is_is_refused(catalog: Catalog) -> None:
         plan(catalog, model_path="w/a.Q4_0.gguf")
 
 
+def test_the_hub_of_the_settings_is_asked_first(catalog: Catalog) -> None:
+    """It changes the order where the user names none, and takes no hub away."""
+    q4 = {"format": "ggufv2", "quantization": "Q4_K_M"}
+    both = [source.hub for source in plan(catalog, **q4).weights.sources]
+    assert both == ["huggingface", "modelscope"]
+    other = plan(catalog, **q4, first_hub="modelscope").weights.sources
+    assert [source.hub for source in other] == both[::-1]
+    named = plan(catalog, **q4, first_hub="modelscope", hub="huggingface").weights
+    assert [source.hub for source in named.sources] == ["huggingface"]
+
+
 def test_a_path_and_a_hub_exclude_each_other(catalog: Catalog) -> None:
     """Of two places for the weights none is dropped in silence."""
     with pytest.raises(BadValue, match="not both"):

@@ -60,7 +60,8 @@ def test_paths_and_endpoints_are_made_plain(config: Path, monkeypatch: pytest.Mo
         ("PADDOCK_PORT", "-1", "between 0 and 65535"),
         ("PADDOCK_HUB_TIMEOUT", "0", "between"),
         ("PADDOCK_HUB_TIMEOUT", "nan", "between"),
-        ("PADDOCK_STOP_GRACE", "soon", "number"),
+        ("PADDOCK_HUB_TIMEOUT", "soon", "number"),
+        ("PADDOCK_HUB", "hugging", "huggingface, modelscope or auto"),
         ("PADDOCK_LOG_LEVEL", "loud", "debug, info"),
         ("PADDOCK_ENDPOINT", "localhost:9997", "http://"),
     ],
@@ -77,8 +78,8 @@ def test_a_wrong_flag_and_a_wrong_line_are_named(config: Path) -> None:
     """A value's source is said as the user wrote it: the flag, or the line of config.yaml."""
     with pytest.raises(BadValue, match=r"^--hub-timeout 'x'"):
         read_settings({"hub_timeout": "x"}, environ(config))
-    config.write_text("stop_grace: x\n")
-    with pytest.raises(BadValue, match=r"^config\.yaml: stop_grace 'x'"):
+    config.write_text("port: x\n")
+    with pytest.raises(BadValue, match=r"^config\.yaml: port 'x'"):
         read_settings(environ=environ(config))
 
 
