@@ -438,12 +438,13 @@ def test_a_path_where_nothing_is_is_refused(catalog: Catalog) -> None:
 
 def test_the_hub_of_the_settings_is_asked_first(catalog: Catalog) -> None:
     """It changes the order where the user names none, and takes no hub away."""
-    q4 = {"format": "ggufv2", "quantization": "Q4_K_M"}
-    both = [source.hub for source in plan(catalog, **q4).weights.sources]
+    both = [source.hub for source in plan(catalog, host(400), format="pytorch").weights.sources]
     assert both == ["huggingface", "modelscope"]
-    other = plan(catalog, **q4, first_hub="modelscope").weights.sources
+    other = plan(catalog, host(400), format="pytorch", first_hub="modelscope").weights.sources
     assert [source.hub for source in other] == both[::-1]
-    named = plan(catalog, **q4, first_hub="modelscope", hub="huggingface").weights
+    named = plan(
+        catalog, host(400), format="pytorch", first_hub="modelscope", hub="huggingface"
+    ).weights
     assert [source.hub for source in named.sources] == ["huggingface"]
 
 
