@@ -39,6 +39,7 @@ POLL_SECONDS = 0.05
 @click.option("--n-gpu", help="auto is the only value so far.")
 @click.option("-lm", "--lora-modules", multiple=True, nargs=2, help="LoRA adapter: NAME PATH.")
 @lockable
+@click.option("--multimodal-projector", metavar="FILE", help="GGUF that lets a GGUF see pictures.")
 @click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit run.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.pass_context
@@ -109,6 +110,7 @@ def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
         "worker_ip": given["worker_ip"],
         "n_gpu": given["n_gpu"],
         "trust": given["trust"],
+        "multimodal_projector": _projector(given["multimodal_projector"]),
     }
     if given["lora_modules"]:
         adapters = [{"lora_name": n, "local_path": _absolute(p)} for n, p in given["lora_modules"]]
@@ -119,6 +121,11 @@ def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
 def _absolute(path: str | None) -> str | None:
     # The gateway has a working directory of its own.
     return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def _projector(name: str | None) -> str | None:
+    # A plain name is a file of the model's repository.
+    return _absolute(name) if name and ("/" in name or name.startswith("~")) else name
 
 
 def _pairs(extra: list[str]) -> dict[str, str]:

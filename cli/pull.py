@@ -26,6 +26,7 @@ POLL_SECONDS = 0.1
 @click.option("-en", "--model-engine", help="Choose what this engine can serve.")
 @click.option("--download-hub", help="huggingface, modelscope or auto.")
 @lockable
+@click.option("--multimodal-projector", metavar="FILE", help="Bring this projector too.")
 @click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit come.")
 @connected
 def pull(

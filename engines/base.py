@@ -94,6 +94,7 @@ class Serving:
         context_length: tokens that one request gets (prompt and answer).
         slots: requests served side by side.
         api_key: the key that the engine shall ask for, where it can check one.
+        projector: a file that makes tokens of pictures, for weights that need one beside them.
     """
 
     model_id: str
@@ -105,6 +106,7 @@ class Serving:
     abilities: tuple[str, ...]
     options: EngineOptions
     chat_template: str | None = None
+    projector: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Any
 
@@ -29,7 +30,8 @@ class LaunchRequest(_Frozen):
 
     `engine_options` holds the engine's own options as typed; they are checked by its schema. A
     `lock` pins all that it names: what else is asked for must not contradict it. `first_hub` is the
-    one to ask first where no `hub` is asked for: a setting, and no wish.
+    one to ask first where no `hub` is asked for: a setting, and no wish. `projector` is a file
+    beside a GGUF that makes tokens of pictures: one that the spec names, or an absolute path.
     """
 
     model_name: str
@@ -46,6 +48,7 @@ class LaunchRequest(_Frozen):
     context_length: int | None = Field(default=None, ge=1)
     trust: str | None = None
     first_hub: str | None = None
+    projector: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
 
@@ -85,7 +88,8 @@ class LaunchRequest(_Frozen):
     def paths(self) -> tuple[str, ...]:
         """The absolute paths at which it says that weights lie."""
         locked = self.lock.id if self.lock is not None and self.lock.hub == "path" else None
-        return tuple(path for path in (self.model_path, locked) if path)
+        seen = self.projector if self.projector and self.projector.startswith("/") else None
+        return tuple(path for path in (self.model_path, locked, seen) if path)
 
 
 def check_uid(uid: str) -> None:
@@ -134,6 +138,24 @@ class PlannedWeights(_Frozen):
     offline: bool = False
     lock: LockedModel | None = None
     trusted: str | None = None
+    projector: str | None = None
+    """A file beside the weights, or an absolute path."""
+
+    @property
+    def projector_alone(self) -> PlannedWeights | None:
+        """The projector, to be brought as the weights are; None if there is none."""
+        if self.projector is None:
+            return None
+        file = PlannedFile(name=posixpath.basename(self.projector))
+        if self.projector.startswith("/"):
+            folder = posixpath.dirname(self.projector)
+            return PlannedWeights(hub="path", id=folder, files=(file,), size_bytes=0, here=True)
+        others = tuple(
+            Source.model_validate({**source.model_dump(), "file_template": self.projector})
+            for source in self.others
+        )
+        file = PlannedFile(name=self.projector)
+        return self.model_copy(update={"files": (file,), "others": others, "projector": None})
 
     @property
     def sources(self) -> tuple[Source, ...]:

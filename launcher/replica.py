@@ -118,6 +118,7 @@ class Replica:
         self._cancelled = threading.Event()
         self._life: asyncio.Task[None] | None = None
         self._fetching: asyncio.Future[Path | None] | None = None
+        self._projector: Path | None = None
         self._warden: asyncio.subprocess.Process | None = None
         self._ended: asyncio.Task[dict[str, Any]] | None = None
         self._relay: Relay | None = None
@@ -217,6 +218,13 @@ class Replica:
                 asyncio.to_thread(fetch, planned, terms, report, self._cancelled)
             )
             weights = await self._fetching
+            if planned.projector_alone is not None:
+                self._fetching = asyncio.ensure_future(
+                    asyncio.to_thread(
+                        fetch, planned.projector_alone, terms, report, self._cancelled
+                    )
+                )
+                self._projector = await self._fetching
             if weights is not None and self._plan.format == "ggufv2":
                 for name in parts(weights.name) or (weights.name,):
                     await asyncio.to_thread(check_gguf, weights.with_name(name))
@@ -265,6 +273,7 @@ class Replica:
                 abilities=self._plan.abilities,
                 options=self._engine.options.parse(self._plan.engine, self._plan.options),
                 chat_template=self._plan.chat_template,
+                projector=self._projector,
             )
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)

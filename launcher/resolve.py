@@ -121,6 +121,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     context, slots, said = _room(fit)
     memory = fit.memory(context, slots)
     warnings = _check_room(fit, memory, context, slots)
+    weights, abilities = _with_projector(request, spec, best)
     return LaunchPlan(
         model_id=request.uid,
         model=spec.name,
@@ -128,7 +129,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         format=best.variant.format,
         size=best.variant.size,
         quantization=best.variant.quantization,
-        abilities=spec.abilities,
+        abilities=abilities,
         engine=best.engine.name,
         engine_version=best.host.engines[best.engine.name].version,
         options=options.model_dump(mode="json"),
@@ -137,7 +138,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         replicas=request.replicas,
         node=best.host.node,
         node_name=best.host.name,
-        weights=best.weights,
+        weights=weights,
         memory=memory,
         chat_template=spec.chat_template,
         languages=spec.languages,
@@ -164,7 +165,7 @@ def resolve_weights(
     search = _search(request, spec, variants, hosts)
     if search.servable:
         best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
-        return best.variant, best.weights
+        return best.variant, _add_projector(request, best.variant, best.weights, best.host)
     recommended = [v for name in spec.recommended for v in variants if v.quantization == name]
     for variant in (*recommended, *variants):
         weights = (
@@ -173,7 +174,7 @@ def resolve_weights(
             else _sourced(request, spec, variant, hosts[0])
         )
         if isinstance(weights, PlannedWeights):
-            return variant, weights
+            return variant, _add_projector(request, variant, weights, hosts[0])
     raise NoEngine(variants[0].label, {"download": str(weights)})
 
 
@@ -207,6 +208,42 @@ def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int]]:
             yield variant, found.engine.name, found.weights.size_bytes
         else:
             yield variant, "", weights_bytes(variant, spec.shape(variant.size))
+
+
+def _with_projector(
+    request: LaunchRequest, spec: ModelSpec, best: _Candidate
+) -> tuple[PlannedWeights, tuple[str, ...]]:
+    """The weights with the projector that was asked for, and what the model can then do."""
+    weights = _add_projector(request, best.variant, best.weights, best.host)
+    if best.variant.format != "ggufv2":
+        return weights, spec.abilities
+    others = tuple(ability for ability in spec.abilities if ability != "vision")
+    return weights, (*others, "vision") if weights.projector else others
+
+
+def _add_projector(
+    request: LaunchRequest, variant: Variant, weights: PlannedWeights, host: Host
+) -> PlannedWeights:
+    """Raises `BadValue`, `UnknownName` for a projector that the variant cannot have."""
+    wanted = request.projector
+    if wanted is None:
+        return weights
+    if variant.format != "ggufv2":
+        why = f"is for ggufv2; {variant.format} has what it needs for pictures in its weights"
+        raise BadValue("projector", wanted, why)
+    if request.lock is not None:
+        raise BadValue("projector", wanted, "is not in the lock, and so not used under it")
+    if wanted.startswith("/"):
+        if wanted not in host.files:
+            raise BadValue("projector", wanted, f"no such file on {host.name}")
+        return weights.model_copy(update={"projector": wanted})
+    if not variant.projectors or request.model_path is not None:
+        why = "nothing says where that is; give an absolute path"
+        raise BadValue("projector", wanted, why)
+    for name in variant.projectors:
+        if name.casefold() == wanted.casefold():
+            return weights.model_copy(update={"projector": name})
+    raise UnknownName.among("projector", wanted, variant.projectors, of=variant.label)
 
 
 def _hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:

@@ -353,6 +353,8 @@ class Weights(_Frozen):
     """In order of preference."""
     size_bytes: SizeBytes = ()
     """Bytes of the weight files, per quantization, where known."""
+    projectors: Distinct[Text] = ()
+    """Files beside a GGUF that make tokens of pictures, best first: mmproj-F16.gguf."""
     architecture: Architecture | None = None
     """The shape at this size, where the model comes in several; once for each size is enough."""
 
@@ -366,6 +368,12 @@ class Weights(_Frozen):
             if quantization not in self.quantizations:
                 reason = f"'{quantization}' is not one of the quantizations above"
                 raise _wrong(reason, ("size_bytes", index))
+        for index, name in enumerate(self.projectors):
+            if self.format != "ggufv2":
+                raise _wrong("only a ggufv2 has projectors", ("projectors",))
+            if not _RELATIVE.fullmatch(name) or ".." in name or not name.endswith(".gguf"):
+                reason = f"{name!r} is not the name of a .gguf file within the repository"
+                raise _wrong(reason, ("projectors", index))
         must_differ = len(self.quantizations) > 1 and self.format not in _QUANTIZED_AT_LOAD
         for index, source in enumerate(self.sources):
             if self.format == "ggufv2" and not (source.file_template or "").endswith(".gguf"):
@@ -390,6 +398,8 @@ class Variant(_Frozen):
     sources: tuple[Source, ...]
     size_bytes: int | None = None
     """Bytes of the weight files; None where the spec does not say."""
+    projectors: tuple[str, ...] = ()
+    """Files of the same repository, one of which a launch may ask for."""
 
     @property
     def label(self) -> str:
@@ -440,6 +450,7 @@ class ModelSpec(_Frozen):
                 engines=weights.engines,
                 sources=tuple(source.fill(quantization) for source in weights.sources),
                 size_bytes=dict(weights.size_bytes).get(quantization),
+                projectors=weights.projectors,
             )
             for weights in self.weights
             for quantization in weights.quantizations

@@ -135,6 +135,7 @@ def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str,
     engine = load_engine(adapters[name.casefold()])
     rows: dict[tuple[str, str], list[str]] = {}
     refused: list[str] = []
+    projectors = {(str(v.format), v.size): v.projectors for v in spec.variants}
     for variant in spec.variants:
         if name not in variant.engines:
             continue
@@ -151,7 +152,7 @@ def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str,
             "model_format": format,
             "model_size_in_billions": wire.billions(size),
             "quantizations": quantizations,
-            "multimodal_projectors": [],
+            "multimodal_projectors": list(projectors[format, size]),
             "support_draft_model": False,
         }
         for (format, size), quantizations in rows.items()

@@ -189,6 +189,9 @@ class Launch(Shape):
     lock: LockedModel | None = Field(
         default=None, description="An entry of a lockfile, which pins all that it names"
     )
+    multimodal_projector: str | None = Field(
+        default=None, description="A file beside a GGUF that makes tokens of pictures"
+    )
     trust: str | None = Field(default=None, description="The commit whose code may run here")
 
 

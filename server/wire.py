@@ -33,6 +33,7 @@ _FIELDS = {
     "context_length": "context_length",
     "lock": "lock",
     "trust": "trust",
+    "multimodal_projector": "projector",
 }
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -111,7 +112,7 @@ def description(status: ModelStatus) -> dict[str, Any]:
         "model_size_in_billions": billions(plan.size),
         "model_family": plan.model,
         "quantization": plan.quantization,
-        "multimodal_projector": None,
+        "multimodal_projector": plan.weights.projector,
         "model_hub": plan.weights.hub,
         "revision": plan.weights.revision,
         "context_length": plan.context_length,

@@ -324,6 +324,7 @@ class LlamaCpp:
             "embedding": "embed" in serving.abilities,
             "rerank": "rerank" in serving.abilities,
             "chat_template": serving.chat_template,
+            "projector": serving.projector and str(serving.projector),
             "options": serving.options.model_dump(mode="json"),
         }
         settings["n_batch"], settings["n_ubatch"] = _batches(serving)
@@ -387,6 +388,8 @@ def _llama_server(program: str, serving: Serving) -> Command:
         argv.append("--no-repack")
     if options.mlock:
         argv.append("--mlock")
+    if serving.projector:
+        argv += ["--mmproj", str(serving.projector)]
     if serving.chat_template:
         argv += ["--chat-template", serving.chat_template]
     if "embed" in serving.abilities:

@@ -63,6 +63,8 @@ def _params(given: dict[str, Any]) -> Any:
         params.rope_freq_base = options["rope_freq_base"]
     if options["rope_freq_scale"]:
         params.rope_freq_scale = options["rope_freq_scale"]
+    if given["projector"]:
+        params.mmproj.path = given["projector"]
     if given["chat_template"]:
         params.chat_template = given["chat_template"]
     adapters = []

@@ -27,6 +27,8 @@ def main() -> None:
     weights = PlannedWeights.model_validate(given["weights"])
     try:
         path = fetch(weights, terms, _report, cancelled)
+        if weights.projector_alone is not None:
+            fetch(weights.projector_alone, terms, _report, cancelled)
         _say({"path": str(path)})
     except HubFailure as failure:
         _say({"failure": failure.fields()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,7 @@ def gguf_weights(found: Found, models: Sequence[Gguf], shape: Shape) -> list[dic
         single = len(model.parts) > 1 or label not in model.file
         key = model.file if single else model.file.replace(label, PLACEHOLDER)
         groups.setdefault(key, {})[label] = model
+    projectors = _projectors(found.files)
     ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
     return [
         {
@@ -139,6 +140,7 @@ def gguf_weights(found: Found, models: Sequence[Gguf], shape: Shape) -> list[dic
                 source_at(found, template if len(group) > 1 else next(iter(group.values())).file)
             ],
             "size_bytes": {label: max(1, model.size_bytes) for label, model in group.items()},
+            **({"projectors": projectors} if projectors else {}),
         }
         for template, group in ordered
     ]
@@ -249,9 +251,15 @@ def from_header(reference: str, found: Found) -> Shape:
         header.text("general.description")[:300],
         header.notes,
     )
-    if any(_is_projector(name) for name in found.files):
-        shape.notes.append("vision: its projector is not used by llama.cpp here; texts alone")
+    if projectors := _projectors(found.files):
+        shape.notes.append(f"vision: with --multimodal-projector {projectors[0]}; else texts alone")
     return shape
+
+
+def _projectors(files: Iterable[str]) -> list[str]:
+    """Files at the top of the repository that make tokens of pictures, half precision first."""
+    found = sorted(name for name in files if _is_projector(name) and "/" not in name)
+    return sorted(found, key=lambda name: "f16" not in name.casefold())
 
 
 def _is_projector(name: str) -> bool:
