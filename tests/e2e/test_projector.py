@@ -105,7 +105,7 @@ def test_projector_that_is_asked_for_comes_and_sees(here: Paddock, hub: HubServe
 def test_projector_on_disk_and_by_a_reference(
     here: Paddock, hub: HubServer, tmp_path: Path
 ) -> None:
-    """Any GGUF can be given one; a pull brings the one that it names, and a repository tells its own."""
+    """Any GGUF can be given one; a pull brings what it names, and a repository tells its own."""
     path = str(tmp_path / SEES)
     here.ok("launch", "tiny-mixtral", "-q", "Q4_K_M", "-u", "disk", "--multimodal-projector", path)
     plain = tokens(here, "disk", with_picture=False)
