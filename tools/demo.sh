@@ -7,8 +7,15 @@ paddock="${BIN:-.venv/bin}/paddock"
 echo "== paddock launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M"
 if "$paddock" list | grep -q '^tiny-mixtral .* ready$'; then
   echo "(it is launched already)"
-else
-  "$paddock" launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M
+elif ! "$paddock" launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M; then
+  # The gateway that this has started brings back what was launched before: then it is on its way.
+  seconds=0
+  until "$paddock" list | grep -q '^tiny-mixtral .* ready$'; do
+    seconds=$((seconds + 1))
+    [ "$seconds" -lt 60 ] || exit 1
+    sleep 1
+  done
+  echo "(it was launched before, and is back)"
 fi
 
 echo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from paddock.launcher.hubs.base import Listing, RemoteFile
@@ -83,7 +84,7 @@ def check_here(
     for file in lock.files:
         path = folder / file.name
         if not records.is_whole(path, file.digest):
-            _check(file, folder, lambda read, name=file.name: pulse(name, read))  # type: ignore[misc]
+            _check(file, folder, partial(pulse, file.name))
             records.note(path, file.digest)
 
 

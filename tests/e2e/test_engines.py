@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -30,7 +31,8 @@ def torchy(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def sdk(torchy: Paddock) -> openai.OpenAI:
+def sdk(torchy: Paddock) -> Any:
+    """Untyped: its overloads want literals, and these tests vary the fields."""
     return openai.OpenAI(base_url=f"{torchy.record['endpoint']}/v1", api_key="none")
 
 
@@ -61,15 +63,15 @@ def test_an_installed_engine_is_not_installed_again(torchy: Paddock) -> None:
 
 
 @pytest.mark.parametrize("uid", ["plain", "quantized"])
-def test_openais_client_is_answered(sdk: openai.OpenAI, uid: str) -> None:
+def test_openais_client_is_answered(sdk: Any, uid: str) -> None:
     """Whole, streamed, several at once, stopped, with the probabilities and the usage."""
     ask = {"model": uid, "prompt": "The old elephant", "max_tokens": 12, "temperature": 0}
-    whole = sdk.completions.create(**ask)  # type: ignore[call-overload]
+    whole = sdk.completions.create(**ask)
     assert whole.model == uid
     assert whole.usage.completion_tokens == 12
-    pieces = sdk.completions.create(**ask, stream=True)  # type: ignore[call-overload]
+    pieces = sdk.completions.create(**ask, stream=True)
     assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
-    several = sdk.completions.create(**{**ask, "temperature": 1.2}, n=3, seed=1)  # type: ignore[call-overload]
+    several = sdk.completions.create(**{**ask, "temperature": 1.2}, n=3, seed=1)
     assert [choice.index for choice in several.choices] == [0, 1, 2]
     chat = sdk.chat.completions.create(
         model=uid,
@@ -77,7 +79,7 @@ def test_openais_client_is_answered(sdk: openai.OpenAI, uid: str) -> None:
         max_tokens=16,
         temperature=0,
         logprobs=True,
-        top_logprobs=1,  # type: ignore[arg-type]
+        top_logprobs=1,
     )
     assert "elephant" in (chat.choices[0].message.content or "").lower()
     assert chat.choices[0].logprobs is not None
@@ -87,23 +89,23 @@ def test_openais_client_is_answered(sdk: openai.OpenAI, uid: str) -> None:
         messages=QUESTION,
         max_tokens=16,
         temperature=0,
-        stop=[word],  # type: ignore[arg-type]
+        stop=[word],
     )
     assert stopped.choices[0].finish_reason == "stop"
     assert word not in (stopped.choices[0].message.content or "")
 
 
-def test_what_the_engine_cannot_do_is_refused_by_name(sdk: openai.OpenAI) -> None:
+def test_what_the_engine_cannot_do_is_refused_by_name(sdk: Any) -> None:
     """The field, and the engine that lacks it; nothing is dropped in silence."""
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     with pytest.raises(openai.BadRequestError, match=r"response_format.*Transformers"):
-        sdk.chat.completions.create(model="plain", messages=QUESTION, response_format=schema)  # type: ignore[call-overload]
+        sdk.chat.completions.create(model="plain", messages=QUESTION, response_format=schema)
     with pytest.raises(openai.BadRequestError, match="2048"):
         sdk.completions.create(model="plain", prompt="the " * 3000)
 
 
 def test_an_engine_that_is_killed_has_failed_and_can_be_launched_again(
-    torchy: Paddock, sdk: openai.OpenAI
+    torchy: Paddock, sdk: Any
 ) -> None:
     """As any engine's replica; the process it leaves is none."""
     (model,) = torchy.client().instances("plain")

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -26,7 +25,7 @@ from paddock.registry.derive import SMALL_BYTES, Derived
 from paddock.registry.errors import BadValue, HubFailure, NeedsConsent, NoSpec
 from paddock.registry.reference import Reference
 from paddock.registry.settings import read_settings
-from tests.fakes import COMMIT, Content, Fault, HubServer, hub_server, model_header, texts
+from tests.fakes import COMMIT, Content, Fault, HubServer, model_header, texts
 
 REPO = "keeper/zoo-GGUF"
 FILE = "zoo.Q4_0.gguf"
@@ -38,26 +37,11 @@ TODAY = date(2026, 11, 21)
 OTHER = "f" * 40
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    """A hub that both clients take for theirs, here and in processes that are started."""
-    with hub_server() as server:
-        server.repos[REPO] = {FILE: model_header() + bytes(LARGE), "README.md": b"hello"}
-        server.repos["keeper/zoo"] = dict(PYTORCH)
-        for variable in [name for name in os.environ if "proxy" in name.lower()]:
-            monkeypatch.delenv(variable)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.endpoint)
-        yield server
-
-
-@pytest.fixture
-def terms(home: Path) -> Terms:
-    return Terms(home, timeout=2.0, silence=2.0, tries=3, pause=0.01)
+@pytest.fixture(autouse=True)
+def stocked(hub: HubServer) -> None:
+    """The hub has a large GGUF in place of the small one, and a repository of safetensors."""
+    hub.repos[REPO] = {FILE: model_header() + bytes(LARGE), "README.md": b"hello"}
+    hub.repos["keeper/zoo"] = dict(PYTORCH)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ class ByHand(Pacer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rests: asyncio.Queue[Stream] = asyncio.Queue()
+        self.rests: asyncio.Queue[Any] = asyncio.Queue()
 
     def rest(self, stream: Stream) -> bool:
         self.rests.put_nowait(stream)
@@ -126,13 +127,13 @@ async def test_stream_held_back_by_its_client_is_not_read_after_a_rest() -> None
     async with asyncio.timeout(SECONDS), world(engine) as here:
         reader, writer = await begin(here, by_hand, engine)
         resting = await by_hand.rests.get()
-        resting.pause()  # type: ignore[attr-defined]
+        resting.pause()
         engine.send(event("two"))
         resting.wake()
         waiting = asyncio.create_task(chunk(reader))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        resting.resume()  # type: ignore[attr-defined]
+        resting.resume()
         assert b"two" in await waiting
         writer.close()
 
