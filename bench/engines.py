@@ -5,8 +5,8 @@
 For every engine that is installed in this PADDOCK_HOME, and every variant that it serves: the same
 engine is started by hand and launched by Paddock, with the settings of Paddock's plan, and both are
 measured in turn at 1, 8 and 32 streams of 64 tokens. "First token" is from the start of the process
-by hand, and from `paddock launch` beside a gateway and a Ray that run already, to the first token of
-a one-token request. Memory is what the engine's processes hold for themselves after all streams.
+by hand, and from `paddock launch` beside a gateway and a Ray that run already, to the token of a
+request for one. Memory is what the engine's processes hold for themselves after all streams.
 """
 
 from __future__ import annotations

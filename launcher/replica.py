@@ -61,7 +61,7 @@ class ReplicaConfig:
     """What a replica needs to know. Durations are seconds.
 
     Attributes:
-        silence: how long a starting engine may show no progress: no line in its log, no time computed.
+        silence: how long a starting engine may neither log nor compute anything.
         relay: whether the gateway is on another node, and reaches the engine through a relay.
     """
 
