@@ -300,6 +300,26 @@ async def test_connection_that_a_slow_client_had_stopped_is_kept_and_read() -> N
         await over.wait()
 
 
+async def test_answer_that_ends_with_its_connection_is_whole() -> None:
+    """HTTP/1.0 gives streams no length; a cut within the head or a chunk is still one."""
+
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        writer.write(event("one").partition(b"\r\n")[2] + b"data: [DONE]\n\n")
+
+    async with world(old) as here:
+        assert texts((await here.post(stream=True))[2].replace(b"\r\n", b"")) == ["one"]
+        assert json.loads((await here.post(n=2))[2])["choices"][1]["text"] == "one"
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/e")
+
+    async with world(cut) as here:
+        assert (await here.post())[0] == 503
+
+
 async def test_what_nobody_asked_for_ends_a_kept_connection() -> None:
     """An answer that was not asked for, a time-out's say, is never taken for the next one's."""
 
