@@ -10,15 +10,31 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from paddock.registry.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
     from paddock.registry.spec import Architecture, Variant
+
+
+def _split(value: object) -> object:
+    return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+
+def _absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
+    # The engine has another working folder than the user, and may run on another node.
+    for path in paths:
+        if not path.startswith(("/", "~")):
+            raise ValueError(f"{path} must be an absolute path")
+    return paths
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_absolute)]
+"""An option's paths: a list, or a text with commas between them."""
 
 
 class EngineOptions(BaseModel):
@@ -100,6 +116,7 @@ class Serving:
         slots: requests served side by side.
         api_key: the key that the engine shall ask for, where it can check one.
         projector: a file that makes tokens of pictures, for weights that need one beside them.
+        quantization: the variant's; one that its files do not have is made while they are read.
     """
 
     model_id: str
@@ -112,6 +129,7 @@ class Serving:
     options: EngineOptions
     chat_template: str | None = None
     projector: Path | None = None
+    quantization: str = "none"
 
 
 @dataclass(frozen=True)

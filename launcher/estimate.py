@@ -7,7 +7,7 @@ from typing import Any
 
 from paddock.engines import engines
 from paddock.engines.base import Engine, Host
-from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
+from paddock.launcher.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
 from paddock.launcher.plan import MemoryEstimate
 from paddock.launcher.resolve import local_files
 from paddock.registry.errors import BadValue
@@ -66,7 +66,8 @@ def _estimate(
     spec: ModelSpec, variant: Variant, context: int, host: Host, engine: Engine | None
 ) -> MemoryEstimate:
     shape = spec.shape(variant.size)
-    weights = _local_bytes(variant, host) or weights_bytes(variant, shape)
+    stored = _local_bytes(variant, host) or weights_bytes(variant, shape)
+    weights = loaded_bytes(variant, shape, stored)
     if engine is None:
         return MemoryEstimate(
             weights_bytes=weights,

@@ -47,6 +47,9 @@ BITS = {
     # MLX: groups of 64 with a float16 scale and bias.
     **{f"{bits}bit": bits + 32 / 64 for bits in (2, 3, 4, 5, 6, 8)},
 }
+# By bitsandbytes, of plain files while they are read: NF4 in blocks of 64 with a float32 scale
+# (arXiv:2305.14314), and rows of bytes with one (arXiv:2208.07339).
+AT_LOAD = {"4-bit": 4 + 32 / 64, "8-bit": 8.0}
 _BITS = {name.casefold(): bits for name, bits in BITS.items()}
 
 
@@ -62,10 +65,25 @@ def weight_bits(quantization: str) -> float:
 
 
 def weights_bytes(variant: Variant, architecture: Architecture) -> int:
-    """Bytes of the weights: as stated by the spec, else parameters × bits of the quantization."""
+    """Bytes of the files: as stated by the spec, else parameters × bits of the quantization."""
     if variant.size_bytes is not None:
         return variant.size_bytes
-    return round(architecture.parameters * weight_bits(variant.quantization) / 8)
+    at_load = variant.format == "pytorch" and variant.quantization in AT_LOAD
+    bits = BITS["none"] if at_load else weight_bits(variant.quantization)
+    return round(architecture.parameters * bits / 8)
+
+
+def loaded_bytes(variant: Variant, architecture: Architecture, stored: int) -> int:
+    """Bytes of the weights in memory, of `stored` in files: less, if quantized while read.
+
+    Embeddings and the head stay as they are in the files.
+    """
+    bits = AT_LOAD.get(variant.quantization) if variant.format == "pytorch" else None
+    if bits is None:
+        return stored
+    apart = 2 * architecture.vocabulary_size * architecture.hidden_size
+    layers = max(0, architecture.parameters - apart)
+    return min(stored, round(apart * 2 + layers * bits / 8))
 
 
 def slot_tokens(context: int, step: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from paddock.engines import BUILT_IN, engine_names, load_engine
 from paddock.engines.base import UNKNOWN, Engine, EngineOptions, Host
 from paddock.launcher.locked import AUTO, pin, pinned_weights, with_engine
-from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
+from paddock.launcher.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
 from paddock.launcher.offers import WEIGHTS_SHARE
 from paddock.launcher.plan import (
     LaunchPlan,
@@ -49,6 +49,7 @@ class _Candidate:
     engine: Engine
     host: Host
     weights: PlannedWeights
+    loaded_bytes: int
 
 
 @dataclass
@@ -83,7 +84,7 @@ class _Fit:
         tokens = slot_tokens(context, engine.context_step)
         elements = engine.cache_element_bytes(self.options)
         return MemoryEstimate(
-            weights_bytes=self.best.weights.size_bytes,
+            weights_bytes=self.best.loaded_bytes,
             cache_bytes=cache_bytes(architecture, tokens * slots, elements),
             overhead_bytes=engine.overhead_bytes(architecture, self.options, tokens),
             free_bytes=self.best.host.memory_free_bytes,
@@ -115,7 +116,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         raise NoEngine(asked, search.refused, _alternatives(spec, hosts))
     best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
     options = best.engine.options.parse(best.engine.name, request.engine_options)
-    copied = best.weights.size_bytes * request.replicas
+    copied = best.loaded_bytes * request.replicas
     options = best.engine.settle(options, best.host, copied)
     fit = _Fit(request, spec, best, options)
     context, slots, said = _room(fit)
@@ -197,7 +198,7 @@ def resolve_lock(
 
 
 def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int]]:
-    """Every variant, the engine that a launch on the host would take or none, and its bytes."""
+    """Every variant, the engine that a launch on the host would take or none, and its memory."""
     search = _search(LaunchRequest(model_name=spec.name), spec, spec.variants, [host])
     first: dict[str, _Candidate] = {}
     for candidate in search.servable:
@@ -205,9 +206,10 @@ def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int]]:
     for variant in spec.variants:
         found = first.get(variant.label)
         if found is not None:
-            yield variant, found.engine.name, found.weights.size_bytes
+            yield variant, found.engine.name, found.loaded_bytes
         else:
-            yield variant, "", weights_bytes(variant, spec.shape(variant.size))
+            shape = spec.shape(variant.size)
+            yield variant, "", loaded_bytes(variant, shape, weights_bytes(variant, shape))
 
 
 def _with_projector(
@@ -386,7 +388,9 @@ def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search)
     weights = _weights(request, spec, pair)
     if isinstance(weights, str):
         return search.refuse(pair.engine.name, _NO_WEIGHTS, weights)
-    search.servable.append(_Candidate(pair.variant, pair.engine, pair.host, weights))
+    shape = spec.shape(pair.variant.size)
+    loaded = loaded_bytes(pair.variant, shape, weights.size_bytes)
+    search.servable.append(_Candidate(pair.variant, pair.engine, pair.host, weights, loaded))
     return None
 
 
@@ -540,7 +544,7 @@ def _here(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWeights:
 
 def _rank(request: LaunchRequest, spec: ModelSpec, candidate: _Candidate) -> tuple[object, ...]:
     """Best first: fits the free memory, is here, is recommended, is large; if none fits, small."""
-    size = candidate.weights.size_bytes
+    size = candidate.loaded_bytes
     fits = size * request.replicas <= WEIGHTS_SHARE * candidate.host.memory_free_bytes
     quantization = candidate.variant.quantization
     preferred = (
@@ -671,7 +675,7 @@ def _why_variant(fit: _Fit, search: _Search) -> str:
     best = fit.best
     if {candidate.variant.label for candidate in search.servable} == {best.variant.label}:
         return "the only one that can be served here"
-    size, replicas = best.weights.size_bytes, fit.request.replicas
+    size, replicas = best.loaded_bytes, fit.request.replicas
     if size * replicas > WEIGHTS_SHARE * best.host.memory_free_bytes:
         return "the smallest, because none fits the free memory"
     if best.variant.quantization in fit.spec.recommended:

@@ -362,6 +362,12 @@ class Weights(_Frozen):
     def _as_mapping(self, value: tuple[tuple[str, int], ...]) -> dict[str, int]:
         return dict(value)
 
+    def stored_bytes(self, quantization: str) -> int | None:
+        """Bytes of a quantization's files, where known; those that are quantized while read."""
+        sizes = dict(self.size_bytes)
+        same = "none" if self.format == "pytorch" else quantization
+        return sizes.get(quantization, sizes.get(same))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for index, (quantization, _) in enumerate(self.size_bytes):
@@ -449,7 +455,7 @@ class ModelSpec(_Frozen):
                 quantization=quantization,
                 engines=weights.engines,
                 sources=tuple(source.fill(quantization) for source in weights.sources),
-                size_bytes=dict(weights.size_bytes).get(quantization),
+                size_bytes=weights.stored_bytes(quantization),
                 projectors=weights.projectors,
             )
             for weights in self.weights

@@ -18,6 +18,7 @@ from paddock.engines.base import (
     Detection,
     EngineOptions,
     Host,
+    Paths,
     RequestFields,
     Serving,
     Symptom,
@@ -80,7 +81,7 @@ class LlamaCppOptions(EngineOptions):
     rope_freq_scale: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="RoPE frequency scale"
     )
-    lora: tuple[str, ...] = Field(
+    lora: Paths = Field(
         (), description="LoRA adapters: absolute paths of GGUF files, comma-separated"
     )
     mmap: bool = Field(True, description="map the weights from the file in place of reading them")
@@ -98,20 +99,6 @@ class LlamaCppOptions(EngineOptions):
     verbosity: int = Field(
         2, ge=0, le=5, description="how much the engine logs; from 3 on a line or more per request"
     )
-
-    @field_validator("lora", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
-
-    @field_validator("lora")
-    @classmethod
-    def _absolute(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
-        # The engine has another working folder than the user, and may run on another node.
-        for path in paths:
-            if not path.startswith(("/", "~")):
-                raise ValueError(f"{path} must be an absolute path")
-        return paths
 
     @field_validator("flash_attn", mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from paddock.engines.base import (
     Detection,
     EngineOptions,
     Host,
+    Paths,
     RequestFields,
     Serving,
     Symptom,
@@ -54,6 +55,15 @@ class TransformersOptions(EngineOptions):
     attn_implementation: (
         Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None
     ) = Field(None, description="attention; left out: flash attention where the hardware has it")
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="type that weights in 4-bit are computed in"
+    )
+    device_map: Literal["auto", "balanced", "sequential", "cpu", "cuda"] | None = Field(
+        None, description="devices; auto: over all GPUs, then memory; left out: one GPU, or the CPU"
+    )
+    lora: Paths = Field(
+        (), description="LoRA adapters: absolute paths of PEFT's folders, comma-separated"
+    )
     n_ctx: int | None = Field(None, ge=1, description="context of one request, in tokens")
     n_parallel: int | None = Field(None, ge=1, le=1024, description="requests side by side")
 
@@ -63,7 +73,7 @@ class Transformers:
 
     name: ClassVar[str] = "Transformers"
     options: ClassVar[type[EngineOptions]] = TransformersOptions
-    formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq")
+    formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq")
     automatic: ClassVar[bool] = True
     environment: ClassVar[Environment] = Environment(
         name="transformers",
@@ -96,6 +106,16 @@ class Transformers:
             re.compile(r"^weights_mismatch: (.*)"),
             "weights_mismatch",
             "the files are not this model's weights: {0}",
+        ),
+        Symptom(
+            re.compile(r"^quantization_left: (.*)"),
+            "unsupported_arch",
+            "bitsandbytes cannot quantize this architecture: it leaves {0}",
+        ),
+        Symptom(
+            re.compile(r"^adapter_refused: (.*)"),
+            "bad_option",
+            "the adapter cannot be used: {0}",
         ),
         Symptom(
             re.compile(
@@ -175,6 +195,7 @@ class Transformers:
         assert made is not None  # it was detected on this node
         settings = {
             "path": str(serving.weights),
+            "quantization": serving.quantization,
             "alias": serving.model_id,
             "port": serving.port,
             "context": serving.context_length,

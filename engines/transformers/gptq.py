@@ -1,4 +1,4 @@
-"""GPTQ checkpoints by GPTQModel's own loader, also those whose tensors it knows by other names.
+"""GPTQ and AWQ by GPTQModel's own loader, also files whose tensors it knows by other names.
 
 Published checkpoints of Mixtral call an expert's layers `block_sparse_moe.experts.E.w1|w2|w3`, and
 GPTQModel `mlp.experts.E.gate_proj|down_proj|up_proj`. Given the published names it refuses; by way

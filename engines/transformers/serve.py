@@ -18,11 +18,13 @@ import signal
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+import bnb
 import torch
 import uvicorn
 from starlette.applications import Starlette
@@ -38,6 +40,7 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 from transformers.generation.logits_process import LogitsProcessorList
 
 PAGE_TOKENS = 64
+BITS = {"4-bit": 4, "8-bit": 8}
 BATCH_TOKENS = 512
 """Tokens of prompts and answers computed in one step."""
 LOST = "\N{REPLACEMENT CHARACTER}"
@@ -286,7 +289,7 @@ class Model:
         self.tokenizer = AutoTokenizer.from_pretrained(given["path"])
         if given["chat_template"]:
             self.tokenizer.chat_template = given["chat_template"]
-        self.model = _load(given["path"], options)
+        self.model = _load(given["path"], given["quantization"], options)
         self._eos = _eos(self.model, self.tokenizer)
         self._blocks = given["slots"] * -(-(self.context + 1) // PAGE_TOKENS) + 1
         self._slots = given["slots"]
@@ -359,23 +362,50 @@ class Model:
         return room if most is None else min(room, most)
 
 
-def _load(path: str, options: dict[str, Any]) -> Any:
-    """The model, in the quantization of its files."""
+def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
+    """The model, in the quantization of its files or, of plain files, in the one asked for."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = AutoConfig.from_pretrained(path)
-    if (getattr(config, "quantization_config", None) or {}).get("quant_method") == "gptq":
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if method in {"gptq", "awq"}:
         import gptq
 
         model, report = gptq.load(path, device)
     else:
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"device_map": options["device_map"] or device}
         if options["attn_implementation"]:
             more["attn_implementation"] = options["attn_implementation"]
+        bits = BITS.get(quantization)
+        if bits:
+            more |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=options["dtype"], device_map=device, output_loading_info=True, **more
+            path, dtype=options["dtype"], output_loading_info=True, **more
         )
+        if bits:
+            part, names = bnb.left(model)
+            if part > bnb.PLAIN:
+                some = ", ".join(names[:3])
+                sys.exit(f"quantization_left: {part:.0%} of the weights, {some} among them")
     _check(report)
+    for adapter in options["lora"]:
+        model = _adapted(model, os.path.expanduser(adapter), quantization)
     return model.eval()
+
+
+def _adapted(model: Any, path: str, quantization: str) -> Any:
+    """The model with a LoRA adapter: in its weights, or beside them where they are quantized."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            adapted = PeftModel.from_pretrained(model, path)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            sys.exit(f"adapter_refused: {path}: {str(error).splitlines()[0]}")
+    for one in told:
+        if "missing adapter keys" in str(one.message):
+            sys.exit(f"weights_mismatch: {path}: {one.message}")
+    return adapted.merge_and_unload() if quantization == "none" else adapted.base_model.model
 
 
 def _check(report: dict[str, Any]) -> None:

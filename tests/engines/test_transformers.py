@@ -78,8 +78,9 @@ sys.path.insert(0, sys.argv[1])
 import serve
 from transformers import AutoTokenizer
 told = []
-for path in json.loads(sys.argv[2]):
-    model = serve._load(path, {"dtype": "float32", "attn_implementation": None})
+options = {"dtype": "float32", "attn_implementation": None, "device_map": None, "lora": []}
+for path, quantization in json.loads(sys.argv[2]):
+    model = serve._load(path, quantization, {**options, "compute_dtype": "float32"})
     tokenizer, loss, count = AutoTokenizer.from_pretrained(path), 0.0, 0
     for text in json.loads(sys.argv[3]):
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, :300]
@@ -88,6 +89,23 @@ for path in json.loads(sys.argv[2]):
         count += ids.shape[1] - 1
     told.append(math.exp(loss / count))
 print(json.dumps(told))
+"""
+# An adapter of random weights, and the first token's probabilities of the library with it.
+ADAPTER = """
+import json, sys, torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+torch.manual_seed(0)
+path, folder, prompt = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+modules = ["q_proj", "v_proj"]
+config = LoraConfig(r=4, target_modules=modules, init_lora_weights=False, task_type="CAUSAL_LM")
+model = get_peft_model(model, config).eval()
+model.save_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(path)
+logprobs = model(tokenizer(prompt, return_tensors="pt").input_ids).logits[0, -1].log_softmax(-1)
+top = logprobs.topk(3)
+print(json.dumps(dict(zip(map(tokenizer.decode, top.indices.tolist()), top.values.tolist()))))
 """
 # A text, what stops it, and what of it passes.
 TEXTS = [
@@ -311,14 +329,61 @@ def test_weights_that_are_not_the_models_do_not_serve(
     assert name in found.message
 
 
-def test_quantized_weights_know_what_the_others_know(transformers_home: Path) -> None:
+@pytest.fixture(scope="module")
+def awq(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights in AWQ's layout."""
+    made, folder = ENGINE.environment.made(transformers_home), tmp_path_factory.mktemp("awq") / "it"
+    assert made is not None
+    program = Path(__file__).with_name("awq.py")
+    subprocess.run([made.python, str(program), str(WEIGHTS), str(folder)], check=True)
+    return folder
+
+
+def test_quantized_weights_know_what_the_others_know(transformers_home: Path, awq: Path) -> None:
     """GPTQ under its published names, by perplexity: loaded wrongly it was seven times as high."""
     serve = str(Path(ENGINE.command(wanted()).argv[1]).parent)
     texts = json.dumps(list(generate_documents(seed=1000, count=12)))
-    paths = json.dumps([str(WEIGHTS), str(GPTQ)])
-    plain, quantized = python(transformers_home, PERPLEXITY, serve, paths, texts)
-    assert 1 < plain < 2
-    assert plain * 0.97 < quantized < plain * 1.03
+    plain = str(WEIGHTS)
+    loads = [(plain, "none"), (str(GPTQ), "Int4"), (str(awq), "Int4")]
+    loads += [(plain, "8-bit"), (plain, "4-bit")]  # last: it changes the model's class
+    found = python(transformers_home, PERPLEXITY, serve, json.dumps(loads), texts)
+    assert 1 < found[0] < 2
+    assert found[1:] == pytest.approx([found[0]] * 4, rel=0.03)
+
+
+@pytest.mark.parametrize("quantization", ["none", "4-bit"])
+def test_adapter_changes_the_answers_as_the_library_says(
+    tmp_path: Path, transformers_home: Path, quantization: str
+) -> None:
+    """LoRA's: within the weights, or beside them where those are quantized."""
+    folder = str(tmp_path / "adapter")
+    told = python(transformers_home, ADAPTER, str(WEIGHTS), folder, PROMPTS[0])
+    options = {"dtype": "float32", "n_threads": 1, "lora": folder, "compute_dtype": "float32"}
+    parsed = ENGINE.options.parse(ENGINE.name, options)
+    asked = serving(parsed, weights=WEIGHTS, quantization=quantization)
+    with Child(ENGINE, asked, tmp_path / "log") as child:
+        child.await_health()
+        answer = complete(child, PROMPTS[0], max_tokens=1, logprobs=3)
+    (found,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+    assert found == pytest.approx(told, abs=1e-3 if quantization == "none" else 0.5)
+
+
+@pytest.mark.parametrize("wrong", ["nothing there", "another model's"])
+def test_adapter_that_does_not_fit_is_a_failed_launch(
+    tmp_path: Path, transformers_home: Path, wrong: str
+) -> None:
+    """It is named; nothing is served without it."""
+    folder, cause = tmp_path / "adapter", "bad_option"
+    if wrong == "another model's":
+        python(transformers_home, ADAPTER, str(WEIGHTS), str(folder), PROMPTS[0])
+        file = folder / "adapter_model.safetensors"
+        file.write_bytes(file.read_bytes().replace(b"q_proj", b"x_proj"))
+        cause = "weights_mismatch"
+    options = ENGINE.options.parse(ENGINE.name, {"lora": str(folder)})
+    with Child(ENGINE, serving(options, weights=WEIGHTS), tmp_path / "log") as child:
+        code = child.await_end()
+        found = diagnose_exit(ENGINE, plan(), code, None, child.lines())
+    assert (found.cause, str(folder) in found.message) == (cause, True)
 
 
 def test_quantized_weights_are_served(tmp_path: Path) -> None:

@@ -69,9 +69,10 @@ def test_estimates_agree_with_the_card(mixtral: ModelSpec, quantization: str) ->
 
 
 def test_other_formats_agree_with_the_cards(mixtral: ModelSpec) -> None:
-    """Half precision is over 90 GB, 4-bit GPTQ over 23 and under 30."""
-    (half,) = estimate_table(mixtral, mixtral.select(format="pytorch"), (2048,), HOST)
+    """Half precision is over 90 GB, 8-bit over 45, 4-bit over 23; in GPTQ under 30."""
+    half, four, eight = estimate_table(mixtral, mixtral.select(format="pytorch"), (2048,), HOST)
     assert 90 < half["weights_bytes"] / 1e9 < half["total_bytes"] / 1e9 < 96
+    assert 23 < four["weights_bytes"] / 1e9 < 45 < eight["weights_bytes"] / 1e9 < 50
     (gptq,) = estimate_table(mixtral, mixtral.select(format="gptq"), (2048,), HOST)
     assert 23 < gptq["weights_bytes"] / 1e9 < gptq["total_bytes"] / 1e9 < 30
 
@@ -123,7 +124,7 @@ def test_kept_prompts_are_counted(shape: Architecture) -> None:
 def test_verdicts_say_how_it_sits_on_the_machine(mixtral: ModelSpec) -> None:
     """Fits, fits once others make room, runs from the disk, or is too large."""
     q2 = mixtral.select(format="ggufv2", quantization="Q2_K")
-    half = mixtral.select(format="pytorch")
+    half = mixtral.select(format="pytorch", quantization="none")
 
     def verdict(total: float, free: float, variants: tuple[Variant, ...] = q2) -> str:
         there = dataclasses.replace(
@@ -160,7 +161,7 @@ def test_local_weights_count_by_their_files() -> None:
         },
     )
     (one,) = estimate_table(tiny, tiny.select(quantization="Q4_K_M"), (), there)
-    (folder,) = estimate_table(tiny, tiny.select(format="pytorch"), (), there)
+    (folder,) = estimate_table(tiny, tiny.select(format="pytorch", quantization="none"), (), there)
     assert (one["weights_bytes"], folder["weights_bytes"]) == (111, 12)
 
 

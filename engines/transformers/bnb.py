@@ -1,0 +1,50 @@
+"""Weights quantized to four or eight bits by bitsandbytes while they are read.
+
+Transformers keeps a mixture's experts in stacked tensors, which bitsandbytes passes over without a
+word: of Mixtral, nearly all would stay as it is. Defuser, which GPTQModel brings, makes layers of
+them again before anything is read, so that each is quantized as it comes; what is then still
+unquantized is counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+PLAIN = 0.1
+"""More than this part of the layers' weights left unquantized is a failed load."""
+
+
+def prepare(model_type: str, bits: int, compute_dtype: str) -> dict[str, Any]:
+    """What `from_pretrained` is to be given; changes the model's class where it has experts."""
+    from defuser import replace_fused_blocks
+    from transformers import BitsAndBytesConfig
+
+    replace_fused_blocks(model_type)
+    config = BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
+    )
+    return {"quantization_config": config}
+
+
+def left(model: Any) -> tuple[float, list[str]]:
+    """The part of the weights that is not quantized, and where; embeddings and head do not count.
+
+    A quantized weight has the type of bytes, whatever it holds.
+    """
+    ends = {model.get_input_embeddings(), model.get_output_embeddings()}
+    apart = {id(weight) for module in ends if module is not None for weight in module.parameters()}
+    plain, all_bytes, names = 0, 0, []
+    for name, weight in model.named_parameters():
+        if id(weight) in apart:
+            continue
+        size = weight.numel() * weight.element_size()
+        all_bytes += size
+        if weight.dtype.is_floating_point and weight.dim() > 1:
+            plain += size
+            names.append(name)
+    return plain / max(1, all_bytes), names
