@@ -131,7 +131,7 @@ def test_a_nested_fault_has_its_own_line() -> None:
 def test_one_format_may_have_several_sets_of_weights() -> None:
     """Sets of weights of one format and size stand side by side if their quantizations differ."""
     text = GOOD.replace("format: gptq", "format: pytorch")
-    assert len(parse_spec(text.encode(), "x.yaml").select(format="pytorch")) == 2
+    assert len(parse_spec(text.encode(), "x.yaml").select(format="pytorch")) == 4
 
 
 def test_one_variant_cannot_be_described_twice() -> None:

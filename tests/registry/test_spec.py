@@ -59,6 +59,8 @@ def test_variants_are_every_quantization_of_every_weights(mixtral: ModelSpec) ->
     """Expansion keeps the file's order and gives each variant its file, engines and bytes."""
     assert [variant.label for variant in mixtral.variants] == [
         "mixtral-v0.1 46_7 pytorch none",
+        "mixtral-v0.1 46_7 pytorch 4-bit",
+        "mixtral-v0.1 46_7 pytorch 8-bit",
         "mixtral-v0.1 46_7 gptq Int4",
         *(f"mixtral-v0.1 46_7 ggufv2 {quantization}" for quantization in QUANTIZATIONS),
     ]
@@ -79,9 +81,9 @@ def test_the_quantization_is_filled_into_ids_too() -> None:
 @pytest.mark.parametrize(
     ("wanted", "labels"),
     [
-        ({}, 10),
+        ({}, 12),
         ({"format": "GGUFv2"}, 8),
-        ({"size": "46.7"}, 10),
+        ({"size": "46.7"}, 12),
         ({"quantization": "q4_k_m"}, 1),
         ({"quantization": "int4"}, 1),
         ({"format": "pytorch", "size": "46_7B", "quantization": "NONE"}, 1),
