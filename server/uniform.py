@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engines import load_engine
 from paddock.engines.base import RequestFields
@@ -207,6 +207,30 @@ NEUTRAL: Mapping[str, tuple[Any, ...] | None] = {
     "response_format": ({"type": "text"},),
     "extra_body": ({},),
 }
+
+
+Standing = Literal["honoured", "translated", "emulated", "refused"]
+GATEWAYS = frozenset(("n", "best_of", "echo", "stream", "stream_options"))
+"""Fields that the gateway does for every engine."""
+
+
+def standing(fields: RequestFields, name: str, chat: bool) -> Standing:
+    """What becomes of a field of completions or of chats with an engine; docs/engines.md has all.
+
+    Translated are those that reach it by another name, or whose answers are rewritten.
+    """
+    if name in GATEWAYS:
+        return "refused" if chat and name in {"echo", "best_of"} else "emulated"
+    taken = fields.honoured | (fields.chat if chat else fields.completions)
+    if name in {"enable_thinking", "reasoning_effort"} and chat:
+        name = "chat_template_kwargs"
+    its = name if name in taken else fields.renamed.get(name, name)
+    if its not in taken or its in fields.refused:
+        return "refused"
+    if name == "tool_choice" and fields.free_tool_choice:
+        return "emulated"
+    rewritten = name == "logprobs" and not chat and fields.chat_logprobs
+    return "translated" if its != name or rewritten else "honoured"
 
 
 @dataclass(frozen=True)
