@@ -17,6 +17,7 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -162,9 +163,11 @@ class Remote:
         if body is not None:
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else None
-        connection = (kind or http.client.HTTPConnection)(
-            parts.hostname or "", parts.port, timeout=seconds
+        host = parts.hostname or ""
+        connection = (
+            http.client.HTTPSConnection(host, parts.port, timeout=seconds, context=_tls())
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(host, parts.port, timeout=seconds)
         )
         try:
             connection.request("GET" if data is None else "POST", parts.path + path, data, headers)
@@ -237,6 +240,12 @@ class Remote:
         if cause == "endpoint_unfit":
             again[-1] = "URL"
         return Failure(Diagnosis(cause, f"{self.url} {why}", shlex.join(again)))
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Certificates are verified."""
+    return ssl.create_default_context()
 
 
 def _why(error: Exception, scheme: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,14 @@ def test_tls_is_spoken_and_certificates_are_verified(
         events = sdk(near).chat.completions.create(**ask, stream=True)
         text = "".join(e.choices[0].delta.content or "" for e in events if e.choices)
         assert text == "".join(words)
+    foreign.words = ["some"] * 400
+    with ThreadPoolExecutor(12) as pool:  # where many run, they rest between reads
+
+        def text(_: int) -> str:
+            events = list(sdk(near).chat.completions.create(**ask, stream=True))
+            return "".join(e.choices[0].delta.content or "" for e in events if e.choices)
+
+        assert set(pool.map(text, range(12))) == {"some" * 400}
     near.ok("terminate", "-u", "safe")
     untrusted = paddock.run("attach", foreign.url, "-m", "big-1")
     assert untrusted.returncode == 4
