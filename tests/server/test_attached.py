@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.launcher.test_hubs import until
 from tests.server.test_errors import raw
 
 TEXTS = ["The elephant eats grass.", "The stock market fell today."]
+SDK = Callable[[Paddock | Client], Any]
 QUESTION = [{"role": "user", "content": "What does the elephant eat?"}]
 
 
@@ -68,8 +70,17 @@ def big(near: Paddock, foreign: Foreign) -> Iterator[str]:
     near.ok("terminate", "-u", uid)
 
 
-def sdk(paddock: Paddock) -> Any:
-    return openai.OpenAI(base_url=f"{paddock.record['endpoint']}/v1", api_key="none", max_retries=0)
+@pytest.fixture
+def sdk() -> Iterator[SDK]:
+    """OpenAI's client of a gateway."""
+    with ExitStack() as made:
+
+        def of(gateway: Paddock | Client) -> Any:
+            url = gateway.endpoint if isinstance(gateway, Client) else gateway.record["endpoint"]
+            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+            return made.enter_context(client)
+
+        yield of
 
 
 def shown(paddock: Paddock, uid: str) -> dict[str, Any]:
@@ -78,10 +89,10 @@ def shown(paddock: Paddock, uid: str) -> dict[str, Any]:
 
 
 def test_another_paddocks_model_answers_as_if_it_were_here(
-    near: Paddock, client: Client, far: str
+    near: Paddock, client: Client, far: str, sdk: SDK
 ) -> None:
     """Completions and chats, whole and streamed, word for word, under the name that it has here."""
-    here, there = sdk(near), sdk_of(client)
+    here, there = sdk(near), sdk(client)
     ask = {"prompt": "The old elephant", "max_tokens": 12, "temperature": 0}
     whole = here.completions.create(model=far, **ask)
     direct = there.completions.create(model="tiny", **ask)
@@ -103,17 +114,15 @@ def test_another_paddocks_model_answers_as_if_it_were_here(
     assert f'model="{far}"' in raw(near.client(), "GET", "/metrics")[2].decode()
 
 
-def sdk_of(client: Client) -> Any:
-    return openai.OpenAI(base_url=f"{client.endpoint}/v1", api_key="none", max_retries=0)
-
-
-def test_it_embeds_and_ranks(near: Paddock, client: Client, embedder: str, ranker: str) -> None:
+def test_it_embeds_and_ranks(
+    near: Paddock, client: Client, embedder: str, ranker: str, sdk: SDK
+) -> None:
     """By what the other Paddock says of its models' abilities; scores and vectors are the same."""
     near.ok("attach", client.endpoint, "-m", embedder)
     near.ok("attach", client.endpoint, "-m", ranker, "-u", "far-ranker")
     asked = {"input": TEXTS, "encoding_format": "float"}
     one, other = (
-        made.embeddings.create(model=embedder, **asked) for made in (sdk(near), sdk_of(client))
+        made.embeddings.create(model=embedder, **asked) for made in (sdk(near), sdk(client))
     )
     assert one.model == embedder
     assert one.usage == other.usage
@@ -141,7 +150,7 @@ def test_terminating_it_only_detaches(near: Paddock, client: Client) -> None:
 
 
 def test_an_endpoint_of_another_kind_is_taken_as_it_is(
-    near: Paddock, foreign: Foreign, big: str
+    near: Paddock, foreign: Foreign, big: str, sdk: SDK
 ) -> None:
     """Its names, its line ends and its comments; all of OpenAI's fields reach it."""
     answer = sdk(near).chat.completions.create(
@@ -166,7 +175,9 @@ def test_an_endpoint_of_another_kind_is_taken_as_it_is(
         sdk(near).chat.completions.create(**ask, extra_body={"temprature": 1})
 
 
-def test_its_key_is_nowhere_but_in_its_file(near: Paddock, foreign: Foreign, big: str) -> None:
+def test_its_key_is_nowhere_but_in_its_file(
+    near: Paddock, foreign: Foreign, big: str, sdk: SDK
+) -> None:
     """Not in lists, plans, logs, events, errors or the database, even if the endpoint says it."""
     foreign.status = 418
     with pytest.raises(openai.APIStatusError) as refused:
@@ -190,7 +201,9 @@ def test_its_key_is_nowhere_but_in_its_file(near: Paddock, foreign: Foreign, big
             assert KEY.encode() not in file.read_bytes(), file
 
 
-def test_an_endpoint_that_goes_and_comes_back(near: Paddock, foreign: Foreign, big: str) -> None:
+def test_an_endpoint_that_goes_and_comes_back(
+    near: Paddock, foreign: Foreign, big: str, sdk: SDK
+) -> None:
     """The model has failed, with the reason, as soon as a request finds out; then it is ready."""
     foreign.close()
     with pytest.raises(openai.APIStatusError) as lost:
@@ -211,7 +224,9 @@ def test_an_endpoint_that_goes_and_comes_back(near: Paddock, foreign: Foreign, b
     assert told[-1] == f"{big}-rep0 is ready"
 
 
-def test_a_key_or_a_model_that_is_withdrawn(near: Paddock, foreign: Foreign, big: str) -> None:
+def test_a_key_or_a_model_that_is_withdrawn(
+    near: Paddock, foreign: Foreign, big: str, sdk: SDK
+) -> None:
     """A caller is not told that his own key is wrong; the state says what it is."""
     foreign.key = "another"
     with pytest.raises(openai.APIStatusError) as refused:
@@ -227,7 +242,7 @@ def test_a_key_or_a_model_that_is_withdrawn(near: Paddock, foreign: Foreign, big
     until(lambda: shown(near, big)["state"] == "ready")
 
 
-def test_a_redirect_is_not_followed(near: Paddock, foreign: Foreign, big: str) -> None:
+def test_a_redirect_is_not_followed(near: Paddock, foreign: Foreign, big: str, sdk: SDK) -> None:
     """Neither with a request nor with the key."""
     other = Foreign()
     other.open()
@@ -244,7 +259,7 @@ def test_a_redirect_is_not_followed(near: Paddock, foreign: Foreign, big: str) -
 
 
 def test_tls_is_spoken_and_certificates_are_verified(
-    near: Paddock, secure: tuple[Foreign, Path], paddock: Paddock
+    near: Paddock, secure: tuple[Foreign, Path], paddock: Paddock, sdk: SDK
 ) -> None:
     """By the authorities that the gateway trusts; streams pass as they do in the clear."""
     foreign, _ = secure
@@ -272,7 +287,7 @@ def test_tls_is_spoken_and_certificates_are_verified(
     assert "SSL_CERT_FILE" in untrusted.stderr
 
 
-def test_a_restart_takes_it_up_again(paddock: Paddock, foreign: Foreign) -> None:
+def test_a_restart_takes_it_up_again(paddock: Paddock, foreign: Foreign, sdk: SDK) -> None:
     """Without Ray, with its key; an endpoint that is away meanwhile is waited for."""
     paddock.environ["THEIRS"] = KEY
     paddock.ok("attach", foreign.url, "-u", "big", "-m", "big-1", "--api-key-env", "THEIRS")
