@@ -53,10 +53,16 @@ class Refused(Exception):
 
 @dataclass(eq=False)
 class Item:
-    """One text, or one pair, that waits; `kind` is what all of a batch must have in common."""
+    """One text, or one pair, that waits; `kind` is what all of a batch must have in common.
+
+    Whose `turn` is least is next: it is the clock at the request's arrival, and the tokens of the
+    same request before it. So one of few texts waits for a batch or two, and not for all of a long
+    list that came before it.
+    """
 
     features: dict[str, list[int]]
     kind: int | None
+    turn: int
     done: asyncio.Future[torch.Tensor] = field(repr=False)
 
     @property
@@ -66,14 +72,14 @@ class Item:
 
 
 def choose(waiting: Sequence[Item], budget: int) -> list[Item]:
-    """The next batch: the one that waits longest, and those nearest to it in length.
+    """The next batch: the one whose turn it is, and those nearest to it in length.
 
     Rows × the longest row stay within the budget, but for a single item that is longer by itself.
     """
-    first = waiting[0]
+    first = min(waiting, key=lambda item: item.turn)
     others = sorted(
-        (item for item in waiting[1:] if item.kind == first.kind),
-        key=lambda item: abs(item.length - first.length),
+        (item for item in waiting if item.kind == first.kind and item is not first),
+        key=lambda item: (abs(item.length - first.length), item.turn),
     )
     batch, longest = [first], first.length
     for item in others:
@@ -93,6 +99,7 @@ class Batches:
         self._waiting: list[Item] = []
         self._some = threading.Condition()
         self._loop = asyncio.get_running_loop()
+        self._clock = 0
         self.batches = self.tokens = self.padded = 0
         threading.Thread(target=self._compute, daemon=True).start()
 
@@ -103,8 +110,12 @@ class Batches:
 
     async def results(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[Any]:
         """A tensor for each row. Called off, none of them is computed that is not yet begun."""
-        items = [Item(row, kind, self._loop.create_future()) for row in rows]
+        items = []
         with self._some:
+            turn = self._clock
+            for row in rows:
+                items.append(Item(row, kind, turn, self._loop.create_future()))
+                turn += items[-1].length
             self._waiting += items
             self._some.notify()
         return await asyncio.gather(*(item.done for item in items))
@@ -118,6 +129,7 @@ class Batches:
                     self._some.wait()
                     continue
                 batch = choose(self._waiting, self._budget)
+                self._clock = batch[0].turn
                 chosen = set(map(id, batch))
                 self._waiting = [item for item in self._waiting if id(item) not in chosen]
             found: Sequence[torch.Tensor] | Exception
@@ -158,7 +170,7 @@ class Model:
         self.tokenizer = first.tokenizer
         self.limit = min(given["context"], _limit(self.model, first))
         self.scaled = any(isinstance(module, Normalize) for module in self.model)
-        self.prompts: dict[str, str] = {k: v for k, v in (self.model.prompts or {}).items() if v}
+        self._prompts = {name: self._told(text) for name, text in self.model.prompts.items()}
         self._around = self._special()
         self.sliceable, self.slices = _slices(first.config)
 
@@ -201,17 +213,16 @@ class Model:
 
     def prompt(self, name: str | None) -> tuple[str | None, int | None]:
         """A prompt of the model's own, and the tokens that pooling leaves out for it."""
-        if name is not None and name not in self.prompts:
-            known = ", ".join(self.prompts) or "none"
+        if name is not None and name not in self._prompts:
+            known = ", ".join(self._prompts) or "none"
             raise Refused(
                 f"prompt_name {name!r}: the model has no such prompt ({known})", "prompt_name"
             )
-        name = name or self.model.default_prompt_name
-        text = self.prompts.get(name or "")
-        if not text:
-            return None, None
-        told = self.model.preprocess(["a"], prompt=text).get("prompt_length")
-        return text, None if told is None else int(told)
+        return self._prompts.get(name or self.model.default_prompt_name or "", (None, None))
+
+    def _told(self, text: str) -> tuple[str | None, int | None]:
+        told = self.model.preprocess(["a"], prompt=text).get("prompt_length") if text else None
+        return text or None, None if told is None else int(told)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not read here
     def forward(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[torch.Tensor]:

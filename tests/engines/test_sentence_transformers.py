@@ -166,7 +166,7 @@ def test_input_is_taken_in_each_of_its_shapes(child: Child, truth: Any) -> None:
         ({"input": [7592] * 300}, "has 302 tokens, and the model takes 256"),
         ({"input": [99_999_999]}, "beyond the model's 30522"),
         ({"dimensions": 128}, "384 dimensions"),
-        ({"prompt_name": "query"}, "no such prompt"),
+        ({"prompt_name": "search"}, "no such prompt"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(
@@ -179,8 +179,8 @@ def test_what_cannot_be_embedded_is_refused(
     assert embed(child, "a", dimensions=384)
 
 
-def test_whoever_leaves_is_not_computed(child: Child) -> None:
-    """A request of many batches ends with its client, long before all of them."""
+def test_a_long_list_holds_nobody_up_and_ends_with_its_client(child: Child) -> None:
+    """Who comes later is served in between; whoever has left is not computed."""
     text = TEXTS[4]
     before = child.get("/health")["tokens"]
     body = json.dumps({"input": [text] * 400}).encode()
@@ -191,6 +191,9 @@ def test_whoever_leaves_is_not_computed(child: Child) -> None:
     with socket.create_connection(("127.0.0.1", child.wanted.port)) as client:
         client.sendall(head.encode() + body)
         until(lambda: child.get("/health")["waiting"] > 0)
+        assert embed(child, "short")
+        assert embed(child, text)
+        assert child.get("/health")["waiting"] > 300
     until(lambda: child.get("/health")["waiting"] == 0)
     tokens = len(embed(child, text)["data"]) * embed(child, text)["usage"]["prompt_tokens"]
     assert child.get("/health")["tokens"] - before < 300 * tokens
