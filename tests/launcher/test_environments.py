@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+from zipfile import ZipFile
 
 import pytest
 
 from paddock.engines.environment import CURRENT, Environment
+from paddock.launcher import environments
 from paddock.launcher.environments import install, remove
 from paddock.registry.errors import EngineInUse, InstallFailed
 
@@ -17,9 +23,22 @@ from paddock.registry.errors import EngineInUse, InstallFailed
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """One that needs nothing from an index."""
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    monkeypatch.setattr(environments, "_installer", lambda: "pip")
     pins = tmp_path / "pins.txt"
     pins.write_text("# nothing\n")
     return Environment("plain", (pins,), "pip", ("json",))
+
+
+def _wheel(folder: Path) -> Path:
+    """A package that wants another, which there is not."""
+    wheel = folder / "needy-1-py3-none-any.whl"
+    needs = "Metadata-Version: 2.1\nName: needy\nVersion: 1\nRequires-Dist: no-such==1\n"
+    with ZipFile(wheel, "w") as file:
+        file.writestr("needy.py", "")
+        file.writestr("needy-1.dist-info/METADATA", needs)
+        file.writestr("needy-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr("needy-1.dist-info/RECORD", "")
+    return wheel
 
 
 def test_installed_environment_is_found_and_removed(
@@ -29,7 +48,7 @@ def test_installed_environment_is_found_and_removed(
     assert "paddock engine install plain" in environment.detect().missing
     steps: list[str] = []
     made = install(environment, tmp_path, steps.append)
-    assert steps[0] == "making the environment"
+    assert steps[0] == "making the environment for cpu, with pip"
     assert environment.made(tmp_path) == made
     assert environment.detect().version == made.versions["pip"]
     where = subprocess.run(
@@ -43,6 +62,18 @@ def test_installed_environment_is_found_and_removed(
     assert not remove(environment, tmp_path)
     assert not environment.folder(tmp_path).exists()
     assert environment.detect().missing
+
+
+def test_complete_pins_bring_nothing_else(environment: Environment, tmp_path: Path) -> None:
+    """What they depend on stays out; metadata is written where a distribution lacks it."""
+    wheel = _wheel(tmp_path)
+    environment.requirements[0].write_text(f"{wheel}\n")
+    metadata = {"shown": "2.0+cpu", "needy": "9"}
+    lone = replace(environment, modules=("needy",), complete=True, metadata=metadata)
+    assert lone.digest("cpu") != environment.digest("cpu")
+    made = install(lone, tmp_path, print)
+    assert (made.versions["shown"], made.versions["needy"]) == ("2.0+cpu", "1")
+    assert "no-such" not in made.versions
 
 
 @pytest.mark.parametrize("how", ["requirement", "import"])
@@ -100,3 +131,43 @@ def test_damaged_record_counts_as_none(environment: Environment, tmp_path: Path)
         assert environment.made(tmp_path) is None
     record.write_text(json.dumps(whole))
     assert environment.made(tmp_path) == made
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_uv_and_pip_make_the_same_of_the_pins(
+    environment: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installer: Literal["uv", "pip"],
+) -> None:
+    """And what an engine knows is asked of it once, and kept with its version."""
+    beside = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}{os.environ['PATH']}")
+    environment.requirements[0].write_text(f"{_wheel(tmp_path)}\n")
+    asking = replace(
+        environment,
+        distribution="needy",
+        modules=("needy",),
+        complete=True,
+        architectures="import json, needy; print('chatter'); print(json.dumps(['Z', 'A']))",
+    )
+    made = install(asking, tmp_path, print, installer=installer)
+    assert made.versions["needy"] == "1"
+    assert asking.detect().version == "1"
+    assert asking.detect().architectures == ("A", "Z")
+
+
+def test_a_gpu_has_pins_of_its_own(environment: Environment, tmp_path: Path) -> None:
+    """Where there are any; the environment says which it was made for, and is renewed by those."""
+    other = tmp_path / "cuda.txt"
+    other.write_text("./no-such-wheel.whl\n")
+    both = replace(environment, cuda=(other,))
+    assert both.pins("cuda") == (other,)
+    assert environment.pins("cuda") == environment.pins("cpu") == both.pins("cpu")
+    with pytest.raises(InstallFailed):
+        install(both, tmp_path, print, "cuda")
+    other.write_text("# nothing\n")
+    assert install(both, tmp_path, print, "cuda").accelerator == "cuda"
+    assert both.detect().version
+    other.write_text("# changed\n")
+    assert both.detect().missing

@@ -137,6 +137,19 @@ def test_engines_that_were_passed_over_have_their_reason(catalog: Catalog) -> No
     assert "does not know it" in others["Transformers"]
 
 
+def test_engine_serves_the_architectures_that_it_knows(catalog: Catalog) -> None:
+    """It is asked for them; one that does not say is not judged by them."""
+    knows = Detection("5.0", architectures=("LlamaForCausalLM", "MixtralForCausalLM"))
+    here = host(200, engines={"Transformers": knows})
+    assert plan(catalog, here, format="pytorch").engine == "Transformers"
+    other = host(
+        200,
+        engines={"Transformers": dataclasses.replace(knows, architectures=knows.architectures[:1])},
+    )
+    with pytest.raises(NoEngine, match=r"5\.0 does not know the architecture MixtralForCausalLM"):
+        plan(catalog, other, format="pytorch")
+
+
 def test_more_memory_never_gives_less(catalog: Catalog) -> None:
     """Over many sizes of machine context and slots only grow, and what should fit does."""
     grown = (0, 0)
