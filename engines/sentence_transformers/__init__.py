@@ -31,6 +31,16 @@ FOLDER = Path(__file__).parent
 PROCESS_BYTES = 450_000_000
 """Python, torch and sentence-transformers, without a model."""
 
+# Every class of models: vectors come from decoders and masked language models too.
+_ARCHITECTURES = """
+import json
+from transformers.models.auto import modeling_auto as auto
+tables = [getattr(auto, name) for name in dir(auto) if name.endswith("MAPPING_NAMES")]
+names = [one for table in tables for one in table.values()]
+found = {one for name in names for one in ([name] if isinstance(name, str) else name)}
+print(json.dumps(sorted(found)))
+"""
+
 
 class SentenceTransformersOptions(EngineOptions):
     """What `paddock launch` passes on to sentence-transformers."""
@@ -63,6 +73,7 @@ class SentenceTransformers:
         requirements=(FOLDER / "requirements.txt",),
         distribution="sentence-transformers",
         modules=("torch", "sentence_transformers", "starlette", "uvicorn"),
+        architectures=_ARCHITECTURES,
     )
     context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"

@@ -11,6 +11,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,16 @@ def test_what_nothing_is_said_about_is_not_guessed(
     found = failed(causal, tmp_path / "log", "rerank")
     assert found.cause == "unsupported_arch"
     assert "LlamaForCausalLM" in found.message
+
+
+def test_what_needs_code_of_its_own_is_refused_before_it_comes(home: Path) -> None:
+    """The installed library says which architectures it knows."""
+    host = replace(HOST, engines={ENGINE.name: ENGINE.detect()})
+    asked = LaunchRequest(model_name="jina-embeddings-v2-base-en", format="pytorch")
+    with pytest.raises(NoEngine, match="does not know the architecture JinaBertModel"):
+        resolve(asked, CATALOG, [host])
+    known = LaunchRequest(model_name="bge-m3", format="pytorch")
+    assert resolve(known, CATALOG, [host]).engine == ENGINE.name
 
 
 def test_it_is_chosen_for_vectors_and_ranks_and_nothing_else() -> None:
