@@ -15,6 +15,7 @@ from paddock.registry.errors import PaddockError
 COMMANDS = {
     "serve": ("paddock.cli.serve:serve", "Run the gateway in this terminal."),
     "launch": ("paddock.cli.launch:launch", "Launch a model."),
+    "attach": ("paddock.cli.attach:attach", "Serve a model that runs elsewhere, by its URL."),
     "pull": ("paddock.cli.pull:pull", "Download a model's weights, and launch nothing."),
     "cache": ("paddock.cli.cache:cache", "List, check and remove downloaded weights."),
     "lock": ("paddock.cli.lock:lock", "Write down which bytes and engine models are."),

@@ -51,6 +51,14 @@ class Client:
         query = urlencode({"wait_ready": str(wait).lower()})
         return dict(self._call("POST", f"/v1/models?{query}", launch))
 
+    def attach(self, endpoint: str, **given: Any) -> dict[str, Any]:
+        """Puts a model that somebody else serves behind the gateway: `endpoint` is its URL.
+
+        As wanted: `model` (its name there), `model_uid`, `api_key`, `abilities`, `context_length`
+        and `slots`. Returns `model_uid` and `plan`.
+        """
+        return dict(self._call("POST", "/v1/attached", {"endpoint": endpoint, **given}))
+
     def models(self) -> list[dict[str, Any]]:
         """The models that can answer."""
         return list(self._call("GET", "/v1/models")["data"])

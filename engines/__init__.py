@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "llama.cpp": "paddock.engines.llama_cpp:LlamaCpp",
     "Transformers": "paddock.engines.transformers:Transformers",
+    "sentence-transformers": "paddock.engines.sentence_transformers:SentenceTransformers",
     "echo": "paddock.engines.echo:Echo",
 }
 ENTRY_POINTS = "paddock.engines"
@@ -39,15 +40,20 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_table())
 
 
+def fold(name: str) -> str:
+    """An engine's name as names are compared."""
+    return name.casefold().replace("_", "-")
+
+
 @cache
 def load_engine(name: str) -> Engine:
-    """The adapter called `name`, without regard to case.
+    """The adapter called `name`, without regard to case; `_` counts as `-`, as Xinference writes.
 
     Raises:
         UnknownName: no adapter has this name.
     """
     table = {known.casefold(): known for known in _table()}
-    known = table.get(name.casefold())
+    known = table.get(fold(name))
     if known is None:
         raise UnknownName.among("engine", name, engine_names())
     module, _, attribute = _table()[known].partition(":")

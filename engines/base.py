@@ -199,6 +199,8 @@ class Engine(Protocol):
     options: ClassVar[type[EngineOptions]]
     formats: ClassVar[tuple[str, ...]]
     """Formats that it can load; empty: it loads no weights at all."""
+    types: ClassVar[tuple[str, ...]]
+    """Types of models that it can serve: LLM, embedding, rerank."""
     automatic: ClassVar[bool]
     """Whether a launch that names no engine may choose it."""
     environment: ClassVar[Environment | None]

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engines.base import Host
+from paddock.launcher.attached import AttachRequest, Keys, Watched, plan_attached
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handle, RayFailed
-from paddock.launcher.diagnosis import Diagnosis
+from paddock.launcher.diagnosis import Diagnosis, Failure
 from paddock.launcher.events import Bus
 from paddock.launcher.host import LOCAL
 from paddock.launcher.hubs import HUBS
@@ -116,11 +117,16 @@ class _Model:
     plan: LaunchPlan
     created: float
     replicas: dict[str, ReplicaStatus]
-    handles: dict[str, Handle] = field(default_factory=dict)
+    handles: dict[str, Handle | Watched] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     stopping: bool = False
     leaving: set[str] = field(default_factory=set)
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS))
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether somebody else serves it: there is no actor, and it recovers by itself."""
+        return self.plan.attached is not None
 
     def unwanted(self, replica: str) -> bool:
         """Whether the replica is to end."""
@@ -152,6 +158,7 @@ class Controller:
         self._cluster = cluster
         self._models: dict[str, _Model] = {}
         self._replacing: set[str] = set()
+        self._keys = Keys(settings.home)
         self._changed = asyncio.Event()
         self._adoption: asyncio.Task[None] | None = None
         self._started = False
@@ -175,7 +182,13 @@ class Controller:
             self._models[row.uid] = _Model(row.uid, plan, row.created, replicas)
         self._started = True
         self._notify()
-        if rows or self._cluster.record() is not None:
+        attached = [model for model in self._models.values() if model.is_attached]
+        self._keys.sweep(model.uid for model in attached)
+        for model in attached:
+            for replica_id in model.replicas:
+                self._note(model, replica_id, state="pending", diagnosis=None)
+                self._follow(model, replica_id)
+        if len(rows) > len(attached) or self._cluster.record() is not None:
             self._adoption = asyncio.create_task(self._adopt())
 
     async def _adopt(self) -> None:
@@ -190,7 +203,7 @@ class Controller:
             log.error("%s", error)
         for model in list(self._models.values()):
             for replica in list(model.replicas.values()):
-                if replica.state != "failed":
+                if replica.state != "failed" and not model.is_attached:
                     self._follow(model, replica.replica_id)
 
     def _wanted(self) -> set[str]:
@@ -239,8 +252,15 @@ class Controller:
         return Locking(*resolve_lock(request, catalog, hosts[:1]))
 
     def launched_lock(self, uid: str) -> Locking:
-        """What a launched model runs, to be locked. Raises `NotLaunched`."""
+        """What a launched model runs, to be locked.
+
+        Raises:
+            NotLaunched: there is no such model.
+            BadValue: it is attached, and so nothing of it is here.
+        """
         plan = self._get(uid).plan
+        if plan.attached is not None:
+            raise BadValue("model", uid, f"is served by {plan.attached.url}: there is no file here")
         variant = Variant(
             model=plan.model,
             format=plan.format,  # type: ignore[arg-type]  # checked by pydantic
@@ -296,7 +316,46 @@ class Controller:
         plan = await self._plan(asked)
         self.references.consent(asked)
         request = asked.request
-        uid = request.uid
+        await self._make_way(request.uid)
+        written = request.model_dump(mode="json", exclude_none=True)
+        model = self._write(written, plan, f"launch of {plan.model} on {plan.engine}")
+        for replica_id in model.replicas:
+            self._follow(model, replica_id)
+        return model.status()
+
+    async def attach(self, request: AttachRequest) -> ModelStatus:
+        """Puts a model that somebody else serves among ours, once its endpoint has been asked.
+
+        Raises:
+            UidInUse: a model with this id is launched, and has not failed.
+            Refused: as `plan_attached`.
+            LaunchFailed: the endpoint cannot be reached, does not take the key, or is no such one.
+        """
+        if request.model_uid is not None:
+            self._refuse_used(request.model_uid)
+        try:
+            plan = await asyncio.to_thread(plan_attached, request)
+        except Failure as failure:
+            uid = request.model_uid or request.model or "attach"
+            raise LaunchFailed(uid, failure.diagnosis.to_json()) from None
+        await self._make_way(plan.model_id)
+        # Before the row: a row without its key would be of no use after a crash.
+        self._keys.write(plan.model_id, request.api_key)
+        written = request.model_dump(mode="json", exclude_none=True, exclude={"api_key"})
+        model = self._write(written, plan, f"attached {plan.model} at {request.endpoint}")
+        for replica_id in model.replicas:
+            self._follow(model, replica_id)
+        return model.status()
+
+    def doubt(self, uid: str) -> None:
+        """A request to a model has failed: an attached endpoint is looked at again at once."""
+        model = self._models.get(uid)
+        for handle in model.handles.values() if model is not None else ():
+            if isinstance(handle, Watched):
+                handle.doubt()
+
+    async def _make_way(self, uid: str) -> None:
+        """Clears a failed model of this id away. Raises `UidInUse` if it has not failed."""
         self._refuse_used(uid)
         if uid in self._models:
             self._replacing.add(uid)
@@ -304,10 +363,6 @@ class Controller:
                 await self._forget(self._models[uid])
             finally:
                 self._replacing.discard(uid)
-        model = self._write(request, plan)
-        for replica_id in model.replicas:
-            self._follow(model, replica_id)
-        return model.status()
 
     def _refuse_used(self, uid: str) -> None:
         if uid in self._replacing:
@@ -316,15 +371,14 @@ class Controller:
         if model is not None and model.status().state != "failed":
             raise UidInUse(uid, model.status().state)
 
-    def _write(self, request: LaunchRequest, plan: LaunchPlan) -> _Model:
+    def _write(self, asked: dict[str, Any], plan: LaunchPlan, happened: str) -> _Model:
         ids = [replica_name(plan.model_id, number) for number in range(plan.replicas)]
         now = time.time()
         model = _Model(plan.model_id, plan, now, {i: ReplicaStatus(i) for i in ids})
         rows = tuple(ReplicaRow(i, number, "pending", None) for number, i in enumerate(ids))
-        asked = request.model_dump(mode="json", exclude_none=True)
         self._store.add(ModelRow(model.uid, asked, plan.to_json(), now, rows))
         self._models[model.uid] = model
-        model.happened(f"launch of {plan.model} on {plan.engine}")
+        model.happened(happened)
         self._notify()
         return model
 
@@ -333,24 +387,15 @@ class Controller:
 
     async def _live(self, model: _Model, replica_id: str) -> None:
         """Starts or adopts one replica and follows it to its end."""
+        ends = {"stopped"} if model.is_attached else {"failed", "stopped"}
         try:
-            if not self._cluster.connected:
-                self._note(model, replica_id, note="starting Ray")
-            await self._cluster.connect()
-            if model.unwanted(replica_id):
-                # One of an earlier gateway may live already.
-                found = await self._cluster.find(replica_id)
-                if found is not None:
-                    await self._end(found)
-                return
-            handle = await self._handle(model, replica_id)
-            if model.unwanted(replica_id):
-                await self._end(handle)
+            handle = await self._reach(model, replica_id)
+            if handle is None:
                 return
             model.handles[replica_id] = handle
             status = await handle.begin()
             self._observe(model, status)
-            while status.state not in {"failed", "stopped"}:
+            while status.state not in ends:
                 status = await self._watch(handle, status.version)
                 self._observe(model, status)
             if status.state == "failed":
@@ -368,7 +413,28 @@ class Controller:
             self._fail(model, replica_id, Diagnosis("internal", f"{type(error).__name__}: {error}"))
             raise
 
-    async def _watch(self, handle: Handle, since: int) -> ReplicaStatus:
+    async def _reach(self, model: _Model, replica_id: str) -> Handle | Watched | None:
+        """What the replica is followed by; None if it is to end, and has."""
+        if model.is_attached:
+            if model.unwanted(replica_id):
+                return None
+            return Watched(replica_id, model.plan, self._keys)
+        if not self._cluster.connected:
+            self._note(model, replica_id, note="starting Ray")
+        await self._cluster.connect()
+        if model.unwanted(replica_id):
+            # One of an earlier gateway may live already.
+            found = await self._cluster.find(replica_id)
+            if found is not None:
+                await self._end(found)
+            return None
+        handle = await self._handle(model, replica_id)
+        if model.unwanted(replica_id):
+            await self._end(handle)
+            return None
+        return handle
+
+    async def _watch(self, handle: Handle | Watched, since: int) -> ReplicaStatus:
         """The replica's next status; bears with an actor that cannot be reached for a while."""
         for _ in range(UNAVAILABLE_TRIES):
             try:
@@ -453,7 +519,8 @@ class Controller:
             return status
         if status.diagnosis is not None and status.state == "failed":
             cause, message = status.diagnosis["cause"], status.diagnosis["message"]
-            raise NotReady(uid, "failed", f"{cause}: {message}")
+            again = 2.0 if status.plan.attached else None
+            raise NotReady(uid, "failed", f"{cause}: {message}", again)
         notes = [replica.note for replica in status.replicas if replica.note]
         raise NotReady(uid, status.state, notes[0] if notes else "", retry_after=1.0)
 
@@ -490,7 +557,10 @@ class Controller:
             UnknownName: its node has left the cluster.
             NoRoom: the node's memory cannot take them.
         """
-        self._growing(uid)
+        attached = self._growing(uid).plan.attached
+        if attached is not None:
+            why = f"{attached.url} is served by somebody else, who may add some there"
+            raise BadValue("replica", count, why)
         hosts = await self.hosts()
         model = self._growing(uid)  # it may have ended meanwhile
         total = len(model.replicas) - len(model.leaving) + count
@@ -632,7 +702,7 @@ class Controller:
             if quiet:
                 await asyncio.sleep(FOLLOW_SECONDS)
 
-    async def _log_end(self, model: _Model, handle: Handle) -> int:
+    async def _log_end(self, model: _Model, handle: Handle | Watched) -> int:
         status = model.replicas.get(handle.replica_id)
         if status is not None and status.log and model.plan.node == LOCAL:
             with contextlib.suppress(OSError):
@@ -668,11 +738,13 @@ class Controller:
         await asyncio.gather(*(self._end(handle) for handle in model.handles.values()))
         await asyncio.gather(*model.tasks.values(), return_exceptions=True)
         self._store.remove(model.uid)
+        if model.is_attached:
+            self._keys.remove(model.uid)
         if self._models.get(model.uid) is model:
             del self._models[model.uid]
         self._notify()
 
-    async def _end(self, handle: Handle) -> None:
+    async def _end(self, handle: Handle | Watched) -> None:
         """Stops a replica; if its actor does not manage in time, it goes and its engine with it."""
         try:
             await handle.stop(STOP_GRACE + STOP_SLACK)

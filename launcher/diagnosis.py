@@ -35,6 +35,9 @@ Cause = Literal[
     "probe_failed",  # the engine said it was ready, and could not answer one token
     "actor_died",  # the replica's actor is gone
     "node_lost",  # Ray, or the node, cannot be reached
+    "endpoint_unreachable",  # an attached endpoint does not answer, or says that it cannot now
+    "endpoint_refused",  # an attached endpoint does not take the key
+    "endpoint_unfit",  # what is attached speaks another language than OpenAI's, or lacks the model
     "cancelled",  # the user called it off
     "internal",  # a bug in Paddock; the log has a traceback
 ]

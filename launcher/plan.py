@@ -208,6 +208,18 @@ class MemoryEstimate(_Frozen):
         return self.least_bytes <= self.free_bytes
 
 
+class Attached(_Frozen):
+    """An endpoint that somebody else runs. Its key is not here: `launcher/attached.py` keeps it.
+
+    `url` ends as OpenAI's clients want it, mostly in `/v1`; `model` is the name there; `listed`
+    says that the endpoint has it in its list of models.
+    """
+
+    url: str
+    model: str
+    listed: bool = True
+
+
 class DerivedFrom(_Frozen):
     """Where a spec that nobody wrote was derived from; `context_length` is the model's own."""
 
@@ -223,8 +235,9 @@ _SUMS = ("total_bytes", "needed_bytes", "fits")
 class LaunchPlan(_Frozen):
     """What a launch will do, with numbers and reasons.
 
-    `context_length` is what one request gets; `slots` requests are served side by side by each
-    replica. `refused` maps each engine that was passed over to its reason.
+    `context_length` is what one request gets (0: an attached endpoint does not say); `slots`
+    requests are served side by side by each replica. `refused` maps each engine that was passed
+    over to its reason. `attached`: nothing is launched, somebody else serves the model.
     """
 
     model_id: str
@@ -251,6 +264,7 @@ class LaunchPlan(_Frozen):
     refused: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     derived: DerivedFrom | None = None
+    attached: Attached | None = None
 
     @property
     def name(self) -> str:

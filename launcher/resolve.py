@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paddock.engines import BUILT_IN, engine_names, load_engine
+from paddock.engines import BUILT_IN, engine_names, fold, load_engine
 from paddock.engines.base import UNKNOWN, Engine, EngineOptions, Host
 from paddock.launcher.locked import AUTO, pin, pinned_weights, with_engine
 from paddock.launcher.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
@@ -360,12 +360,18 @@ def _search(
 def _engines(request: LaunchRequest, spec: ModelSpec, search: _Search) -> Iterator[Engine]:
     """The engine that was asked for, or those that may be chosen."""
     if request.model_engine is None:
-        yield from (e for e in map(load_engine, engine_names()) if e.automatic)
+        found = map(load_engine, engine_names())
+        yield from (e for e in found if e.automatic and spec.type in e.types)
         return
-    wanted = request.model_engine.casefold()
+    wanted = fold(request.model_engine)
     named = dict.fromkeys(name for variant in spec.variants for name in variant.engines)
     if wanted in {name.casefold() for name in engine_names()}:
-        yield load_engine(request.model_engine)
+        engine = load_engine(request.model_engine)
+        if spec.type in engine.types:
+            yield engine
+            return
+        reason = f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
+        search.refuse(engine.name, _WRONG_FORMAT, reason)
         return
     for name in named:
         if name.casefold() == wanted:

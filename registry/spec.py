@@ -348,7 +348,7 @@ class Weights(_Frozen):
     """Billions of parameters, with an underscore for the decimal point: 46_7."""
     quantizations: AtLeastOne[Name]
     engines: AtLeastOne[Name]
-    """Engines that can serve these weights, by name: Transformers, vLLM, SGLang, llama.cpp."""
+    """Engines that can serve these weights, by name: Transformers, vLLM, llama.cpp, …"""
     sources: AtLeastOne[Source]
     """In order of preference."""
     size_bytes: SizeBytes = ()

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ValidationError
 
 from paddock.registry.catalog import Catalog
+from paddock.registry.derive.found import engines_of
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.spec import ModelSpec, parse_size
 from paddock.registry.split import together
@@ -67,6 +68,9 @@ def translate(kind: str, given: Mapping[str, Any], catalog: Catalog, today: date
         BadValue: a field that is missing or wrong, by Xinference's name of it.
     """
     building = _weights(given)
+    if kind != "LLM":
+        for weights in building.weights:
+            weights["engines"] = list(engines_of(weights["format"], kind))
     family = given.get("model_family")
     shape, said = _architecture(kind, given, building, catalog)
     left = [name for name in _LEFT_OUT if given.get(name)]

@@ -528,6 +528,6 @@ def _model(status: ModelStatus) -> Body:
         "display_name": status.plan.model,
         "created_at": datetime.fromtimestamp(status.created, UTC).isoformat(timespec="seconds"),
         "lifecycle": "active",
-        "max_input_tokens": status.plan.context_length,
-        "max_tokens": status.plan.context_length,
+        "max_input_tokens": status.plan.context_length or None,
+        "max_tokens": status.plan.context_length or None,
     }

@@ -199,6 +199,10 @@ class Inference:
             try:
                 await self._carry_out(exchange, asked)
             except EngineRefused as error:
+                if model.served and error.status in _ITS_OWN:
+                    # Not the caller's: 401 would tell him that his own key is wrong.
+                    self._controller.doubt(uid)
+                    raise NotReady(uid, "ready", _ITS_OWN[error.status], 5.0) from None
                 if model.fields.too_long is None or not model.fields.too_long.search(error.body):
                     raise
                 raise EngineRefused(400, error.body) from None
@@ -240,7 +244,10 @@ class Inference:
             assert isinstance(gathered, Gathered)
             body = b"".join(gathered.parts)
             if asked.reshape is not None:
-                body = dump(asked.reshape(json.loads(body)))
+                try:
+                    body = dump(asked.reshape(json.loads(body)))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    raise EngineRefused(502, b"its answer is not of OpenAI's shape") from None
         else:
             sinks = await self._parts(
                 exchange, asked, lambda part: Assembled(timeline, asked, part)
@@ -252,6 +259,8 @@ class Inference:
                     for changed in asked.events(part, event):
                         assembly.add(changed)
             answer = assembly.answer()
+            if not answer["choices"]:
+                raise EngineRefused(502, b"its answer is no stream, which it was asked for")
             usage = answer.get("usage") or {}
             timeline.prompt_tokens = usage.get("prompt_tokens", 0)
             timeline.completion_tokens = usage.get("completion_tokens", 0)
@@ -289,7 +298,11 @@ class Inference:
             exchange.timeline.replica_id = replica.replica_id
             try:
                 return await self._ask(exchange, replica, asked, part, sink)
+            except EngineRefused as error:
+                # Some say in their errors with which key they were asked.
+                raise _without(replica.key, error) from None
             except (Lost, OSError) as error:
+                self._controller.doubt(asked.uid)
                 tried.append(replica.replica_id)
                 if len(tried) >= TRIES:
                     raise NotReady(
@@ -420,6 +433,23 @@ class _Forward:
             self._inference.observe(timeline)
 
 
+# What an attached endpoint says of the gateway, and not of the request.
+_ITS_OWN = {
+    301: "its endpoint redirects, which is not followed",
+    302: "its endpoint redirects, which is not followed",
+    303: "its endpoint redirects, which is not followed",
+    307: "its endpoint redirects, which is not followed",
+    308: "its endpoint redirects, which is not followed",
+    401: "its endpoint does not take the key any more",
+    403: "its endpoint does not allow that with its key",
+}
+
+
+def _without(key: str, error: EngineRefused) -> EngineRefused:
+    body = error.body.replace(key.encode(), b"(key)") if key else error.body
+    return EngineRefused(error.status, body)
+
+
 def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
     if isinstance(error, PaddockError):
         return envelope(status_of(error), str(error), type(error).__name__, error.fields())
@@ -450,9 +480,12 @@ def _rendered(error: EngineRefused) -> Response:
 
 
 def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:
-    host = urlsplit(replica.endpoint or "").netloc or "engine"
+    at = urlsplit(replica.endpoint or "")
+    # An attached endpoint has a base path, which takes the place of our `/v1`.
+    path = at.path + path.removeprefix("/v1") if at.path else path
+    key = f"Authorization: Bearer {replica.key}\r\n" if replica.key else ""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {replica.key}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {at.netloc or 'engine'}\r\n{key}User-Agent: paddock\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import paddock
+from paddock.launcher.attached import AttachRequest
 from paddock.launcher.controller import Controller
 from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
 from paddock.server import wire
-from paddock.server.body import read_json
+from paddock.server.body import read_json, read_object
 from paddock.server.keys import principal
 from paddock.server.query import flag, whole
 
@@ -39,6 +40,7 @@ class Management:
             Route("/v1/cluster/version", self.version),
             Route("/v1/clusters", self.stop, methods=["DELETE"]),
             Route("/v1/plan", self.plan, methods=["POST"]),
+            Route("/v1/attached", self.attach, methods=["POST"]),
             Route("/v1/models", self.listing),
             Route("/v1/models", self.launch, methods=["POST"]),
             Route("/v1/models/instances", self.instances),
@@ -88,6 +90,15 @@ class Management:
         status = await self._controller.launch(wire.launch_request(await read_json(request)))
         if waits:
             status = await self._controller.wait(status.uid)
+        return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
+
+    async def attach(self, request: Request) -> Response:
+        """Puts a model that somebody else serves behind this gateway."""
+        given = await read_object(request)
+        if not isinstance(given.get("endpoint"), str):
+            raise BadValue("endpoint", given.get("endpoint"), "is needed: a URL, as text")
+        status = await self._controller.attach(AttachRequest.parse(given))
+        status = await self._controller.wait(status.uid)
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 
     async def listing(self, request: Request) -> Response:

@@ -97,6 +97,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/anthropic/v1/models/{uid}", "anthropic", s.AnthropicModel),
     Operation("GET", "/v1/models", "models", s.Models),
     Operation("POST", "/v1/models", "models", s.Launched, s.Launch, (WAIT,)),
+    Operation("POST", "/v1/attached", "models", s.Launched, s.Attach),
     Operation("POST", "/v1/plan", "models", s.Plan, s.Launch),
     Operation("GET", "/v1/models/instances", "models", list[s.Instance], query=(
         Query("model_name", TEXT, "Only of this model"),

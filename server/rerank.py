@@ -44,7 +44,7 @@ def rerank(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
     shown = wanted.get("return_documents", False)
     if not isinstance(shown, bool):
         raise BadValue("return_documents", shown, "must be true or false")
-    body = {"model": model.uid, "query": query, "documents": documents}
+    body = {"model": model.name, "query": query, "documents": documents}
     answered = partial(answer, model.uid, documents if shown else [], top)
     return Asked(model.uid, "/v1/rerank", (dump(body),), raw=True, reshape=answered)
 
@@ -52,7 +52,10 @@ def rerank(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
 def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:
     """The `top` best of the engine's scores, best first, with the documents that are `shown`."""
     ranked = sorted(found["results"], key=lambda one: (-one["relevance_score"], one["index"]))
-    tokens = (found.get("usage") or {}).get("prompt_tokens", 0)
+    usage = found.get("usage") or {}
+    # As engines count; as Jina's kind of endpoint does; as another Paddock or Cohere does.
+    told = (found.get("meta") or {}).get("tokens") or {}
+    tokens = usage.get("prompt_tokens") or usage.get("total_tokens") or told.get("input_tokens", 0)
     return {
         "id": f"rerank-{secrets.token_hex(12)}",
         "model": uid,

@@ -14,6 +14,7 @@ from paddock.launcher.diagnosis import CAUSES
 from paddock.launcher.plan import MAX_REPLICAS
 from paddock.launcher.replica import State
 from paddock.registry.lockfile import LockedModel
+from paddock.registry.spec import Ability
 
 Size = int | str
 """Billions of parameters: a number where it is whole, else text such as `0_5`."""
@@ -138,6 +139,14 @@ class DerivedFrom(Shape):
     notes: list[str]
 
 
+class Attached(Shape):
+    """An endpoint that somebody else runs; `listed`: it has the model in its list."""
+
+    url: str
+    model: str
+    listed: bool
+
+
 class Plan(Shape):
     """What a launch will do, with numbers and reasons."""
 
@@ -165,6 +174,21 @@ class Plan(Shape):
     refused: dict[str, str] = Field(description="Engines that were passed over, and why")
     warnings: list[str]
     derived: DerivedFrom | None
+    attached: Attached | None = Field(description="Set: somebody else serves the model")
+
+
+class Attach(Shape):
+    """An endpoint that somebody else runs, and what is to be said of it that it does not say."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    endpoint: str = Field(description="Its base URL, as OpenAI's clients take it")
+    model: str | None = Field(default=None, description="Its name there; null: the only one")
+    model_uid: str | None = Field(default=None, description="Its id here; null: the name there")
+    api_key: str | None = Field(default=None, description="Kept, and never shown again")
+    abilities: list[Ability] | None = Field(default=None, description="null: found out")
+    context_length: int | None = Field(default=None, ge=1)
+    slots: int | None = Field(default=None, ge=1, le=100_000, description="Requests at once")
 
 
 class Launch(Shape):
@@ -219,8 +243,8 @@ class Description(Shape):
     multimodal_projector: str | None
     model_hub: str
     revision: str | None
-    context_length: int
-    max_tokens: int
+    context_length: int | None = Field(description="null: an attached endpoint does not say")
+    max_tokens: int | None
     model_engine: str
     replica: int
 
@@ -853,7 +877,7 @@ class AnthropicModel(Shape):
     id: str
     display_name: str
     created_at: str
-    max_input_tokens: int
+    max_input_tokens: int | None
 
 
 class AnthropicModels(Shape):

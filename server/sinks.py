@@ -37,7 +37,7 @@ class PartSink:
 
     def head(self, status: int, content_type: bytes) -> None:
         """An error is collected, whatever the answer was to become."""
-        if status >= 400:
+        if status >= 300:  # a redirect, which only an attached endpoint can mean, is none of ours
             self._status, self._refusal = status, []
 
     def body(self, data: bytes) -> None:

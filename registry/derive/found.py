@@ -34,6 +34,8 @@ READ = (*CODE_CONFIGS, *TEMPLATES, SENTENCES, OLD_GPTQ)
 _PICKLES = re.compile(r"(?:^|/)[^/]*\.(?:bin|pt|pth|ckpt|pkl)$")
 # What trainers leave beside the weights.
 _LEFTOVERS = re.compile(r"(?:^|/)(?:training_args|optimizer|scheduler|rng_state|scaler)[^/]*$")
+OF_VECTORS = "sentence-transformers"
+"""The engine that takes an LLM's place where safetensors embed or rank."""
 ENGINES = {
     "ggufv2": ("llama.cpp",),
     "pytorch": ("Transformers", "vLLM", "SGLang"),
@@ -43,6 +45,14 @@ ENGINES = {
     "bnb": ("Transformers", "vLLM"),
     "mlx": ("MLX",),
 }
+
+
+def engines_of(format_: str, type_: str) -> tuple[str, ...]:
+    """The engines that read a format, for a type of model."""
+    if type_ == "LLM":
+        return ENGINES[format_]
+    found = tuple(name for name in ENGINES[format_] if name not in {"Transformers", "SGLang"})
+    return (OF_VECTORS, *found) if format_ == "pytorch" else found
 
 
 @dataclass(frozen=True)

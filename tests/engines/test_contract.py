@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K
 OPTION = {
     "llama.cpp": ("n-threads", "2", "n_threads", 2),
     "Transformers": ("n-threads", "2", "n_threads", 2),
+    "sentence-transformers": ("batch-tokens", "99", "batch_tokens", 99),
     "echo": ("child", "no", "child", False),
 }
 WEIGHTS = {"llama.cpp": TINY, "Transformers": TINY.parent.parent / "pytorch" / "none", "echo": None}
@@ -33,14 +35,24 @@ WEIGHTS = {"llama.cpp": TINY, "Transformers": TINY.parent.parent / "pytorch" / "
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
     found = load_engine(request.param)
     if found.environment is not None:
-        home = request.getfixturevalue(f"{found.environment.name}_home")
+        home = request.getfixturevalue(f"{found.environment.name.replace('-', '_')}_home")
         monkeypatch.setenv("PADDOCK_HOME", str(home))
     return found
 
 
-def started(engine: Engine, folder: Path, **changes: object) -> Serving:
+@pytest.fixture
+def weights(engine: Engine, request: pytest.FixtureRequest) -> Path | None:
+    if engine.name in WEIGHTS:
+        return WEIGHTS[engine.name]
+    sentences: Path = request.getfixturevalue("sentences")
+    return sentences
+
+
+def started(engine: Engine, weights: Path | None, **changes: object) -> Serving:
     options = engine.settle(engine.options.parse(engine.name, {}), HOST, 0)
-    return serving(options, weights=WEIGHTS[engine.name], **changes)
+    if "LLM" not in engine.types:
+        changes = {"abilities": ("embed",), **changes}
+    return serving(options, weights=weights, **changes)
 
 
 def test_an_engine_satisfies_the_protocol(engine: Engine) -> None:
@@ -50,6 +62,7 @@ def test_an_engine_satisfies_the_protocol(engine: Engine) -> None:
     assert engine.name in engine_names()
     assert engine.health_path.startswith("/")
     assert engine.context_step >= 1
+    assert set(engine.types) <= {"LLM", "embedding", "rerank"}
     assert type(load_engine(engine.name.upper())) is type(engine)
 
 
@@ -134,9 +147,22 @@ def test_planning_is_arithmetic(engine: Engine) -> None:
         assert engine.refuses(variant, HOST) is None
 
 
-def test_an_engine_serves_with_its_key_and_name(engine: Engine, tmp_path: Path) -> None:
+def test_an_engine_serves_with_its_key_and_name(
+    engine: Engine, weights: Path | None, tmp_path: Path
+) -> None:
     """Started for real: healthy, answers with the key under the model's name, and 401 without."""
-    wanted = started(engine, tmp_path, model_id="zoo/keeper.1")
+    wanted = started(engine, weights, model_id="zoo/keeper.1")
+    if "LLM" not in engine.types:
+        body: dict[str, Any] = {"model": wanted.model_id, "input": "The old elephant"}
+        with Child(engine, wanted, tmp_path / "log") as child:
+            child.await_health()
+            status, answer = child.post("/v1/embeddings", body)
+            assert (status, answer["model"]) == (200, "zoo/keeper.1")
+            assert child.post("/v1/embeddings", body, key="wrong")[0] == 401
+            assert child.post("/v1/embeddings", body, key=None)[0] == 401
+            child.process.terminate()
+            assert child.process.wait(20) in {0, -15}
+        return
     body = {"model": wanted.model_id, "prompt": "The old elephant", "max_tokens": 2}
     with Child(engine, wanted, tmp_path / "log") as child:
         child.await_health()
@@ -158,9 +184,9 @@ def test_an_engine_serves_with_its_key_and_name(engine: Engine, tmp_path: Path) 
         assert child.process.wait(20) in {0, -15}
 
 
-def test_the_key_is_not_among_the_arguments(engine: Engine, tmp_path: Path) -> None:
+def test_the_key_is_not_among_the_arguments(engine: Engine, weights: Path | None) -> None:
     """Arguments are readable by every user of the machine."""
-    command = engine.command(started(engine, tmp_path, api_key="secret-key"))
+    command = engine.command(started(engine, weights, api_key="secret-key"))
     assert isinstance(command, Command)
     assert "secret-key" not in " ".join(command.argv)
     assert "secret-key" in command.environ.values()
@@ -184,7 +210,7 @@ def test_other_packages_add_engines_and_replace_none(monkeypatch: pytest.MonkeyP
         for name, value in (("mine", echo), ("llama.cpp", "evil:Engine"), ("Echo", "evil:Engine"))
     )
     monkeypatch.setattr(engines_package, "entry_points", lambda group: points)
-    assert engine_names() == ("llama.cpp", "Transformers", "echo", "mine")
+    assert engine_names() == (*BUILT_IN, "mine")
     assert type(load_engine("mine")).__name__ == "Echo"
     assert type(load_engine("llama.cpp")).__name__ == "LlamaCpp"
     assert type(load_engine("echo")).__module__ == "paddock.engines.echo"
@@ -196,8 +222,8 @@ def test_an_unknown_engine_is_refused_with_near_ones() -> None:
         load_engine("llamacpp")
 
 
-def test_a_command_is_plain_data(engine: Engine, tmp_path: Path) -> None:
+def test_a_command_is_plain_data(engine: Engine, weights: Path | None) -> None:
     """Arguments and environment are texts without anything of this process."""
-    command = engine.command(started(engine, tmp_path))
+    command = engine.command(started(engine, weights))
     assert all(isinstance(argument, str) for argument in command.argv)
     assert json.dumps(dict(command.environ))

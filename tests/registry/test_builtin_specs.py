@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from paddock.registry.catalog import Catalog, default_folders, specs_root
+from paddock.registry.derive.found import engines_of
 from paddock.registry.spec import Architecture, ModelSpec
-from paddock.registry.xinference import ENGINES
 
 CATALOG = Catalog.load()
 EVERY = pytest.mark.parametrize("spec", list(CATALOG), ids=CATALOG.names())
@@ -84,9 +84,13 @@ def test_ids_are_those_of_a_hub(spec: ModelSpec) -> None:
 
 @EVERY
 def test_engines_are_those_of_the_format(spec: ModelSpec) -> None:
-    """No variant names an engine that cannot read its format."""
+    """No variant names an engine that cannot read its format, or serves no models of its type."""
     for weights in spec.weights:
-        assert set(weights.engines) <= set(ENGINES[weights.format])
+        known = {*engines_of(weights.format, spec.type), *engines_of(weights.format, "LLM")}
+        assert set(weights.engines) <= known
+        if "sentence-transformers" in weights.engines:  # pairs are scored by a head, or not at all
+            head = spec.architecture.name.endswith("ForSequenceClassification")
+            assert spec.type == "embedding" or (spec.type == "rerank" and head)
 
 
 @EVERY

@@ -27,6 +27,8 @@ def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
         case.path_parameters["uid"] = f"no-{case.path_parameters['uid']}"
     if path == "/v1/models" and isinstance(body, dict) and isinstance(body.get("model_name"), str):
         body["model_name"] = f"no-{body['model_name']}"
+    if path == "/v1/attached" and isinstance(body, dict) and "endpoint" in body:
+        body["endpoint"] = f"no-{body['endpoint']}"  # it would ask whatever host this names
     if next(_calls) % 2:
         return
     if path == "/v1/specs":

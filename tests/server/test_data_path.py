@@ -98,9 +98,16 @@ class World:
         if uid != "m":
             raise NotLaunched(uid)
         plan = SimpleNamespace(
-            engine="echo", abilities=("generate", "chat"), context_length=100, slots=self.slots
+            engine="echo",
+            abilities=("generate", "chat"),
+            context_length=100,
+            slots=self.slots,
+            attached=None,
         )
         return SimpleNamespace(uid=uid, plan=plan, state="ready", replicas=tuple(self.replicas))
+
+    def doubt(self, uid: str) -> None:
+        assert uid == "m"
 
     def models(self) -> list[Any]:
         return [self.ready("m")]

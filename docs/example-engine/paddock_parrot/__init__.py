@@ -38,6 +38,8 @@ class Parrot:
     options: ClassVar[type[EngineOptions]] = ParrotOptions
     # It reads no weights really, but takes those of GGUF models.
     formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
+    # Types of models: LLM, embedding, rerank.
+    types: ClassVar[tuple[str, ...]] = ("LLM",)
     # Not chosen by itself: `--model-engine parrot` asks for it.
     automatic: ClassVar[bool] = False
     # One whose libraries exclude Paddock's names its pins here: paddock.engines.environment.

@@ -1,0 +1,187 @@
+"""sentence-transformers: vectors of texts, and cross-encoders that rank, from safetensors.
+
+It runs in an environment of its own (`paddock engine install sentence-transformers`), in which
+`serve.py` gathers the texts of many requests into batches of like length.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from paddock.engines.base import (
+    Command,
+    Detection,
+    EngineOptions,
+    Host,
+    RequestFields,
+    Serving,
+    Symptom,
+)
+from paddock.engines.environment import Environment
+
+if TYPE_CHECKING:
+    from paddock.registry.spec import Architecture, Variant
+
+FOLDER = Path(__file__).parent
+PROCESS_BYTES = 450_000_000
+"""Python, torch and sentence-transformers, without a model."""
+
+# Every class of models: vectors come from decoders and masked language models too.
+_ARCHITECTURES = """
+import json
+from transformers.models.auto import modeling_auto as auto
+tables = [getattr(auto, name) for name in dir(auto) if name.endswith("MAPPING_NAMES")]
+names = [one for table in tables for one in table.values()]
+found = {one for name in names for one in ([name] if isinstance(name, str) else name)}
+print(json.dumps(sorted(found)))
+"""
+
+
+class SentenceTransformersOptions(EngineOptions):
+    """What `paddock launch` passes on to sentence-transformers."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="type of the weights in memory; auto: as in the files, float32 on a CPU"
+    )
+    n_threads: int | None = Field(
+        None, ge=1, le=1024, description="threads; left out: one fewer than there are cores"
+    )
+    batch_tokens: int = Field(
+        4096, ge=1, le=1_000_000, description="tokens of one batch, padding counted"
+    )
+    n_parallel: int = Field(256, ge=1, le=10_000, description="requests that are gathered at most")
+    pooling: Literal["mean", "cls", "lasttoken", "max"] | None = Field(
+        None, description="pooling, for files without modules.json, which say nothing of it"
+    )
+
+
+class SentenceTransformers:
+    """See the module."""
+
+    name: ClassVar[str] = "sentence-transformers"
+    options: ClassVar[type[EngineOptions]] = SentenceTransformersOptions
+    formats: ClassVar[tuple[str, ...]] = ("pytorch",)
+    types: ClassVar[tuple[str, ...]] = ("embedding", "rerank")
+    automatic: ClassVar[bool] = True
+    environment: ClassVar[Environment] = Environment(
+        name="sentence-transformers",
+        requirements=(FOLDER / "requirements.txt",),
+        distribution="sentence-transformers",
+        modules=("torch", "sentence_transformers", "starlette", "uvicorn"),
+        architectures=_ARCHITECTURES,
+    )
+    context_step: ClassVar[int] = 1
+    health_path: ClassVar[str] = "/health"
+    fields: ClassVar[RequestFields] = RequestFields(
+        embeddings=frozenset(("encoding_format", "dimensions", "prompt_name")),
+    )
+    symptoms: ClassVar[tuple[Symptom, ...]] = (
+        Symptom(
+            re.compile(r"^weights_mismatch: (.*)"),
+            "weights_mismatch",
+            "the files are not this model's weights: {0}",
+        ),
+        Symptom(
+            re.compile(r"^no_modules: (.*)"),
+            "bad_option",
+            "{0}; say it with --pooling mean, cls, lasttoken or max",
+        ),
+        Symptom(re.compile(r"^unsupported: (.*)"), "unsupported_arch", "{0}"),
+        Symptom(
+            re.compile(r"trust_remote_code|contains custom code"),
+            "unsupported_arch",
+            "the model brings code of its own, which this engine does not run",
+        ),
+        Symptom(
+            re.compile(
+                r"model type `([^`]*)` but Transformers does not recognize|Unrecognized model"
+            ),
+            "unsupported_arch",
+            "this sentence-transformers does not know the model's architecture",
+        ),
+        Symptom(
+            re.compile(r"CUDA out of memory|OutOfMemoryError|can't allocate memory|MemoryError"),
+            "oom",
+            "the engine could not get the memory that it needs",
+        ),
+        Symptom(
+            re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
+            "corrupt_file",
+            "the weights are not whole safetensors",
+        ),
+        Symptom(
+            re.compile(r"[Aa]ddress already in use"),
+            "port_in_use",
+            "the engine's port was taken by another process",
+        ),
+        Symptom(
+            re.compile(r"^(?:ImportError|ModuleNotFoundError): (.*)"),
+            "load_failed",
+            "a library is missing in the engine's environment: {0}",
+        ),
+    )
+
+    def detect(self) -> Detection:
+        """Whether its environment is there."""
+        return self.environment.detect()
+
+    def refuses(self, variant: Variant, host: Host) -> str | None:
+        """Nothing: the architecture is known when the weights are read."""
+        return None
+
+    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+        """Many requests at once: they are gathered into batches, and none keeps a cache."""
+        assert isinstance(options, SentenceTransformersOptions)
+        return None, options.n_parallel
+
+    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+        """Leaves one core to the gateway and the client."""
+        assert isinstance(options, SentenceTransformersOptions)
+        if options.n_threads is not None:
+            return options
+        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
+
+    def pages(self, options: EngineOptions) -> bool:
+        """Weights are read into memory."""
+        return False
+
+    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
+        """There is no cache: each text is computed once, whole."""
+        return 0.0, 0.0
+
+    def overhead_bytes(
+        self, architecture: Architecture, options: EngineOptions, context: int
+    ) -> int:
+        """The process, and the activations of one batch in float32, with the mask of attention."""
+        assert isinstance(options, SentenceTransformersOptions)
+        row = 4 * (6 * architecture.hidden_size + 2 * architecture.intermediate_size + context)
+        return PROCESS_BYTES + max(options.batch_tokens, context) * row
+
+    def command(self, serving: Serving) -> Command:
+        """`serve.py` in the engine's environment."""
+        made = self.environment.made()
+        assert made is not None  # it was detected on this node
+        settings = {
+            "path": str(serving.weights),
+            "alias": serving.model_id,
+            "port": serving.port,
+            "context": serving.context_length,
+            "abilities": serving.abilities,
+            "options": serving.options.model_dump(mode="json"),
+        }
+        return Command(
+            argv=(str(made.python), str(FOLDER / "serve.py"), json.dumps(settings)),
+            environ={
+                "PADDOCK_ENGINE_KEY": serving.api_key,
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONUNBUFFERED": "1",
+                "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            },
+        )

@@ -1,0 +1,475 @@
+"""The child process: a model of sentence-transformers behind the routes for vectors and ranks.
+
+It runs in the engine's own environment and imports nothing of Paddock. The library loads the model
+and cuts texts into tokens; how requests are gathered is ours. One thread computes: what waits is
+put together by length, so that little is spent on padding, up to a budget of padded tokens a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from transformers import PreTrainedModel
+
+# Weights that a model for vectors has no use for: what it was trained with, and what can be
+# reckoned anew. A head that ranks is made of such ones too, and must have them.
+IDLE = re.compile(r"(^|\.)(position_ids|inv_freq)$")
+IDLE_IN_EMBEDDING = re.compile(r"(^|\.)(pooler|cls|lm_head|vocab_\w+|mlm|nsp)\.")
+# Not padded, not cut: both are done here, the one by batches and the other not at all.
+UNCUT: Any = {"common": {"return_tensors": None}, "text": {"padding": False, "truncation": False}}
+TOLD = ("input_ids", "token_type_ids", "attention_mask")
+
+
+class Refused(Exception):
+    """A request that cannot be served; `field` is what is wrong with it."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(eq=False)
+class Item:
+    """One text, or one pair, that waits; `kind` is what all of a batch must have in common.
+
+    Whose `turn` is least is next: it is the clock at the request's arrival, and the tokens of the
+    same request before it. So one of few texts waits for a batch or two, and not for all of a long
+    list that came before it.
+    """
+
+    features: dict[str, list[int]]
+    kind: int | None
+    turn: int
+    done: asyncio.Future[torch.Tensor] = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return len(self.features["input_ids"])
+
+
+def choose(waiting: Sequence[Item], budget: int) -> list[Item]:
+    """The next batch: the one whose turn it is, and those nearest to it in length.
+
+    Rows × the longest row stay within the budget, but for a single item that is longer by itself.
+    """
+    first = min(waiting, key=lambda item: item.turn)
+    others = sorted(
+        (item for item in waiting if item.kind == first.kind and item is not first),
+        key=lambda item: (abs(item.length - first.length), item.turn),
+    )
+    batch, longest = [first], first.length
+    for item in others:
+        if max(longest, item.length) * (len(batch) + 1) > budget:
+            break
+        batch.append(item)
+        longest = max(longest, item.length)
+    return batch
+
+
+class Batches:
+    """What waits, and the thread that computes it."""
+
+    def __init__(self, model: Model, budget: int) -> None:
+        self._model = model
+        self._budget = budget
+        self._waiting: list[Item] = []
+        self._some = threading.Condition()
+        self._loop = asyncio.get_running_loop()
+        self._clock = 0
+        self.batches = self.tokens = self.padded = 0
+        threading.Thread(target=self._compute, daemon=True).start()
+
+    @property
+    def waiting(self) -> int:
+        """Texts and pairs that wait."""
+        return len(self._waiting)
+
+    async def results(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[Any]:
+        """A tensor for each row. Called off, none of them is computed that is not yet begun."""
+        items = []
+        with self._some:
+            turn = self._clock
+            for row in rows:
+                items.append(Item(row, kind, turn, self._loop.create_future()))
+                turn += items[-1].length
+            self._waiting += items
+            self._some.notify()
+        return await asyncio.gather(*(item.done for item in items))
+
+    def _compute(self) -> None:
+        while True:
+            with self._some:
+                # Whoever has left while it waited is not computed.
+                self._waiting = [item for item in self._waiting if not item.done.done()]
+                if not self._waiting:
+                    self._some.wait()
+                    continue
+                batch = choose(self._waiting, self._budget)
+                self._clock = batch[0].turn
+                chosen = set(map(id, batch))
+                self._waiting = [item for item in self._waiting if id(item) not in chosen]
+            found: Sequence[torch.Tensor] | Exception
+            try:
+                found = self._model.forward([item.features for item in batch], batch[0].kind)
+            except Exception as error:  # noqa: BLE001 - the thread's border: its requests fail, and it goes on
+                found = error
+            self.batches += 1
+            self.tokens += sum(item.length for item in batch)
+            self.padded += len(batch) * max(item.length for item in batch)
+            self._loop.call_soon_threadsafe(_deliver, batch, found)
+
+
+def _deliver(batch: Sequence[Item], found: Sequence[torch.Tensor] | Exception) -> None:
+    for number, item in enumerate(batch):
+        if item.done.done():
+            continue
+        if isinstance(found, Exception):
+            item.done.set_exception(found)
+        else:
+            item.done.set_result(found[number])
+
+
+class Model:
+    """A loaded model: texts to tokens, tokens to vectors or scores."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.name: str = given["alias"]
+        self.ranks = "rerank" in given["abilities"]
+        options = given["options"]
+        if options["n_threads"]:
+            torch.set_num_threads(options["n_threads"])
+        self.model = _load(given["path"], self.ranks, options)
+        self.model.eval()
+        first = self.model[0]
+        if not isinstance(first, Transformer) or "text" not in first.modality_config:
+            sys.exit("unsupported: the model's first module takes no plain text")
+        self.tokenizer = first.tokenizer
+        self.limit = min(given["context"], _limit(self.model, first))
+        self.scaled = any(isinstance(module, Normalize) for module in self.model)
+        self._prompts = {name: self._told(text) for name, text in self.model.prompts.items()}
+        self._around = self._special()
+        self.sliceable, self.slices = _slices(first.config)
+
+    def rows(
+        self, texts: Sequence[Any], prompt: str | None, where: str
+    ) -> list[dict[str, list[int]]]:
+        """Each text, pair or list of ids as tokens. Raises `Refused` for one that is too long."""
+        words = [text for text in texts if not isinstance(text, list)]
+        cut = iter(self._cut(words, prompt) if words else ())
+        found = [self._given(text) if isinstance(text, list) else next(cut) for text in texts]
+        for number, row in enumerate(found):
+            if len(row["input_ids"]) > self.limit:
+                name = f"{where}[{number}]" if len(found) > 1 else where
+                has = f"{name} has {len(row['input_ids'])} tokens"
+                raise Refused(f"{has}, and the model takes {self.limit}; shorten it", where)
+        return found
+
+    def _cut(self, texts: list[Any], prompt: str | None) -> list[dict[str, list[int]]]:
+        made = self.model.preprocess(texts, prompt=prompt, processing_kwargs=UNCUT)
+        names = [name for name in TOLD if name in made]
+        return [{n: list(made[n][row]) for n in names} for row in range(len(texts))]
+
+    def _special(self) -> tuple[list[int], list[int]]:
+        """The tokens that the tokenizer puts before and behind a text."""
+        whole = list(self.tokenizer("a")["input_ids"])
+        bare = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        at = next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
+        return whole[:at], whole[at + len(bare) :]
+
+    def _given(self, ids: list[int]) -> dict[str, list[int]]:
+        before, behind = self._around
+        if any(token >= len(self.tokenizer) for token in ids):
+            raise Refused(f"the input has ids beyond the model's {len(self.tokenizer)}", "input")
+        marked = ids[: len(before)] == before and ids[len(ids) - len(behind) :] == behind
+        ids = ids if marked else [*before, *ids, *behind]
+        row = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            row["token_type_ids"] = [0] * len(ids)
+        return row
+
+    def prompt(self, name: str | None) -> tuple[str | None, int | None]:
+        """A prompt of the model's own, and the tokens that pooling leaves out for it."""
+        if name is not None and name not in self._prompts:
+            known = ", ".join(self._prompts) or "none"
+            raise Refused(
+                f"prompt_name {name!r}: the model has no such prompt ({known})", "prompt_name"
+            )
+        return self._prompts.get(name or self.model.default_prompt_name or "", (None, None))
+
+    def _told(self, text: str) -> tuple[str | None, int | None]:
+        told = self.model.preprocess(["a"], prompt=text).get("prompt_length") if text else None
+        return text or None, None if told is None else int(told)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not read here
+    def forward(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[torch.Tensor]:
+        """A vector, or a score, for each row."""
+        features = dict(
+            self.tokenizer.pad({n: [r[n] for r in rows] for n in rows[0]}, return_tensors="pt")
+        )
+        features = {name: value.to(self.model.device) for name, value in features.items()}
+        if kind is not None:
+            features["prompt_length"] = kind
+        out = self.model({**features, "modality": "text"})
+        if not self.ranks:
+            return list(out["sentence_embedding"].float().cpu())
+        scores = self.model.activation_fn(out["scores"].float())
+        return list(scores.reshape(len(rows)).cpu())
+
+
+def _load(path: str, ranks: bool, options: dict[str, Any]) -> Any:
+    """The model, by the modules that its files name; ends the process where they fit none."""
+    config = json.loads((Path(path) / "config.json").read_text("utf-8"))
+    kind = (config.get("architectures") or [""])[0]
+    has_modules = (Path(path) / "modules.json").exists()
+    more: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+    more |= {"local_files_only": True, "model_kwargs": {"dtype": _dtype(config, options, more)}}
+    with _Reports() as reports:
+        if ranks:
+            if not kind.endswith("ForSequenceClassification"):
+                sys.exit(f"unsupported: {kind or 'nothing'} scores no pairs with a head of its own")
+            made = CrossEncoder(path, **more)
+            if made.num_labels != 1:
+                sys.exit(f"unsupported: a reranker has one score, and this has {made.num_labels}")
+        elif has_modules:
+            made = SentenceTransformer(path, **more)
+        elif options["pooling"]:
+            first = Transformer(path, model_kwargs=more["model_kwargs"])
+            pooling = Pooling(first.get_embedding_dimension(), pooling_mode=options["pooling"])
+            made = SentenceTransformer(modules=[first, pooling], device=more["device"])
+        else:
+            sys.exit("no_modules: nothing in the files says how to pool (no modules.json)")
+    for report in reports.found:
+        _check(report, ranks)
+    return made
+
+
+def _dtype(config: dict[str, Any], options: dict[str, Any], more: dict[str, Any]) -> str:
+    """As asked for, else as in the files; but halves of floats are slow, and coarse, on a CPU."""
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    half = stored.removeprefix("torch.") != "float32" and more["device"] == "cpu"
+    return "float32" if half and options["dtype"] == "auto" else str(options["dtype"])
+
+
+class _Reports:
+    """Collects what `from_pretrained` says of each model that it loads; the library drops it."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+
+    def __enter__(self) -> _Reports:
+        self._was = PreTrainedModel.__dict__["from_pretrained"]
+        was, found = self._was.__func__, self.found
+
+        def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            model, report = was(cls, *args, **{**kwargs, "output_loading_info": True})
+            found.append(report)
+            return model
+
+        PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        PreTrainedModel.from_pretrained = self._was
+
+
+def _check(report: dict[str, Any], ranks: bool) -> None:
+    """Ends the process if weights that count were made up or left aside."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        names = sorted(map(str, report.get(kind) or ()))
+        names = [name for name in names if not IDLE.search(name)]
+        if not ranks:
+            names = [name for name in names if not IDLE_IN_EMBEDDING.search(name)]
+        if names:
+            some, what = ", ".join(names[:3]), kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+
+
+def _limit(model: Any, first: Transformer) -> int:
+    """The most tokens that the model takes, of what it says of itself."""
+    config = first.config
+    positions = getattr(config, "max_position_embeddings", None) or sys.maxsize
+    if "roberta" in str(config.model_type):  # its positions begin behind that of the padding
+        positions -= (config.pad_token_id or 0) + 1
+    return min(positions, model.max_seq_length or sys.maxsize)
+
+
+def _slices(config: Any) -> tuple[bool, tuple[int, ...]]:
+    """Whether vectors may be cut short, and to which lengths; none named: to any."""
+    sizes = tuple(getattr(config, "matryoshka_dimensions", None) or ())
+    return bool(sizes) or bool(getattr(config, "is_matryoshka", False)), sizes
+
+
+def _sliced(model: Model, vectors: list[torch.Tensor], size: Any) -> list[torch.Tensor]:
+    if size is None or size == len(vectors[0]):
+        return vectors
+    if not model.sliceable:
+        why = f"the model has {len(vectors[0])} dimensions, and was not trained to be cut short"
+        raise Refused(f"dimensions: {why}", "dimensions")
+    fits = isinstance(size, int) and 1 <= size <= len(vectors[0])
+    if not fits or (model.slices and size not in model.slices):
+        known = ", ".join(map(str, model.slices)) or f"1 to {len(vectors[0])}"
+        raise Refused(f"dimensions {size}: the model has {known}", "dimensions")
+    cut = [vector[:size] for vector in vectors]
+    return [torch.nn.functional.normalize(v, dim=0) for v in cut] if model.scaled else cut
+
+
+def _written(vector: torch.Tensor, as_base64: bool) -> str | list[float]:
+    if as_base64:
+        return base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
+    return [float(number) for number in vector.tolist()]
+
+
+def _error(status: int, message: str, field: str | None = None) -> Response:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": field, "code": status}
+    return JSONResponse({"error": error}, status)
+
+
+class Service:
+    """The routes' work."""
+
+    def __init__(self, model: Model, budget: int) -> None:
+        self.model = model
+        self.batches = Batches(model, budget)
+        # One at a time: the tokenizer's settings are its own, and not a call's.
+        self._cutter = ThreadPoolExecutor(1)
+
+    async def _rows(self, texts: Sequence[Any], prompt: str | None, where: str) -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._cutter, self.model.rows, texts, prompt, where)
+
+    async def embed(self, given: dict[str, Any]) -> dict[str, Any]:
+        """OpenAI's answer to a request for embeddings."""
+        texts = given["input"]
+        if isinstance(texts, str) or (texts and isinstance(texts[0], int)):
+            texts = [texts]
+        prompt, kind = self.model.prompt(given.get("prompt_name"))
+        rows = await self._rows(texts, prompt, "input")
+        vectors = _sliced(
+            self.model, await self.batches.results(rows, kind), given.get("dimensions")
+        )
+        as_base64 = given.get("encoding_format") == "base64"
+        data = [
+            {"object": "embedding", "index": index, "embedding": _written(vector, as_base64)}
+            for index, vector in enumerate(vectors)
+        ]
+        tokens = sum(len(row["input_ids"]) for row in rows)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return {"object": "list", "model": self.model.name, "data": data, "usage": usage}
+
+    async def rank(self, given: dict[str, Any]) -> dict[str, Any]:
+        """A score for each document."""
+        pairs = [(given["query"], document) for document in given["documents"]]
+        rows = await self._rows(pairs, None, "documents")
+        scores = await self.batches.results(rows, None)
+        tokens = sum(len(row["input_ids"]) for row in rows)
+        return {
+            "model": self.model.name,
+            "results": [
+                {"index": index, "relevance_score": float(score)}
+                for index, score in enumerate(scores)
+            ],
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+
+
+async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """The work's result; it is called off when the client leaves."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return JSONResponse(await working) if working.done() else Response(status_code=499)
+    finally:
+        leaving.cancel()
+        if working.cancel():
+            await asyncio.wait({working})
+
+
+def application(service: Service, key: str) -> Starlette:
+    """The routes; all but the health ask for the key."""
+    work = service.rank if service.model.ranks else service.embed
+
+    async def health(_: Request) -> Response:
+        told = service.batches
+        counted = {"batches": told.batches, "tokens": told.tokens, "padded_tokens": told.padded}
+        return JSONResponse({"status": "ok", "waiting": told.waiting, **counted})
+
+    async def answer(request: Request) -> Response:
+        sent = request.headers.get("authorization", "")
+        if not hmac.compare_digest(sent.encode(), f"Bearer {key}".encode()):
+            return _error(401, "this engine answers its gateway alone")
+        try:
+            return await _unless_left(request, work(json.loads(await request.body())))
+        except Refused as error:
+            return _error(400, str(error), error.field)
+
+    async def failed(_: Request, error: Exception) -> Response:
+        return _error(500, f"{type(error).__name__}: {error}")
+
+    async def unknown(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _error(error.status_code, str(error.detail))
+
+    path = "/v1/rerank" if service.model.ranks else "/v1/embeddings"
+    routes = [Route("/health", health), Route(path, answer, methods=["POST"])]
+    handlers: Any = {HTTPException: unknown, Exception: failed}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+async def _serve(model: Model, budget: int, port: int) -> None:
+    service = Service(model, budget)
+    # The first pass makes what later ones find ready.
+    await (
+        service.rank({"query": "a", "documents": ["a"]})
+        if model.ranks
+        else service.embed({"input": "a"})
+    )
+    config = uvicorn.Config(
+        application(service, os.environ["PADDOCK_ENGINE_KEY"]),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        os._exit(0)  # the thread would be waited for, and has nothing to put in order
+
+
+def main() -> None:
+    """Serves what the one argument says until a signal ends it."""
+    given = json.loads(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"loading {given['path']}", flush=True)
+    model = Model(given)
+    print(f"loaded; inputs of up to {model.limit} tokens", flush=True)
+    asyncio.run(_serve(model, given["options"]["batch_tokens"], given["port"]))
+
+
+if __name__ == "__main__":
+    main()
