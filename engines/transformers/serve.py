@@ -214,6 +214,8 @@ def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
 def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
     most = min(sampling.top_k or len(scores), len(scores))
     values, ids = (scores / sampling.temperature).topk(most)
+    best = values == values[0]
+    ids[best] = ids[best].sort().values  # of equals the first, as in the greedy choice
     chances = values.softmax(-1)
     if sampling.min_p:
         kept = chances >= sampling.min_p * chances[0]
@@ -535,10 +537,11 @@ class Answer:
                     waiting = []
                 if text.stopped:
                     break
-        if not text.stopped and (piece := text.end()):
+        piece = "" if text.stopped else text.end()
+        if text.stopped:
+            self._reason = "stop"
+        if piece or waiting:  # tokens without a text have their probabilities as well
             yield self._piece(piece, waiting)
-            if text.stopped:
-                self._reason = "stop"
         yield self._event({} if asked.chat else "", finish_reason=self._reason)
 
     def usage(self) -> dict[str, int]:

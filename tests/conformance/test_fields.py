@@ -1,0 +1,265 @@
+"""Every field of a request, on every engine and format that this machine can run.
+
+What `standing` says of a field (docs/engines.md prints it as a table) is what happens: it has its
+effect, or it is refused with 400 by its name and the engine's. Beside the fields: texts that equal
+the reference, perplexity, usage, streams, requests side by side, prompts that are too long, chats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import statistics
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from paddock.engines import load_engine
+from paddock.registry.catalog import specs_root
+from paddock.server.uniform import standing
+from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
+from tests.conftest import Paddock, make_paddock
+from tests.launcher.test_hubs import until
+from tools.tiny_mixtral.corpus import generate_documents
+
+GGUF = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
+# How much more than the plain weights' a quantization's perplexity may be.
+WORSE = {"Q2_K": 0.25, "Q3_K_M": 0.06}
+CONTEXT = 512
+SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """One engine with one variant. `exact`: its arithmetic is the reference's."""
+
+    engine: str
+    format: str
+    quantization: str
+    options: tuple[str, ...] = ()
+    exact: bool = False
+
+    @property
+    def uid(self) -> str:
+        """Its id."""
+        return f"{self.engine}-{self.format}-{self.quantization}".lower()
+
+
+VARIANTS = (
+    *(Served("llama.cpp", "ggufv2", quantization) for quantization in GGUF),
+    Served("Transformers", "pytorch", "none", ("--dtype", "float32"), exact=True),
+    Served("Transformers", "pytorch", "4-bit"),
+    Served("Transformers", "pytorch", "8-bit"),
+    Served("Transformers", "gptq", "Int4"),
+)
+# What the library itself says of the plain weights: a text, tokens, and each next token's chance.
+REFERENCE = """
+import json, math, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path, prompt, question, texts = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+ids = tokenizer(prompt, return_tensors="pt").input_ids
+made = model.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1]:]
+chat = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=True)
+told = {"text": tokenizer.decode(made, skip_special_tokens=True), "tokens": ids.shape[1],
+        "chat": len(chat["input_ids"]), "texts": [], "loss": []}
+for text in texts:
+    ids = tokenizer(text, return_tensors="pt").input_ids[:, :48]
+    with torch.inference_mode():
+        chances = model(ids).logits[0].log_softmax(-1)
+    ids = ids[0].tolist()
+    ends = [at for at in range(1, len(ids)) if ids[at] not in tokenizer.all_special_ids]
+    told["texts"] += [ids[:at + 1] for at in ends]
+    told["loss"] += [-float(chances[at - 1, ids[at]]) for at in ends]
+print(json.dumps(told))
+"""
+TEXTS = tuple(generate_documents(seed=1000, count=3))
+# Nothing in a specification keeps a model from tools; this one has not learnt them.
+NAME = "tiny-with-tools"
+
+
+class Refused(Exception):
+    """The gateway's answer to a request that it refuses."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@pytest.fixture(scope="module")
+def gateway(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
+    """One gateway and one Ray; models come and go."""
+    home = tmp_path_factory.mktemp("conformance")
+    (home / "engines").symlink_to(transformers_home / "engines")
+    paddock = make_paddock(home)
+    spec = (specs_root() / "llm" / "tiny-mixtral.yaml").read_text()
+    spec = spec.replace("tiny-mixtral", NAME, 1).replace("chat]", "chat, tools]", 1)
+    (home / "spec.yaml").write_text(spec)
+    paddock.ok("register", "--file", str(home / "spec.yaml"))
+    yield paddock
+    assert paddock.run("stop").returncode == 0
+    assert paddock.processes() == []
+
+
+@pytest.fixture(scope="module")
+def reference(transformers_home: Path) -> dict[str, Any]:
+    """What `REFERENCE` prints."""
+    environment = load_engine("Transformers").environment
+    assert environment is not None
+    made = environment.made(transformers_home)
+    assert made is not None
+    weights = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
+    given = (str(weights), PROMPT, json.dumps(QUESTION), json.dumps(TEXTS))
+    done = subprocess.run(
+        [made.python, "-c", REFERENCE, *given], capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda variant: variant.uid)
+def served(request: pytest.FixtureRequest, gateway: Paddock) -> Iterator[Served]:
+    """Each variant in turn, launched for all the tests of it."""
+    one: Served = request.param
+    variant = ("-f", one.format, "-q", one.quantization, "-en", one.engine)
+    room = ("--context-length", str(CONTEXT), "--n_parallel", "4")
+    gateway.ok("launch", NAME, "-u", one.uid, *variant, *room, *one.options)
+    yield one
+    gateway.ok("terminate", "--model-uid", one.uid)
+
+
+@pytest.fixture
+def ask(served: Served, gateway: Paddock) -> Ask:
+    """Asks for completions."""
+    return _ask(served, gateway, chat=False)
+
+
+@pytest.fixture
+def chat(served: Served, gateway: Paddock) -> Ask:
+    """Asks for chats."""
+    return _ask(served, gateway, chat=True)
+
+
+def _ask(served: Served, paddock: Paddock, chat: bool) -> Ask:
+    endpoint = paddock.record["endpoint"]
+
+    def send(path: str, body: dict[str, Any]) -> requests.Response:
+        given = {key: value for key, value in body.items() if value is not None}
+        given["model"] = served.uid
+        answer = requests.post(f"{endpoint}{path}", json=given, timeout=SECONDS)
+        if answer.status_code != 200:
+            raise Refused(answer.status_code, answer.json()["error"]["message"])
+        return answer
+
+    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return dict(send(path, body).json())
+
+    def stream(path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        *lines, last = send(path, body).content.decode().removesuffix("\n\n").split("\n\n")
+        assert last == "data: [DONE]"
+        return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+    return Ask(post, stream, chat)
+
+
+@pytest.mark.parametrize("route", ["completions", "chat"])
+@pytest.mark.parametrize("name", CASES)
+def test_field_has_its_effect_or_is_refused_by_name(
+    request: pytest.FixtureRequest, served: Served, name: str, route: str
+) -> None:
+    """As the table says."""
+    is_chat = route == "chat"
+    if name in (COMPLETIONS_ONLY if is_chat else CHAT_ONLY):
+        return
+    asking: Ask = request.getfixturevalue("chat" if is_chat else "ask")
+    value, case = CASES[name]
+    if standing(load_engine(served.engine).fields, name, is_chat) != "refused":
+        case(asking)
+        return
+    named = "tools|tool_choice" if name == "tool_choice" else name
+    fields = {"tools": CASES["tools"][0]} if name == "tool_choice" else {}
+    fields[name] = True if is_chat and name == "logprobs" else value
+    with pytest.raises(Refused, match=rf"({named}).*{re.escape(served.engine)}") as refused:
+        asking(**fields)
+    assert refused.value.status == 400
+
+
+def test_greedy_text_is_the_references(served: Served, ask: Ask, reference: dict[str, Any]) -> None:
+    """Where the arithmetic is the same; what is quantized begins alike and repeats itself."""
+    said = ask.text()
+    assert ask.text() == said
+    if served.exact:
+        assert said == reference["text"]
+
+
+def test_quantization_costs_little(served: Served, ask: Ask, reference: dict[str, Any]) -> None:
+    """Perplexity, token by token through the gateway, beside the library's of the plain weights."""
+
+    def loss(ids: list[int]) -> float:
+        # The bias makes it say that token; what it tells is the model's own chance of it.
+        *before, token = ids
+        wanted = {"logit_bias": {str(token): 100}, "logprobs": 1, "max_tokens": 1}
+        (said,) = ask(prompt=before, ignore_eos=True, **wanted)["choices"]
+        return -float(said["logprobs"]["token_logprobs"][0])
+
+    with ThreadPoolExecutor(8) as pool:
+        losses = list(pool.map(loss, reference["texts"]))
+    found, plain = (math.exp(statistics.fmean(one)) for one in (losses, reference["loss"]))
+    print(f"{served.uid}: perplexity {found:.4f}, of the plain weights {plain:.4f}")
+    if served.exact:
+        assert losses == pytest.approx(reference["loss"], abs=2e-3)
+    assert found < plain * (1 + WORSE.get(served.quantization, 0.03))
+
+
+def test_usage_is_the_tokenizers(
+    served: Served, ask: Ask, chat: Ask, reference: dict[str, Any]
+) -> None:
+    """Of texts, and of chats, whose template writes the only BOS."""
+    assert ask(max_tokens=1)["usage"]["prompt_tokens"] == reference["tokens"]
+    assert chat(max_tokens=1)["usage"]["prompt_tokens"] == reference["chat"]
+    usage = ask(max_tokens=5, ignore_eos=True)["usage"]
+    assert usage["completion_tokens"] == 5
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 5
+
+
+def test_sixteen_requests_side_by_side_are_not_mixed_up(served: Served, ask: Ask) -> None:
+    """Each answer belongs to its own prompt, and has an id of its own."""
+
+    def one(number: int) -> dict[str, Any]:
+        return ask(prompt=f"Number {number}:" + " and a lion" * number, echo=True, max_tokens=8)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(one, range(16)))
+    counts = [answer["usage"]["prompt_tokens"] for answer in answers]
+    assert counts == sorted(set(counts))
+    for number, answer in enumerate(answers):
+        assert answer["choices"][0]["text"].startswith(f"Number {number}:")
+    assert len({answer["id"] for answer in answers}) == 16
+
+
+def test_prompt_that_is_too_long_is_refused_with_both_numbers(served: Served, ask: Ask) -> None:
+    """The prompt's tokens and the context's."""
+    with pytest.raises(Refused, match=str(CONTEXT)) as refused:
+        ask(prompt=[5] * 600)
+    assert refused.value.status == 400
+    assert "600" in str(refused.value)
+
+
+def test_killed_engine_has_failed_and_comes_again(served: Served, gateway: Paddock) -> None:
+    """It is told as what it is, and the same launch brings it back."""
+    if served.quantization not in {"none", "Q4_K_M"}:
+        return
+    client = gateway.client()
+    (model,) = client.instances(served.uid)
+    os.kill(int(model["replica_statuses"][0]["pid"]), signal.SIGKILL)
+    until(lambda: client.instances(served.uid)[0]["state"] == "failed")
+    assert client.instances(served.uid)[0]["diagnosis"]["cause"] == "engine_killed"
