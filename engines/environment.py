@@ -30,18 +30,25 @@ class Environment:
             against what the first brought.
         distribution: whose version is the engine's.
         modules: what must import for it to be whole.
+        complete: the pins name all that is needed, and what they depend on beside it stays out.
+        metadata: distributions that a module asks for by name, and their versions; written where
+            the pins bring none of that name.
     """
 
     name: str
     requirements: tuple[Path, ...]
     distribution: str
     modules: tuple[str, ...]
+    complete: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """Of the pins: an environment that was made from others is out of date."""
         pins = b"".join(file.read_bytes() for file in self.requirements)
-        return hashlib.sha256(pins).hexdigest()[:16]
+        beside = json.dumps([self.complete, dict(self.metadata)]).encode()
+        has_more = self.complete or bool(self.metadata)
+        return hashlib.sha256(pins + beside if has_more else pins).hexdigest()[:16]
 
     def folder(self, home: Path) -> Path:
         """Where its environments are."""

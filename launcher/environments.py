@@ -31,6 +31,18 @@ for name in sys.argv[1:]:
 found = importlib.metadata.distributions()
 print(json.dumps({one.metadata["Name"]: one.version for one in found}))
 """
+# Writes a distribution's metadata, and no more of it, where there is none.
+_METADATA = """
+import importlib.metadata, json, pathlib, sys, sysconfig
+for name, version in json.loads(sys.argv[1]).items():
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        folder = pathlib.Path(sysconfig.get_path("purelib")) / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        text = f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
+        (folder / "METADATA").write_text(text, "utf-8")
+"""
 
 
 def install(environment: Environment, home: Path, report: Report) -> Made:
@@ -55,7 +67,11 @@ def install(environment: Environment, home: Path, report: Report) -> Made:
             pip += ["--disable-pip-version-check"]
             for number, file in enumerate(environment.requirements):
                 building = ["--no-build-isolation"] if number else []
-                _run(environment, [*pip, *building, "-r", str(file)], _Steps(report))
+                alone = ["--no-deps"] if environment.complete else []
+                _run(environment, [*pip, *building, *alone, "-r", str(file)], _Steps(report))
+            if environment.metadata:
+                wanted = json.dumps(dict(environment.metadata))
+                _run(environment, [str(made.python), "-c", _METADATA, wanted])
             report(f"importing {', '.join(environment.modules)}")
             told = _run(environment, [str(made.python), "-c", _CHECK, *environment.modules])
             versions = json.loads(told[-1])

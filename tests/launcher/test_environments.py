@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -43,6 +45,24 @@ def test_installed_environment_is_found_and_removed(
     assert not remove(environment, tmp_path)
     assert not environment.folder(tmp_path).exists()
     assert environment.detect().missing
+
+
+def test_complete_pins_bring_nothing_else(environment: Environment, tmp_path: Path) -> None:
+    """What they depend on stays out; metadata is written where a distribution lacks it."""
+    wheel = tmp_path / "needy-1-py3-none-any.whl"
+    needs = "Metadata-Version: 2.1\nName: needy\nVersion: 1\nRequires-Dist: no-such==1\n"
+    with ZipFile(wheel, "w") as file:
+        file.writestr("needy.py", "")
+        file.writestr("needy-1.dist-info/METADATA", needs)
+        file.writestr("needy-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr("needy-1.dist-info/RECORD", "")
+    environment.requirements[0].write_text(f"{wheel}\n")
+    metadata = {"shown": "2.0+cpu", "needy": "9"}
+    lone = replace(environment, modules=("needy",), complete=True, metadata=metadata)
+    assert lone.digest != environment.digest
+    made = install(lone, tmp_path, print)
+    assert (made.versions["shown"], made.versions["needy"]) == ("2.0+cpu", "1")
+    assert "no-such" not in made.versions
 
 
 @pytest.mark.parametrize("how", ["requirement", "import"])
