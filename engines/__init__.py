@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "llama.cpp": "paddock.engines.llama_cpp:LlamaCpp",
     "Transformers": "paddock.engines.transformers:Transformers",
+    "vLLM": "paddock.engines.vllm:Vllm",
     "echo": "paddock.engines.echo:Echo",
 }
 ENTRY_POINTS = "paddock.engines"

@@ -274,6 +274,7 @@ class Replica:
                 options=self._engine.options.parse(self._plan.engine, self._plan.options),
                 chat_template=self._plan.chat_template,
                 projector=self._projector,
+                cache_bytes=self._plan.memory.cache_bytes,
             )
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)
