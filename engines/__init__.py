@@ -18,6 +18,7 @@ BUILT_IN = {
     "llama.cpp": "paddock.engines.llama_cpp:LlamaCpp",
     "Transformers": "paddock.engines.transformers:Transformers",
     "vLLM": "paddock.engines.vllm:Vllm",
+    "SGLang": "paddock.engines.sglang:Sglang",
     "echo": "paddock.engines.echo:Echo",
 }
 ENTRY_POINTS = "paddock.engines"

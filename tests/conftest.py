@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ import psutil
 import pytest
 
 from paddock.client import Client
+from paddock.engines import load_engine
+from paddock.engines.environment import CURRENT
 from paddock.launcher import processes
 
 COMMAND_SECONDS = 150
@@ -140,8 +144,36 @@ ENGINES = Path(__file__).parent.parent / "build" / "engines-home"
 @pytest.fixture(scope="session")
 def transformers_home() -> Path:
     """A home in which the Transformers engine is installed, by the command that users have."""
+    return _with_engine("transformers")
+
+
+@pytest.fixture(scope="session")
+def vllm_home() -> Path:
+    """A home in which vLLM is installed, likewise."""
+    return _with_engine("vllm")
+
+
+@pytest.fixture(scope="session")
+def sglang_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which a stand-in takes SGLang's place, which needs a GPU."""
+    environment = load_engine("SGLang").environment
+    assert environment is not None
+    home = tmp_path_factory.mktemp("sglang")
+    folder = environment.folder(home) / "made"
+    venv.create(folder, symlinks=True)
+    package = next((folder / "lib").glob("python*")) / "site-packages" / "sglang"
+    (package / "srt").mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "engines" / "sglang_standin.py", package / "__init__.py")
+    for module in ("launch_server.py", "srt/server_args.py", "srt/utils.py"):
+        (package / module).write_text("from sglang import *\n")
+    record = {"folder": "made", "digest": environment.digest, "versions": {"sglang": "0.5.23"}}
+    (folder.parent / CURRENT).write_text(json.dumps(record))
+    return home
+
+
+def _with_engine(name: str) -> Path:
     ENGINES.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "paddock", "engine", "install", "transformers"]
+    command = [sys.executable, "-m", "paddock", "engine", "install", name]
     environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

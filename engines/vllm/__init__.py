@@ -104,7 +104,9 @@ class VllmOptions(EngineOptions):
         False, description="do not compile the model: it starts sooner and answers more slowly"
     )
     lora_modules: tuple[str, ...] = Field(
-        (), description="LoRA adapters, as name=path with absolute paths, comma-separated"
+        (),
+        description="LoRA adapters, as name=path with absolute paths, comma-separated; a mixture's"
+        " need a GPU",
     )
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         16, description="the largest rank among the adapters"
@@ -160,7 +162,7 @@ FIELDS = RequestFields(
         (
             *("max_tokens", "seed", "stop", "temperature", "top_p", "logit_bias", "logprobs"),
             *("frequency_penalty", "presence_penalty", "repetition_penalty"),
-            *("top_k", "min_p", "ignore_eos", "min_tokens", "stop_token_ids", "bad_words"),
+            *("top_k", "min_p", "ignore_eos", "min_tokens", "stop_token_ids"),
             *("include_stop_str_in_output", "skip_special_tokens", "allowed_token_ids"),
             *("response_format", "structured_outputs", "return_token_ids"),
             "model",  # a request's is the launched model's: only `lora_name` comes to this
@@ -248,9 +250,19 @@ SYMPTOMS = (
         "the engine's port was taken by another process",
     ),
     Symptom(
-        re.compile(r"^(?:\S* )?serve: error: (.*)|^\S*: error: (?:argument|unrecognized) (.*)"),
+        re.compile(r"\b(?:serve|main\.py|vllm): error: (.*)"),
         "bad_option",
-        "vLLM refused its command line",
+        "vLLM refused its command line: {0}",
+    ),
+    Symptom(
+        re.compile(r"--(tool-call-parser \S+|reasoning-parser \S+) cannot be used with"),
+        "bad_option",
+        "the model's tokenizer does not go with {0}",
+    ),
+    Symptom(
+        re.compile(r"module 'triton\.language' has no attribute"),
+        "bad_option",
+        "what was asked for (a mixture's LoRA adapters) needs Triton, and so a GPU",
     ),
     Symptom(
         re.compile(r"(?:LoRA|lora).*(?:not found|does not exist|is greater than|failed to load)"),
@@ -334,9 +346,7 @@ class Vllm:
         """The processes, the spare cache, and one step's activations and logits in float32."""
         assert isinstance(options, VllmOptions)
         experts = max(1, architecture.experts_per_token)
-        row = 4 * (
-            4 * architecture.hidden_size + 2 * experts * architecture.intermediate_size
-        )
+        row = 4 * (4 * architecture.hidden_size + 2 * experts * architecture.intermediate_size)
         logits = 4 * 2 * architecture.vocabulary_size * (options.n_parallel or 16)
         steps = (options.max_num_batched_tokens or STEP_TOKENS) * row
         workers = options.tensor_parallel_size * options.pipeline_parallel_size
@@ -354,14 +364,16 @@ class Vllm:
         ]
         if serving.chat_template:
             argv += ["--chat-template", serving.chat_template]
+        cache = read_settings().home / "cache" / "vllm"
         environ = {
             # Not an argument: those are readable by every user of the machine.
             "VLLM_API_KEY": serving.api_key,
             "VLLM_HOST_IP": "127.0.0.1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_COLOR": "0",
-            "VLLM_CACHE_ROOT": str(read_settings().home / "cache" / "vllm"),
-            "TORCHINDUCTOR_CACHE_DIR": str(read_settings().home / "cache" / "inductor"),
+            # What was compiled once need not be again.
+            "VLLM_CACHE_ROOT": str(cache),
+            "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": str(FOLDER),
             "PYTHONUNBUFFERED": "1",
@@ -375,8 +387,14 @@ def _cpu(options: VllmOptions) -> dict[str, str]:
     """Threads on a CPU. vLLM binds them to the first cores by itself, each model to the same."""
     workers = options.tensor_parallel_size * options.pipeline_parallel_size
     threads = max(1, (options.n_threads or 1) // workers)
-    bind = options.cpu_bind or "nobind"
-    return {"VLLM_CPU_OMP_THREADS_BIND": bind, "OMP_NUM_THREADS": str(threads)}
+    environ = {
+        "VLLM_CPU_OMP_THREADS_BIND": options.cpu_bind or "nobind",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if options.enforce_eager or options.lora_modules:  # with adapters vLLM does not compile either
+        # Else the first request for log probabilities compiles a few lines, and all wait 20 s.
+        environ["TORCHDYNAMO_DISABLE"] = "1"
+    return environ
 
 
 def arguments(serving: Serving) -> list[str]:
@@ -427,4 +445,3 @@ def arguments(serving: Serving) -> list[str]:
     if not options.enable_prefix_caching:
         argv.append("--no-enable-prefix-caching")
     return argv
-

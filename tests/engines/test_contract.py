@@ -17,16 +17,19 @@ from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue, UnknownName
 from tests.engines.child import Child, serving
 
-HEAVY = ("xllamacpp", "aiohttp", "torch", "ray", "transformers", "starlette")
+HEAVY = ("xllamacpp", "aiohttp", "torch", "ray", "transformers", "starlette", "vllm", "sglang")
 HOST = Host("local", "here", 4, 10**11, 10**11, 10**11, {})
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 # One option of each engine, as typed and as parsed.
 OPTION = {
     "llama.cpp": ("n-threads", "2", "n_threads", 2),
     "Transformers": ("n-threads", "2", "n_threads", 2),
+    "vLLM": ("max-model-len", "64", "n_ctx", 64),
+    "SGLang": ("tensor-parallel-size", "2", "tp_size", 2),
     "echo": ("child", "no", "child", False),
 }
-WEIGHTS = {"llama.cpp": TINY, "Transformers": TINY.parent.parent / "pytorch" / "none", "echo": None}
+SAFETENSORS = TINY.parent.parent / "pytorch" / "none"
+WEIGHTS = {"llama.cpp": TINY, "echo": None}
 
 
 @pytest.fixture(params=[engine.name for engine in engines()])
@@ -40,7 +43,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
 
 def started(engine: Engine, folder: Path, **changes: object) -> Serving:
     options = engine.settle(engine.options.parse(engine.name, {}), HOST, 0)
-    return serving(options, weights=WEIGHTS[engine.name], **changes)
+    return serving(options, weights=WEIGHTS.get(engine.name, SAFETENSORS), **changes)
 
 
 def test_an_engine_satisfies_the_protocol(engine: Engine) -> None:
@@ -184,7 +187,7 @@ def test_other_packages_add_engines_and_replace_none(monkeypatch: pytest.MonkeyP
         for name, value in (("mine", echo), ("llama.cpp", "evil:Engine"), ("Echo", "evil:Engine"))
     )
     monkeypatch.setattr(engines_package, "entry_points", lambda group: points)
-    assert engine_names() == ("llama.cpp", "Transformers", "echo", "mine")
+    assert engine_names() == ("llama.cpp", "Transformers", "vLLM", "SGLang", "echo", "mine")
     assert type(load_engine("mine")).__name__ == "Echo"
     assert type(load_engine("llama.cpp")).__name__ == "LlamaCpp"
     assert type(load_engine("echo")).__module__ == "paddock.engines.echo"
