@@ -26,9 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -37,8 +37,8 @@ from urllib.request import urlopen
 import uvloop
 
 from paddock.client import Client
+from paddock.engines import load_engine
 from paddock.engines.base import Serving
-from paddock.engines.llama_cpp import LlamaCpp
 from paddock.launcher.plan import LaunchPlan
 from paddock.registry.catalog import specs_root
 
@@ -60,6 +60,7 @@ class Target:
     port: int
     key: str
     pid: int = 0
+    prompt: Mapping[str, object] = field(default_factory=lambda: PROMPT)
 
     def ran_seconds(self) -> float:
         """What the scheduler says that the process has run, all threads; the tick is too coarse."""
@@ -70,7 +71,7 @@ class Target:
 
     def request(self, **fields: object) -> bytes:
         """A whole HTTP request for a completion."""
-        body = json.dumps({"model": UID, **PROMPT, **fields}).encode()
+        body = json.dumps({"model": UID, **self.prompt, **fields}).encode()
         head = (
             f"POST /v1/completions HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
             f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
@@ -186,14 +187,16 @@ async def singles(target: Target) -> list[float]:
 
 
 @contextmanager
-def gateway(home: Path) -> Iterator[tuple[Target, LaunchPlan]]:
+def gateway(
+    home: Path, launch: Sequence[str] = ("-q", "Q4_K_M", "--n_parallel", "32")
+) -> Iterator[tuple[Target, LaunchPlan]]:
     """tiny-mixtral launched by Paddock."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PADDOCK_", "RAY_"))}
     environ |= {"PADDOCK_HOME": str(home), "PADDOCK_PORT": "0"}
     paddock = [sys.executable, "-m", "paddock"]
-    launch = ["launch", "tiny-mixtral", "-q", "Q4_K_M", "-u", UID, "--n_parallel", "32"]
+    command = [*paddock, "launch", "tiny-mixtral", "-u", UID, *launch]
     try:
-        subprocess.run([*paddock, *launch], env=environ, check=True, capture_output=True)
+        subprocess.run(command, env=environ, check=True, capture_output=True)
         record = json.loads((home / "gateway.json").read_text())
         endpoint = record["endpoint"]
         (model,) = Client(endpoint).instances(UID)
@@ -208,16 +211,17 @@ def gateway(home: Path) -> Iterator[tuple[Target, LaunchPlan]]:
 
 @contextmanager
 def engine(plan: LaunchPlan) -> Iterator[Target]:
-    """The same engine with the same settings, without Paddock."""
+    """The same engine with the same settings, without Paddock; `pid` is its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     key = secrets.token_urlsafe(8)
-    adapter = LlamaCpp()
+    adapter = load_engine(plan.engine)
+    weights = specs_root() / plan.weights.id
     command = adapter.command(
         Serving(
             model_id=UID,
-            weights=specs_root() / plan.weights.id / plan.weights.files[0].name,
+            weights=weights / plan.weights.files[0].name if plan.format == "ggufv2" else weights,
             port=port,
             api_key=key,
             context_length=plan.context_length,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -10,9 +12,9 @@ from paddock.cli.options import Output, Settings, offline
 from paddock.cli.output import table
 
 
-@click.group(short_help="Install, list, check and remove engines.")
+@click.group(short_help="Install, list, look over and remove engines.")
 def engine() -> None:
-    """Install, list, check and remove engines.
+    """Install, list, look over and remove engines.
 
     An engine that does not live in Paddock's own environment gets one to itself, under
     PADDOCK_HOME/engines, so that no engine's libraries are in another's way. It is made on the
@@ -65,8 +67,25 @@ def list_engines(settings: Settings, output: Output) -> None:
 @engine.command(short_help="Make an engine's environment, or renew it.")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Even if the one that is there is up to date.")
+@click.option(
+    "--accelerator",
+    type=click.Choice(["cpu", "cuda"]),
+    help="What it shall compute with; left out: what this machine has.",
+)
+@click.option(
+    "--installer",
+    type=click.Choice(["uv", "pip"]),
+    help="What brings the packages; left out: uv where it is on the path, else pip.",
+)
 @offline
-def install(name: str, force: bool, settings: Settings, output: Output) -> None:
+def install(
+    name: str,
+    force: bool,
+    accelerator: Any,
+    installer: Any,
+    settings: Settings,
+    output: Output,
+) -> None:
     """Make an engine's environment, or renew it.
 
     The versions are those that this Paddock was tested with. What is there stays in force until
@@ -80,10 +99,11 @@ def install(name: str, force: bool, settings: Settings, output: Output) -> None:
 
     environment = _environment(name)
     made = environment.made(settings.home)
-    if made is not None and made.digest == environment.digest and not force:
+    wanted = made is not None and accelerator in {None, made.accelerator}
+    if made is not None and wanted and environment.is_current(made) and not force:
         output.talk(f"{environment.name} is installed already; --force makes it anew")
     else:
-        made = make(environment, settings.home, output.talk)
+        made = make(environment, settings.home, output.talk, accelerator, installer)
     version = made.versions.get(environment.distribution, "")
     data = {"name": environment.name, "version": version, "folder": str(made.folder)}
     output.result(data, f"{environment.name} {version} is installed in {made.folder}")
@@ -107,6 +127,37 @@ def remove(name: str, settings: Settings, output: Output) -> None:
     removed = unmake(environment, settings.home)
     text = f"{environment.name} is removed" if removed else f"{environment.name} was not installed"
     output.result({"name": environment.name, "removed": removed}, text)
+
+
+@engine.command(short_help="Look an engine over: does it import, does it serve?")
+@click.argument("name")
+@offline
+def doctor(name: str, settings: Settings, output: Output) -> None:
+    """Look an engine over: does it import, does it serve?
+
+    It is imported in its environment, and started on the bundled model as a launch would start it.
+    Nothing that runs is touched. The exit code is 1 if something is wrong.
+
+    \b
+    Example:
+      paddock engine doctor transformers
+    """
+    from paddock.engines import load_engine
+    from paddock.launcher.doctor import examine
+
+    found = load_engine(name)
+    checks = list(examine(found, settings, output.talk))
+    lines = []
+    for check in checks:
+        lines.append(f"{'ok' if check.ok else 'WRONG':7}{check.name}: {check.says}")
+        lines += [f"       {line}" for line in check.lines]
+        if check.advice:
+            lines.append(f"       try: {check.advice}")
+    well = all(check.ok for check in checks)
+    data = {"name": found.name, "ok": well, "checks": [asdict(check) for check in checks]}
+    output.result(data, "\n".join(lines))
+    if not well:
+        sys.exit(1)
 
 
 def _environment(name: str) -> Any:

@@ -36,7 +36,7 @@ COMMANDS = {
         "Print a model's spec, or the one derived from a repository.",
     ),
     "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
-    "engine": ("paddock.cli.engine:engine", "Install, list, check and remove engines."),
+    "engine": ("paddock.cli.engine:engine", "Install, list, look over and remove engines."),
     "keys": ("paddock.cli.keys:keys", "Make, list and revoke API keys."),
     "stop": ("paddock.cli.stop:stop", "End the gateway, all models and the local Ray."),
 }

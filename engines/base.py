@@ -58,10 +58,15 @@ class EngineOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Detection:
-    """What a node found about one engine: a version, or the reason why it is not usable."""
+    """What a node found about one engine: a version, or the reason why it is not usable.
+
+    Attributes:
+        architectures: those that it knows, by the names in `config.json`; none: it does not say.
+    """
 
     version: str = ""
     missing: str = ""
+    architectures: tuple[str, ...] = ()
 
 
 UNKNOWN = Detection(missing="the Paddock of that node does not know it")

@@ -13,11 +13,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from paddock.engines.base import Detection
 from paddock.registry.settings import read_settings
 
 CURRENT = "current.json"
+
+
+Accelerator = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -26,29 +30,36 @@ class Environment:
 
     Attributes:
         name: its folder, and its name in commands.
-        requirements: files of pins for pip, installed in turn; those after the first are built
-            against what the first brought.
+        requirements: files of pins, installed in turn; those after the first are built against
+            what the first brought.
         distribution: whose version is the engine's.
         modules: what must import for it to be whole.
+        cuda: the files for a machine with an NVIDIA GPU, where they are others.
         complete: the pins name all that is needed, and what they depend on beside it stays out.
         metadata: distributions that a module asks for by name, and their versions; written where
             the pins bring none of that name.
+        architectures: a program that prints the architectures that the engine knows, as a JSON list
+            of the names that stand in `config.json`; run once, after the install.
     """
 
     name: str
     requirements: tuple[Path, ...]
     distribution: str
     modules: tuple[str, ...]
+    cuda: tuple[Path, ...] = ()
     complete: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    architectures: str = ""
 
-    @property
-    def digest(self) -> str:
-        """Of the pins: an environment that was made from others is out of date."""
-        pins = b"".join(file.read_bytes() for file in self.requirements)
-        beside = json.dumps([self.complete, dict(self.metadata)]).encode()
-        has_more = self.complete or bool(self.metadata)
-        return hashlib.sha256(pins + beside if has_more else pins).hexdigest()[:16]
+    def pins(self, accelerator: Accelerator) -> tuple[Path, ...]:
+        """The files of pins for a machine with, or without, a GPU."""
+        return self.cuda if accelerator == "cuda" and self.cuda else self.requirements
+
+    def digest(self, accelerator: Accelerator) -> str:
+        """Of all that it is made from: an environment that was made from other pins is old."""
+        beside = [self.modules, self.complete, dict(self.metadata), self.architectures]
+        pins = b"".join(file.read_bytes() for file in self.pins(accelerator))
+        return hashlib.sha256(pins + json.dumps(beside).encode()).hexdigest()[:16]
 
     def folder(self, home: Path) -> Path:
         """Where its environments are."""
@@ -59,29 +70,41 @@ class Environment:
         folder = self.folder(home or read_settings().home)
         try:
             record = json.loads((folder / CURRENT).read_text("utf-8"))
-            found = Made(folder / record["folder"], record["digest"], record["versions"])
+            found = Made(
+                folder=folder / record["folder"],
+                digest=record["digest"],
+                accelerator=record["accelerator"],
+                versions=record["versions"],
+                architectures=tuple(record["architectures"]),
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if found.python.exists() else None
 
+    def is_current(self, made: Made) -> bool:
+        """Whether it was made from what this Paddock would make it from."""
+        return made.digest == self.digest(made.accelerator)
+
     def detect(self) -> Detection:
-        """The engine's version, or what to do to have it."""
+        """The engine's version and what it knows, or what to do to have it."""
         install = f"paddock engine install {self.name}"
         made = self.made()
         if made is None:
             return Detection(missing=f"it is not installed; to install it: {install}")
-        if made.digest != self.digest:
+        if not self.is_current(made):
             return Detection(missing=f"it was installed by another Paddock; again: {install}")
-        return Detection(version=made.versions.get(self.distribution, ""))
+        return Detection(made.versions.get(self.distribution, ""), "", made.architectures)
 
 
 @dataclass(frozen=True)
 class Made:
-    """An environment on disk. `versions` maps distributions to theirs."""
+    """An environment on disk, as `current.json` says. `versions` maps distributions to theirs."""
 
     folder: Path
     digest: str
+    accelerator: Accelerator = "cpu"
     versions: Mapping[str, str] = field(default_factory=dict)
+    architectures: tuple[str, ...] = ()
 
     @property
     def python(self) -> Path:

@@ -244,7 +244,10 @@ class Cluster:
 
 
 def _host(found: dict[str, Any]) -> Host:
-    engines = {name: Detection(**detection) for name, detection in found["engines"].items()}
+    engines = {
+        name: Detection(one["version"], one["missing"], tuple(one["architectures"]))
+        for name, one in found["engines"].items()
+    }
     return Host(**{**found, "engines": engines})
 
 

@@ -12,17 +12,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
-from paddock.engines.environment import CURRENT, Environment, Made
+from paddock.engines.environment import CURRENT, Accelerator, Environment, Made
+from paddock.launcher.machine import find_accelerator
 from paddock.registry.errors import EngineInUse, InstallFailed
 
 Report = Callable[[str], None]
 LINES = 12
-"""How many of pip's last lines a failure carries."""
+"""How many of the last lines a failure carries."""
 # Imports the modules, and prints the version of each distribution.
 _CHECK = """
 import importlib, importlib.metadata, json, sys
@@ -45,45 +48,72 @@ for name, version in json.loads(sys.argv[1]).items():
 """
 
 
-def install(environment: Environment, home: Path, report: Report) -> Made:
+def install(
+    environment: Environment,
+    home: Path,
+    report: Report,
+    accelerator: Accelerator | None = None,
+    installer: Literal["uv", "pip"] | None = None,
+) -> Made:
     """A new environment from the pins, in force once its modules import. `report` gets each step.
 
     The old one stays in force until then, and whatever runs from it runs on: it is removed when
-    nothing does.
+    nothing does. Left out, the accelerator is what this machine has, and the installer uv where it
+    is on the path.
 
     Raises:
         InstallFailed: with the last lines of what failed; nothing has changed.
     """
+    on = accelerator or find_accelerator()
     folder = environment.folder(home)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, environment.name):
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         new = folder / f"{stamp}-{secrets.token_hex(3)}"
-        made = Made(new, environment.digest)
+        made = Made(new, environment.digest(on), on)
         try:
-            report("making the environment")
-            _run(environment, [sys.executable, "-m", "venv", str(new)])
-            pip = [str(made.python), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
-            pip += ["--disable-pip-version-check"]
-            for number, file in enumerate(environment.requirements):
-                building = ["--no-build-isolation"] if number else []
-                alone = ["--no-deps"] if environment.complete else []
-                _run(environment, [*pip, *building, *alone, "-r", str(file)], _Steps(report))
-            if environment.metadata:
-                wanted = json.dumps(dict(environment.metadata))
-                _run(environment, [str(made.python), "-c", _METADATA, wanted])
+            _fill(environment, made, report, installer or _installer())
             report(f"importing {', '.join(environment.modules)}")
             told = _run(environment, [str(made.python), "-c", _CHECK, *environment.modules])
-            versions = json.loads(told[-1])
-            record = {"folder": new.name, "digest": environment.digest, "versions": versions}
+            made = replace(made, versions=json.loads(told[-1]))
+            if environment.architectures:
+                report("asking it for the architectures that it knows")
+                told = _run(environment, [str(made.python), "-c", environment.architectures])
+                made = replace(made, architectures=tuple(sorted(json.loads(told[-1]))))
             passing = folder / f"{CURRENT}.new"
-            passing.write_text(json.dumps(record, indent=1), "utf-8")
+            passing.write_text(json.dumps({**asdict(made), "folder": new.name}, indent=1), "utf-8")
             passing.replace(folder / CURRENT)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
         _sweep(folder, keep=new)
-        return Made(new, environment.digest, versions)
+        return made
+
+
+def _installer() -> Literal["uv", "pip"]:
+    return "uv" if shutil.which("uv") else "pip"
+
+
+def _fill(environment: Environment, made: Made, report: Report, installer: str) -> None:
+    """Makes the virtual environment, and brings what the pins name."""
+    report(f"making the environment for {made.accelerator}, with {installer}")
+    if installer == "uv":
+        _run(environment, ["uv", "venv", "--quiet", "--python", sys.executable, str(made.folder)])
+        command = ["uv", "pip", "install", "--python", str(made.python), "--no-progress"]
+        # Without it, uv takes the build for CUDA where there is no GPU.
+        command += [f"--torch-backend={'auto' if made.accelerator == 'cuda' else 'cpu'}"]
+    else:
+        _run(environment, [sys.executable, "-m", "venv", str(made.folder)])
+        command = [str(made.python), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
+        command += ["--disable-pip-version-check", "--no-compile"]
+    if environment.complete:
+        command += ["--no-deps"]
+    for number, file in enumerate(environment.pins(made.accelerator)):
+        building = ["--no-build-isolation"] if number else []
+        _run(environment, [*command, *building, "-r", str(file)], _Steps(report))
+    if environment.metadata:
+        wanted = json.dumps(dict(environment.metadata))
+        _run(environment, [str(made.python), "-c", _METADATA, wanted])
 
 
 def remove(environment: Environment, home: Path) -> bool:
@@ -105,9 +135,12 @@ def remove(environment: Environment, home: Path) -> bool:
 
 
 class _Steps:
-    """Reads pip's lines, and reports what a person wants to know of them."""
+    """Reads pip's or uv's lines, and reports what a person wants to know of them."""
 
-    _KNOWN = re.compile(r"\s*(Collecting|Downloading|Building wheel|Installing collected)\b(.*)")
+    _KNOWN = re.compile(
+        r"\s*(Collecting|Downloading|Building wheel|Installing collected"
+        r"|Resolved|Prepared|Building|Installed)\b(.*)"
+    )
 
     def __init__(self, report: Report) -> None:
         self._report = report

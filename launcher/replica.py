@@ -64,7 +64,7 @@ class ReplicaConfig:
     """What a replica needs to know. Durations are seconds.
 
     Attributes:
-        silence: how long a starting engine may neither get ready nor log anything.
+        silence: how long a starting engine may neither log nor compute anything.
         relay: whether the gateway is on another node, and reaches the engine through a relay.
     """
 
@@ -74,7 +74,7 @@ class ReplicaConfig:
     instance: str
     stop_grace: float = STOP_GRACE
     hub_timeout: float = 5.0
-    silence: float = 300.0
+    silence: float = 120.0
     relay: bool = False
 
 

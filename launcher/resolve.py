@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paddock.engines import engine_names, load_engine
+from paddock.engines import BUILT_IN, engine_names, load_engine
 from paddock.engines.base import UNKNOWN, Engine, EngineOptions, Host
 from paddock.launcher.locked import AUTO, pin, pinned_weights, with_engine
 from paddock.launcher.memory import cache_bytes, slot_tokens, weights_bytes
@@ -381,23 +381,33 @@ class _Pair:
 
 def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search) -> None:
     """Adds the pair to what can be served, or its reason to the refusals."""
-    variant, engine, host = pair.variant, pair.engine, pair.host
-    name = engine.name
-    if missing := host.engines.get(name, UNKNOWN).missing:
-        return search.refuse(name, _NOT_HERE, missing)
-    if engine.formats and variant.format not in engine.formats:
-        reason = f"serves {', '.join(engine.formats)}, not {variant.format}"
-        return search.refuse(name, _WRONG_FORMAT, reason)
-    if engine.formats and name.casefold() not in {n.casefold() for n in variant.engines}:
-        reason = f"the spec does not list it for {variant.format}"
-        return search.refuse(name, _NOT_LISTED, reason)
-    if reason_or_none := engine.refuses(variant, host):
-        return search.refuse(name, _REFUSED, reason_or_none)
+    if unable := _unable(spec, pair):
+        return search.refuse(pair.engine.name, *unable)
     weights = _weights(request, spec, pair)
     if isinstance(weights, str):
-        return search.refuse(name, _NO_WEIGHTS, weights)
-    search.servable.append(_Candidate(variant, engine, host, weights))
+        return search.refuse(pair.engine.name, _NO_WEIGHTS, weights)
+    search.servable.append(_Candidate(pair.variant, pair.engine, pair.host, weights))
     return None
+
+
+def _unable(spec: ModelSpec, pair: _Pair) -> tuple[int, str] | None:
+    """Why the engine cannot serve the variant on the host, whatever weights there are."""
+    variant, engine, name = pair.variant, pair.engine, pair.engine.name
+    found = pair.host.engines.get(name, UNKNOWN)
+    if found.missing:
+        return _NOT_HERE, found.missing
+    if not engine.formats:
+        return None
+    if variant.format not in engine.formats:
+        return _WRONG_FORMAT, f"serves {', '.join(engine.formats)}, not {variant.format}"
+    # Specs cannot know of engines from other packages: those speak for themselves.
+    if name in BUILT_IN and name.casefold() not in {n.casefold() for n in variant.engines}:
+        return _NOT_LISTED, f"the spec does not list it for {variant.format}"
+    architecture = spec.shape(variant.size).name
+    if found.architectures and architecture not in found.architectures:
+        return _REFUSED, f"{name} {found.version} does not know the architecture {architecture}"
+    reason = engine.refuses(variant, pair.host)
+    return (_REFUSED, reason) if reason else None
 
 
 def _weights(request: LaunchRequest, spec: ModelSpec, pair: _Pair) -> PlannedWeights | str:

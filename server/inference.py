@@ -349,8 +349,7 @@ class _Exchange:
             await sink.done
         finally:
             self._live.discard(upstream)
-            if not sink.done.done() or sink.done.cancelled():
-                upstream.abort()
+            upstream.release()
         return sink
 
     def abort(self) -> None:

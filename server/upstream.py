@@ -53,17 +53,20 @@ class Upstream(asyncio.Protocol):
         self._sink: Sink | None = None
         self._parts: list[bytes] = []
         self._complete = False
+        self._keeps = False
+        self._framed = False
+        self._until_close = False
         self._reusable = True
         self._held = False
         self._rests = False
         self._type = b""
 
     def ask(self, request: bytes, sink: Sink, reusable: bool = True) -> None:
-        """Sends a whole request; the answer goes to `sink`. Kept afterwards if it is `reusable`."""
+        """Sends a whole request; the answer goes to `sink`. Never kept if it is not `reusable`."""
         assert self._transport is not None
         self._sink = sink
         self._reusable = reusable
-        self._complete = False
+        self._complete = self._keeps = False
         self._pool.pacer.enter(self)
         self._transport.write(request)
 
@@ -72,6 +75,17 @@ class Upstream(asyncio.Protocol):
         self._let_go()
         if self._transport is not None:
             self._transport.abort()
+
+    def release(self) -> None:
+        """Has it wait for another request; ends it if the answer is not whole, and the work on it.
+
+        To be called when nobody who asked can end or pause it any more.
+        """
+        if self._sink is not None:
+            self.abort()
+        elif self._keeps and self.usable:
+            self._pool.keep(self._endpoint, self)
+            self.resume()  # a slow client may have stopped it; the engine's closing must be seen
 
     def pause(self) -> None:
         """Takes nothing more from the engine for now."""
@@ -113,14 +127,22 @@ class Upstream(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._fd = transport.get_extra_info("socket").fileno()
 
+    def on_message_begin(self) -> None:
+        """Nothing is known of the answer's length."""
+        self._framed = self._until_close = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keeps the content type."""
-        if name.lower() == b"content-type":
+        """Keeps the content type, and whether the answer says where it ends."""
+        name = name.lower()
+        if name == b"content-type":
             self._type = value
+        elif name in {b"content-length", b"transfer-encoding"}:
+            self._framed = True
 
     def on_headers_complete(self) -> None:
-        """Passes the head on."""
+        """Passes the head on. A stream of HTTP/1.0 ends with its connection."""
         status = self._parser.get_status_code()
+        self._until_close = not self._framed
         if self._sink is not None and status >= 200:
             self._sink.head(status, self._type)
 
@@ -130,10 +152,16 @@ class Upstream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Notes the end of an answer; an interim one (100 Continue) is none."""
+        self._until_close = False
         self._complete = self._parser.get_status_code() >= 200
+        # The parser says it here only: from the next byte on it is always false.
+        self._keeps = self._reusable and self._parser.should_keep_alive()
 
     def data_received(self, data: bytes) -> None:
         """The hot path: once for every read."""
+        if self._sink is None:  # nobody has asked
+            self.abort()
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -150,9 +178,7 @@ class Upstream(asyncio.Protocol):
             self._complete = False
             # A body may have made the sink abort us, by a client that is gone.
             sink = self._let_go()
-            if self._reusable and sink is not None and self._parser.should_keep_alive():
-                self._pool.keep(self._endpoint, self)
-            else:
+            if not self._keeps:
                 transport.close()
             if sink is not None:
                 sink.end()
@@ -166,6 +192,8 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """An end in the middle of an answer is the sink's to mend."""
         self._pool.forget(self._endpoint, self)
+        if exc is None and self._until_close and (sink := self._let_go()) is not None:
+            sink.end()
         self._break(f"the connection broke off ({exc or 'closed by the engine'})")
         self._transport = None
 

@@ -33,6 +33,14 @@ PROCESS_BYTES = 600_000_000
 STEP_TOKENS = 512
 """Tokens of one step, as in `serve.py`."""
 
+# The classes that `AutoModelForCausalLM` can make.
+_ARCHITECTURES = """
+import json
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names
+found = {one for name in names.values() for one in ([name] if isinstance(name, str) else name)}
+print(json.dumps(sorted(found)))
+"""
+
 
 class TransformersOptions(EngineOptions):
     """What `paddock launch` passes on to Transformers."""
@@ -61,7 +69,8 @@ class Transformers:
         name="transformers",
         requirements=(FOLDER / "requirements.txt", FOLDER / "requirements-built.txt"),
         distribution="transformers",
-        modules=("torch", "transformers", "gptqmodel", "starlette", "uvicorn"),
+        modules=("torch", "transformers", "gptqmodel", "bitsandbytes", "peft", "uvicorn"),
+        architectures=_ARCHITECTURES,
     )
     context_step: ClassVar[int] = 64
     health_path: ClassVar[str] = "/health"

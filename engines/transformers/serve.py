@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -64,6 +65,18 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     top_logprobs: int | None = None
+
+    @cached_property
+    def as_is(self) -> bool:
+        """Whether the scores are taken as they come."""
+        plain = self.presence_penalty == self.frequency_penalty == 0
+        return plain and self.repetition_penalty == 1 and not self.logit_bias
+
+    @cached_property
+    def drawn(self) -> bool:
+        """Whether the token is drawn from all that there are, by chances of the temperature."""
+        narrow = self.top_k or self.min_p or self.top_p < 1
+        return self.temperature > 0 and not narrow and self.as_is
 
 
 @dataclass
@@ -116,34 +129,58 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
-        chosen = scores.argmax(dim=-1)
+        chosen = scores.argmax(dim=-1).tolist()
         found: list[tuple[Running, Token]] = []
-        for row, name in enumerate(self._rows):
-            request = self.running.get(name)
-            if request is None:  # it was called off in this step
+        requests = [self.running.get(name) for name in self._rows]  # None: just called off
+        self._draw(scores, requests, chosen)
+        for row, request in enumerate(requests):
+            if request is None:
                 continue
-            token = self._choose(scores[row], int(chosen[row]), request)
-            chosen[row] = token.id
+            if not request.sampling.drawn:
+                chosen[row] = _chosen(scores[row], chosen[row], request)
+            token = _told(scores[row], chosen[row], request.sampling.top_logprobs)
+            if not request.sampling.as_is:
+                request.counts[token.id] = request.counts.get(token.id, 0) + 1
             found.append((request, token))
         self.tokens += len(found)
         self._loop.call_soon_threadsafe(_deliver, found)
-        return torch.full_like(scores, -math.inf).scatter_(-1, chosen.unsqueeze(-1), 0.0)
+        ids = torch.tensor(chosen, device=scores.device).unsqueeze(-1)
+        return torch.full_like(scores, -math.inf).scatter_(-1, ids, 0.0)
 
-    def _choose(self, scores: torch.Tensor, best: int, request: Running) -> Token:
-        sampling = request.sampling
-        told = sampling.top_logprobs
-        logprobs = scores.log_softmax(-1) if told is not None else None
-        scores = _penalized(scores, request)
-        if sampling.temperature <= 0:
-            chosen = best if scores is None else int(scores.argmax())
-        else:
-            chosen = _sampled(scores, sampling, request.generator)
-        request.counts[chosen] = request.counts.get(chosen, 0) + 1
-        if logprobs is None:
-            return Token(chosen)
-        values, ids = logprobs.topk(min(told or 0, logprobs.shape[-1]))
-        top = list(zip(ids.tolist(), values.tolist(), strict=True))
-        return Token(chosen, float(logprobs[chosen]), top)
+    def _draw(
+        self, scores: torch.Tensor, requests: list[Running | None], chosen: list[int]
+    ) -> None:
+        """Draws for all rows at once that are drawn from the whole vocabulary: most are."""
+        drawn = [(row, one) for row, one in enumerate(requests) if one and one.sampling.drawn]
+        if not drawn:
+            return
+        heat = [one.sampling.temperature for _, one in drawn]
+        of = scores[[row for row, _ in drawn]]
+        chances = (of / torch.tensor(heat, device=of.device).unsqueeze(-1)).softmax(-1)
+        ids = torch.multinomial(chances, 1).squeeze(-1).tolist()
+        for at, (row, one) in enumerate(drawn):
+            if one.generator is not None:
+                ids[at] = int(torch.multinomial(chances[at], 1, generator=one.generator))
+            chosen[row] = ids[at]
+
+
+def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
+    """One row's token, of whatever settings; `best` is that of the highest score."""
+    sampling = request.sampling
+    scores = _penalized(scores, request)
+    if sampling.temperature <= 0:
+        return best if sampling.as_is else int(scores.argmax())
+    return _sampled(scores, sampling, request.generator)
+
+
+def _told(scores: torch.Tensor, chosen: int, most: int | None) -> Token:
+    """The token, with as many log probabilities as were asked for."""
+    if most is None:
+        return Token(chosen)
+    logprobs = scores.log_softmax(-1)
+    values, ids = logprobs.topk(min(most, logprobs.shape[-1]))
+    top = list(zip(ids.tolist(), values.tolist(), strict=True))
+    return Token(chosen, float(logprobs[chosen]), top)
 
 
 def _deliver(found: list[tuple[Running, Token]]) -> None:
@@ -154,8 +191,7 @@ def _deliver(found: list[tuple[Running, Token]]) -> None:
 def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
     """The scores with penalties and biases, by OpenAI's formula; a copy where there are any."""
     sampling = request.sampling
-    plain = sampling.presence_penalty == sampling.frequency_penalty == 0
-    if plain and sampling.repetition_penalty == 1 and not sampling.logit_bias:
+    if sampling.as_is:
         return scores
     scores = scores.clone()
     if sampling.repetition_penalty != 1:
@@ -163,7 +199,7 @@ def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
         of = scores[seen]
         by = sampling.repetition_penalty
         scores[seen] = torch.where(of > 0, of / by, of * by)
-    if not plain and request.counts:
+    if request.counts and (sampling.presence_penalty or sampling.frequency_penalty):
         ids = torch.tensor(list(request.counts), device=scores.device)
         times = torch.tensor(list(request.counts.values()), device=scores.device)
         scores[ids] -= sampling.presence_penalty + sampling.frequency_penalty * times
@@ -173,9 +209,8 @@ def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
 
 
 def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    values, ids = (scores / sampling.temperature).sort(descending=True)
-    if sampling.top_k:
-        values, ids = values[: sampling.top_k], ids[: sampling.top_k]
+    most = min(sampling.top_k or len(scores), len(scores))
+    values, ids = (scores / sampling.temperature).topk(most)
     chances = values.softmax(-1)
     if sampling.min_p:
         kept = chances >= sampling.min_p * chances[0]

@@ -11,6 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 from paddock.engines.environment import CURRENT, Environment
+from paddock.launcher import environments
 from paddock.launcher.environments import install, remove
 from paddock.registry.errors import EngineInUse, InstallFailed
 
@@ -19,6 +20,7 @@ from paddock.registry.errors import EngineInUse, InstallFailed
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """One that needs nothing from an index."""
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    monkeypatch.setattr(environments, "_installer", lambda: "pip")
     pins = tmp_path / "pins.txt"
     pins.write_text("# nothing\n")
     return Environment("plain", (pins,), "pip", ("json",))
@@ -31,7 +33,7 @@ def test_installed_environment_is_found_and_removed(
     assert "paddock engine install plain" in environment.detect().missing
     steps: list[str] = []
     made = install(environment, tmp_path, steps.append)
-    assert steps[0] == "making the environment"
+    assert steps[0] == "making the environment for cpu, with pip"
     assert environment.made(tmp_path) == made
     assert environment.detect().version == made.versions["pip"]
     where = subprocess.run(
@@ -59,7 +61,7 @@ def test_complete_pins_bring_nothing_else(environment: Environment, tmp_path: Pa
     environment.requirements[0].write_text(f"{wheel}\n")
     metadata = {"shown": "2.0+cpu", "needy": "9"}
     lone = replace(environment, modules=("needy",), complete=True, metadata=metadata)
-    assert lone.digest != environment.digest
+    assert lone.digest("cpu") != environment.digest("cpu")
     made = install(lone, tmp_path, print)
     assert (made.versions["shown"], made.versions["needy"]) == ("2.0+cpu", "1")
     assert "no-such" not in made.versions

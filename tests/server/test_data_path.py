@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +22,7 @@ from paddock.server.balance import Balancer, pick
 from paddock.server.inference import Inference
 from paddock.server.keys import ANYONE
 from paddock.server.protocol import Protocol
+from paddock.server.sinks import PartSink
 from paddock.server.timeline import Timeline
 from paddock.server.upstream import Pool
 
@@ -72,13 +73,6 @@ async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Reads a request and closes."""
-    await request(reader)
-
-
-async def says_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers one request whole, and closes on the second, as llama.cpp does after a hundred."""
-    await request(reader)
-    writer.write(STREAM + event("one") + END)
     await request(reader)
 
 
@@ -150,6 +144,7 @@ async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
     """A gateway over engines that follow the scripts, in order, one replica each."""
     made = World(slots=slots)
     servers = []
+    scripted: set[asyncio.Task[Any]] = set()
     for number, script in enumerate(scripts):
 
         async def serve(
@@ -159,12 +154,17 @@ async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
             script: Script = script,
         ) -> None:
             made.asked.append(number)
+            task = asyncio.current_task()
+            assert task is not None
+            scripted.add(task)
             try:
                 await script(reader, writer)
             except (asyncio.IncompleteReadError, ConnectionError):
                 pass
             finally:
                 writer.close()
+                with suppress(ConnectionError):
+                    await writer.wait_closed()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         servers.append(server)
@@ -196,6 +196,7 @@ async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
             gateway.should_exit = True
             await serving
             inference.close()
+            await asyncio.wait(scripted, timeout=SECONDS)
             for server in servers:
                 server.close()
                 await server.wait_closed()
@@ -242,11 +243,99 @@ async def test_events_that_come_in_pieces_are_whole_at_the_client() -> None:
 
 async def test_reset_of_a_kept_connection_is_never_seen() -> None:
     """A connection that the engine closes under the second request is replaced by a new one."""
+    unanswered = []
+
+    async def says_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """As llama.cpp does after a hundred answers."""
+        await request(reader)
+        writer.write(STREAM + event("one") + END)
+        unanswered.append(await request(reader))
+
     async with world(says_once) as here:
         for _ in range(6):
             status, _, body = await here.post(stream=True)
             assert (status, texts(body)) == (200, ["one"])
-        assert len(here.asked) == 6  # each kept one failed once, and a new one was made
+        assert (len(here.asked), len(unanswered)) == (6, 5)
+
+
+async def test_connections_to_engines_are_kept() -> None:
+    """One serves every request that comes after another, however the answer is passed on."""
+    async with world(answers) as here:
+        for fields in ({"stream": True}, {}, {"stream": True, "echo": True}, {"stream": True}):
+            assert (await here.post(**fields))[0] == 200
+        assert here.asked == [0]
+
+
+async def test_connection_that_a_slow_client_had_stopped_is_kept_and_read() -> None:
+    """The last piece of an answer may stop the reading; the next request finds it going again."""
+    pool = Pool()
+
+    class Fills(PartSink):
+        def take(self, data: bytes) -> None:
+            upstream.pause()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            writer.write(STREAM + event("one") + END)
+        writer.close()
+        await writer.wait_closed()
+        over.set()
+
+    over = asyncio.Event()
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0) as server,
+        asyncio.timeout(SECONDS),
+    ):
+        endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        upstream = first = await pool.connect(endpoint)
+        for _ in range(3):
+            sink = Fills(Timeline("/v1/completions"))
+            upstream.ask(b"go\n", sink)
+            await sink.done
+            upstream.release()
+            kept = pool.take(endpoint)
+            assert kept is first
+            upstream = kept
+        upstream.abort()
+        await over.wait()
+
+
+async def test_answer_that_ends_with_its_connection_is_whole() -> None:
+    """HTTP/1.0 gives streams no length; a cut within the head or a chunk is still one."""
+
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        writer.write(event("one").partition(b"\r\n")[2] + b"data: [DONE]\n\n")
+
+    async with world(old) as here:
+        assert texts((await here.post(stream=True))[2].replace(b"\r\n", b"")) == ["one"]
+        assert json.loads((await here.post(n=2))[2])["choices"][1]["text"] == "one"
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/e")
+
+    async with world(cut) as here:
+        assert (await here.post())[0] == 503
+
+
+async def test_what_nobody_asked_for_ends_a_kept_connection() -> None:
+    """An answer that was not asked for, a time-out's say, is never taken for the next one's."""
+
+    async def chatters(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(STREAM + event("one") + END)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    async with world(chatters) as here:
+        for _ in range(3):
+            assert texts((await here.post(stream=True))[2]) == ["one"]
+            await asyncio.sleep(0.1)
+        assert len(here.asked) == 3
 
 
 @pytest.mark.parametrize("streamed", [True, False])
