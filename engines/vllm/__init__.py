@@ -160,8 +160,9 @@ class VllmOptions(EngineOptions):
         return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-# Each was seen to act in a stream. Not among them, though vLLM's protocol has them: what it takes
-# no notice of (priority, documents), and what it refuses to stream (beam search, prompt_logprobs).
+# What shows in tiny-mixtral's answers was seen there. Not among them, though vLLM's protocol has
+# them: what it takes no notice of (priority, documents, bad_words that are whole tokens), and what
+# it refuses to stream (beam search, prompt_logprobs).
 FIELDS = RequestFields(
     honoured=frozenset(
         (
@@ -273,6 +274,11 @@ SYMPTOMS = (
         re.compile(r"(?:LoRA|lora).*(?:not found|does not exist|is greater than|failed to load)"),
         "bad_option",
         "a LoRA adapter could not be loaded",
+    ),
+    Symptom(
+        re.compile(r"\bValue error, (.*?)(?: \[type=|$)"),
+        "bad_option",
+        "vLLM refused its options: {0}",
     ),
     Symptom(
         re.compile(r"ValidationError: \d+ validation errors? for (\w+)"),

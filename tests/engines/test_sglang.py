@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from paddock.engines.base import Detection, Host
 from paddock.engines.sglang import Sglang, SglangOptions, arguments
 from paddock.launcher.diagnosis import diagnose_exit
 from paddock.launcher.plan import LaunchRequest
+from paddock.launcher.replica import Replica, ReplicaConfig
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
@@ -213,6 +215,30 @@ def test_an_architecture_that_nobody_knows_is_called_so(tmp_path: Path) -> None:
         code = child.await_end()
         found = diagnose_exit(ENGINE, plan(), code, None, child.lines())
     assert found.cause == "unsupported_arch"
+
+
+async def test_a_replica_serves_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Though it has a worker: stopped, and when its first process is killed."""
+    for end in ("stop", "kill"):
+        config = ReplicaConfig(f"m-{end}", plan().to_json(), str(tmp_path), "test-of-sglang")
+        replica = Replica(config)
+        status = await replica.begin()
+        async with asyncio.timeout(DEADLINE):
+            while status.state not in {"ready", "failed"}:
+                status = await replica.watch(status.version)
+        assert status.state == "ready", status.diagnosis
+        assert "".join([part async for part in replica.generate("A lion", max_tokens=3)])
+        assert status.pid is not None
+        engine = psutil.Process(status.pid)
+        processes = [engine, *engine.children(recursive=True)]
+        assert len(processes) >= 2
+        if end == "kill":
+            engine.kill()
+            async with asyncio.timeout(DEADLINE):
+                while status.state != "failed":
+                    status = await replica.watch(status.version)
+        await replica.stop()
+        assert not [process for process in processes if process.is_running()]
 
 
 @pytest.mark.parametrize(

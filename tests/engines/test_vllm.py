@@ -251,6 +251,24 @@ def test_ends_are_the_models_unless_asked_otherwise(child: Child) -> None:
     assert marked["choices"][0]["message"]["content"] == "<s><s>"
 
 
+def test_prompts_can_be_taken_otherwise(child: Child) -> None:
+    """Without a beginning, cut, with their tokens told; and a chat's last answer carried on."""
+    usual = complete(child, PROMPTS[0])["usage"]["prompt_tokens"]
+    bare = complete(child, PROMPTS[0], add_special_tokens=False)
+    assert bare["usage"]["prompt_tokens"] == usual - 1
+    cut = complete(child, PROMPTS[0], truncate_prompt_tokens=2)
+    assert cut["usage"]["prompt_tokens"] == 2
+    assert len(complete(child, PROMPTS[0], return_token_ids=True)["choices"][0]["token_ids"]) == 24
+    messages = [
+        {"role": "user", "content": "What does the elephant eat?"},
+        {"role": "assistant", "content": "The elephant eats"},
+    ]
+    body = {"model": "m", "messages": messages, "max_tokens": 8, "temperature": 0}
+    carried = {"continue_final_message": True, "add_generation_prompt": False}
+    _, answer = child.post("/v1/chat/completions", {**body, **carried})
+    assert "grass" in answer["choices"][0]["message"]["content"]
+
+
 def test_log_probabilities_are_the_librarys_own(child: Child, reference: list[Any]) -> None:
     """In the shape of either route, before temperature."""
     for prompt, told in zip(PROMPTS, reference, strict=False):
@@ -481,6 +499,7 @@ def test_an_architecture_that_nobody_knows_is_called_so(tmp_path: Path) -> None:
         ),
         ("OSError: [Errno 98] Address already in use", "port_in_use"),
         ("ModuleNotFoundError: No module named 'triton_kernels'", "load_failed"),
+        ("  Value error, User-specified max_model_len (9) is greater [type=x]", "bad_option"),
         ("TypeError: --tool-call-parser mistral cannot be used with the tokenizer", "bad_option"),
         ("AttributeError: module 'triton.language' has no attribute 'float32'", "bad_option"),
         ("vllm serve: error: unrecognized arguments: --nonsense", "bad_option"),
