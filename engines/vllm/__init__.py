@@ -429,8 +429,9 @@ def arguments(serving: Serving) -> list[str]:
         *("--middleware", "paddock_guard.Guard"),
         *("--worker-extension-cls", "paddock_whole.Whole"),
         # Left to themselves, small models held to JSON write blanks until their tokens are spent.
+        # Of the backends that can forbid it, guidance does not know what required tools ask for.
         "--structured-outputs-config",
-        json.dumps({"backend": "guidance", "disable_any_whitespace": True}),
+        json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
     ]
     if options.gpu_memory_utilization is not None:
         argv += ["--gpu-memory-utilization", f"{options.gpu_memory_utilization:g}"]
@@ -444,6 +445,7 @@ def arguments(serving: Serving) -> list[str]:
         argv += ["--lora-modules", *options.lora_modules]
     if options.tool_call_parser:
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", options.tool_call_parser]
+        argv += ["--tool-strict-level", "parameter"]  # else arguments may be anything
     for name in ("max_num_batched_tokens", "block_size", "quantization", "reasoning_parser"):
         value = getattr(options, name)
         if value is not None:
