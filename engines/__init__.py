@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "llama.cpp": "paddock.engines.llama_cpp:LlamaCpp",
     "Transformers": "paddock.engines.transformers:Transformers",
+    "vLLM": "paddock.engines.vllm:Vllm",
+    "SGLang": "paddock.engines.sglang:Sglang",
     "sentence-transformers": "paddock.engines.sentence_transformers:SentenceTransformers",
     "echo": "paddock.engines.echo:Echo",
 }

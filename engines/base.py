@@ -41,6 +41,8 @@ class EngineOptions(BaseModel):
     """Base of an engine's own options: frozen, typed, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    synonyms: ClassVar[Mapping[str, str]] = {}
+    """The engine's own names of options that all engines share."""
 
     @classmethod
     def parse(cls, engine: str, given: Mapping[str, Any]) -> EngineOptions:
@@ -54,6 +56,7 @@ class EngineOptions(BaseModel):
         named: dict[str, Any] = {}
         for key, value in given.items():
             name = key.replace("-", "_")
+            name = cls.synonyms.get(name, name)
             if name not in known:
                 raise UnknownName.among("option", key, known, of=engine)
             if name in named:
@@ -117,6 +120,7 @@ class Serving:
         api_key: the key that the engine shall ask for, where it can check one.
         projector: a file that makes tokens of pictures, for weights that need one beside them.
         quantization: the variant's; one that its files do not have is made while they are read.
+        cache_bytes: what the plan counts for the key-value cache of all slots; 0: not counted.
     """
 
     model_id: str
@@ -130,6 +134,7 @@ class Serving:
     chat_template: str | None = None
     projector: Path | None = None
     quantization: str = "none"
+    cache_bytes: int = 0
 
 
 @dataclass(frozen=True)

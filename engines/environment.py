@@ -35,7 +35,8 @@ class Environment:
         distribution: whose version is the engine's.
         modules: what must import for it to be whole.
         cuda: the files for a machine with an NVIDIA GPU, where they are others.
-        complete: the pins name all that is needed, and what they depend on beside it stays out.
+        complete: the pins for a CPU name all that is needed, and what they depend on beside it
+            stays out.
         metadata: distributions that a module asks for by name, and their versions; written where
             the pins bring none of that name.
         architectures: a program that prints the architectures that the engine knows, as a JSON list

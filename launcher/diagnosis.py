@@ -97,20 +97,23 @@ def diagnose_exit(
     The lines do not count if SIGKILL or SIGTERM ended it: those come from outside, whatever an
     engine may have said in hours of service.
     """
-    kept = tuple(lines[-LINES:])
+    kept = lines[-LINES:]
     name = _signal_name(signal)
     how = f"was ended by {name}" if name else f"exited with code {exit_code}"
     for symptom in () if name in {"SIGKILL", "SIGTERM"} else engine.symptoms:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             match = symptom.pattern.search(line)
             if match:
                 cause: Cause = symptom.cause  # type: ignore[assignment]  # checked by a test
                 message = symptom.message.format(*match.groups())
+                if number <= len(lines) - LINES:
+                    # A hundred lines of others' tracebacks may follow the one that says why.
+                    kept = lines[max(0, number - LINES) : number]
                 return Diagnosis(
                     cause,
                     f"{message} ({engine.name} {how})",
                     _next(cause, plan),
-                    kept,
+                    tuple(kept),
                     exit_code,
                     name,
                 )
@@ -119,7 +122,7 @@ def diagnose_exit(
     else:
         message = f"{engine.name} {how}"
     cause = "engine_killed" if name else "engine_exited"
-    return Diagnosis(cause, message, _next(cause, plan), kept, exit_code, name)
+    return Diagnosis(cause, message, _next(cause, plan), tuple(kept), exit_code, name)
 
 
 def _signal_name(number: int | None) -> str | None:

@@ -62,9 +62,12 @@ def install(
     is on the path.
 
     Raises:
-        InstallFailed: with the last lines of what failed; nothing has changed.
+        InstallFailed: with the last lines of what failed, or because there are no pins for the
+            accelerator; nothing has changed.
     """
     on = accelerator or find_accelerator()
+    if not environment.pins(on):
+        raise InstallFailed(environment.name, ("it needs an NVIDIA GPU; none was found here",))
     folder = environment.folder(home)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, environment.name):
@@ -106,7 +109,7 @@ def _fill(environment: Environment, made: Made, report: Report, installer: str) 
         _run(environment, [sys.executable, "-m", "venv", str(made.folder)])
         command = [str(made.python), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
         command += ["--disable-pip-version-check", "--no-compile"]
-    if environment.complete:
+    if environment.complete and made.accelerator == "cpu":
         command += ["--no-deps"]
     for number, file in enumerate(environment.pins(made.accelerator)):
         building = ["--no-build-isolation"] if number else []

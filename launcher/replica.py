@@ -50,8 +50,11 @@ State = Literal["pending", "downloading", "starting", "ready", "stopping", "stop
 WARDEN = Path(__file__).with_name("warden.py")
 READY_POLL = 0.025
 READY_ANSWER = 1.0
+LIFE_SECONDS = 1.0
 PROBE_ANSWER = 300.0
 WATCH_SECONDS = 20.0
+EXIT_LINES = 600
+"""Last lines in which the cause of an engine's end is looked for: it may have many processes."""
 TAKEN_UP = {"disk_full", "rate_limited", "stalled", "checksum_mismatch", "gated_repo", "cancelled"}
 """Causes after which the same launch again, once they are mended, goes on where it stopped."""
 
@@ -123,6 +126,8 @@ class Replica:
         self._ended: asyncio.Task[dict[str, Any]] | None = None
         self._relay: Relay | None = None
         self._port = 0
+        self._looked_at = 0.0
+        self._computed = 0.0
 
     async def begin(self) -> ReplicaStatus:
         """Starts the life of the replica, once, and returns at once."""
@@ -275,6 +280,7 @@ class Replica:
                 chat_template=self._plan.chat_template,
                 projector=self._projector,
                 quantization=self._plan.quantization,
+                cache_bytes=self._plan.memory.cache_bytes,
             )
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -330,13 +336,13 @@ class Replica:
     def _life_sign(self) -> tuple[int, float]:
         """What changes while an engine loads: its log, or the time that it has computed.
 
-        A load from a slow disk can be silent for many minutes and be well.
+        A load from a slow disk can be silent for many minutes and be well. The time is that of all
+        its processes, for some engines load in others than the first; looked up each second.
         """
-        computed = 0.0
-        with contextlib.suppress(psutil.Error):
-            times = psutil.Process(self._status.pid).cpu_times()
-            computed = round(times.user + times.system, 1)
-        return self._log.stat().st_size, computed
+        now = time.monotonic()
+        if now - self._looked_at >= LIFE_SECONDS:
+            self._looked_at, self._computed = now, _computed(self._status.pid)
+        return self._log.stat().st_size, self._computed
 
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=READY_ANSWER)
@@ -402,7 +408,7 @@ class Replica:
             await self._ended
 
     async def _exit_diagnosis(self, end: dict[str, Any]) -> Diagnosis:
-        lines = await asyncio.to_thread(read_tail, self._log, 200)
+        lines = await asyncio.to_thread(read_tail, self._log, EXIT_LINES)
         return diagnose_exit(self._engine, self._plan, end["code"], end["signal"], lines)
 
     def _fail_unless_stopping(self, diagnosis: Diagnosis) -> None:
@@ -441,6 +447,18 @@ def _node_address() -> str:
     import ray
 
     return str(ray.util.get_node_ip_address())
+
+
+def _computed(pid: int | None) -> float:
+    """Seconds that a process and those below it have computed."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        first = psutil.Process(pid)
+        for process in (first, *first.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return round(total, 1)
 
 
 def _free_port() -> int:

@@ -101,7 +101,8 @@ def count(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
 
 
 def _counted(answer: Event) -> Event:
-    return {"input_tokens": answer["input_tokens"]}
+    # vLLM's route gives the tokens themselves too, under other names.
+    return {"input_tokens": answer.get("input_tokens", answer.get("count"))}
 
 
 def failed(body: Body) -> Body:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import psutil
 import pytest
 
 from paddock.client import Client
+from paddock.engines import load_engine
+from paddock.engines.environment import CURRENT, Made
 from paddock.launcher import processes
 from tests import minilm
 
@@ -160,9 +164,35 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "all-MiniLM-L6-v2"
 
 
-def _installed(engine: str) -> Path:
+@pytest.fixture(scope="session")
+def vllm_home() -> Path:
+    """A home in which vLLM is installed, likewise."""
+    return _installed("vllm")
+
+
+@pytest.fixture(scope="session")
+def sglang_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which a stand-in takes SGLang's place, which needs a GPU."""
+    environment = load_engine("SGLang").environment
+    assert environment is not None
+    home = tmp_path_factory.mktemp("sglang")
+    made = Made(
+        environment.folder(home) / "made", environment.digest("cuda"), "cuda", {"sglang": "0.5.23"}
+    )
+    venv.create(made.folder, symlinks=True)
+    package = next((made.folder / "lib").glob("python*")) / "site-packages" / "sglang"
+    (package / "srt").mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "engines" / "sglang_standin.py", package / "__init__.py")
+    for module in ("launch_server.py", "srt/server_args.py", "srt/utils.py"):
+        (package / module).write_text("from sglang import *\n")
+    record = {**asdict(made), "folder": "made"}
+    (made.folder.parent / CURRENT).write_text(json.dumps(record))
+    return home
+
+
+def _installed(name: str) -> Path:
     ENGINES.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "paddock", "engine", "install", engine]
+    command = [sys.executable, "-m", "paddock", "engine", "install", name]
     environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

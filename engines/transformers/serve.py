@@ -540,7 +540,7 @@ class Answer:
         piece = "" if text.stopped else text.end()
         if text.stopped:
             self._reason = "stop"
-        if piece or waiting:  # tokens without a text have their probabilities as well
+        if piece or (waiting and not text.stopped):  # what has no text has its probabilities too
             yield self._piece(piece, waiting)
         yield self._event({} if asked.chat else "", finish_reason=self._reason)
 

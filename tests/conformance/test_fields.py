@@ -60,6 +60,9 @@ VARIANTS = (
     Served("Transformers", "pytorch", "4-bit"),
     Served("Transformers", "pytorch", "8-bit"),
     Served("Transformers", "gptq", "Int4"),
+    # Not compiled: it is slower, and begins a minute sooner.
+    Served("vLLM", "pytorch", "none", ("--dtype", "float32", "--enforce_eager"), exact=True),
+    Served("vLLM", "gptq", "Int4", ("--enforce_eager",)),
 )
 # What the library itself says of the plain weights: a text, tokens, and each next token's chance.
 REFERENCE = """

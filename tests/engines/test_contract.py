@@ -18,7 +18,7 @@ from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue, UnknownName
 from tests.engines.child import Child, serving
 
-HEAVY = ("xllamacpp", "aiohttp", "torch", "ray", "transformers", "starlette")
+HEAVY = ("xllamacpp", "aiohttp", "torch", "ray", "transformers", "starlette", "vllm", "sglang")
 HOST = Host("local", "here", 4, 10**11, 10**11, 10**11, {})
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 # One option of each engine, as typed and as parsed.
@@ -26,9 +26,12 @@ OPTION = {
     "llama.cpp": ("n-threads", "2", "n_threads", 2),
     "Transformers": ("n-threads", "2", "n_threads", 2),
     "sentence-transformers": ("batch-tokens", "99", "batch_tokens", 99),
+    "vLLM": ("max-model-len", "64", "n_ctx", 64),
+    "SGLang": ("tensor-parallel-size", "2", "tp_size", 2),
     "echo": ("child", "no", "child", False),
 }
-WEIGHTS = {"llama.cpp": TINY, "Transformers": TINY.parent.parent / "pytorch" / "none", "echo": None}
+SAFETENSORS = TINY.parent.parent / "pytorch" / "none"
+WEIGHTS = {"llama.cpp": TINY, "echo": None}
 
 
 @pytest.fixture(params=[engine.name for engine in engines()])
@@ -44,6 +47,8 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
 def weights(engine: Engine, request: pytest.FixtureRequest) -> Path | None:
     if engine.name in WEIGHTS:
         return WEIGHTS[engine.name]
+    if "LLM" in engine.types:
+        return SAFETENSORS
     sentences: Path = request.getfixturevalue("sentences")
     return sentences
 

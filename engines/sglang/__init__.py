@@ -1,0 +1,311 @@
+"""SGLang: safetensors on NVIDIA GPUs, with a cache that shares all prompts' beginnings.
+
+It has no kernels for CPUs. What is known of it here comes from its source, its own parser of
+command lines, and a stand-in that speaks its HTTP (tests/engines/sglang_standin.py): it was never
+run with a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from paddock.engines.base import (
+    Command,
+    Detection,
+    EngineOptions,
+    Host,
+    RequestFields,
+    Serving,
+    Symptom,
+)
+from paddock.engines.environment import Environment
+
+if TYPE_CHECKING:
+    from paddock.registry.spec import Architecture, Variant
+
+FOLDER = Path(__file__).parent
+PROCESS_BYTES = 4_000_000_000
+"""The server, one scheduler and the detokenizer in the host's memory: not measured."""
+GPUS = (Path("/proc/driver/nvidia/gpus"), Path("/dev"))
+
+
+class SglangOptions(EngineOptions):
+    """SGLang's options, by its own names but for those that all engines share."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "max_running_requests": "n_parallel",
+        "tensor_parallel_size": "tp_size",
+        "pipeline_parallel_size": "pp_size",
+        "expert_parallel_size": "ep_size",
+        "gpu_memory_utilization": "mem_fraction_static",
+    }
+
+    n_ctx: int | None = Field(None, ge=1, description="context of one request, in tokens")
+    n_parallel: int | None = Field(None, ge=1, le=4096, description="requests side by side")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="type of the weights in memory; auto: as in the files"
+    )
+    tp_size: int = Field(1, ge=1, description="GPUs that share each layer")
+    pp_size: int = Field(1, ge=1, description="GPUs that share the layers")
+    ep_size: int = Field(1, ge=1, description="GPUs that share a mixture's experts")
+    mem_fraction_static: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the GPU's memory for weights and cache; left out: SGLang's choice",
+    )
+    cpu_offload_gb: int = Field(0, ge=0, description="GB of weights kept off each GPU")
+    kv_cache_dtype: Literal["auto", "bfloat16", "fp8_e4m3", "fp8_e5m2"] = Field(
+        "auto", description="type of the key-value cache; auto: as the weights"
+    )
+    quantization: Literal["fp8", "mxfp8", "awq_marlin", "gptq_marlin", "moe_wna16"] | None = Field(
+        None, description="how the weights are, or shall be, quantized; left out: as the files say"
+    )
+    load_format: Literal["auto", "safetensors", "fastsafetensors", "dummy"] = Field(
+        "auto", description="how the weights are read"
+    )
+    attention_backend: (
+        Literal["triton", "torch_native", "fa3", "fa4", "flashinfer", "flashmla"] | None
+    ) = Field(None, description="attention kernels; left out: SGLang's choice")
+    chunked_prefill_size: int | None = Field(
+        None, ge=-1, description="tokens of a prompt taken in one step; -1: all"
+    )
+    disable_radix_cache: bool = Field(
+        False, description="do not keep the cache of prompts' beginnings"
+    )
+    disable_cuda_graph: bool = Field(
+        False, description="do not capture graphs: it starts sooner and answers more slowly"
+    )
+    lora_paths: tuple[str, ...] = Field(
+        (), description="LoRA adapters, as name=path with absolute paths, comma-separated"
+    )
+    speculative_algorithm: Literal["EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM"] | None = (
+        Field(None, description="speculative decoding")
+    )
+    speculative_draft_model_path: str | None = Field(
+        None, pattern="^/", description="absolute path of the draft model"
+    )
+    speculative_num_steps: int | None = Field(None, ge=1, description="steps of each draft")
+    speculative_eagle_topk: int | None = Field(None, ge=1, description="branches of each step")
+    speculative_num_draft_tokens: int | None = Field(None, ge=1, description="tokens of each draft")
+    tool_call_parser: str = Field(
+        "auto", pattern=r"^[a-z0-9_-]+$", description="how the model writes tool calls"
+    )
+    reasoning_parser: str | None = Field(
+        None, pattern=r"^[a-z0-9_-]+$", description="how the model marks its reasoning"
+    )
+    random_seed: int = Field(0, ge=0, description="seed of requests that have none")
+
+    @field_validator("lora_paths", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("lora_paths")
+    @classmethod
+    def _absolute(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        # The engine has another working folder than the user, and may run on another node.
+        for path in paths:
+            name, _, where = path.partition("=")
+            if not name or not where.startswith("/"):
+                raise ValueError(f"{path} must be name=path, with an absolute path")
+        return paths
+
+
+# From its protocol. It ignores what it does not know, so that nothing stands here on trust.
+FIELDS = RequestFields(
+    honoured=frozenset(
+        (
+            *("max_tokens", "seed", "stop", "temperature", "top_p", "logit_bias", "logprobs"),
+            *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+            *("top_k", "min_p", "ignore_eos", "min_tokens", "stop_token_ids", "stop_regex"),
+            *("skip_special_tokens", "no_stop_trim", "response_format", "regex", "ebnf"),
+            "lora_path",
+        )
+    ),
+    completions=frozenset(("json_schema",)),
+    chat=frozenset(
+        (
+            *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
+            *("continue_final_message", "separate_reasoning"),
+            *("tools", "tool_choice", "parallel_tool_calls"),
+        )
+    ),
+    renamed={
+        "repeat_penalty": "repetition_penalty",
+        "lora_name": "lora_path",
+        "grammar": "ebnf",
+    },
+    refused={
+        "suffix": "it makes nothing of it",
+        "guided_json": "give the schema as response_format",
+    },
+)
+
+
+class Sglang:
+    """See the module."""
+
+    name: ClassVar[str] = "SGLang"
+    options: ClassVar[type[EngineOptions]] = SglangOptions
+    formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq", "fp8")
+    types: ClassVar[tuple[str, ...]] = ("LLM",)
+    automatic: ClassVar[bool] = True
+    environment: ClassVar[Environment] = Environment(
+        name="sglang",
+        requirements=(),
+        cuda=(FOLDER / "requirements-cuda.txt",),
+        distribution="sglang",
+        modules=("torch", "sglang", "sglang.launch_server"),
+    )
+    context_step: ClassVar[int] = 1
+    # Its /health asks the model for a token and takes a second or more.
+    health_path: ClassVar[str] = "/ready"
+    fields: ClassVar[RequestFields] = FIELDS
+    symptoms: ClassVar[tuple[Symptom, ...]] = (
+        Symptom(
+            re.compile(
+                r"has model type `([^`]*)` but Transformers does not recognize|"
+                r"Model architectures \[?'?([^'\]]*)'?\]? are not supported|Unrecognized model"
+            ),
+            "unsupported_arch",
+            "this SGLang does not know the model's architecture",
+        ),
+        Symptom(
+            re.compile(r"KeyError: '(model\.[^']*|lm_head[^']*)'|size mismatch|shape mismatch"),
+            "weights_mismatch",
+            "the files are not this model's weights",
+        ),
+        Symptom(
+            re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
+            "corrupt_file",
+            "the weights are not whole safetensors",
+        ),
+        Symptom(
+            re.compile(
+                r"CUDA out of memory|OutOfMemoryError|can't allocate memory|MemoryError|bad_alloc"
+                r"|Not enough memory"
+            ),
+            "oom",
+            "the engine could not get the memory that it needs",
+        ),
+        Symptom(
+            re.compile(r"[Aa]ddress already in use|Port is already in use"),
+            "port_in_use",
+            "the engine's port was taken by another process",
+        ),
+        Symptom(
+            re.compile(r": error: (.*)"),
+            "bad_option",
+            "SGLang refused its command line: {0}",
+        ),
+        Symptom(
+            re.compile(r"(?:ImportError|ModuleNotFoundError): (.*)"),
+            "load_failed",
+            "a library is missing in the engine's environment: {0}",
+        ),
+    )
+
+    def detect(self) -> Detection:
+        """Whether there is a GPU, and its environment."""
+        if not has_gpu():
+            return Detection(missing="it needs an NVIDIA GPU; none was found on this node")
+        return self.environment.detect()
+
+    def refuses(self, variant: Variant, host: Host) -> str | None:
+        """What is to be quantized while it loads, which has other names here."""
+        if variant.format == "pytorch" and variant.quantization != "none":
+            return (
+                f"it does not load pytorch in {variant.quantization}; "
+                "its own way is option quantization with the variant none"
+            )
+        return None
+
+    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+        """The context for each request and the slots that the options ask for."""
+        assert isinstance(options, SglangOptions)
+        return options.n_ctx, options.n_parallel
+
+    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+        """Nothing is left open that SGLang does not choose better by its GPU."""
+        return options
+
+    def pages(self, options: EngineOptions) -> bool:
+        """Weights are read into memory."""
+        return False
+
+    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
+        """The cache has the type of the weights, unless it is told otherwise."""
+        assert isinstance(options, SglangOptions)
+        kind = options.dtype if options.kv_cache_dtype == "auto" else options.kv_cache_dtype
+        each = {"float32": 4.0, "auto": 2.0, "bfloat16": 2.0, "float16": 2.0}.get(kind, 1.0)
+        return each, each
+
+    def overhead_bytes(
+        self, architecture: Architecture, options: EngineOptions, context: int
+    ) -> int:
+        """The processes, and the logits of a full batch in float32."""
+        assert isinstance(options, SglangOptions)
+        workers = options.tp_size * options.pp_size
+        return PROCESS_BYTES * workers + 4 * architecture.vocabulary_size * 256
+
+    def command(self, serving: Serving) -> Command:
+        """Its server in the engine's environment."""
+        made = self.environment.made()
+        assert made is not None  # it was detected on this node
+        return Command(
+            argv=(str(made.python), str(FOLDER / "serve.py"), *arguments(serving)),
+            environ={
+                # SGLang takes it as an argument, which every user of the machine could read.
+                "PADDOCK_ENGINE_KEY": serving.api_key,
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
+
+
+def has_gpu() -> bool:
+    """Whether this node has an NVIDIA GPU, as far as its files tell."""
+    gpus, devices = GPUS
+    return any(gpus.glob("*")) or any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+
+
+def arguments(serving: Serving) -> list[str]:
+    """The command line behind `python -m sglang.launch_server`, but for the key."""
+    options = serving.options
+    assert isinstance(options, SglangOptions)
+    argv = [
+        *("--model-path", str(serving.weights), "--served-model-name", serving.model_id),
+        *("--host", "127.0.0.1", "--port", str(serving.port)),
+        *("--context-length", str(serving.context_length)),
+        *("--max-running-requests", str(serving.slots)),
+        # Whatever share of the memory SGLang takes, it shall hold no more than was planned for.
+        *("--max-total-tokens", str(serving.context_length * serving.slots)),
+        *("--dtype", options.dtype, "--kv-cache-dtype", options.kv_cache_dtype),
+        *("--load-format", options.load_format, "--random-seed", str(options.random_seed)),
+        *("--tp-size", str(options.tp_size), "--pp-size", str(options.pp_size)),
+        *("--ep-size", str(options.ep_size), "--cpu-offload-gb", str(options.cpu_offload_gb)),
+        *("--tool-call-parser", options.tool_call_parser, "--log-level-http", "warning"),
+        "--constrained-json-disable-any-whitespace",
+    ]
+    if serving.chat_template:
+        argv += ["--chat-template", serving.chat_template]
+    if options.lora_paths:
+        argv += ["--enable-lora", "--lora-paths", *options.lora_paths]
+    for name in (
+        *("mem_fraction_static", "quantization", "attention_backend", "chunked_prefill_size"),
+        *("speculative_algorithm", "speculative_draft_model_path", "speculative_num_steps"),
+        *("speculative_eagle_topk", "speculative_num_draft_tokens", "reasoning_parser"),
+    ):
+        value = getattr(options, name)
+        if value is not None:
+            argv += [f"--{name.replace('_', '-')}", str(value)]
+    for name in ("disable_radix_cache", "disable_cuda_graph"):
+        if getattr(options, name):
+            argv.append(f"--{name.replace('_', '-')}")
+    return argv

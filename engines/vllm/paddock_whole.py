@@ -1,0 +1,78 @@
+"""Runs in vLLM's workers: a load that leaves weights out has failed.
+
+vLLM counts what it loads by the names of its own parameters, and of these it lets pass every layer
+that works on its weights afterwards; one expert of eight, or a query without its key, has no name
+of its own there. Such a model would answer with nonsense. So the memory of the model's parameters
+begins as "not a number" (the largest one, where there are only whole numbers), and after the load
+there must be nothing of it left.
+
+vLLM imports this module as a worker's extension, which adds nothing to the worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from vllm.model_executor.model_loader import base_loader
+
+SHARE = 1e-5
+"""Whole numbers may be the largest one by chance: one of four thousand million, if packed."""
+PIECE = 1 << 24
+"""Values that are looked at in one go."""
+
+
+class Whole:
+    """The extension."""
+
+
+def _marking(build: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(build)
+    def marked(*args: Any, **more: Any) -> Any:
+        before = torch.are_deterministic_algorithms_enabled()
+        warns = torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that is new
+        try:
+            return build(*args, **more)
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warns)
+
+    return marked
+
+
+def _checking(process: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(process)
+    def checked(model: Any, *args: Any, **more: Any) -> Any:
+        left = {name: count for name, one in model.named_parameters() if (count := unset(one))}
+        if left:
+            names = sorted(left)
+            shown = ", ".join(f"{name} ({left[name]} values)" for name in names[:4])
+            more_names = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            raise ValueError(f"weights_mismatch: not in the files: {shown}{more_names}")
+        return process(model, *args, **more)
+
+    return checked
+
+
+def unset(parameter: Any) -> int:
+    """How many of its values were never written."""
+    kind = parameter.dtype
+    if parameter.device.type == "meta" or (not kind.is_floating_point and kind.itemsize < 4):
+        return 0
+    flat = parameter.detach().reshape(-1)
+    count = 0
+    for start in range(0, flat.numel(), PIECE):
+        piece = flat[start : start + PIECE]
+        if not kind.is_floating_point:
+            count += int((piece == torch.iinfo(kind).max).sum())
+        else:
+            count += int((piece if kind.itemsize > 1 else piece.half()).isnan().sum())
+    return count if kind.is_floating_point or count > math.ceil(SHARE * flat.numel()) else 0
+
+
+torch.utils.deterministic.fill_uninitialized_memory = True
+base_loader.initialize_model = _marking(base_loader.initialize_model)
+base_loader.process_weights_after_loading = _checking(base_loader.process_weights_after_loading)
