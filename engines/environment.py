@@ -22,6 +22,17 @@ CURRENT = "current.json"
 
 
 Accelerator = Literal["cpu", "cuda"]
+GPUS = (Path("/proc/driver/nvidia/gpus"), Path("/dev"))
+
+
+def find_accelerator() -> Accelerator:
+    """What engines can compute with on this node: an NVIDIA GPU, or the processor.
+
+    Looked for among the driver's files, for that costs nothing; Windows' Linux has but one.
+    """
+    gpus, devices = GPUS
+    found = any(gpus.glob("*")) or any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+    return "cuda" if found else "cpu"
 
 
 @dataclass(frozen=True)

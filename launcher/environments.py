@@ -19,8 +19,7 @@ from typing import Literal
 
 import psutil
 
-from paddock.engines.environment import CURRENT, Accelerator, Environment, Made
-from paddock.launcher.machine import find_accelerator
+from paddock.engines.environment import CURRENT, Accelerator, Environment, Made, find_accelerator
 from paddock.registry.errors import EngineInUse, InstallFailed
 
 Report = Callable[[str], None]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
@@ -46,15 +43,3 @@ def memory() -> tuple[int, int]:
     except (OSError, ValueError, KeyError):
         pass  # no control group, or one without a memory controller: the machine's figures stand
     return total, free
-
-
-def find_accelerator() -> Literal["cpu", "cuda"]:
-    """What engines can compute with here: an NVIDIA GPU whose driver works, or the processor."""
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        return "cpu"
-    try:
-        done = subprocess.run([smi, "-L"], capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "cpu"
-    return "cuda" if done.returncode == 0 and done.stdout.startswith(b"GPU") else "cpu"

@@ -16,9 +16,12 @@ from typing import Any
 import click
 
 from paddock.cli.main import COMMANDS, cli
+from paddock.engines import engines
+from paddock.engines.base import Engine
 from paddock.registry.catalog import Catalog
 from paddock.registry.settings import SETTINGS
 from paddock.registry.spec import ModelSpec
+from paddock.server.uniform import standing
 
 ROOT = Path(__file__).parent.parent
 GENERATED = "<!-- written by `make docs`; do not edit -->"
@@ -105,7 +108,41 @@ def model_table() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+FIELDS = (
+    *("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed"),
+    *("stop", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty"),
+    *("logprobs", "ignore_eos", "n", "echo", "stream", "stream_options", "response_format"),
+    *("tools", "tool_choice", "suffix"),
+)
+BEGIN, END = "<!-- fields: written by `make docs` -->", "<!-- end of fields -->"
+
+
+def engine_fields() -> str:
+    """`docs/engines.md`, with the table of fields between its marks."""
+    served = [engine for engine in engines() if engine.formats and "LLM" in engine.types]
+    lines = ["| field | " + " | ".join(engine.name for engine in served) + " |"]
+    lines.append("|---" * (len(served) + 1) + "|")
+    for name in FIELDS:
+        cells = [_standing(engine, name) for engine in served]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    text = (ROOT / "docs/engines.md").read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}"
+
+
+def _standing(engine: Engine, name: str) -> str:
+    """In completions and in chats, said once where it is the same."""
+    ways = [standing(engine.fields, name, chat) for chat in (False, True)]
+    if ways[0] == ways[1]:
+        return ways[0]
+    if "refused" in ways:
+        where = "chats" if ways[0] == "refused" else "completions"
+        return f"{next(way for way in ways if way != 'refused')} in {where}"
+    return f"{ways[0]}; in chats {ways[1]}"
+
+
 DOCUMENTS = {
+    "docs/engines.md": engine_fields,
     "docs/cli.md": command_reference,
     "docs/settings.md": settings_table,
     "docs/models.md": model_table,

@@ -23,7 +23,7 @@ from paddock.engines.base import (
     Serving,
     Symptom,
 )
-from paddock.engines.environment import Environment
+from paddock.engines.environment import Environment, find_accelerator
 
 if TYPE_CHECKING:
     from paddock.registry.spec import Architecture, Variant
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 PROCESS_BYTES = 4_000_000_000
 """The server, one scheduler and the detokenizer in the host's memory: not measured."""
-GPUS = (Path("/proc/driver/nvidia/gpus"), Path("/dev"))
 
 
 class SglangOptions(EngineOptions):
@@ -213,7 +212,7 @@ class Sglang:
 
     def detect(self) -> Detection:
         """Whether there is a GPU, and its environment."""
-        if not has_gpu():
+        if find_accelerator() != "cuda":
             return Detection(missing="it needs an NVIDIA GPU; none was found on this node")
         return self.environment.detect()
 
@@ -267,12 +266,6 @@ class Sglang:
                 "PYTHONUNBUFFERED": "1",
             },
         )
-
-
-def has_gpu() -> bool:
-    """Whether this node has an NVIDIA GPU, as far as its files tell."""
-    gpus, devices = GPUS
-    return any(gpus.glob("*")) or any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
 
 
 def arguments(serving: Serving) -> list[str]:

@@ -7,6 +7,10 @@ begins as "not a number" (the largest one, where there are only whole numbers), 
 there must be nothing of it left.
 
 vLLM imports this module as a worker's extension, which adds nothing to the worker.
+
+It also asks the kernel for the CPU's matrix tiles (AMX), which every process must before it uses
+them. vLLM's kernels for quantized weights do not, and where nothing of PyTorch has done so before
+them, the first token ends the worker with an illegal instruction.
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from typing import Any
 
 import torch
 from vllm.model_executor.model_loader import base_loader
+
+if hasattr(torch.cpu, "_init_amx"):
+    torch.cpu._init_amx()  # False, and no more, where there are none
 
 SHARE = 1e-5
 """Whole numbers may be the largest one by chance: one of four thousand million, if packed."""

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from paddock.engines import load_engine
+from paddock.engines import environment, load_engine
 from paddock.engines import sglang as adapter
 from paddock.engines.base import Detection, Host
 from paddock.engines.sglang import Sglang, SglangOptions, arguments
@@ -155,7 +155,7 @@ def test_without_a_gpu_it_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Before anything is said of installing it; with one it is there, or can be installed."""
-    monkeypatch.setattr(adapter, "GPUS", (tmp_path / "gpus", tmp_path / "dev"))
+    monkeypatch.setattr(environment, "GPUS", (tmp_path / "gpus", tmp_path / "dev"))
     assert "needs an NVIDIA GPU" in ENGINE.detect().missing
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "nvidia0").touch()
