@@ -118,16 +118,17 @@ def make_paddock(home: Path) -> Paddock:
 @pytest.fixture
 def paddock(home: Path) -> Iterator[Paddock]:
     """The command line over a fresh home; whatever it started is ended, and nothing may be left."""
-    yield from _ended(make_paddock(home))
+    yield from ended(make_paddock(home))
 
 
 @pytest.fixture(scope="session")
 def shared_paddock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
     """One gateway and one Ray for all tests that do not break them. Use a model id of your own."""
-    yield from _ended(make_paddock(tmp_path_factory.mktemp("shared")))
+    yield from ended(make_paddock(tmp_path_factory.mktemp("shared")))
 
 
-def _ended(paddock: Paddock) -> Iterator[Paddock]:
+def ended(paddock: Paddock) -> Iterator[Paddock]:
+    """Gives it; whatever it started is ended then, and nothing may be left."""
     yield paddock
     done = paddock.run("stop")
     assert done.returncode == 0, done.stderr
