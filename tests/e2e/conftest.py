@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conftest import Paddock, ended, make_paddock
+from tests.conftest import ENGINES, Paddock, ended, make_paddock
 from tests.fakes import HubServer, hub_server
 
 
@@ -30,6 +30,14 @@ def loopback() -> Iterator[HubServer]:
 def fetching(tmp_path_factory: pytest.TempPathFactory, loopback: HubServer) -> Iterator[Paddock]:
     """One gateway and one Ray for all tests that download; `here` gives it emptied."""
     yield from ended(believing(make_paddock(tmp_path_factory.mktemp("fetching")), loopback))
+
+
+@pytest.fixture(scope="session")
+def equipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
+    """One gateway and one Ray for engines with an environment; ask for those engines' homes too."""
+    home = tmp_path_factory.mktemp("equipped")
+    (home / "engines").symlink_to(ENGINES / "engines")
+    yield from ended(make_paddock(home))
 
 
 @pytest.fixture

@@ -11,23 +11,20 @@ from typing import Any
 import openai
 import pytest
 
-from tests.conftest import Paddock, make_paddock
+from tests.conftest import Paddock
 from tests.launcher.test_hubs import until
 
 QUESTION = [{"role": "user", "content": "What does the elephant eat?"}]
 
 
 @pytest.fixture(scope="module")
-def torchy(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
+def torchy(transformers_home: Path, equipped: Paddock) -> Iterator[Paddock]:
     """A home in which Transformers is installed, with both of its formats launched."""
-    home = tmp_path_factory.mktemp("torchy")
-    (home / "engines").symlink_to(transformers_home / "engines")
-    paddock = make_paddock(home)
-    paddock.ok("launch", "tiny-mixtral", "-f", "pytorch", "-u", "plain", "--dtype", "float32")
-    paddock.ok("launch", "tiny-mixtral", "-f", "gptq", "-u", "quantized")
-    yield paddock
-    assert paddock.run("stop").returncode == 0
-    assert paddock.processes() == []
+    equipped.ok("launch", "tiny-mixtral", "-f", "pytorch", "-u", "plain", "--dtype", "float32")
+    equipped.ok("launch", "tiny-mixtral", "-f", "gptq", "-u", "quantized")
+    yield equipped
+    for uid in ("plain", "quantized"):
+        equipped.client().terminate(uid)
 
 
 @pytest.fixture

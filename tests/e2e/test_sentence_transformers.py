@@ -13,27 +13,28 @@ import openai
 import pytest
 from xinference_client import RESTfulClient
 
-from tests.conftest import Paddock, make_paddock
+from tests.conftest import Paddock
 from tests.engines.test_sentence_transformers import MAKE_RANKER, QUERY, TEXTS, library
 from tests.server.test_errors import raw
 
 
 @pytest.fixture(scope="module")
 def zoo(
-    sentence_transformers_home: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory
+    sentence_transformers_home: Path,
+    sentences: Path,
+    equipped: Paddock,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Paddock, Any]]:
     """The trained model and an untrained ranker, launched by their paths alone."""
-    home = tmp_path_factory.mktemp("zoo")
     ranker = tmp_path_factory.mktemp("ranker")
     arguments = (str(sentences), str(ranker), QUERY, json.dumps(TEXTS))
     told = library(sentence_transformers_home, MAKE_RANKER, *arguments)
-    (home / "engines").symlink_to(sentence_transformers_home / "engines")
-    paddock = make_paddock(home)
-    paddock.ok("launch", str(sentences), "-u", "minilm")
-    paddock.ok("launch", str(ranker), "-u", "ranker", "--model-engine", "sentence_transformers")
-    yield paddock, told
-    assert paddock.run("stop").returncode == 0
-    assert paddock.processes() == []
+    engine = ("--model-engine", "sentence_transformers")
+    equipped.ok("launch", str(sentences), "-u", "minilm")
+    equipped.ok("launch", str(ranker), "-u", "ranker", *engine)
+    yield equipped, told
+    for uid in ("minilm", "ranker"):
+        equipped.client().terminate(uid)
 
 
 def test_what_lies_at_a_path_is_served_by_it(zoo: tuple[Paddock, Any]) -> None:
