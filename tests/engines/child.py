@@ -14,7 +14,7 @@ from typing import Any
 
 from paddock.engines.base import Engine, EngineOptions, Serving
 
-DEADLINE = 60.0
+DEADLINE = 150.0
 
 
 def free_port() -> int:
