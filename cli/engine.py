@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from paddock.cli.options import Output, Settings, offline
+from paddock.cli import gateway
+from paddock.cli.options import Output, Settings, connected, offline
 from paddock.cli.output import table
 
 
@@ -27,16 +28,25 @@ def engine() -> None:
 
 
 @engine.command(name="list", short_help="List the engines, and why some cannot serve.")
-@offline
-def list_engines(settings: Settings, output: Output) -> None:
+@click.option("-n", "--model-name", help="Those of one model, and what each can serve of it.")
+@connected
+def list_engines(model_name: str | None, settings: Settings, output: Output) -> None:
     """List the engines, and why some cannot serve.
+
+    Those of a model are asked of the gateway, which knows all nodes; where none runs, this machine
+    is looked at.
 
     \b
     Example:
       paddock engine list
+      paddock engine list --model-name mixtral-v0.1
     """
     from paddock.engines import engines
 
+    if model_name is not None:
+        served = _of_model(model_name, settings)
+        output.result(served, _model_table(served))
+        return
     rows: list[dict[str, Any]] = []
     for one in engines():
         found = one.detect()
@@ -158,6 +168,33 @@ def doctor(name: str, settings: Settings, output: Output) -> None:
     output.result(data, "\n".join(lines))
     if not well:
         sys.exit(1)
+
+
+def _of_model(name: str, settings: Settings) -> dict[str, list[dict[str, Any]] | str]:
+    client = gateway.find(settings)
+    if client is not None:
+        return client.engines(name)
+    from paddock.launcher.host import probe_host
+    from paddock.registry.catalog import Catalog
+    from paddock.server.catalogue import engines_of
+
+    index = settings.index if settings.index.exists() else None
+    spec = Catalog.load(index=index, custom=settings.specs).lookup(name)
+    return engines_of(spec, [probe_host(settings.home, spec.local_paths)])
+
+
+def _model_table(found: dict[str, list[dict[str, Any]] | str]) -> str:
+    rows = []
+    for name, served in found.items():
+        if isinstance(served, str):
+            rows.append((name, "–", served))
+        else:
+            rows += [
+                (name, row["model_format"], f"{row['model_size_in_billions']}: {quantizations}")
+                for row in served
+                for quantizations in [", ".join(row["quantizations"])]
+            ]
+    return table(("ENGINE", "FORMAT", "BILLIONS: QUANTIZATIONS, OR WHY NOT"), rows)
 
 
 def _environment(name: str) -> Any:

@@ -207,6 +207,10 @@ class Client:
         query = urlencode({"model_name": name, "offline": str(offline).lower()})
         return dict(self._call("GET", f"/v1/specs?{query}"))
 
+    def engines(self, name: str) -> dict[str, list[dict[str, Any]] | str]:
+        """Every engine of a model → the variants that it can serve, or the reason why none."""
+        return dict(self._call("GET", f"/v1/engines/{quote(name, safe='')}"))
+
     def unregister(self, name: str, kind: str = "LLM") -> None:
         """Removes a model that was registered."""
         path = f"/v1/model_registrations/{quote(kind)}/{quote(name, safe='')}"

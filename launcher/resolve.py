@@ -400,6 +400,14 @@ def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search)
     return None
 
 
+def unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
+    """Why the engine cannot serve the variant on the host, wherever its weights are; None: it can."""
+    if spec.type not in engine.types:
+        return f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
+    found = _unable(spec, _Pair(variant, engine, host))
+    return found[1] if found else None
+
+
 def _unable(spec: ModelSpec, pair: _Pair) -> tuple[int, str] | None:
     """Why the engine cannot serve the variant on the host, whatever weights there are."""
     variant, engine, name = pair.variant, pair.engine, pair.engine.name

@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.engines import engine_names, load_engine
-from paddock.engines.base import UNKNOWN, Engine, Host
+from paddock.engines.base import Host
 from paddock.launcher.controller import Controller
-from paddock.launcher.resolve import local_files
+from paddock.launcher.resolve import local_files, unable
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.errors import NotFound
@@ -107,9 +107,7 @@ class Catalogue:
     async def engines(self, request: Request) -> Response:
         """Engine → the variants that it can serve here, or the reason why none."""
         spec = path_spec(self._controller.catalog, request.path_params)
-        hosts = await self._controller.hosts()
-        named = dict.fromkeys(engine for weights in spec.weights for engine in weights.engines)
-        return JSONResponse({engine: _served(spec, engine, hosts) for engine in named})
+        return JSONResponse(engines_of(spec, await self._controller.hosts()))
 
 
 def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:
@@ -128,6 +126,12 @@ def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:
     }
 
 
+def engines_of(spec: ModelSpec, hosts: Sequence[Host]) -> dict[str, list[dict[str, Any]] | str]:
+    """Every engine that the spec names → what it serves of it on one of the hosts, or why nothing."""
+    named = dict.fromkeys(engine for weights in spec.weights for engine in weights.engines)
+    return {engine: _served(spec, engine, hosts) for engine in named}
+
+
 def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str, Any]] | str:
     adapters = {known.casefold(): known for known in engine_names()}
     if name.casefold() not in adapters:
@@ -139,7 +143,7 @@ def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str,
     for variant in spec.variants:
         if name not in variant.engines:
             continue
-        reasons = [_refuses(engine, variant, host) for host in hosts]
+        reasons = [unable(spec, variant, engine, host) for host in hosts]
         if None in reasons:
             rows.setdefault((variant.format, variant.size), []).append(variant.quantization)
         else:
@@ -157,11 +161,3 @@ def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str,
         }
         for (format, size), quantizations in rows.items()
     ]
-
-
-def _refuses(engine: Engine, variant: Variant, host: Host) -> str | None:
-    if missing := host.engines.get(engine.name, UNKNOWN).missing:
-        return missing
-    if variant.format not in engine.formats:
-        return f"serves {', '.join(engine.formats)}, not {variant.format}"
-    return engine.refuses(variant, host)

@@ -8,8 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+<<<<<<< HEAD
 import venv
 from collections.abc import Iterator
+=======
+from collections.abc import Iterator, Sequence
+>>>>>>> wt-b
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +27,15 @@ from paddock.engines import load_engine
 from paddock.engines.environment import CURRENT, Made
 from paddock.launcher import processes
 from tests import minilm
+from tests.library import Told, ask
 
 COMMAND_SECONDS = 150
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell: commands would inherit deafness to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Containers often set it. Each command, gateway and engine would then compile anew all that it
+# imports: half of the seconds that an engine in an environment takes to start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +90,12 @@ class Paddock:
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def side_by_side(self, *several: Sequence[str]) -> None:
+        """Runs commands at once, such as launches whose engines take long, and checks each."""
+        for process in [self.start(*arguments) for arguments in several]:
+            out, said = process.communicate(timeout=COMMAND_SECONDS)
+            assert process.returncode == 0, f"{process.args}: {process.returncode}\n{out}\n{said}"
+
     def json(self, *arguments: str) -> Any:
         """Runs it with `--json` and gives what it printed."""
         return json.loads(self.ok(*arguments, "--json"))
@@ -122,16 +136,17 @@ def make_paddock(home: Path) -> Paddock:
 @pytest.fixture
 def paddock(home: Path) -> Iterator[Paddock]:
     """The command line over a fresh home; whatever it started is ended, and nothing may be left."""
-    yield from _ended(make_paddock(home))
+    yield from ended(make_paddock(home))
 
 
 @pytest.fixture(scope="session")
 def shared_paddock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
     """One gateway and one Ray for all tests that do not break them. Use a model id of your own."""
-    yield from _ended(make_paddock(tmp_path_factory.mktemp("shared")))
+    yield from ended(make_paddock(tmp_path_factory.mktemp("shared")))
 
 
-def _ended(paddock: Paddock) -> Iterator[Paddock]:
+def ended(paddock: Paddock) -> Iterator[Paddock]:
+    """Gives it; whatever it started is ended then, and nothing may be left."""
     yield paddock
     done = paddock.run("stop")
     assert done.returncode == 0, done.stderr
@@ -165,6 +180,7 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+<<<<<<< HEAD
 def vllm_home() -> Path:
     """A home in which vLLM is installed, likewise."""
     return _installed("vllm")
@@ -191,6 +207,16 @@ def sglang_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _installed(name: str) -> Path:
+=======
+def library(
+    sentence_transformers_home: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Told:
+    """What sentence-transformers says of the trained model, and of an untrained ranker."""
+    return ask(sentence_transformers_home, sentences, tmp_path_factory.mktemp("ranker"))
+
+
+def _installed(engine: str) -> Path:
+>>>>>>> wt-b
     ENGINES.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "paddock", "engine", "install", name]
     environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}

@@ -218,9 +218,22 @@ class HubServer:
     names_only: bool = False
     """Whether Hugging Face's list has neither sizes nor digests, as some mirrors' have."""
     sent: int = 0
+    """Bytes of files; whoever has received a byte finds it counted."""
     go: threading.Event = field(default_factory=threading.Event)
     held: threading.Event = field(default_factory=threading.Event)
     """Set as soon as a request is held."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def forget(self) -> None:
+        """Becomes as new, at the same address; what is held goes on."""
+        self.go.set()
+        vars(self).update(vars(HubServer(self.endpoint)))
+
+    def count(self, sent: int) -> None:
+        """So many bytes more were sent."""
+        with self.lock:
+            self.sent += sent
 
     def fail(self, name: str, *faults: Fault) -> None:
         """Lets the next requests for the file go wrong."""
@@ -361,12 +374,13 @@ class _HubHandler(BaseHTTPRequestHandler):
             piece = content[start : min(end, start + (1 << 20))]
             if wrong:
                 piece = bytes(byte ^ 1 for byte in piece)
+            self.hub.count(len(piece))  # first, for the client may look as soon as it has them
             try:
                 self.wfile.write(piece)
             except OSError:  # the client has left
+                self.hub.count(-len(piece))
                 self.close_connection = True
                 return
-            self.hub.sent += len(piece)
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)

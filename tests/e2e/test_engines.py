@@ -11,23 +11,22 @@ from typing import Any
 import openai
 import pytest
 
-from tests.conftest import Paddock, make_paddock
+from tests.conftest import Paddock
 from tests.launcher.test_hubs import until
 
 QUESTION = [{"role": "user", "content": "What does the elephant eat?"}]
 
 
 @pytest.fixture(scope="module")
-def torchy(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
+def torchy(transformers_home: Path, equipped: Paddock) -> Iterator[Paddock]:
     """A home in which Transformers is installed, with both of its formats launched."""
-    home = tmp_path_factory.mktemp("torchy")
-    (home / "engines").symlink_to(transformers_home / "engines")
-    paddock = make_paddock(home)
-    paddock.ok("launch", "tiny-mixtral", "-f", "pytorch", "-u", "plain", "--dtype", "float32")
-    paddock.ok("launch", "tiny-mixtral", "-f", "gptq", "-u", "quantized")
-    yield paddock
-    assert paddock.run("stop").returncode == 0
-    assert paddock.processes() == []
+    equipped.side_by_side(
+        ("launch", "tiny-mixtral", "-f", "pytorch", "-u", "plain", "--dtype", "float32"),
+        ("launch", "tiny-mixtral", "-f", "gptq", "-u", "quantized"),
+    )
+    yield equipped
+    for uid in ("plain", "quantized"):
+        equipped.client().terminate(uid)
 
 
 @pytest.fixture
@@ -115,3 +114,14 @@ def test_an_engine_that_is_killed_has_failed_and_can_be_launched_again(
     assert model["diagnosis"]["cause"] == "engine_killed"
     torchy.ok("launch", "tiny-mixtral", "-f", "pytorch", "-u", "plain")
     assert sdk.completions.create(model="plain", prompt="A lion", max_tokens=2).choices[0].text
+
+
+def test_engines_of_a_model_are_the_same_with_and_without_a_gateway(
+    paddock: Paddock, shared_paddock: Paddock
+) -> None:
+    """What each serves of it, or why it serves nothing; a missing engine is a reason, no failure."""
+    told = paddock.json("engine", "list", "--model-name", "mixtral-v0.1")
+    assert told == shared_paddock.json("engine", "list", "--model-name", "mixtral-v0.1")
+    assert told["llama.cpp"][0]["model_format"] == "ggufv2"
+    assert "paddock engine install transformers" in told["Transformers"]
+    assert "Q4_K_M" in paddock.ok("engine", "list", "-n", "mixtral-v0.1")

@@ -30,8 +30,9 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def model(paddock: Paddock, uid: str) -> dict[str, Any]:
-    """The model as `list --json` shows it."""
-    return next((m for m in paddock.json("list") if m["model_uid"] == uid), {"state": None})
+    """The model as the gateway that runs shows it, in the words of `list --json`."""
+    instances = paddock.client().instances()
+    return next((m for m in instances if m["model_uid"] == uid), {"state": None})
 
 
 def engine_pid(paddock: Paddock, uid: str) -> int:
@@ -134,6 +135,7 @@ def test_models_outlive_the_gateway(paddock: Paddock) -> None:
     engine = engine_pid(paddock, "tiny-mixtral")
     os.kill(paddock.record["pid"], signal.SIGKILL)
     assert psutil.pid_exists(engine)
+    paddock.ok("list")  # starts the next gateway
     until(lambda: model(paddock, "tiny-mixtral")["state"] == "ready")
     assert engine_pid(paddock, "tiny-mixtral") == engine
     assert paddock.ok("generate", "-u", "tiny-mixtral", "still here") == "still here\n"
@@ -150,6 +152,7 @@ def test_launch_survives_the_gateway(paddock: Paddock) -> None:
     _, said = launching.communicate(timeout=DEADLINE)
     assert launching.returncode == 5
     assert "no Paddock gateway answers" in said
+    paddock.ok("list")  # starts the next gateway
     until(lambda: model(paddock, "slow")["state"] == "ready")
 
 
@@ -160,6 +163,7 @@ def test_models_come_back_after_a_reboot(paddock: Paddock) -> None:
     for process in processes.belonging(instance):
         process.kill()
     until(lambda: not paddock.processes())
+    paddock.ok("list")  # starts the next gateway
     until(lambda: model(paddock, "tiny-mixtral")["state"] == "ready")
 
 

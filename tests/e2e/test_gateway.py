@@ -125,4 +125,5 @@ def test_gateway_that_ends_finishes_its_answers(paddock: Paddock) -> None:
     finally:
         events.kill()
         events.communicate()
-    until(lambda: model(paddock, "slow")["state"] == "ready")  # adopted by the next gateway
+    paddock.ok("list")  # starts the next gateway, which adopts it
+    until(lambda: model(paddock, "slow")["state"] == "ready")

@@ -16,11 +16,10 @@ from paddock.launcher import processes
 from tests.conftest import Paddock
 from tests.e2e.test_failures import model, until
 from tests.e2e.test_pull import FILE, MIXTRAL, VARIANT, tiny_gguf
-from tests.e2e.test_pull import here as here_fixture
 from tests.e2e.test_pull import hub as hub_fixture
 from tests.fakes import COMMIT, HubServer, sha256_of
 
-here, hub = here_fixture, hub_fixture
+hub = hub_fixture
 NAME = "mixtral-v0.1"
 VERSION = "engine_version"
 
@@ -28,8 +27,12 @@ VERSION = "engine_version"
 @pytest.fixture
 def lock(here: Paddock, tmp_path: Path) -> Path:
     """A lock of mixtral-v0.1 in Q4_K_M."""
-    path = tmp_path / "paddock.lock"
-    here.ok("lock", NAME, *VARIANT, "--file", str(path))
+    return locked(here, tmp_path)
+
+
+def locked(paddock: Paddock, folder: Path) -> Path:
+    path = folder / "paddock.lock"
+    paddock.ok("lock", NAME, *VARIANT, "--file", str(path))
     return path
 
 
@@ -110,18 +113,19 @@ def test_a_lock_that_is_wrong_is_told_with_its_line(
     assert here.json("list") == []
 
 
-def test_the_pin_comes_back_after_a_reboot(here: Paddock, hub: HubServer, lock: Path) -> None:
+def test_the_pin_comes_back_after_a_reboot(alone: Paddock, hub: HubServer, tmp_path: Path) -> None:
     """The next gateway launches by the same lock, whatever the branch has by then."""
-    here.ok("launch", NAME, "--locked", "--lock-file", str(lock))
-    for process in processes.belonging((here.home / "instance").read_text().strip()):
+    lock = locked(alone, tmp_path)
+    alone.ok("launch", NAME, "--locked", "--lock-file", str(lock))
+    for process in processes.belonging((alone.home / "instance").read_text().strip()):
         with suppress(psutil.Error):  # one ends another
             process.kill()
-    until(lambda: not here.processes())
+    until(lambda: not alone.processes())
     hub.repos[MIXTRAL][FILE] = tiny_gguf("Q5_0")
-    here.ok("list")
-    until(lambda: model(here, NAME)["state"] == "ready")
-    assert model(here, NAME)["plan"]["weights"]["lock"]["files"][0]["name"] == FILE
-    (row,) = here.json("verify", "--locked", "--file", str(lock))["files"]
+    alone.ok("list")
+    until(lambda: model(alone, NAME)["state"] == "ready")
+    assert model(alone, NAME)["plan"]["weights"]["lock"]["files"][0]["name"] == FILE
+    (row,) = alone.json("verify", "--locked", "--file", str(lock))["files"]
     assert row["state"] == "as_locked"
 
 
@@ -161,14 +165,14 @@ def test_what_is_newer_upstream_is_told(
     assert (row["state"], row["error"]["cause"]) == ("unknown", "not_found")
     hub.repos[MIXTRAL] = hub.repos.pop("gone/gone")
     here.ok("pull", NAME, *VARIANT)
-    done = here.start("outdated", "--json", cwd=tmp_path / "home")
+    done = here.start("outdated", "--json", cwd=here.home)
     out, said = done.communicate(timeout=60)
     assert done.returncode == 0, said
     (row,) = json.loads(out)["models"]
     assert (row["model"], row["state"], row["engine"]) == (NAME, "current", None)
 
 
-def test_a_lock_holds_several_models(here: Paddock, lock: Path, home: Path) -> None:
+def test_a_lock_holds_several_models(here: Paddock, lock: Path, tmp_path: Path) -> None:
     """One that is locked again is replaced; local weights are locked by their bytes."""
     file = ("--file", str(lock))
     here.ok("lock", "tiny-mixtral", *VARIANT, *file)
@@ -179,7 +183,7 @@ def test_a_lock_holds_several_models(here: Paddock, lock: Path, home: Path) -> N
         "tiny-mixtral": "Q4_K_M",
     }
     assert models["tiny-mixtral"]["hub"] == "local"
-    copy = home / "copy" / "tiny-mixtral.Q4_K_M.gguf"
+    copy = tmp_path / "copy" / "tiny-mixtral.Q4_K_M.gguf"
     copy.parent.mkdir()
     copy.write_bytes(tiny_gguf("Q4_K_M"))
     here.ok("lock", "tiny-mixtral", "--model-path", str(copy), *file)
@@ -224,7 +228,7 @@ def test_locking_is_called_off_with_ctrl_c(here: Paddock, tmp_path: Path) -> Non
     client = here.client()
 
     def came() -> Any:
-        return [one for one in client.locks() if one["came_bytes"]]
+        return [one for one in client.locks() if one["state"] == "running" and one["came_bytes"]]
 
     (work,) = until(came)
     locking.send_signal(signal.SIGINT)

@@ -146,13 +146,13 @@ def test_bad_input_is_refused_and_nothing_changes(
     shared_paddock: Paddock, tiny: str, arguments: tuple[str, ...], says: str
 ) -> None:
     """Each wrong value gets exit code 2, one line that names it, and leaves no model behind."""
-    before = [model["model_uid"] for model in shared_paddock.json("list")]
+    before = [model["model_uid"] for model in shared_paddock.client().instances()]
     done = shared_paddock.run(*arguments)
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-    assert [model["model_uid"] for model in shared_paddock.json("list")] == before
+    assert [model["model_uid"] for model in shared_paddock.client().instances()] == before
 
 
 @pytest.mark.parametrize("command", ["generate", "terminate", "logs"])

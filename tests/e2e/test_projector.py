@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import yaml
 
 from paddock.registry.catalog import specs_root
 from tests.conftest import Paddock
-from tests.fakes import HubServer, hub_server
+from tests.fakes import HubServer
 from tests.projector import PATCHES, SIDE, write_projector
 
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
@@ -23,24 +22,20 @@ FILE, SEES = "seer.Q4_K_M.gguf", "mmproj-F16.gguf"
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubServer]:
-    """A hub with a model that sees, and the model's spec in a file."""
+def hub(empty_hub: HubServer, tmp_path: Path) -> HubServer:
+    """A hub with a model that sees."""
     write_projector(tmp_path / SEES)
-    with hub_server() as server:
-        server.repos["us/seer-GGUF"] = {
-            FILE: TINY.read_bytes(),
-            SEES: (tmp_path / SEES).read_bytes(),
-            "mmproj-F32.gguf": b"another",
-        }
-        yield server
+    empty_hub.repos["us/seer-GGUF"] = {
+        FILE: TINY.read_bytes(),
+        SEES: (tmp_path / SEES).read_bytes(),
+        "mmproj-F32.gguf": b"another",
+    }
+    return empty_hub
 
 
 @pytest.fixture
-def here(paddock: Paddock, hub: HubServer, tmp_path: Path) -> Paddock:
+def seer(here: Paddock, tmp_path: Path) -> Paddock:
     """The command line, which knows the model."""
-    for name in [name for name in paddock.environ if "proxy" in name.lower()]:
-        del paddock.environ[name]
-    paddock.environ["HF_ENDPOINT"] = hub.endpoint
     spec = yaml.safe_load((specs_root() / "llm" / "tiny-mixtral.yaml").read_text())
     source = {
         "hub": "huggingface",
@@ -54,8 +49,8 @@ def here(paddock: Paddock, hub: HubServer, tmp_path: Path) -> Paddock:
          "engines": ["llama.cpp"], "sources": [source], "projectors": [SEES, "mmproj-F32.gguf"]}
     ]  # fmt: skip
     (tmp_path / "seer.yaml").write_text(yaml.safe_dump(spec))
-    paddock.ok("register", "--file", str(tmp_path / "seer.yaml"))
-    return paddock
+    here.ok("register", "--file", str(tmp_path / "seer.yaml"))
+    return here
 
 
 def picture() -> str:
@@ -84,20 +79,20 @@ def tokens(here: Paddock, uid: str, *, with_picture: bool) -> int:
     return answer.usage.prompt_tokens
 
 
-def test_projector_that_is_asked_for_comes_and_sees(here: Paddock, hub: HubServer) -> None:
+def test_projector_that_is_asked_for_comes_and_sees(seer: Paddock, hub: HubServer) -> None:
     """Without it the model has no vision and says so; with it a picture is so many tokens."""
-    here.ok("launch", "seer", "-u", "blind")
+    seer.ok("launch", "seer", "-u", "blind")
     assert set(hub.files()) == {FILE}
     with pytest.raises(openai.BadRequestError, match="vision"):
-        tokens(here, "blind", with_picture=True)
-    here.ok("launch", "seer", "-u", "seer", "--multimodal-projector", "MMPROJ-f16.gguf")
+        tokens(seer, "blind", with_picture=True)
+    seer.ok("launch", "seer", "-u", "seer", "--multimodal-projector", "MMPROJ-f16.gguf")
     assert set(hub.files()) == {FILE, SEES}
-    plain = tokens(here, "seer", with_picture=False)
-    assert tokens(here, "seer", with_picture=True) == plain + PATCHES
+    plain = tokens(seer, "seer", with_picture=False)
+    assert tokens(seer, "seer", with_picture=True) == plain + PATCHES
     hub.asked.clear()
-    here.ok("launch", "seer", "-u", "again", "--multimodal-projector", SEES, "--offline")
+    seer.ok("launch", "seer", "-u", "again", "--multimodal-projector", SEES, "--offline")
     assert hub.asked == []
-    wrong = here.run("launch", "seer", "-u", "x", "--multimodal-projector", "mmproj-F61.gguf")
+    wrong = seer.run("launch", "seer", "-u", "x", "--multimodal-projector", "mmproj-F61.gguf")
     assert wrong.returncode == 2
     assert f"did you mean {SEES}" in wrong.stderr
 

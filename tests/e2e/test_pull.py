@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import yaml
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
-from tests.fakes import Fault, HubServer, hub_server
+from tests.fakes import Fault, HubServer
 from tests.launcher.test_hubs import until
 from tests.splitgguf import split
 
@@ -30,24 +29,13 @@ def tiny_gguf(quantization: str) -> bytes:
 
 
 @pytest.fixture
-def hub() -> Iterator[HubServer]:
+def hub(empty_hub: HubServer) -> HubServer:
     """A hub with Mixtral's repository, its eight files replaced by tiny ones."""
-    with hub_server() as server:
-        server.repos[MIXTRAL] = {
-            f"mixtral-8x7b-v0.1.{quantization}.gguf": tiny_gguf(quantization)
-            for quantization in QUANTIZATIONS
-        }
-        yield server
-
-
-@pytest.fixture
-def here(paddock: Paddock, hub: HubServer) -> Paddock:
-    """The command line, for which the hub on loopback is Hugging Face."""
-    for name in [name for name in paddock.environ if "proxy" in name.lower()]:
-        del paddock.environ[name]
-    paddock.environ["HF_ENDPOINT"] = hub.endpoint
-    paddock.environ["MODELSCOPE_ENDPOINT"] = hub.endpoint
-    return paddock
+    empty_hub.repos[MIXTRAL] = {
+        f"mixtral-8x7b-v0.1.{quantization}.gguf": tiny_gguf(quantization)
+        for quantization in QUANTIZATIONS
+    }
+    return empty_hub
 
 
 def test_the_documented_launch_downloads_checks_and_serves(here: Paddock, hub: HubServer) -> None:
@@ -148,7 +136,7 @@ def test_a_pull_is_called_off_with_ctrl_c_and_goes_on_later(here: Paddock, hub: 
     pulling = here.start("pull", "mixtral-v0.1", *VARIANT)
     assert hub.held.wait(60)
     client = here.client()
-    (pull,) = client.pulls()
+    (pull,) = (one for one in client.pulls() if one["state"] == "downloading")
     until(lambda: client.show_pull(pull["id"])["came_bytes"] == 500_000)
     pulling.send_signal(signal.SIGINT)
     _, said = pulling.communicate(timeout=30)

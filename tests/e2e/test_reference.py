@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from paddock.registry.catalog import specs_root
 from paddock.registry.reader import parse_spec
 from tests.conftest import Paddock
-from tests.fakes import COMMIT, Fault, HubServer, hub_server, model_header
+from tests.fakes import COMMIT, Fault, HubServer, model_header
 from tests.splitgguf import split
 
 REPO = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
@@ -27,26 +26,15 @@ def tiny_gguf(quantization: str) -> bytes:
 
 
 @pytest.fixture
-def hub() -> Iterator[HubServer]:
+def hub(empty_hub: HubServer) -> HubServer:
     """A hub with a repository that no spec names, its files replaced by tiny ones."""
-    with hub_server() as server:
-        server.repos[REPO] = {
-            f"mixtral-8x7b-v0.1.{quantization}.gguf": tiny_gguf(quantization)
-            for quantization in QUANTIZATIONS
-        }
-        pytorch = {path.name: path.read_bytes() for path in (TINY / "pytorch/none").iterdir()}
-        server.repos["keeper/code"] = {**pytorch, "modeling_zoo.py": b"print()"}
-        yield server
-
-
-@pytest.fixture
-def here(paddock: Paddock, hub: HubServer) -> Paddock:
-    """The command line, for which the hub on loopback is both hubs."""
-    for name in [name for name in paddock.environ if "proxy" in name.lower()]:
-        del paddock.environ[name]
-    paddock.environ["HF_ENDPOINT"] = hub.endpoint
-    paddock.environ["MODELSCOPE_ENDPOINT"] = hub.endpoint
-    return paddock
+    empty_hub.repos[REPO] = {
+        f"mixtral-8x7b-v0.1.{quantization}.gguf": tiny_gguf(quantization)
+        for quantization in QUANTIZATIONS
+    }
+    pytorch = {path.name: path.read_bytes() for path in (TINY / "pytorch/none").iterdir()}
+    empty_hub.repos["keeper/code"] = {**pytorch, "modeling_zoo.py": b"print()"}
+    return empty_hub
 
 
 def test_a_model_without_a_spec_is_launched_from_either_hub_and_from_disk(
@@ -84,78 +72,78 @@ def test_a_model_without_a_spec_is_launched_from_either_hub_and_from_disk(
 
 
 def test_what_was_launched_once_is_launched_without_a_network(
-    here: Paddock, hub: HubServer
+    alone: Paddock, hub: HubServer
 ) -> None:
     """With `--offline` not one request is made; a hub that is down is done without."""
     launch = ("launch", f"hf:{REPO}", "-q", "Q4_K_M")
-    assert here.ok(*launch).strip() == NAME
-    (row,) = here.json("cache", "list")["list"]
+    assert alone.ok(*launch).strip() == NAME
+    (row,) = alone.json("cache", "list")["list"]
     assert (row["model_name"], row["quantization"]) == (NAME, "Q4_K_M")
-    text = here.ok("run", f"hf:{REPO}", "The old elephant", "--max-tokens", "3")
+    text = alone.ok("run", f"hf:{REPO}", "The old elephant", "--max-tokens", "3")
     assert text.strip()
-    again = here.run(*launch)
+    again = alone.run(*launch)
     assert again.returncode == 2
     assert f"paddock terminate --model-uid {NAME}" in again.stderr
-    here.ok("terminate", "-u", NAME)
+    alone.ok("terminate", "-u", NAME)
     hub.asked.clear()
-    here.ok(*launch, "--offline")
+    alone.ok(*launch, "--offline")
     assert hub.asked == []
-    here.ok("terminate", "-u", NAME)
-    refused = here.run("launch", "hf:keeper/code", "--offline")
+    alone.ok("terminate", "-u", NAME)
+    refused = alone.run("launch", "hf:keeper/code", "--offline")
     assert refused.returncode == 4
     assert "--offline was asked for" in refused.stderr
-    here.ok("stop")
-    here.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
-    done = here.run(*launch)
+    alone.ok("stop")
+    alone.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    done = alone.run(*launch)
     assert done.returncode == 0, done.stderr
     assert "as it was when the hub answered" in done.stderr
-    here.ok("terminate", "-u", NAME)
-    here.ok("cache", "remove", NAME, "-q", "Q4_K_M")
-    assert here.json("cache", "list")["list"] == []
+    alone.ok("terminate", "-u", NAME)
+    alone.ok("cache", "remove", NAME, "-q", "Q4_K_M")
+    assert alone.json("cache", "list")["list"] == []
 
 
 def test_a_derived_spec_is_shown_and_registered_as_it_is(
-    here: Paddock, hub: HubServer, tmp_path: Path
+    alone: Paddock, hub: HubServer, tmp_path: Path
 ) -> None:
     """What `show` prints `register` takes, with and without a gateway, and for built-in names."""
-    shown = here.ok("show", f"hf:{REPO}")
-    assert not (here.home / "gateway.json").exists()
-    assert here.ok("show", f"hf:{REPO}") == shown
+    shown = alone.ok("show", f"hf:{REPO}")
+    assert not (alone.home / "gateway.json").exists()
+    assert alone.ok("show", f"hf:{REPO}") == shown
     path = tmp_path / "mine.yaml"
     path.write_text(shown)
-    assert here.ok("register", "--file", str(path)).strip() == NAME
-    by_gateway = here.json("show", f"hf:{REPO}")
+    assert alone.ok("register", "--file", str(path)).strip() == NAME
+    by_gateway = alone.json("show", f"hf:{REPO}")
     assert by_gateway["yaml"].rstrip("\n") == shown.rstrip("\n")
     assert (by_gateway["reference"], by_gateway["commit"]) == (f"hf:{REPO}", COMMIT)
     assert by_gateway["consent"] == {}
-    assert here.json("show", NAME)["spec"] == by_gateway["spec"]
-    assert here.json("launch", NAME, "-q", "Q2_K", "--dry-run")["weights"]["revision"] == COMMIT
-    built_in = here.json("show", "tiny-mixtral")
+    assert alone.json("show", NAME)["spec"] == by_gateway["spec"]
+    assert alone.json("launch", NAME, "-q", "Q2_K", "--dry-run")["weights"]["revision"] == COMMIT
+    built_in = alone.json("show", "tiny-mixtral")
     assert built_in["commit"] is None
     spec = parse_spec(built_in["yaml"].encode(), "x")
     assert spec.model_dump(mode="json", exclude_defaults=True) == built_in["spec"]
     path.write_text(built_in["yaml"].replace("name: tiny-mixtral", "name: tinier"))
-    assert here.ok("register", "--file", str(path)).strip() == "tinier"
+    assert alone.ok("register", "--file", str(path)).strip() == "tinier"
     hub.repos["keeper/bert"] = {"bert.F16.gguf": model_header("bert", pooling_type=1)}
-    path.write_text(here.ok("show", "hf:keeper/bert"))
-    assert here.json("register", "--file", str(path))["model_type"] == "embedding"
-    missing = here.run("show", "tiny-mixtrall")
+    path.write_text(alone.ok("show", "hf:keeper/bert"))
+    assert alone.json("register", "--file", str(path))["model_type"] == "embedding"
+    missing = alone.run("show", "tiny-mixtrall")
     assert missing.returncode == 2
     assert "did you mean tiny-mixtral" in missing.stderr
 
 
-def test_a_dry_run_and_an_estimate_derive_too(here: Paddock, hub: HubServer) -> None:
+def test_a_dry_run_and_an_estimate_derive_too(alone: Paddock, hub: HubServer) -> None:
     """Without a gateway, and without a byte of the weights."""
-    done = here.run("launch", f"hf:{REPO}", "--dry-run")
+    done = alone.run("launch", f"hf:{REPO}", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert f"derived    {NAME} from hf:{REPO}" in done.stdout
     assert f"commit     {COMMIT}" in done.stdout
     assert "note       released: repositories do not tell" in done.stdout
-    rows = here.json("estimate", f"hf:{REPO}", "-c", "2048")["rows"]
+    rows = alone.json("estimate", f"hf:{REPO}", "-c", "2048")["rows"]
     assert [row["quantization"] for row in rows] == list(QUANTIZATIONS)
-    assert not (here.home / "gateway.json").exists()
+    assert not (alone.home / "gateway.json").exists()
     assert hub.sent < 300_000
-    refused = here.run("launch", "hf:keeper/code", "--dry-run")
+    refused = alone.run("launch", "hf:keeper/code", "--dry-run")
     assert refused.returncode == 2
     assert f"--trust {COMMIT}" in refused.stderr
 

@@ -13,48 +13,43 @@ import openai
 import pytest
 from xinference_client import RESTfulClient
 
-from tests.conftest import Paddock, make_paddock
-from tests.engines.test_sentence_transformers import MAKE_RANKER, QUERY, TEXTS, library
+from tests.conftest import Paddock
+from tests.library import QUERY, TEXTS, Told
 from tests.server.test_errors import raw
 
 
 @pytest.fixture(scope="module")
-def zoo(
-    sentence_transformers_home: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Paddock, Any]]:
+def zoo(library: Told, sentences: Path, equipped: Paddock) -> Iterator[Paddock]:
     """The trained model and an untrained ranker, launched by their paths alone."""
-    home = tmp_path_factory.mktemp("zoo")
-    ranker = tmp_path_factory.mktemp("ranker")
-    arguments = (str(sentences), str(ranker), QUERY, json.dumps(TEXTS))
-    told = library(sentence_transformers_home, MAKE_RANKER, *arguments)
-    (home / "engines").symlink_to(sentence_transformers_home / "engines")
-    paddock = make_paddock(home)
-    paddock.ok("launch", str(sentences), "-u", "minilm")
-    paddock.ok("launch", str(ranker), "-u", "ranker", "--model-engine", "sentence_transformers")
-    yield paddock, told
-    assert paddock.run("stop").returncode == 0
-    assert paddock.processes() == []
+    engine = ("--model-engine", "sentence_transformers")
+    equipped.side_by_side(
+        ("launch", str(sentences), "-u", "minilm"),
+        ("launch", str(library.ranker), "-u", "ranker", *engine),
+    )
+    yield equipped
+    for uid in ("minilm", "ranker"):
+        equipped.client().terminate(uid)
 
 
-def test_what_lies_at_a_path_is_served_by_it(zoo: tuple[Paddock, Any]) -> None:
+def test_what_lies_at_a_path_is_served_by_it(zoo: Paddock) -> None:
     """Type, ability and engine follow from the files."""
-    found = {model["model_uid"]: model["plan"] for model in zoo[0].client().instances()}
+    found = {model["model_uid"]: model["plan"] for model in zoo.client().instances()}
     assert found["minilm"]["type"] == "embedding"
     assert found["ranker"]["type"] == "rerank"
     assert {plan["engine"] for plan in found.values()} == {"sentence-transformers"}
 
 
 @pytest.fixture
-def sdk(zoo: tuple[Paddock, Any]) -> Any:
+def sdk(zoo: Paddock) -> Any:
     """Untyped: its overloads want literals, and these tests vary the fields."""
-    endpoint = zoo[0].record["endpoint"]
+    endpoint = zoo.record["endpoint"]
     with openai.OpenAI(base_url=f"{endpoint}/v1", api_key="none", max_retries=0) as made:
         yield made
 
 
-def test_clients_embed(zoo: tuple[Paddock, Any], sdk: Any) -> None:
+def test_clients_embed(zoo: Paddock, sdk: Any) -> None:
     """OpenAI's asks for base64, and gets the same vectors; many at once too."""
-    endpoint = zoo[0].record["endpoint"]
+    endpoint = zoo.record["endpoint"]
     answer = sdk.embeddings.create(model="minilm", input=TEXTS)
     handle = RESTfulClient(endpoint).get_model("minilm")
     theirs = [row["embedding"] for row in handle.create_embedding(TEXTS)["data"]]
@@ -76,16 +71,15 @@ def test_clients_embed(zoo: tuple[Paddock, Any], sdk: Any) -> None:
             sdk.embeddings.create(model="minilm", **fields)
 
 
-def test_clients_rank(zoo: tuple[Paddock, Any]) -> None:
+def test_clients_rank(zoo: Paddock, library: Told) -> None:
     """Best first, with the library's scores."""
-    paddock, told = zoo
     body = {"model": "ranker", "query": QUERY, "documents": TEXTS, "top_n": 3}
-    status, _, text = raw(paddock.client(), "POST", "/v1/rerank", json.dumps(body).encode())
+    status, _, text = raw(zoo.client(), "POST", "/v1/rerank", json.dumps(body).encode())
     assert status == 200
     answer = json.loads(text)
     scores = {one["index"]: one["relevance_score"] for one in answer["results"]}
-    best = sorted(range(len(TEXTS)), key=lambda n: -told["scores"][n])[:3]
+    best = sorted(range(len(TEXTS)), key=lambda n: -library.scores[n])[:3]
     assert list(scores) == best
     for index, score in scores.items():
-        assert score == pytest.approx(told["scores"][index], abs=1e-5)
-    assert answer["meta"]["tokens"]["input_tokens"] == told["tokens"]
+        assert score == pytest.approx(library.scores[index], abs=1e-5)
+    assert answer["meta"]["tokens"]["input_tokens"] == library.pair_tokens

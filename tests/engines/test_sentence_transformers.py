@@ -8,7 +8,6 @@ import math
 import shutil
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,43 +25,10 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.errors import NoEngine
 from tests.engines.child import Child, serving
 from tests.launcher.test_hubs import until
+from tests.library import QUERY, TEXTS, Told
 
 ENGINE = load_engine("sentence_transformers")
 HOST = Host("local", "here", 2, 10**11, 10**11, 10**11, {})
-TEXTS = [
-    "The elephant eats grass.",
-    "An animal with a trunk feeds on plants.",
-    "The stock market fell today.",
-    "a",
-    "Elephants, lions and zebras live in the zoo, where many people come to look at them. " * 6,
-]
-QUERY = "What does the elephant eat?"
-# What the library says itself; and a cross-encoder that nobody has trained.
-REFERENCE = """
-import json, sys, torch
-from sentence_transformers import SentenceTransformer
-path, texts = sys.argv[1], json.loads(sys.argv[2])
-model = SentenceTransformer(path, device="cpu")
-print(json.dumps({
-    "vectors": model.encode(texts, batch_size=1).tolist(),
-    "tokens": [len(model.tokenizer(text)["input_ids"]) for text in texts],
-}))
-"""
-MAKE_RANKER = """
-import json, sys, torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-from sentence_transformers import CrossEncoder
-words, folder, query, texts = *sys.argv[1:4], json.loads(sys.argv[4])
-torch.manual_seed(0)
-config = BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-                    intermediate_size=128, num_labels=1, initializer_range=0.5)
-BertForSequenceClassification(config).save_pretrained(folder)
-AutoTokenizer.from_pretrained(words).save_pretrained(folder)
-model = CrossEncoder(folder, device="cpu", max_length=512)
-pairs = [(query, text) for text in texts]
-tokens = sum(len(model.tokenizer(*pair)["input_ids"]) for pair in pairs)
-print(json.dumps({"scores": model.predict(pairs, batch_size=1).tolist(), "tokens": tokens}))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,25 +39,10 @@ def home(sentence_transformers_home: Path) -> Iterator[Path]:
         yield sentence_transformers_home
 
 
-def library(home: Path, code: str, *arguments: str) -> Any:
-    assert ENGINE.environment is not None
-    made = ENGINE.environment.made(home)
-    assert made is not None
-    command = [str(made.python), "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def started(weights: Path, log: Path, ability: str = "embed", **options: Any) -> Child:
     settled = ENGINE.settle(ENGINE.options.parse(ENGINE.name, options), HOST, 0)
     wanted = serving(settled, weights=weights, abilities=(ability,), context_length=512)
     return Child(ENGINE, wanted, log)
-
-
-@pytest.fixture(scope="module")
-def truth(home: Path, sentences: Path) -> Any:
-    return library(home, REFERENCE, str(sentences), json.dumps(TEXTS))
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +73,15 @@ def cosine(one: list[float], other: list[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-def test_vectors_are_the_librarys_own(child: Child, truth: Any) -> None:
+def test_vectors_are_the_librarys_own(child: Child, library: Told) -> None:
     """Pooled and scaled as the files' modules say; usage counts what the tokenizer counts."""
     answer = embed(child, TEXTS)
     assert answer["model"] == "m"
-    assert answer["usage"] == {k: sum(truth["tokens"]) for k in ("prompt_tokens", "total_tokens")}
-    for row, wanted in zip(answer["data"], truth["vectors"], strict=True):
+    assert answer["usage"] == {k: sum(library.tokens) for k in ("prompt_tokens", "total_tokens")}
+    for row, wanted in zip(answer["data"], library.vectors, strict=True):
         assert near(row["embedding"], wanted)
         assert math.hypot(*row["embedding"]) == pytest.approx(1, abs=1e-5)
-    one, like, other, *_ = truth["vectors"]
+    one, like, other, *_ = library.vectors
     assert cosine(one, like) > 0.4
     assert abs(cosine(one, other)) < 0.2
 
@@ -149,14 +100,14 @@ def test_requests_side_by_side_are_not_mixed_up(child: Child) -> None:
     assert 0 < after["batches"] - before["batches"] <= 32
 
 
-def test_input_is_taken_in_each_of_its_shapes(child: Child, truth: Any) -> None:
+def test_input_is_taken_in_each_of_its_shapes(child: Child, library: Told) -> None:
     """A text, ids with and without what marks their ends, lists of either; floats or base64."""
     hello = vectors(child, "Hello")[0]
     for ids in ([101, 7592, 102], [7592]):
         assert near(vectors(child, ids)[0], hello)
         assert near(vectors(child, [ids, ids])[1], hello)
     packed = embed(child, TEXTS[:2], encoding_format="base64")["data"][1]["embedding"]
-    assert near(list(struct.unpack("<384f", base64.b64decode(packed))), truth["vectors"][1])
+    assert near(list(struct.unpack("<384f", base64.b64decode(packed))), library.vectors[1])
 
 
 @pytest.mark.parametrize(
@@ -228,18 +179,9 @@ def test_prompts_and_shorter_vectors_where_the_model_has_them(
         assert "64, 128" in answer["error"]["message"]
 
 
-@pytest.fixture(scope="module")
-def ranker(home: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A cross-encoder, and what the library says of it."""
-    folder = tmp_path_factory.mktemp("ranker")
-    told = library(home, MAKE_RANKER, str(sentences), str(folder), QUERY, json.dumps(TEXTS))
-    return folder, told
-
-
-def test_scores_are_the_librarys_own(ranker: Any, tmp_path: Path) -> None:
+def test_scores_are_the_librarys_own(home: Path, library: Told, tmp_path: Path) -> None:
     """Of one request and of several at once; a pair that is too long is refused."""
-    folder, told = ranker
-    with started(folder, tmp_path / "log", "rerank", batch_tokens="200") as child:
+    with started(library.ranker, tmp_path / "log", "rerank", batch_tokens="200") as child:
         child.await_health()
 
         def scores(texts: list[str]) -> list[float]:
@@ -247,13 +189,13 @@ def test_scores_are_the_librarys_own(ranker: Any, tmp_path: Path) -> None:
             assert status == 200, answer
             assert [one["index"] for one in answer["results"]] == list(range(len(texts)))
             if texts == TEXTS:
-                assert answer["usage"]["prompt_tokens"] == told["tokens"]
+                assert answer["usage"]["prompt_tokens"] == library.pair_tokens
             return [one["relevance_score"] for one in answer["results"]]
 
-        assert len(set(told["scores"])) == len(TEXTS)
+        assert len(set(library.scores)) == len(TEXTS)
         with ThreadPoolExecutor(8) as pool:
             for found in pool.map(scores, [TEXTS, TEXTS[::-1]] * 4):
-                same = near(found, told["scores"]) or near(found[::-1], told["scores"])
+                same = near(found, library.scores) or near(found[::-1], library.scores)
                 assert same
         asked = {"query": QUERY, "documents": ["a", "xyzzy " * 200]}
         status, answer = child.post("/v1/rerank", asked)
@@ -279,18 +221,19 @@ def test_weights_that_do_not_fit_are_a_failed_launch(
 ) -> None:
     """Missing ones would be made up, and what is left aside was a part of the model."""
     deeper = changed(sentences, tmp_path / "deeper", num_hidden_layers=8)
-    found = failed(deeper, tmp_path / "log")
-    assert found.cause == "weights_mismatch"
-    assert "32 missing" in found.message
     shallow = changed(sentences, tmp_path / "shallow", num_hidden_layers=5)
-    assert failed(shallow, tmp_path / "log").cause == "weights_mismatch"
     headless = changed(
         sentences, tmp_path / "headless", architectures=["BertForSequenceClassification"],
         num_labels=1,
     )  # fmt: skip
-    found = failed(headless, tmp_path / "log", "rerank")
-    assert found.cause == "weights_mismatch"
-    assert "classifier" in found.message
+    with ThreadPoolExecutor() as pool:  # each takes seconds to import its libraries
+        deep = pool.submit(failed, deeper, tmp_path / "deeper.log")
+        less = pool.submit(failed, shallow, tmp_path / "shallow.log")
+        head = pool.submit(failed, headless, tmp_path / "headless.log", "rerank")
+    for found in (deep, less, head):
+        assert found.result().cause == "weights_mismatch"
+    assert "32 missing" in deep.result().message
+    assert "classifier" in head.result().message
 
 
 def test_what_nothing_is_said_about_is_not_guessed(
@@ -300,16 +243,17 @@ def test_what_nothing_is_said_about_is_not_guessed(
     bare = tmp_path / "bare"
     shutil.copytree(sentences, bare)
     (bare / "modules.json").unlink()
-    found = failed(bare, tmp_path / "log")
-    assert found.cause == "bad_option"
-    assert "--pooling mean" in found.message
-    with started(bare, tmp_path / "log", pooling="mean") as child:
-        child.await_health()
-        assert len(vectors(child, "a")[0]) == 384
     causal = changed(sentences, tmp_path / "causal", architectures=["LlamaForCausalLM"])
-    found = failed(causal, tmp_path / "log", "rerank")
-    assert found.cause == "unsupported_arch"
-    assert "LlamaForCausalLM" in found.message
+    with ThreadPoolExecutor() as pool:  # each takes seconds to import its libraries
+        pooling = pool.submit(failed, bare, tmp_path / "bare.log")
+        ranking = pool.submit(failed, causal, tmp_path / "causal.log", "rerank")
+        with started(bare, tmp_path / "mean.log", pooling="mean") as child:
+            child.await_health()
+            assert len(vectors(child, "a")[0]) == 384
+    assert pooling.result().cause == "bad_option"
+    assert "--pooling mean" in pooling.result().message
+    assert ranking.result().cause == "unsupported_arch"
+    assert "LlamaForCausalLM" in ranking.result().message
 
 
 def test_what_needs_code_of_its_own_is_refused_before_it_comes(home: Path) -> None:

@@ -259,7 +259,7 @@ def test_a_redirect_is_not_followed(near: Paddock, foreign: Foreign, big: str, s
 
 
 def test_tls_is_spoken_and_certificates_are_verified(
-    near: Paddock, secure: tuple[Foreign, Path], paddock: Paddock, sdk: SDK
+    near: Paddock, secure: tuple[Foreign, Path], shared_paddock: Paddock, sdk: SDK
 ) -> None:
     """By the authorities that the gateway trusts; streams pass as they do in the clear."""
     foreign, _ = secure
@@ -281,7 +281,7 @@ def test_tls_is_spoken_and_certificates_are_verified(
 
         assert set(pool.map(text, range(12))) == {"some" * 400}
     near.ok("terminate", "-u", "safe")
-    untrusted = paddock.run("attach", foreign.url, "-m", "big-1")
+    untrusted = shared_paddock.run("attach", foreign.url, "-m", "big-1")
     assert untrusted.returncode == 4
     assert "not trusted" in untrusted.stderr
     assert "SSL_CERT_FILE" in untrusted.stderr
