@@ -157,8 +157,9 @@ class _Steps:
 def _run(
     environment: Environment, command: list[str], step: Callable[[str], None] | None = None
 ) -> list[str]:
-    # Nothing of ours may leak into the environment.
-    environ = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME"}}
+    # Nothing of ours may leak into the environment, and what it imports is compiled but once.
+    ours = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
+    environ = {k: v for k, v in os.environ.items() if k not in ours}
     lines: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ

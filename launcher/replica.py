@@ -287,6 +287,8 @@ class Replica:
         environ = {**os.environ, **command.environ, INSTANCE_VARIABLE: self._config.instance}
         # Engines must not find Ray's settings: vLLM for one would join our cluster by itself.
         environ = {k: v for k, v in environ.items() if not k.startswith("RAY_")}
+        # Often set in containers: each start would compile anew all that the engine imports.
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
         with self._log.open("wb") as log:
             self._warden = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),

@@ -8,12 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-<<<<<<< HEAD
 import venv
-from collections.abc import Iterator
-=======
 from collections.abc import Iterator, Sequence
->>>>>>> wt-b
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -180,7 +176,6 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
 def vllm_home() -> Path:
     """A home in which vLLM is installed, likewise."""
     return _installed("vllm")
@@ -206,8 +201,7 @@ def sglang_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def _installed(name: str) -> Path:
-=======
+@pytest.fixture(scope="session")
 def library(
     sentence_transformers_home: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Told:
@@ -215,8 +209,7 @@ def library(
     return ask(sentence_transformers_home, sentences, tmp_path_factory.mktemp("ranker"))
 
 
-def _installed(engine: str) -> Path:
->>>>>>> wt-b
+def _installed(name: str) -> Path:
     ENGINES.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "paddock", "engine", "install", name]
     environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}
