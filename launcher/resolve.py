@@ -401,7 +401,7 @@ def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search)
 
 
 def unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
-    """Why the engine cannot serve the variant on the host, wherever its weights are; None: it can."""
+    """Why the engine cannot serve the variant on the host, wherever its weights are."""
     if spec.type not in engine.types:
         return f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
     found = _unable(spec, _Pair(variant, engine, host))

@@ -127,7 +127,7 @@ def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:
 
 
 def engines_of(spec: ModelSpec, hosts: Sequence[Host]) -> dict[str, list[dict[str, Any]] | str]:
-    """Every engine that the spec names → what it serves of it on one of the hosts, or why nothing."""
+    """Every engine that the spec names → what it serves of it on a host, or why nothing."""
     named = dict.fromkeys(engine for weights in spec.weights for engine in weights.engines)
     return {engine: _served(spec, engine, hosts) for engine in named}
 

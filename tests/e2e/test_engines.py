@@ -119,7 +119,7 @@ def test_an_engine_that_is_killed_has_failed_and_can_be_launched_again(
 def test_engines_of_a_model_are_the_same_with_and_without_a_gateway(
     paddock: Paddock, shared_paddock: Paddock
 ) -> None:
-    """What each serves of it, or why it serves nothing; a missing engine is a reason, no failure."""
+    """What each serves of it, or why nothing; a missing engine is a reason, and no failure."""
     told = paddock.json("engine", "list", "--model-name", "mixtral-v0.1")
     assert told == shared_paddock.json("engine", "list", "--model-name", "mixtral-v0.1")
     assert told["llama.cpp"][0]["model_format"] == "ggufv2"
