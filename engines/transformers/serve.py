@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 import bnb
 import torch
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -727,7 +728,7 @@ def main() -> None:
     print(f"loading {given['path']}", flush=True)
     model = Model(given)
     print("loaded", flush=True)
-    asyncio.run(_serve(model, given["port"]))
+    uvloop.run(_serve(model, given["port"]))
 
 
 if __name__ == "__main__":
