@@ -57,6 +57,9 @@ def read_offers(
         if found["seen"] == seen:
             return {name: [Offer(*row) for row in rows] for name, rows in found["offers"].items()}
     made = _make(catalog, settings)
+    if (now := _seen(specs, settings)) != seen:
+        # An engine has come meanwhile; or Python has kept what it compiled beside the adapters.
+        seen, made = now, _make(catalog, settings)
     rows = {
         name: [[o.format, o.size, o.quantization, o.engine, o.size_bytes] for o in offers]
         for name, offers in made.items()
