@@ -1,6 +1,6 @@
 """Errors on the command line: one table class → exit code, one way to show them.
 
-0  done                          4  a launch was begun and failed, or a hub did
+0  done                          4  no engine can serve it; a launch, or a hub, has failed
 1  an error of another kind      5  no gateway, or Ray does not start
 2  refused: nothing was changed  130  called off with Ctrl-C
 3  no launched model has the id, or it cannot answer now
@@ -16,6 +16,7 @@ from paddock.registry import errors
 from paddock.registry.errors import GatewayError, InstallFailed, LaunchFailed, PaddockError
 
 EXIT_CODES: tuple[tuple[type[PaddockError], int], ...] = (
+    (errors.NoEngine, 4),
     (errors.Refused, 2),
     (errors.EngineInUse, 2),
     (errors.NotLaunched, 3),

@@ -69,6 +69,7 @@ def test_every_error_has_an_exit_code_of_its_own_kind() -> None:
     local = errors.UnknownName("model", "x")
     assert exit_code(local) == 2
     assert exit_code(GatewayError(400, "", {"code": "UnknownName"})) == 2
+    assert exit_code(errors.NoEngine("x")) == 4
     assert exit_code(GatewayError(404, "", {"code": "NotLaunched"})) == 3
     assert exit_code(GatewayError(502, "", {"code": "LaunchFailed"})) == 4
     assert exit_code(errors.GatewayUnreachable("http://x")) == 5

@@ -42,7 +42,7 @@ def test_engines_are_listed_with_what_is_wrong(paddock: Paddock) -> None:
     assert not rows["Transformers"]["installed"]
     assert "paddock engine install transformers" in paddock.ok("engine", "list")
     refused = paddock.run("launch", "tiny-mixtral", "-f", "pytorch")
-    assert refused.returncode == 2
+    assert refused.returncode == 4
     assert "paddock engine install transformers" in refused.stderr
     for name, says in (("transfomers", "did you mean Transformers"), ("llama.cpp", "needs no")):
         wrong = paddock.run("engine", "install", name)

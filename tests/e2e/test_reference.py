@@ -166,7 +166,7 @@ def test_code_comes_with_consent_alone(here: Paddock, hub: HubServer) -> None:
     assert moved.returncode == 2
     assert f"--trust {'e' * 40}" in moved.stderr
     launched = here.run("launch", "hf:keeper/code", "--trust", "e" * 40)
-    assert launched.returncode == 2  # agreed to, and no engine here serves the format
+    assert launched.returncode == 4  # agreed to, and no engine here serves the format
     assert "no engine can serve" in launched.stderr
 
 
