@@ -34,7 +34,8 @@ def command_reference() -> str:
         GENERATED,
         "Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 refused, nothing "
         "was changed; 3 no such model, or it cannot answer now; 4 no engine can serve it, or a "
-        "launch or a hub failed; 5 no gateway; 6 a gateway runs already; 130 called off; 1 anything else.",
+        "launch or a hub failed; 5 no gateway; 6 a gateway runs already; 130 called off; 1 "
+        "anything else.",
     ]
     wide: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100}
     top = click.Context(cli, info_name="paddock", **wide, **cli.context_settings)
