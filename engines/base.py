@@ -78,11 +78,13 @@ class Detection:
 
     Attributes:
         architectures: those that it knows, by the names in `config.json`; none: it does not say.
+        formats: those that it can load there, as they are in their files; none: all that it can.
     """
 
     version: str = ""
     missing: str = ""
     architectures: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
 
 
 UNKNOWN = Detection(missing="the Paddock of that node does not know it")

@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +22,7 @@ from paddock.engines.base import Detection
 from paddock.registry.settings import read_settings
 
 CURRENT = "current.json"
+_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 
 Accelerator = Literal["cpu", "cuda"]
@@ -50,6 +54,8 @@ class Environment:
             stays out.
         metadata: distributions that a module asks for by name, and their versions; written where
             the pins bring none of that name.
+        extra: modules that are enough for safetensors as they are, where Paddock's own environment
+            has them: those of the extra of the same name.
         architectures: a program that prints the architectures that the engine knows, as a JSON list
             of the names that stand in `config.json`; run once, after the install.
     """
@@ -61,6 +67,7 @@ class Environment:
     cuda: tuple[Path, ...] = ()
     complete: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
     architectures: str = ""
 
     def pins(self, accelerator: Accelerator) -> tuple[Path, ...]:
@@ -93,6 +100,20 @@ class Environment:
             return None
         return found if found.python.exists() else None
 
+    def ours(self) -> Made | None:
+        """Paddock's own environment, if it has what the extra brings, as the pins say."""
+        if not self.extra or not all(map(find_spec, self.extra)):
+            return None
+        versions = {self.distribution: version(self.distribution)}
+        pin = f"{self.distribution}=={versions[self.distribution]}"
+        if pin not in self.requirements[0].read_text("utf-8").splitlines():
+            return None
+        return Made(Path(sys.prefix), "", find_accelerator(), versions, interpreter=sys.executable)
+
+    def found(self) -> Made | None:
+        """Where the engine runs from: its own environment, else ours, if that is enough."""
+        return self.made() or self.ours()
+
     def is_current(self, made: Made) -> bool:
         """Whether it was made from what this Paddock would make it from."""
         return made.digest == self.digest(made.accelerator)
@@ -102,6 +123,9 @@ class Environment:
         install = f"paddock engine install {self.name}"
         made = self.made()
         if made is None:
+            ours = self.ours()
+            if ours is not None:
+                return Detection(ours.versions[self.distribution], formats=("pytorch",))
             return Detection(missing=f"it is not installed; to install it: {install}")
         if not self.is_current(made):
             return Detection(missing=f"it was installed by another Paddock; again: {install}")
@@ -117,8 +141,9 @@ class Made:
     accelerator: Accelerator = "cpu"
     versions: Mapping[str, str] = field(default_factory=dict)
     architectures: tuple[str, ...] = ()
+    interpreter: str = ""
 
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        return Path(self.interpreter) if self.interpreter else self.folder / _PYTHON

@@ -245,7 +245,9 @@ class Cluster:
 
 def _host(found: dict[str, Any]) -> Host:
     engines = {
-        name: Detection(one["version"], one["missing"], tuple(one["architectures"]))
+        name: Detection(
+            one["version"], one["missing"], tuple(one["architectures"]), tuple(one["formats"])
+        )
         for name, one in found["engines"].items()
     }
     return Host(**{**found, "engines": engines})

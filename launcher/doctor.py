@@ -65,9 +65,11 @@ def _install(engine: Engine) -> str | None:
 
 def _imports(engine: Engine) -> Check:
     assert engine.environment is not None
-    made = engine.environment.made()
+    environment = engine.environment
+    made = environment.found()
     assert made is not None  # it was found
-    command = [str(made.python), "-c", f"import {', '.join(engine.environment.modules)}"]
+    modules = environment.extra if made.interpreter else environment.modules
+    command = [str(made.python), "-c", f"import {', '.join(modules)}"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False

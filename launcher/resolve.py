@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paddock.engines import BUILT_IN, engine_names, fold, load_engine
-from paddock.engines.base import UNKNOWN, Engine, EngineOptions, Host
+from paddock.engines.base import UNKNOWN, Detection, Engine, EngineOptions, Host
 from paddock.launcher.locked import AUTO, pin, pinned_weights, with_engine
-from paddock.launcher.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
+from paddock.launcher.memory import AT_LOAD, cache_bytes, loaded_bytes, slot_tokens, weights_bytes
 from paddock.launcher.offers import WEIGHTS_SHARE
 from paddock.launcher.plan import (
     LaunchPlan,
@@ -421,11 +421,22 @@ def _unable(spec: ModelSpec, pair: _Pair) -> tuple[int, str] | None:
     # Specs cannot know of engines from other packages: those speak for themselves.
     if name in BUILT_IN and name.casefold() not in {n.casefold() for n in variant.engines}:
         return _NOT_LISTED, f"the spec does not list it for {variant.format}"
+    reason = _unknown_there(spec, variant, engine, found) or engine.refuses(variant, pair.host)
+    return (_REFUSED, reason) if reason else None
+
+
+def _unknown_there(
+    spec: ModelSpec, variant: Variant, engine: Engine, found: Detection
+) -> str | None:
+    """Why what was found of the engine on a node is not enough for the variant."""
     architecture = spec.shape(variant.size).name
     if found.architectures and architecture not in found.architectures:
-        return _REFUSED, f"{name} {found.version} does not know the architecture {architecture}"
-    reason = engine.refuses(variant, pair.host)
-    return (_REFUSED, reason) if reason else None
+        return f"{engine.name} {found.version} does not know the architecture {architecture}"
+    if found.formats and (variant.format not in found.formats or variant.quantization in AT_LOAD):
+        assert engine.environment is not None
+        install = f"paddock engine install {engine.environment.name}"
+        return f"Paddock's own environment has not all that this takes; to have it: {install}"
+    return None
 
 
 def _weights(request: LaunchRequest, spec: ModelSpec, pair: _Pair) -> PlannedWeights | str:

@@ -81,6 +81,7 @@ class Transformers:
         requirements=(FOLDER / "requirements.txt", FOLDER / "requirements-built.txt"),
         distribution="transformers",
         modules=("torch", "transformers", "gptqmodel", "bitsandbytes", "peft", "uvicorn"),
+        extra=("torch", "transformers", "accelerate"),
         architectures=_ARCHITECTURES,
     )
     context_step: ClassVar[int] = 64
@@ -192,7 +193,7 @@ class Transformers:
 
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""
-        made = self.environment.made()
+        made = self.environment.found()
         assert made is not None  # it was detected on this node
         settings = {
             "path": str(serving.weights),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.conftest import Paddock
+from paddock.engines import load_engine
+from tests.conftest import Paddock, make_paddock
 from tests.launcher.test_hubs import until
 
 QUESTION = [{"role": "user", "content": "What does the elephant eat?"}]
@@ -125,3 +127,32 @@ def test_engines_of_a_model_are_the_same_with_and_without_a_gateway(
     assert told["llama.cpp"][0]["model_format"] == "ggufv2"
     assert "paddock engine install transformers" in told["Transformers"]
     assert "Q4_K_M" in paddock.ok("engine", "list", "-n", "mixtral-v0.1")
+
+
+def test_paddocks_own_environment_is_enough_for_what_the_extra_brings(
+    transformers_home: Path, tmp_path: Path
+) -> None:
+    """Plain safetensors are served from it; the rest is refused with the command that helps."""
+    environment = load_engine("Transformers").environment
+    assert environment is not None
+    made = environment.made(transformers_home)
+    assert made is not None
+    paddock = make_paddock(tmp_path / "own")
+    # What `pip install paddock[transformers]` would have put beside Paddock.
+    paddock.environ["PYTHONPATH"] = str(next(made.folder.glob("lib/python*/site-packages")))
+    engines = {row["name"]: row for row in paddock.json("engine", "list")["engines"]}
+    assert engines["Transformers"]["version"] == made.versions["transformers"]
+    told = paddock.json("engine", "doctor", "transformers")
+    assert [check["ok"] for check in told["checks"]] == [True, True, True]
+    for wanted in (("-f", "gptq"), ("-f", "pytorch", "-q", "4-bit")):
+        refused = paddock.run("launch", "tiny-mixtral", *wanted, "--dry-run")
+        assert refused.returncode == 4
+        assert "paddock engine install transformers" in refused.stderr
+
+
+def test_the_extras_pins_are_the_environments() -> None:
+    """One place says which versions; the other repeats it."""
+    root = Path(__file__).parent.parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    pins = (root / "engines" / "transformers" / "requirements.txt").read_text("utf-8").splitlines()
+    assert set(project["optional-dependencies"]["transformers"]) <= set(pins)

@@ -107,6 +107,25 @@ logprobs = model(tokenizer(prompt, return_tensors="pt").input_ids).logits[0, -1]
 top = logprobs.topk(3)
 print(json.dumps(dict(zip(map(tokenizer.decode, top.indices.tolist()), top.values.tolist()))))
 """
+# A model of another kind and of random weights: one table for embeddings and head, positions that
+# are scaled, a window; and what the library says after a prompt that is longer than the window.
+OTHER = """
+import json, sys, torch
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+torch.manual_seed(0)
+path, folder = sys.argv[1:]
+scaled = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+model = MistralForCausalLM(MistralConfig(
+    vocab_size=1024, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, sliding_window=64,
+    rope_parameters=scaled, max_position_embeddings=512, initializer_range=0.2,
+)).eval()
+model.save_pretrained(folder)
+AutoTokenizer.from_pretrained(path).save_pretrained(folder)
+ids = torch.arange(5, 185).unsqueeze(0)
+top = model(ids).logits[0, -1].log_softmax(-1).topk(3)
+print(json.dumps([top.indices.tolist(), top.values.tolist()]))
+"""
 # A text, what stops it, and what of it passes.
 TEXTS = [
     ("żółw 🐘🦓 and 象", [], "żółw 🐘🦓 and 象"),
@@ -253,6 +272,22 @@ def test_log_probabilities_are_the_librarys_own(child: Child, reference: list[An
     for token in answer["choices"][0]["logprobs"]["content"]:
         assert bytes(token["bytes"]).decode() == token["token"]
         assert len(token["top_logprobs"]) == 2
+
+
+def test_tied_embeddings_scaled_positions_and_windows_are_the_librarys_own(
+    tmp_path: Path, transformers_home: Path
+) -> None:
+    """What is easily lost in silence between a checkpoint and a batch of pages."""
+    folder = tmp_path / "other"
+    ids, values = python(transformers_home, OTHER, str(WEIGHTS), str(folder))
+    with Child(ENGINE, wanted(folder), tmp_path / "log") as child:
+        child.await_health()
+        found = []
+        for token in ids:  # the bias makes it say that token; what it tells is the model's chance
+            bias = {"logit_bias": {str(token): 100}, "logprobs": 1, "ignore_eos": True}
+            answer = complete(child, list(range(5, 185)), max_tokens=1, **bias)
+            found += answer["choices"][0]["logprobs"]["token_logprobs"]
+    assert found == pytest.approx(values, abs=1e-3)
 
 
 def test_prompt_that_is_too_long_is_refused_with_both_numbers(child: Child) -> None:
