@@ -8,6 +8,7 @@ unquantized is counted.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ def prepare(model_type: str, bits: int, compute_dtype: str) -> dict[str, Any]:
     from defuser import replace_fused_blocks
     from transformers import BitsAndBytesConfig
 
+    # It would say of every product that its input has another type.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     replace_fused_blocks(model_type)
     config = BitsAndBytesConfig(
         load_in_4bit=bits == 4,

@@ -110,7 +110,9 @@ class Refused(Exception):
 
 
 @pytest.fixture(scope="module")
-def gateway(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paddock]:
+def gateway(
+    transformers_home: Path, vllm_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Paddock]:
     """One gateway and one Ray; models come and go."""
     home = tmp_path_factory.mktemp("conformance")
     (home / "engines").symlink_to(transformers_home / "engines")
