@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,16 +187,14 @@ async def singles(target: Target) -> list[float]:
 
 
 @contextmanager
-def gateway(
-    home: Path, launch: Sequence[str] = ("-q", "Q4_K_M", "--n_parallel", "32")
-) -> Iterator[tuple[Target, LaunchPlan]]:
+def gateway(home: Path) -> Iterator[tuple[Target, LaunchPlan]]:
     """tiny-mixtral launched by Paddock."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PADDOCK_", "RAY_"))}
     environ |= {"PADDOCK_HOME": str(home), "PADDOCK_PORT": "0"}
     paddock = [sys.executable, "-m", "paddock"]
-    command = [*paddock, "launch", "tiny-mixtral", "-u", UID, *launch]
+    launch = ["launch", "tiny-mixtral", "-q", "Q4_K_M", "-u", UID, "--n_parallel", "32"]
     try:
-        subprocess.run(command, env=environ, check=True, capture_output=True)
+        subprocess.run([*paddock, *launch], env=environ, check=True, capture_output=True)
         record = json.loads((home / "gateway.json").read_text())
         endpoint = record["endpoint"]
         (model,) = Client(endpoint).instances(UID)
@@ -210,18 +208,22 @@ def gateway(
 
 
 @contextmanager
-def engine(plan: LaunchPlan) -> Iterator[Target]:
-    """The same engine with the same settings, without Paddock; `pid` is its process."""
+def engine(plan: LaunchPlan, weights: Path | None = None) -> Iterator[Target]:
+    """The same engine with the same settings, without Paddock; the weights are ours by default."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     key = secrets.token_urlsafe(8)
     adapter = load_engine(plan.engine)
-    weights = specs_root() / plan.weights.id
+    if weights is None:
+        folder = specs_root() / plan.weights.id
+        weights = folder / plan.weights.files[0].name if plan.format == "ggufv2" else folder
     command = adapter.command(
         Serving(
             model_id=UID,
-            weights=weights / plan.weights.files[0].name if plan.format == "ggufv2" else weights,
+            weights=weights,
+            quantization=plan.quantization,
+            cache_bytes=plan.memory.cache_bytes,
             port=port,
             api_key=key,
             context_length=plan.context_length,

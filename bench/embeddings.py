@@ -1,6 +1,6 @@
 """Vectors a second through Paddock beside the same engine without it.
 
-    python bench/embeddings.py MODEL_FOLDER [--rounds 5] [--json]
+    python -m bench.embeddings MODEL_FOLDER [--rounds 5] [--json]
 
 A model of sentence-transformers in a folder, such as all-MiniLM-L6-v2, is launched twice with the
 same settings: by Paddock, and by hand. Each round asks both in turn, by 1, 8 and 32 clients on kept
@@ -14,8 +14,6 @@ import argparse
 import http.client
 import json
 import os
-import secrets
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,51 +21,40 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
+from bench.data_path import UID, Target, engine
 from paddock.client import Client
-from paddock.engines import load_engine
-from paddock.engines.base import Serving
 from paddock.launcher.plan import LaunchPlan
 from paddock.registry.settings import read_settings
 
 CLIENTS = (1, 8, 32)
 REQUESTS = {1: 100, 8: 40, 32: 20}
-UID = "bench"
 TEXT = "The elephants and the lions live in the zoo where many people come to see them"
 
 
-@dataclass(frozen=True)
-class Target:
-    """One way to the engine."""
-
-    name: str
-    port: int
-    key: str
-
-    def ask(self, number: int, count: int) -> list[float]:
-        """Seconds of each of `count` requests, on one connection; sentences of all lengths."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        head = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
-        took = []
-        for turn in range(count):
-            text = " ".join(TEXT.split()[: 4 + (number * 7 + turn) % 12])
-            body = {"model": UID, "input": f"{turn} {text}", "encoding_format": "base64"}
-            began = time.perf_counter()
-            connection.request("POST", "/v1/embeddings", json.dumps(body), head)
-            answer = connection.getresponse()
-            data = answer.read()
-            took.append(time.perf_counter() - began)
-            if answer.status != 200:
-                raise SystemExit(f"{self.name}: {answer.status} {data[:200]!r}")
-        connection.close()
-        return took
+def ask(target: Target, number: int, count: int) -> list[float]:
+    """Seconds of each of `count` requests, on one connection; sentences of all lengths."""
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=120)
+    head = {"Content-Type": "application/json", "Authorization": f"Bearer {target.key}"}
+    took = []
+    for turn in range(count):
+        text = " ".join(TEXT.split()[: 4 + (number * 7 + turn) % 12])
+        body = {"model": UID, "input": f"{turn} {text}", "encoding_format": "base64"}
+        began = time.perf_counter()
+        connection.request("POST", "/v1/embeddings", json.dumps(body), head)
+        answer = connection.getresponse()
+        data = answer.read()
+        took.append(time.perf_counter() - began)
+        if answer.status != 200:
+            raise SystemExit(f"{target.name}: {answer.status} {data[:200]!r}")
+    connection.close()
+    return took
 
 
 @contextmanager
@@ -83,50 +70,11 @@ def gateway(home: Path, folder: Path, engines: Path) -> Iterator[tuple[Target, L
         endpoint = json.loads((home / "gateway.json").read_text())["endpoint"]
         (model,) = Client(endpoint).instances(UID)
         yield (
-            Target("paddock", urlsplit(endpoint).port or 0, ""),
+            Target("paddock", "127.0.0.1", urlsplit(endpoint).port or 0, ""),
             LaunchPlan.from_json(model["plan"]),
         )
     finally:
         subprocess.run([*paddock, "stop"], env=environ, check=False, capture_output=True)
-
-
-@contextmanager
-def engine(plan: LaunchPlan, folder: Path) -> Iterator[Target]:
-    """The same engine with the same settings, without Paddock."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    key = secrets.token_urlsafe(8)
-    adapter = load_engine(plan.engine)
-    command = adapter.command(
-        Serving(
-            model_id=UID,
-            weights=folder,
-            port=port,
-            api_key=key,
-            context_length=plan.context_length,
-            slots=plan.slots,
-            abilities=plan.abilities,
-            options=adapter.options.parse(adapter.name, plan.options),
-        )
-    )
-    process = subprocess.Popen(
-        command.argv,
-        env={**os.environ, **command.environ},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        while process.poll() is None:
-            with suppress(OSError):
-                if urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200:
-                    break
-            time.sleep(0.05)
-        yield Target("engine", port, key)
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def measure(targets: list[Target], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -134,13 +82,13 @@ def measure(targets: list[Target], rounds: int) -> dict[str, dict[str, list[floa
     found: dict[str, dict[str, list[float]]] = {}
     with ThreadPoolExecutor(max(CLIENTS)) as pool:
         for target in targets:  # warm: code, and torch's first passes of each shape
-            list(pool.map(lambda n, one=target: one.ask(n, 10), range(8)))
+            list(pool.map(lambda n, one=target: ask(one, n, 10), range(8)))
         for turn in range(rounds):
             for target in targets if turn % 2 == 0 else targets[::-1]:
                 for count in CLIENTS:
                     began = time.perf_counter()
                     asked = [REQUESTS[count]] * count
-                    each = pool.map(target.ask, range(count), asked)
+                    each = pool.map(partial(ask, target), range(count), asked)
                     took = sorted(chain.from_iterable(each))
                     rate = len(took) / (time.perf_counter() - began)
                     for figure, value in (

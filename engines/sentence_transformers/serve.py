@@ -135,7 +135,7 @@ class Batches:
             found: Sequence[torch.Tensor] | Exception
             try:
                 found = self._model.forward([item.features for item in batch], batch[0].kind)
-            except Exception as error:  # noqa: BLE001 - the thread's border: its requests fail, and it goes on
+            except Exception as error:  # noqa: BLE001 - the thread goes on; the requests of this batch fail with it
                 found = error
             self.batches += 1
             self.tokens += sum(item.length for item in batch)

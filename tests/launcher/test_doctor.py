@@ -69,7 +69,7 @@ def test_environment_that_is_missing_or_broken(home: Path, tmp_path: Path) -> No
         def detect(self) -> Detection:
             return environment.detect()
 
-    Apart.environment = environment  # type: ignore[assignment]
+    Apart.environment = environment  # type: ignore[assignment]  # echo has none
     (missing,) = told(Apart())
     assert not missing.ok
     assert "paddock engine install plain" in missing.says
