@@ -7,6 +7,7 @@ python tools/docs.py --check    # compare, and check that relative links lead so
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from paddock.engines.base import Engine
 from paddock.registry.catalog import Catalog
 from paddock.registry.settings import SETTINGS
 from paddock.registry.spec import ModelSpec
+from paddock.server.openapi import document
 from paddock.server.uniform import standing
 
 ROOT = Path(__file__).parent.parent
@@ -118,6 +120,11 @@ FIELDS = (
 BEGIN, END = "<!-- fields: written by `make docs` -->", "<!-- end of fields -->"
 
 
+def rest_shapes() -> str:
+    """`web/openapi.json`: the REST routes and their shapes, from which the dashboard's types are."""
+    return json.dumps(document(()), indent=1, ensure_ascii=False) + "\n"
+
+
 def engine_fields() -> str:
     """`docs/engines.md`, with the table of fields between its marks."""
     served = [engine for engine in engines() if engine.formats and "LLM" in engine.types]
@@ -147,6 +154,7 @@ DOCUMENTS = {
     "docs/cli.md": command_reference,
     "docs/settings.md": settings_table,
     "docs/models.md": model_table,
+    "web/openapi.json": rest_shapes,
 }
 
 
