@@ -68,6 +68,7 @@ LINES = Query(
     "lines", {"type": "integer", "minimum": 1, "maximum": MAX_LINES, "default": 100}, "How many"
 )
 TYPE_LIST = {"type": "string", "pattern": f"^({'|'.join(TYPES)})(,({'|'.join(TYPES)}))*$"}
+TEXTS = {"type": "array", "items": TEXT}
 NAMED = dict[str, Any]
 ENGINES = dict[str, list[s.EngineVariants] | str]
 
@@ -126,6 +127,16 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/healthz", "watching", s.Health),
     Operation("GET", "/readyz", "watching", s.Readiness, query=(
         Query("model", TEXT, "Whether the model with this id can take requests"),
+    )),
+    Operation("GET", "/v1/zoo", "catalogue", s.ZooList, query=(
+        Query("q", TEXT, "Words, all of which must stand in a model's names, ids or description"),
+        Query("ability", TEXTS, "What it can do; several: all"),
+        Query("type", TEXTS, "LLM, embedding or rerank; several: any"),
+        Query("format", TEXTS, "A format of its weights; several: any"),
+        Query("engine", TEXTS, "An engine that its spec lists; several: any"),
+        Query("language", TEXTS, "A language code, such as en; several: all"),
+        Query("size", TEXT, "Billions of parameters, such as 7 or 0_5, or a range: 1..8 or ..8"),
+        Query("fits", FLAG | {"default": False}, "Only what can be served in the free memory"),
     )),
     Operation("GET", "/v1/model_registrations/{type}", "catalogue", list[s.Family],
               query=(DETAILED,)),

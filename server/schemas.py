@@ -14,7 +14,7 @@ from paddock.launcher.diagnosis import CAUSES
 from paddock.launcher.plan import MAX_REPLICAS
 from paddock.launcher.replica import State
 from paddock.registry.lockfile import LockedModel
-from paddock.registry.spec import Ability
+from paddock.registry.spec import Ability, Format, ModelType
 
 Size = int | str
 """Billions of parameters: a number where it is whole, else text such as `0_5`."""
@@ -639,6 +639,50 @@ class EngineVariants(Shape):
     model_format: str
     model_size_in_billions: Size
     quantizations: list[str]
+
+
+class NamedVariant(Shape):
+    """A variant in the words of a launch. `size_bytes` is what its weights take in memory."""
+
+    model_format: Format
+    model_size_in_billions: str
+    quantization: str
+    model_engine: str
+    size_bytes: int
+
+
+class ZooModel(Shape):
+    """A model of the catalogue; of its weights only those count that were asked for."""
+
+    name: str
+    type: ModelType
+    description: str
+    license: str
+    released: str = Field(json_schema_extra={"format": "date"})
+    aliases: list[str]
+    languages: list[str]
+    abilities: list[Ability]
+    context_length: int
+    sizes: list[str] = Field(description="Billions of parameters, `_` for the decimal point")
+    formats: list[Format]
+    engines: list[str] = Field(description="Those that the spec names, installed or not")
+    builtin: bool = Field(description="It comes with Paddock, and is not the user's own")
+    cached: bool = Field(description="The weights of some variant are wholly on this machine")
+    here: NamedVariant | None = Field(
+        description="The smallest variant that an engine of this machine can serve"
+    )
+    fits: NamedVariant | None = Field(
+        description="The variant that a launch here would choose within the free memory"
+    )
+
+
+class ZooList(Shape):
+    """Models, and what the gateway's machine has for them."""
+
+    memory_free_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    models: list[ZooModel]
 
 
 class Family(Shape):
