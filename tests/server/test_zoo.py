@@ -128,3 +128,58 @@ async def test_wrong_filters_are_refused(app: ASGIApp, query: str, says: str) ->
     answer = await refused(app, query)
     assert answer.status == 400
     assert says in answer.json["detail"]
+
+
+async def test_each_variant_says_who_can_serve_it(app: ASGIApp) -> None:
+    """llama.cpp serves the GGUF; an engine that is not installed says how it would be."""
+    page = await ask(app, path="/v1/zoo/tiny-mixtral")
+    rows = {(row["model_format"], row["quantization"]): row for row in page["variants"]}
+    assert page["name"] == "tiny-mixtral"
+    gguf = rows["ggufv2", "Q4_K_M"]
+    assert gguf["engines"]["llama.cpp"] is None
+    assert "not ggufv2" in gguf["engines"]["Transformers"]
+    assert (gguf["cached"], gguf["fits"], gguf["size_from"]) == (True, True, "measured")
+    assert gguf["size_bytes"] == sum(file["size_bytes"] for file in gguf["files"])
+    assert gguf["launch_command"] == (
+        "paddock launch tiny-mixtral --model-format ggufv2 --quantization Q4_K_M"
+    )
+    assert gguf["installs"] == []
+    int4 = rows["gptq", "Int4"]
+    assert "paddock engine install transformers" in int4["engines"]["Transformers"]
+    assert int4["fits"] is False
+    install = {"engine": "Transformers", "command": "paddock engine install transformers"}
+    assert install in int4["installs"]
+
+
+async def test_what_is_not_here_is_told_by_hub(app: ASGIApp) -> None:
+    """Of a model on hubs: each hub's id, the file, its size, and the memory that it takes."""
+    page = await ask(app, path="/v1/zoo/mixtral-v0.1")
+    rows = {(row["model_format"], row["quantization"]): row for row in page["variants"]}
+    row = rows["ggufv2", "Q4_K_M"]
+    assert [source["hub"] for source in row["sources"]] == ["huggingface"]
+    assert all(not source["cached"] for source in row["sources"])
+    assert row["files"][0]["name"] == row["sources"][0]["file"]
+    assert row["size_bytes"] == row["files"][0]["size_bytes"]
+    estimate = row["estimate"]
+    assert estimate["weights_bytes"] == row["size_bytes"]
+    assert estimate["total_bytes"] > row["size_bytes"]
+    assert rows["pytorch", "none"]["files"] is None
+
+
+async def test_what_a_path_names_has_a_page(app: ASGIApp) -> None:
+    """A reference needs no spec: its variants are derived, and launched by the reference."""
+    folder = specs_root() / "weights" / "tiny-mixtral" / "ggufv2"
+    file = folder / "tiny-mixtral.Q4_K_M.gguf"
+    page = await ask(app, path=f"/v1/zoo/{file}")
+    (row,) = page["variants"]
+    assert page["reference"] == str(file)
+    assert page["builtin"] is False
+    assert (row["quantization"], row["cached"], row["fits"]) == ("Q4_K_M", True, True)
+    assert row["launch_command"].startswith(f"paddock launch {file} ")
+
+
+async def test_an_unknown_model_is_not_found(app: ASGIApp) -> None:
+    """It is a 404 with the near names."""
+    answer = await send(app, head("GET", "/v1/zoo/mixtrel-v0.1", {}))
+    assert answer.status == 404
+    assert "mixtral-v0.1" in answer.json["detail"]
