@@ -12,7 +12,7 @@ from paddock.cli.output import size, table
 
 if TYPE_CHECKING:
     from paddock.launcher.offers import Offer
-    from paddock.registry.search import Hit
+    from paddock.launcher.zoo import Found
 
 
 @click.command(short_help="Find models by words and by what they can do.")
@@ -50,15 +50,15 @@ def search(
       paddock search qwen coder --fits
       paddock search --ability vision --size-in-billions ..8
     """
-    from paddock.launcher.offers import read_offers
+    from paddock.launcher.machine import memory
+    from paddock.launcher.zoo import Zoo
     from paddock.registry.catalog import Catalog
     from paddock.registry.search import Filters, near_names
-    from paddock.registry.search import search as find
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
-    specs = list(catalog.raw())
+    zoo = Zoo(catalog, settings)
     filters = Filters.checked(
-        specs,
+        zoo.specs,
         size_in_billions,
         abilities=ability,
         types=model_type,
@@ -66,93 +66,46 @@ def search(
         engines=model_engine,
         languages=language,
     )
-    offers = read_offers(catalog, specs, settings)
-    free = _free_bytes() if fits else None
-    hits = find(specs, words, filters)
-    found = [(hit, _here(hit, offers[hit.spec["name"]], free)) for hit in hits]
-    if fits:
-        found = [(hit, here) for hit, here in found if here is not None]
+    free = memory()[1]
+    hits = zoo.find(words, filters, free)
+    found = [one for one in hits if one.fits is not None] if fits else hits
     for problem in catalog.problems:
         output.talk(f"left out: {problem}")
-    near = () if hits else near_names(specs, words)
-    unfit = hits or (find(specs, words, Filters()) if words else [])
-    data: dict[str, Any] = {"models": [_data(hit, here) for hit, here in found], "near": near}
-    if fits:
-        data["memory_free_bytes"] = free
+    near = () if hits else near_names(zoo.specs, words)
+    data: dict[str, Any] = {
+        "models": [one.to_json() for one in found],
+        "near": near,
+        "memory_free_bytes": free,
+    }
     if not found:
+        unfit = hits or (zoo.find(words, Filters(), free) if words else [])
         output.result(data, _nothing(words, len(unfit), near, free if hits else None))
         return
     head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
-    output.result(data, table(head, [_row(hit, here) for hit, here in found]))
-    if free is not None:
+    output.result(data, table(head, [_row(one, one.fits if fits else one.here) for one in found]))
+    if fits:
         output.talk(f"{size(free)} of memory are free")
 
 
-def _free_bytes() -> int:
-    from paddock.launcher.machine import memory
-
-    return memory()[1]
-
-
-def _here(hit: Hit, offers: Sequence[Offer], free: int | None) -> Offer | None:
-    """The variant to name of a model: the smallest, or of those that fit the best."""
-    from paddock.launcher.offers import chosen
-
-    asked = {
-        (weights["format"], weights["size"], quantization)
-        for weights in hit.weights
-        for quantization in weights["quantizations"]
-    }
-    found = [o for o in offers if o.engine and (o.format, o.size, o.quantization) in asked]
-    if free is None:
-        return min(found, key=lambda offer: offer.size_bytes, default=None)
-    found = [offer for offer in found if offer.fits(free)]
-    return chosen(found, hit.spec["recommended"]) if found else None
-
-
-def _row(hit: Hit, here: Offer | None) -> tuple[str, ...]:
-    spec = hit.spec
+def _row(found: Found, here: Offer | None) -> tuple[str, ...]:
+    spec = found.hit.spec
     shown = "no engine here serves it"
     if here is not None:
-        several = len({weights["size"] for weights in hit.weights}) > 1
+        several = len(found.distinct("size")) > 1
         parts = [_billions(here.size)] * several + [here.format, here.quantization]
         shown = f"{' '.join(parts)}, {size(here.size_bytes)}"
     return (
         spec["name"],
         spec["type"],
-        ", ".join(_billions(size) for size in _distinct(hit, "size")),
-        ", ".join(_distinct(hit, "format")),
+        ", ".join(map(_billions, found.distinct("size"))),
+        ", ".join(found.distinct("format")),
         ", ".join(spec["abilities"]),
         shown,
     )
 
 
-def _distinct(hit: Hit, field: str) -> list[str]:
-    return list(dict.fromkeys(weights[field] for weights in hit.weights))
-
-
 def _billions(text: str) -> str:
     return text.replace("_", ".")
-
-
-def _data(hit: Hit, here: Offer | None) -> dict[str, Any]:
-    spec = hit.spec
-    names = ("name", "type", "description", "license", "released", "aliases", "languages")
-    return {
-        **{name: spec[name] for name in (*names, "abilities", "context_length")},
-        "sizes": _distinct(hit, "size"),
-        "formats": _distinct(hit, "format"),
-        "engines": list(dict.fromkeys(e for weights in hit.weights for e in weights["engines"])),
-        "here": None
-        if here is None
-        else {
-            "model_format": here.format,
-            "model_size_in_billions": here.size,
-            "quantization": here.quantization,
-            "model_engine": here.engine,
-            "size_bytes": here.size_bytes,
-        },
-    }
 
 
 def _nothing(words: Sequence[str], unfit: int, near: Sequence[str], free: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engines import engines
 from paddock.engines.base import Engine, Host
@@ -13,6 +13,12 @@ from paddock.launcher.resolve import local_files
 from paddock.registry.errors import BadValue
 from paddock.registry.spec import ModelSpec, Variant
 
+Verdict = Literal[
+    "fits",
+    "fits once other programs give memory back",
+    "too large: runs from the disk, slowly",
+    "too large",
+]
 CONTEXTS = (2048, 4096, 8192, 32768)
 UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
 """For formats whose engine has no adapter yet: a process with a deep-learning runtime."""
@@ -43,6 +49,7 @@ def _contexts(spec: ModelSpec) -> list[int]:
 def _row(spec: ModelSpec, variant: Variant, context: int, host: Host) -> dict[str, Any]:
     engine = next((e for e in engines() if variant.format in e.formats), None)
     memory = _estimate(spec, variant, context, host, engine)
+    verdict: Verdict
     if memory.fits:
         verdict = "fits"
     elif memory.total_bytes <= host.memory_total_bytes:

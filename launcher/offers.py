@@ -13,27 +13,35 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paddock
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.settings import Settings
 
+if TYPE_CHECKING:
+    from paddock.engines.base import Host
+    from paddock.registry.spec import ModelSpec, Variant
+
 # Share of the free memory up to which weights count as fitting; the rest is for the cache.
 WEIGHTS_SHARE = 0.9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Offer:
-    """One variant; `engine` is the one that a launch here would take, or empty if none can."""
+    """One variant; `engine` is the one that a launch here would take, or empty if none can.
+
+    `size_bytes` is what its weights take in memory. `here`: they are wholly on this machine.
+    """
 
     format: str
     size: str
     quantization: str
     engine: str
     size_bytes: int
+    here: bool
 
     def fits(self, free_bytes: int) -> bool:
         """Whether it can be served here, and its weights leave room in what is free."""
@@ -51,19 +59,16 @@ def read_offers(
 ) -> dict[str, list[Offer]]:
     """Every model's offers by its name; `specs` are the catalogue's, as `raw` gives them."""
     path = settings.home / "cache" / "offers.json"
-    seen = _seen(specs, settings)
+    seen = seen_now(specs, settings)
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_bytes())
         if found["seen"] == seen:
             return {name: [Offer(*row) for row in rows] for name, rows in found["offers"].items()}
     made = _make(catalog, settings)
-    if (now := _seen(specs, settings)) != seen:
+    if (now := seen_now(specs, settings)) != seen:
         # An engine has come meanwhile; or Python has kept what it compiled beside the adapters.
         seen, made = now, _make(catalog, settings)
-    rows = {
-        name: [[o.format, o.size, o.quantization, o.engine, o.size_bytes] for o in offers]
-        for name, offers in made.items()
-    }
+    rows = {name: [astuple(offer) for offer in offers] for name, offers in made.items()}
     with suppress(OSError):  # a folder that cannot be written: the next one is as slow
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -74,23 +79,39 @@ def read_offers(
 
 def _make(catalog: Catalog, settings: Settings) -> dict[str, list[Offer]]:
     from paddock.launcher.host import probe_host
-    from paddock.launcher.resolve import offers
 
     specs = list(catalog)
     host = probe_host(settings.home, [path for spec in specs for path in spec.local_paths])
-    return {
-        spec.name: [
-            Offer(variant.format, variant.size, variant.quantization, engine, size)
-            for variant, engine, size in offers(spec, host)
-        ]
-        for spec in specs
-    }
+    return {spec.name: offers_of(spec, host) for spec in specs}
 
 
-def _seen(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
-    """What the offers depend on: this Paddock, its specs, the folders of engines and weights."""
+def offers_of(spec: ModelSpec, host: Host) -> list[Offer]:
+    """One model's offers on a host."""
+    from paddock.launcher.resolve import offers
+
+    return [
+        Offer(v.format, v.size, v.quantization, engine, size, is_here(v, host))
+        for v, engine, size in offers(spec, host)
+    ]
+
+
+def is_here(variant: Variant, host: Host) -> bool:
+    """Whether the weights are wholly on the host, from whichever of their sources."""
+    from paddock.launcher.resolve import local_files
+    from paddock.registry.spec import source_key
+
+    return any(
+        bool(local_files(source, host))
+        if source.hub in {"local", "path"}
+        else source_key(source) in host.files
+        for source in variant.sources
+    )
+
+
+def seen_now(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
+    """What the offers depend on: this Paddock, its specs, the folders of engines, the weights."""
     states = []
-    for folder in sorted(set(_folders(specs, settings))):
+    for folder in sorted({*_folders(specs, settings), *_weights(settings)}):
         with suppress(OSError):
             state = os.stat(folder)
             states.append([folder, state.st_mtime_ns, state.st_size])
@@ -113,3 +134,10 @@ def _folders(specs: Iterable[dict[str, Any]], settings: Settings) -> Iterator[st
                 if source["hub"] in {"local", "path"}:
                     place = specs_root() / source["id"]  # an absolute path stays one
                     yield from (str(place), str(place.parent))
+
+
+def _weights(settings: Settings) -> Iterator[str]:
+    """The files that were brought from hubs: another tool may remove or change them."""
+    for record in (settings.home / "cache" / "here").glob("*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            yield from map(str, json.loads(record.read_bytes())["paths"])

@@ -33,6 +33,7 @@ from paddock.server.pulls import PullRoutes
 from paddock.server.registrations import Registrations
 from paddock.server.replicas import Replicas
 from paddock.server.security import Security
+from paddock.server.zoo import ZooRoutes
 
 
 def create_app(
@@ -77,6 +78,7 @@ def create_app(
         Keys(keys, always_keyed(settings)),
         Machines(controller),
         Catalogue(controller),
+        ZooRoutes(controller, settings),
         Registrations(controller, library),
         Cache(controller, settings.home),
         PullRoutes(controller, pulls),

@@ -64,10 +64,12 @@ WAIT = Query("wait_ready", FLAG | {"default": True}, "Answer when all is ready, 
 DETAILED = Query("detailed", FLAG | {"default": False}, "All that is known")
 WORKER = Query("worker_ip", TEXT, "The machine; only the gateway's own can be asked for")
 VERSION = Query("model_version", TEXT, "name--size--format--quantization", required=True)
+OFFLINE = Query("offline", FLAG | {"default": False}, "Ask no hub")
 LINES = Query(
     "lines", {"type": "integer", "minimum": 1, "maximum": MAX_LINES, "default": 100}, "How many"
 )
 TYPE_LIST = {"type": "string", "pattern": f"^({'|'.join(TYPES)})(,({'|'.join(TYPES)}))*$"}
+TEXTS = {"type": "array", "items": TEXT}
 NAMED = dict[str, Any]
 ENGINES = dict[str, list[s.EngineVariants] | str]
 
@@ -127,6 +129,17 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/readyz", "watching", s.Readiness, query=(
         Query("model", TEXT, "Whether the model with this id can take requests"),
     )),
+    Operation("GET", "/v1/zoo", "catalogue", s.ZooList, query=(
+        Query("q", TEXT, "Words, all of which must stand in a model's names, ids or description"),
+        Query("ability", TEXTS, "What it can do; several: all"),
+        Query("type", TEXTS, "LLM, embedding or rerank; several: any"),
+        Query("format", TEXTS, "A format of its weights; several: any"),
+        Query("engine", TEXTS, "An engine that its spec lists; several: any"),
+        Query("language", TEXTS, "A language code, such as en; several: all"),
+        Query("size", TEXT, "Billions of parameters, such as 7 or 0_5, or a range: 1..8 or ..8"),
+        Query("fits", FLAG | {"default": False}, "Only what can be served in the free memory"),
+    )),
+    Operation("GET", "/v1/zoo/{name}", "catalogue", s.ZooPage, query=(OFFLINE,)),
     Operation("GET", "/v1/model_registrations/{type}", "catalogue", list[s.Family],
               query=(DETAILED,)),
     Operation("POST", "/v1/model_registrations/{type}", "catalogue", s.Registered, s.Register),
@@ -134,7 +147,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/v1/model_registrations/{type}/{name}", "catalogue", None),
     Operation("GET", "/v1/specs", "catalogue", s.ShownSpec, query=(
         Query("model_name", TEXT, "A name, or a reference such as hf:owner/name", required=True),
-        Query("offline", FLAG | {"default": False}, "Ask no hub"),
+        OFFLINE,
     )),
     Operation("GET", "/v1/models/prompts", "catalogue", NAMED),
     Operation("GET", "/v1/models/families", "catalogue", dict[str, list[str]]),

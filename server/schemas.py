@@ -11,10 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from paddock.launcher.diagnosis import CAUSES
+from paddock.launcher.estimate import Verdict
 from paddock.launcher.plan import MAX_REPLICAS
 from paddock.launcher.replica import State
 from paddock.registry.lockfile import LockedModel
-from paddock.registry.spec import Ability
+from paddock.registry.spec import Ability, Format, Hub, ModelType
 
 Size = int | str
 """Billions of parameters: a number where it is whole, else text such as `0_5`."""
@@ -639,6 +640,121 @@ class EngineVariants(Shape):
     model_format: str
     model_size_in_billions: Size
     quantizations: list[str]
+
+
+class NamedVariant(Shape):
+    """A variant in the words of a launch. `size_bytes` is what its weights take in memory."""
+
+    model_format: Format
+    model_size_in_billions: str
+    quantization: str
+    model_engine: str
+    size_bytes: int
+
+
+class ZooModel(Shape):
+    """A model of the catalogue; of its weights only those count that were asked for."""
+
+    name: str
+    type: ModelType
+    description: str
+    license: str
+    released: str = Field(json_schema_extra={"format": "date"})
+    aliases: list[str]
+    languages: list[str]
+    abilities: list[Ability]
+    context_length: int
+    sizes: list[str] = Field(description="Billions of parameters, `_` for the decimal point")
+    formats: list[Format]
+    engines: list[str] = Field(description="Those that the spec names, installed or not")
+    builtin: bool = Field(description="It comes with Paddock, and is not the user's own")
+    cached: bool = Field(description="The weights of some variant are wholly on this machine")
+    here: NamedVariant | None = Field(
+        description="The smallest variant that an engine of this machine can serve"
+    )
+    fits: NamedVariant | None = Field(
+        description="The variant that a launch here would choose within the free memory"
+    )
+
+
+class EstimateRow(Shape):
+    """The memory of a variant at one context, for one request at a time."""
+
+    format: Format
+    size: str
+    quantization: str
+    context_length: int
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    verdict: Verdict
+
+
+class VariantSource(Shape):
+    """Where a hub keeps a variant. `file` is null where the whole repository is the variant."""
+
+    hub: Hub
+    id: str
+    revision: str | None = Field(description="null: the hub's default")
+    file: str | None = Field(description="Of a file in parts, the name without their numbers")
+    cached: bool
+
+
+class Install(Shape):
+    """An engine that could serve once it is installed, and the command for it."""
+
+    engine: str
+    command: str
+
+
+class ZooVariant(Shape):
+    """A variant, and what the gateway's machine can do with it."""
+
+    model_format: Format
+    model_size_in_billions: str
+    quantization: str
+    size_bytes: int = Field(description="Of the files")
+    size_from: Literal["measured", "stated", "reckoned"] = Field(
+        description="On the disk, by the spec, or from the model's shape"
+    )
+    files: list[PlannedFile] | None = Field(description="null: not known before it is asked for")
+    sources: list[VariantSource] = Field(description="In order of preference")
+    cached: bool
+    engines: dict[str, str | None] = Field(description="null if it can serve here, else why not")
+    installs: list[Install]
+    consent: str | None = Field(description="What a launch must say, for it runs code: --trust …")
+    estimate: EstimateRow = Field(description="At the shortest context that launches choose")
+    fits: bool = Field(description="It can be served here, in the memory that is free")
+    launch_command: str
+
+
+class ZooPage(ZooModel):
+    """A model with all of its variants, and what the gateway's machine can do with each."""
+
+    homepage: str | None
+    notes: str | None
+    recommended: list[str] = Field(description="Quantizations, the best first")
+    architecture: str
+    reference: str | None = Field(description="Set: nobody wrote the spec, it was derived")
+    commit: str | None
+    derived_notes: list[str] = Field(description="What the repository does not tell")
+    risks: dict[str, str] = Field(description="Formats that run a repository's code, and how")
+    node_name: str
+    memory_free_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    launch_command: str
+    variants: list[ZooVariant]
+
+
+class ZooList(Shape):
+    """Models, and what the gateway's machine has for them."""
+
+    memory_free_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    models: list[ZooModel]
 
 
 class Family(Shape):

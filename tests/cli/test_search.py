@@ -46,7 +46,7 @@ def test_what_fits_is_what_a_launch_would_take(monkeypatch: pytest.MonkeyPatch) 
         "paddock.launcher.machine.memory",
         lambda: (host.memory_total_bytes, host.memory_free_bytes),
     )
-    found = {model["name"]: model["here"] for model in run("--fits")["models"]}
+    found = {model["name"]: model["fits"] for model in run("--fits")["models"]}
     catalog = Catalog.load()
     for name in ("tiny-mixtral", "bge-m3", "qwen2.5-instruct", "llama-3.2-vision-instruct"):
         if name in found:

@@ -1,0 +1,138 @@
+"""The catalogue for a page that shows it: every model with what this machine can do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.engines.base import Host
+from paddock.engines.environment import find_accelerator
+from paddock.launcher.controller import Controller
+from paddock.launcher.machine import memory
+from paddock.launcher.offers import offers_of
+from paddock.launcher.variants import variant_rows
+from paddock.launcher.zoo import Found, Zoo
+from paddock.registry.catalog import Catalog
+from paddock.registry.custom import find
+from paddock.registry.derive import Derived
+from paddock.registry.reference import is_reference
+from paddock.registry.search import Filters, Hit
+from paddock.registry.settings import Settings
+from paddock.registry.spec import ModelSpec
+from paddock.server.query import flag
+
+FILTERS = {
+    "ability": "abilities",
+    "type": "types",
+    "format": "formats",
+    "engine": "engines",
+    "language": "languages",
+}
+"""Query parameters that may be given several times, and what they ask for."""
+
+
+class ZooRoutes:
+    """The routes, over one controller's catalogue.
+
+    What was looked at is kept: for a thousand models it takes a fifth of a second.
+    """
+
+    def __init__(self, controller: Controller, settings: Settings) -> None:
+        self._controller = controller
+        self._settings = settings
+        self._zoo: Zoo | None = None
+        self._looking = threading.Lock()
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [Route("/v1/zoo", self.listing), Route("/v1/zoo/{name:path}", self.show)]
+
+    async def listing(self, request: Request) -> Response:
+        """The models that have the words and what else is asked for, the best match first."""
+        return await asyncio.to_thread(self._listing, request, self._controller.catalog)
+
+    def _listing(self, request: Request, catalog: Catalog) -> Response:
+        query = request.query_params
+        zoo = self._look(catalog)
+        wanted = {name: query.getlist(parameter) for parameter, name in FILTERS.items()}
+        filters = Filters.checked(zoo.specs, query.get("size"), **wanted)
+        total, free = memory()
+        found = zoo.find(query.get("q", "").split(), filters, free)
+        fitting = flag(request, "fits")
+        return JSONResponse(
+            {
+                "memory_free_bytes": free,
+                "memory_total_bytes": total,
+                "disk_free_bytes": _disk_free(self._settings.home),
+                "models": [
+                    model.to_json() for model in found if model.fits is not None or not fitting
+                ],
+            }
+        )
+
+    async def show(self, request: Request) -> Response:
+        """One model with all its variants: where each is, who can serve it, what it takes."""
+        name = request.path_params["name"]
+        catalog = self._controller.catalog
+        derived = None
+        if is_reference(name):
+            offline = flag(request, "offline")
+            derived = await self._controller.references.derive(name, catalog, offline=offline)
+            spec, builtin = derived.spec, False
+        else:
+            spec = find(catalog, None, name)
+            builtin = not catalog.is_custom(spec.name)
+        host = (await self._controller.hosts(spec.local_paths))[0]
+        page = await asyncio.to_thread(_page, spec, host, derived)
+        return JSONResponse(page | {"builtin": builtin})
+
+    def _look(self, catalog: Catalog) -> Zoo:
+        with self._looking:
+            if self._zoo is None or not self._zoo.is_current(catalog):
+                self._zoo = Zoo(catalog, self._settings)
+            return self._zoo
+
+
+def _page(spec: ModelSpec, host: Host, derived: Derived | None) -> dict[str, Any]:
+    formats = {str(weights.format) for weights in spec.weights}
+    risks = {name: derived.risk(name) for name in formats} if derived else {}
+    consent = {name: f"--trust {derived.commit}" for name in formats if derived and risks[name]}
+    offers = [
+        # Without a consent a launch would not choose it.
+        replace(offer, engine="") if offer.format in consent else offer
+        for offer in offers_of(spec, host)
+    ]
+    stated = spec.model_dump(mode="json")
+    hit = Hit(stated, tuple(stated["weights"]))
+    asked_by = derived.reference if derived else spec.name
+    return {
+        **Found.of(hit, offers, builtin=False, free_bytes=host.memory_free_bytes).to_json(),
+        "homepage": spec.homepage,
+        "notes": spec.notes,
+        "recommended": list(spec.recommended),
+        "architecture": spec.architecture.name,
+        "reference": derived.reference if derived else None,
+        "commit": derived.commit if derived else None,
+        "derived_notes": list(derived.notes) if derived else [],
+        "risks": {name: risk for name, risk in risks.items() if risk},
+        "node_name": host.name,
+        "memory_free_bytes": host.memory_free_bytes,
+        "memory_total_bytes": host.memory_total_bytes,
+        "disk_free_bytes": host.disk_free_bytes,
+        "launch_command": shlex.join(["paddock", "launch", asked_by]),
+        "variants": variant_rows(spec, host, find_accelerator(), asked_by, consent),
+    }
+
+
+def _disk_free(home: Path) -> int:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
