@@ -1,4 +1,4 @@
-import { useQuery } from "@tanstack/react-query";
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { api, data } from "./client";
 
 /** Every model that is launched, in any state; events keep it fresh. */
@@ -16,4 +16,36 @@ export function useInstance(uid: string) {
   const found = useInstances();
   const one = found.data?.find((model) => model.model_uid === uid);
   return { ...found, data: found.data ? (one ?? null) : undefined };
+}
+
+/** What a list of models is narrowed to; the words and names of `paddock search`. */
+export interface ZooFilters {
+  q?: string;
+  ability?: string[];
+  type?: string[];
+  format?: string[];
+  engine?: string[];
+  language?: string[];
+  size?: string;
+  fits?: boolean;
+}
+
+/** The catalogue, best match first; the last answer stays while the next is on its way. */
+export function useZoo(filters: ZooFilters = {}) {
+  return useQuery({
+    queryKey: ["zoo", filters],
+    queryFn: ({ signal }) =>
+      data(api.GET("/v1/zoo", { params: { query: filters as Record<string, never> }, signal })),
+    placeholderData: keepPreviousData,
+  });
+}
+
+/** One model with its variants; names may be references, such as `hf:owner/name`. */
+export function useZooModel(name: string) {
+  return useQuery({
+    queryKey: ["zoo", "model", name],
+    queryFn: () => data(api.GET("/v1/zoo/{name}", { params: { path: { name } } })),
+    enabled: name !== "",
+    retry: false,
+  });
 }
