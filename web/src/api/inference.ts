@@ -1,0 +1,150 @@
+import { createParser } from "eventsource-parser";
+import { ApiError, asApiError, request } from "./client";
+
+export interface ToolCall {
+  name: string;
+  arguments: string;
+}
+
+/** One request to one model, as far as it has come. Times are milliseconds of the page's clock. */
+export interface Run {
+  state: "running" | "done" | "stopped" | "failed";
+  text: string;
+  reasoning: string;
+  tools: ToolCall[];
+  began: number;
+  first: number | null;
+  ended: number | null;
+  /** Events with something in them: tokens, where the engine does not count them. */
+  pieces: number;
+  promptTokens: number | null;
+  completionTokens: number | null;
+  /** The gateway's own account, in milliseconds: `queue`, `gateway`, `engine`. */
+  timing: Record<string, number>;
+  finish: string | null;
+  error: ApiError | null;
+}
+
+export type Route = "/v1/completions" | "/v1/chat/completions";
+
+export function begun(now: number): Run {
+  return {
+    state: "running",
+    text: "",
+    reasoning: "",
+    tools: [],
+    began: now,
+    first: null,
+    ended: null,
+    pieces: 0,
+    promptTokens: null,
+    completionTokens: null,
+    timing: {},
+    finish: null,
+    error: null,
+  };
+}
+
+interface Chunk {
+  choices?: {
+    text?: string;
+    delta?: {
+      content?: string | null;
+      reasoning_content?: string | null;
+      tool_calls?: { index: number; function?: { name?: string; arguments?: string } }[];
+    };
+    finish_reason?: string | null;
+  }[];
+  usage?: { prompt_tokens?: number; completion_tokens?: number } | null;
+  error?: { message?: string };
+}
+
+/** The run after one event of its stream. Pure. */
+export function advanced(run: Run, chunk: Chunk, now: number): Run {
+  if (chunk.error) {
+    const error = new ApiError(500, String(chunk.error.message), chunk.error);
+    return { ...run, state: "failed", error };
+  }
+  const next = { ...run };
+  const choice = chunk.choices?.[0];
+  const text = choice?.text ?? choice?.delta?.content ?? "";
+  const reasoning = choice?.delta?.reasoning_content ?? "";
+  const calls = choice?.delta?.tool_calls ?? [];
+  if (text || reasoning || calls.length) {
+    next.first ??= now;
+    next.pieces += 1;
+    next.text += text;
+    next.reasoning += reasoning;
+  }
+  for (const call of calls) {
+    const known = next.tools[call.index] ?? { name: "", arguments: "" };
+    next.tools = [...next.tools];
+    next.tools[call.index] = {
+      name: known.name + (call.function?.name ?? ""),
+      arguments: known.arguments + (call.function?.arguments ?? ""),
+    };
+  }
+  next.finish = choice?.finish_reason ?? next.finish;
+  if (chunk.usage) {
+    next.promptTokens = chunk.usage.prompt_tokens ?? null;
+    next.completionTokens = chunk.usage.completion_tokens ?? null;
+  }
+  return next;
+}
+
+/** Reads `queue;dur=0.02, gateway;dur=0.64`. */
+export function parseServerTiming(header: string | null): Record<string, number> {
+  const found: Record<string, number> = {};
+  for (const part of (header ?? "").split(",")) {
+    const match = /^\s*([\w-]+)\s*;\s*dur=([\d.]+)/.exec(part);
+    if (match) found[match[1] as string] = Number(match[2]);
+  }
+  return found;
+}
+
+/** Tokens of the answer a second, from the first to the last; null where there are too few. */
+export function speed(run: Run, now: number): number | null {
+  const count = run.completionTokens ?? run.pieces;
+  if (run.first === null || count < 2) return null;
+  const seconds = ((run.ended ?? now) - run.first) / 1000;
+  return seconds > 0 ? (count - 1) / seconds : null;
+}
+
+/** Sends a request and shows the run as it comes; never rejects: what is wrong stands in the run. */
+export async function generate(
+  route: Route,
+  body: Record<string, unknown>,
+  signal: AbortSignal,
+  show: (run: Run) => void,
+): Promise<Run> {
+  let run = begun(performance.now());
+  const end = (state: Run["state"], error: ApiError | null = null) => {
+    run = { ...run, state, error, ended: performance.now() };
+    show(run);
+    return run;
+  };
+  show(run);
+  try {
+    const response = await request(route, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+      signal,
+    });
+    run = { ...run, timing: parseServerTiming(response.headers.get("server-timing")) };
+    const parser = createParser({
+      onEvent: ({ data }) => {
+        if (data !== "[DONE]") run = advanced(run, JSON.parse(data), performance.now());
+      },
+    });
+    if (response.body) {
+      for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+        parser.feed(text);
+        show(run);
+      }
+    }
+    return run.error ? end("failed", run.error) : end("done");
+  } catch (error) {
+    return signal.aborted ? end("stopped") : end("failed", asApiError(error));
+  }
+}

@@ -1,0 +1,97 @@
+/** The playground's fields as they are typed; empty ones are left to the model. */
+export interface Sampling {
+  max_tokens: string;
+  temperature: string;
+  top_p: string;
+  top_k: string;
+  min_p: string;
+  seed: string;
+  frequency_penalty: string;
+  presence_penalty: string;
+  repetition_penalty: string;
+  stop: string;
+  logit_bias: string;
+  schema: string;
+  tools: string;
+}
+
+export const NUMBERS = [
+  { name: "max_tokens", min: 1, max: 1_000_000, step: 1 },
+  { name: "temperature", min: 0, max: 5, step: 0.1 },
+  { name: "top_p", min: 0, max: 1, step: 0.05 },
+  { name: "top_k", min: 0, max: 1_000_000, step: 1 },
+  { name: "min_p", min: 0, max: 1, step: 0.05 },
+  { name: "seed", min: 0, max: 2 ** 31 - 1, step: 1 },
+  { name: "frequency_penalty", min: -2, max: 2, step: 0.1 },
+  { name: "presence_penalty", min: -2, max: 2, step: 0.1 },
+  { name: "repetition_penalty", min: 0, max: 10, step: 0.05 },
+] as const;
+
+export const NOTHING: Sampling = {
+  max_tokens: "256",
+  temperature: "",
+  top_p: "",
+  top_k: "",
+  min_p: "",
+  seed: "",
+  frequency_penalty: "",
+  presence_penalty: "",
+  repetition_penalty: "",
+  stop: "",
+  logit_bias: "",
+  schema: "",
+  tools: "",
+};
+
+/** A field whose text is not what it must be; `reason` is the parser's. */
+export class BadField extends Error {
+  readonly field: keyof Sampling;
+
+  constructor(field: keyof Sampling, reason: string) {
+    super(reason);
+    this.field = field;
+  }
+}
+
+/** The fields of a request. Raises `BadField`. */
+export function samplingFields(sampling: Sampling): Record<string, unknown> {
+  const fields: Record<string, unknown> = {};
+  for (const { name } of NUMBERS) {
+    const text = sampling[name].trim();
+    if (text === "") continue;
+    if (!Number.isFinite(Number(text))) throw new BadField(name, text);
+    fields[name] = Number(text);
+  }
+  const stop = stopTexts(sampling.stop);
+  if (stop.length) fields.stop = stop;
+  const bias = parsed("logit_bias", sampling);
+  if (bias !== undefined) fields.logit_bias = bias;
+  const schema = parsed("schema", sampling);
+  if (schema !== undefined) {
+    fields.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
+  }
+  const tools = parsed("tools", sampling);
+  if (tools !== undefined) {
+    if (!Array.isArray(tools)) throw new BadField("tools", "[…]");
+    fields.tools = tools;
+  }
+  return fields;
+}
+
+/** One stop text a line; `\n` stands for a line's end. */
+export function stopTexts(text: string): string[] {
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => line.replaceAll("\\n", "\n"));
+}
+
+function parsed(field: "logit_bias" | "schema" | "tools", sampling: Sampling): unknown {
+  const text = sampling[field].trim();
+  if (!text) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new BadField(field, error instanceof Error ? error.message : String(error));
+  }
+}
