@@ -45,6 +45,7 @@ typing:
 	@mkdir -p .typing/paddock
 	@for folder in cli client engines launcher registry server specs; do \
 	  ln -sfn ../../$$folder .typing/paddock/$$folder; done
+	@mkdir -p .typing/paddock/web && ln -sf ../../../web/__init__.py .typing/paddock/web/__init__.py
 	@for file in __init__.py __main__.py py.typed; do \
 	  ln -sf ../../src/paddock/$$file .typing/paddock/$$file; done
 

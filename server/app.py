@@ -21,6 +21,7 @@ from paddock.server import anthropic, errors
 from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
+from paddock.server.dashboard import Dashboard, build_folder
 from paddock.server.events import Events
 from paddock.server.inference import Inference
 from paddock.server.key_routes import Keys
@@ -88,6 +89,7 @@ def create_app(
         Events(controller),
         anthropic.Models(controller),
         OpenAPI(app.routes),
+        Dashboard(build_folder()),
         management,
     ):
         app.router.routes.extend(part.routes())

@@ -186,6 +186,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/v1/clusters", "cluster", s.Result),
     Operation("GET", "/openapi.json", "documents", NAMED),
     Operation("GET", "/docs", "documents", None, media="text/html"),
+    Operation("GET", "/", "dashboard", None, media="text/html"),
+    Operation("GET", "/favicon.svg", "dashboard", None, media="image/svg+xml"),
+    Operation("GET", "/assets/{name}", "dashboard", None, media="*/*"),
 )  # fmt: skip
 
 

@@ -42,7 +42,9 @@ MAX_HEADERS = 128
 HEAD_TOO_LARGE = f"the request's head is over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers"
 # Where our own server puts a function that adds headers to the answer, whichever way it goes out.
 ADD_HEADERS = "paddock.add_headers"
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v1/cluster/auth"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v1/cluster/auth", "/", "/favicon.svg"})
+OPEN_ASSETS = re.compile(r"/assets/[\w.-]+", re.ASCII)
+"""The dashboard's files: what it shows it asks for with a key."""
 # What a key of scope `inference` reaches: method and path, or the template of a route.
 # Whatever is not here, a route that is yet to be written too, asks for scope `admin`.
 INFERENCE_ROUTES = frozenset(
@@ -145,7 +147,7 @@ class Security:
 
     def _admits(self, scope: Scope, given: Sequence[bytes]) -> Response | None:
         """Finds the caller and says whether the route is open to it; None if it is."""
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or OPEN_ASSETS.fullmatch(scope["path"]):
             scope["paddock.principal"] = NOBODY
             return None
         try:

@@ -66,7 +66,7 @@ def test_unknown_route_names_near_ones(client: Client, method: str, path: str, n
 
 def test_route_like_none_points_to_the_documents(client: Client) -> None:
     """A path that is like no route is told where they are listed."""
-    found = error(raw(client, "GET", "/~"))
+    found = error(raw(client, "GET", "/~~~~"))
     assert found["close_routes"] == []
     assert "/docs" in found["message"]
 

@@ -23,6 +23,7 @@ from paddock.server.security import (
 from tests.server.asgi import Answer, bearer, call, gateway, head, send
 
 ADMIN = "the key of this test"
+ASSETS = "/assets/{name}"
 # The end of a route's path that is not a constant, and what stands for it in a request.
 PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 VALUES = {"uid": "some/model", "number": "0", "name": "tiny-mixtral", "type": "LLM", "id": "0"}
@@ -62,7 +63,7 @@ async def test_every_route_of_a_keyed_gateway_asks_for_the_key(keyed: ASGIApp) -
     assert {"/v1/chat/completions", "/v1/models", "/v1/keys"} <= paths
     for method, template, path in [*all_routes, ("GET", "/none", "/none")]:
         answer = await call(keyed, method, path)
-        if template in OPEN_PATHS:
+        if template in OPEN_PATHS or template == ASSETS:
             assert answer.status not in {401, 403}, (method, template)
             continue
         assert answer.status == 401, (method, template)
@@ -79,7 +80,7 @@ async def test_every_other_route_is_closed_to_a_key_for_inference(
     made = KeyStore(home).create("app", "inference")
     for method, template, path in [*every_route(keyed), ("GET", "/none", "/none")]:
         read = "GET" if method == "HEAD" else method
-        if template in OPEN_PATHS or (read, template) in INFERENCE_ROUTES:
+        if template in {*OPEN_PATHS, ASSETS} or (read, template) in INFERENCE_ROUTES:
             continue
         answer = await call(keyed, method, path, bearer(made.secret))
         assert answer.status == 403, (method, template)

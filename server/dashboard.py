@@ -1,0 +1,146 @@
+"""The dashboard's files, as its build has left them. They hold no secret, and need no key."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+import paddock.web
+from paddock.registry.errors import NotFound
+
+INDEX, ICON, ASSETS = "index.html", "favicon.svg", "assets"
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+"""What is served. The system's own table of types is wrong on some systems."""
+ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
+"""Compressed siblings, the best first."""
+POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+FOR_GOOD = "public, max-age=31536000, immutable"
+UNBUILT = (
+    "<!doctype html><title>Paddock</title><p>Paddock runs. Its dashboard is not built; in a "
+    "checkout: <code>npm --prefix web ci &amp;&amp; npm --prefix web run build</code>. "
+    "The API works without it: <a href='docs'>/docs</a></p>\n"
+)
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+def build_folder() -> Path:
+    """Where the build is: beside the code in a checkout, in the package of an installed wheel."""
+    return Path(paddock.web.__path__[0]) / "dist"
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as it was read; it is small, and the next build may take it away."""
+
+    body: bytes
+    etag: str
+    encoding: str = ""
+
+
+class Dashboard:
+    """The routes, over the folder of a build, which may come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def routes(self) -> list[Route]:
+        """All routes. The pages' own routes stand behind a `#`, and so are no paths."""
+        return [
+            Route("/", self.index),
+            Route("/favicon.svg", self.icon),
+            Route("/assets/{name}", self.asset),
+        ]
+
+    async def index(self, request: Request) -> Response:
+        """The dashboard, or how to get it."""
+        found = await asyncio.to_thread(self._find, INDEX, request)
+        headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY, **SAFE}
+        if found is None:
+            return HTMLResponse(UNBUILT, headers=headers)
+        return _answer(request, INDEX, found, headers)
+
+    async def icon(self, request: Request) -> Response:
+        """The dashboard's icon."""
+        found = await asyncio.to_thread(self._find, ICON, request)
+        if found is None:
+            raise NotFound("file", ICON)
+        return _answer(request, ICON, found, {"Cache-Control": "no-cache", **SAFE})
+
+    async def asset(self, request: Request) -> Response:
+        """A script, style or picture of the dashboard; its name changes with what is in it."""
+        name = request.path_params["name"]
+        # The name is one part of a path, and not `.` or `..`: nothing else can be reached by it.
+        known = _NAME.fullmatch(name) and Path(name).suffix in TYPES
+        found = None
+        if known:
+            found = await asyncio.to_thread(self._find, f"{ASSETS}/{name}", request)
+        if found is None:
+            raise NotFound("file", name)
+        return _answer(request, name, found, {"Cache-Control": FOR_GOOD, **SAFE})
+
+    def _find(self, name: str, request: Request) -> _File | None:
+        """The file, compressed where the client takes that and it is there."""
+        plain = self._file(name)
+        if plain is None:
+            return None
+        accepted = _accepted(request.headers.get("accept-encoding", ""))
+        for encoding, suffix in ENCODINGS:
+            packed = self._file(name + suffix) if encoding in accepted else None
+            if packed is not None:
+                return replace(packed, encoding=encoding)
+        return plain
+
+    def _file(self, name: str) -> _File | None:
+        path = self._folder / name
+        if path.is_symlink() or not path.is_file():
+            return None
+        try:
+            body = path.read_bytes()
+        except FileNotFoundError:  # a build has begun in between
+            return None
+        return _File(body, f'"{zlib.crc32(body):08x}-{len(body):x}"')
+
+
+def _answer(request: Request, name: str, file: _File, headers: dict[str, str]) -> Response:
+    headers = {**headers, "Vary": "Accept-Encoding", "ETag": file.etag}
+    known = request.headers.get("if-none-match", "")
+    if file.etag in {tag.strip().removeprefix("W/") for tag in known.split(",")}:
+        return Response(status_code=304, headers=headers)
+    if file.encoding:
+        headers["Content-Encoding"] = file.encoding
+    headers["Content-Type"] = TYPES[Path(name).suffix]
+    return Response(file.body, headers=headers)
+
+
+def _accepted(header: str) -> set[str]:
+    """The encodings that a client takes, without those that it refuses by a weight of 0."""
+    found = set()
+    for part in header.split(","):
+        name, _, weight = part.partition(";")
+        if not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight):
+            found.add(name.strip().lower())
+    return found
