@@ -11,7 +11,7 @@ export default defineConfig({
     proxy: Object.fromEntries(
       ["/v1", "/metrics", "/status", "/healthz", "/readyz"].map((path) => [
         path,
-        { target: process.env.PADDOCK_ENDPOINT ?? "http://127.0.0.1:9997", changeOrigin: true },
+        { target: process.env.PADDOCK_ENDPOINT ?? "http://127.0.0.1:9997" },
       ]),
     ),
   },

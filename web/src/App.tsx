@@ -37,7 +37,8 @@ import { Link, Outlet, useLocation } from "react-router";
 import { api, data, key, locked, signOut } from "./api/client";
 import { connection, follow } from "./api/events";
 import { useInstances } from "./api/queries";
-import { LANGUAGES, type Language, setLanguage } from "./i18n";
+import { setLanguage } from "./i18n";
+import { LANGUAGES, type Language } from "./i18n/preferred";
 import { useStore } from "./lib/store";
 import { SignIn } from "./pages/SignIn";
 

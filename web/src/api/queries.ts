@@ -49,3 +49,11 @@ export function useZooModel(name: string) {
     retry: false,
   });
 }
+
+export function useEngines() {
+  return useQuery({ queryKey: ["engines"], queryFn: async () => [] as any[] });
+}
+
+export function useNodes() {
+  return useQuery({ queryKey: ["nodes"], queryFn: async () => [] as any[] });
+}

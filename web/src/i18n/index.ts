@@ -1,11 +1,10 @@
 import i18next from "i18next";
 import { initReactI18next } from "react-i18next";
 import { en } from "./en";
+import { type Language, preferred } from "./preferred";
 import { zh } from "./zh";
 
 export type Texts = typeof en;
-export const LANGUAGES = { en: "English", zh: "中文" } as const;
-export type Language = keyof typeof LANGUAGES;
 
 const STORED = "paddock.language";
 
@@ -15,12 +14,6 @@ declare module "i18next" {
     resources: { translation: Texts };
     returnNull: false;
   }
-}
-
-/** The reader's choice, else the first of the browser's languages that there is. */
-export function preferred(stored: string | null, browser: readonly string[]): Language {
-  const wanted = [stored ?? "", ...browser].map((one) => one.toLowerCase().split("-")[0]);
-  return (wanted.find((one) => one && one in LANGUAGES) as Language | undefined) ?? "en";
 }
 
 export function setLanguage(language: Language): void {

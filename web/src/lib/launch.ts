@@ -8,6 +8,7 @@ export const FIELDS = [
   "quantization",
   "model_engine",
   "context_length",
+  "model_path",
   "replica",
   "node",
   "download_hub",

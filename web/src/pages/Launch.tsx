@@ -255,6 +255,12 @@ function Wanted(props: {
         />
       )}
       <TextInput
+        label={t("launch.path")}
+        placeholder={t("launch.pathHint")}
+        value={query.get("model_path") ?? ""}
+        onChange={(event) => set("model_path")(event.currentTarget.value)}
+      />
+      <TextInput
         label={t("launch.uid")}
         placeholder={model.name}
         value={query.get("model_uid") ?? ""}

@@ -341,8 +341,12 @@ function Fields(props: {
   const { t } = useTranslation();
   const { sampling, change, bad } = props;
   const wrong = (name: keyof Sampling) => (bad?.field === name ? bad.message : undefined);
+  const [opened, setOpened] = useState<string | null>(null);
+  useEffect(() => {
+    if (bad) setOpened("fields");
+  }, [bad]);
   return (
-    <Accordion variant="contained" value={bad ? "fields" : undefined}>
+    <Accordion variant="contained" value={opened} onChange={setOpened}>
       <Accordion.Item value="fields">
         <Accordion.Control>{t("play.fields")}</Accordion.Control>
         <Accordion.Panel>

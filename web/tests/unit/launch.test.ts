@@ -1,0 +1,79 @@
+import { describe, expect, it } from "vitest";
+import { kindOf } from "../../src/components/OptionsForm";
+import { engineOptions, launchBody, launchCommand } from "../../src/lib/launch";
+import { nextStep, words } from "../../src/lib/nextStep";
+import { launchPath, runningPath } from "../../src/lib/paths";
+
+describe("a launch", () => {
+  const query = new URLSearchParams(
+    "quantization=Q4_K_M&context_length=4096&n_threads=2&model_uid=",
+  );
+
+  it("is what stands in the page's address; what is empty is left open", () => {
+    expect(launchBody("mixtral-v0.1", query)).toEqual({
+      model_name: "mixtral-v0.1",
+      quantization: "Q4_K_M",
+      context_length: 4096,
+      n_threads: "2",
+    });
+    expect(engineOptions(query)).toEqual({ n_threads: "2" });
+  });
+
+  it("has a command that does the same, quoted for a shell", () => {
+    expect(launchCommand(launchBody("it's", query))).toBe(
+      `paddock launch --model-name 'it'"'"'s' --quantization Q4_K_M --context-length 4096 --n-threads 2`,
+    );
+  });
+
+  it("has an address that keeps the slashes of references", () => {
+    expect(launchPath("hf:owner/name", { quantization: "Q2_K", node: undefined })).toBe(
+      "/launch/hf%3Aowner/name?quantization=Q2_K",
+    );
+    expect(runningPath("a b/c")).toBe("/running/a%20b/c");
+  });
+});
+
+describe("a suggested command", () => {
+  it("is split as a shell would", () => {
+    expect(words(`paddock run 'a b' "c d" e\\ f ''`)).toEqual([
+      "paddock",
+      "run",
+      "a b",
+      "c d",
+      "e f",
+      "",
+    ]);
+  });
+
+  it("leads to the page where it is done", () => {
+    expect(nextStep("paddock launch --model-name tiny --quantization Q2_K --n-ctx 512")).toEqual({
+      kind: "launch",
+      path: "/launch/tiny?quantization=Q2_K&n_ctx=512",
+    });
+    expect(nextStep("paddock engine install transformers")?.path).toBe(
+      "/cluster?install=transformers",
+    );
+    expect(nextStep("paddock terminate --model-uid tiny")?.path).toBe("/running/tiny");
+    expect(nextStep("paddock logs tiny")?.path).toBe("/running/tiny?tab=log");
+    expect(nextStep("paddock pull tiny --quantization Q2_K")?.path).toBe("/downloads");
+  });
+
+  it("leads nowhere where only a terminal can do it", () => {
+    expect(nextStep("huggingface-cli login")).toBeNull();
+    expect(nextStep("paddock serve --port 0")).toBeNull();
+  });
+});
+
+describe("an option's field", () => {
+  it("follows the first type that is not null, also behind a reference", () => {
+    expect(kindOf({ anyOf: [{ type: "null" }, { type: "integer", minimum: 1 }] })).toMatchObject({
+      type: "integer",
+      minimum: 1,
+    });
+    const schema = { $defs: { Cache: { type: "string", enum: ["f16", "q8_0"] } } };
+    expect(kindOf({ anyOf: [{ $ref: "#/$defs/Cache" }, { type: "null" }] }, schema).enum).toEqual([
+      "f16",
+      "q8_0",
+    ]);
+  });
+});
