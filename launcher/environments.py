@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -116,6 +116,21 @@ def _fill(environment: Environment, made: Made, report: Report, installer: str) 
     if environment.metadata:
         wanted = json.dumps(dict(environment.metadata))
         _run(environment, [str(made.python), "-c", _METADATA, wanted])
+
+
+def describe(environment: Environment, home: Path) -> dict[str, Any] | None:
+    """The environment in force; None if there is none. `made_at` is in seconds since 1970."""
+    made = environment.made(home)
+    if made is None:
+        return None
+    return {
+        "folder": str(made.folder),
+        "accelerator": made.accelerator,
+        "version": made.versions.get(environment.distribution, ""),
+        "versions": dict(made.versions),
+        "made_at": (environment.folder(home) / CURRENT).stat().st_mtime,
+        "current": environment.is_current(made),
+    }
 
 
 def remove(environment: Environment, home: Path) -> bool:

@@ -22,6 +22,7 @@ from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
 from paddock.server.dashboard import Dashboard, build_folder
+from paddock.server.engines import EngineRoutes
 from paddock.server.events import Events
 from paddock.server.inference import Inference
 from paddock.server.key_routes import Keys
@@ -80,6 +81,7 @@ def create_app(
         Machines(controller),
         Catalogue(controller),
         ZooRoutes(controller, settings),
+        EngineRoutes(settings),
         Registrations(controller, library),
         Cache(controller, settings.home),
         PullRoutes(controller, pulls),

@@ -153,6 +153,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/models/families", "catalogue", dict[str, list[str]]),
     Operation("GET", "/v1/models/vllm-supported", "catalogue", dict[str, list[str]]),
     Operation("GET", "/v1/models/{type}/{name}/versions", "catalogue", list[s.VariantVersion]),
+    Operation("GET", "/v1/engines", "catalogue", s.Engines),
     Operation("GET", "/v1/engines/{name}", "catalogue", ENGINES),
     Operation("GET", "/v1/engines/{type}/{name}", "catalogue", ENGINES),
     Operation("GET", "/v1/pulls", "pulls", s.Pulls),

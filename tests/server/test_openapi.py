@@ -60,6 +60,7 @@ def test_document_is_whole(client: Client) -> None:
         ("/v1/models/prompts", "/v1/models/prompts"),
         ("/v1/models/tiny-mixtral/versions", "/v1/models/{uid}"),
         ("/v1/models/LLM/tiny-mixtral/versions", "/v1/models/{type}/{name}/versions"),
+        ("/v1/engines", "/v1/engines"),
         ("/v1/engines/tiny-mixtral", "/v1/engines/{name}"),
         ("/v1/zoo", "/v1/zoo"),
         ("/v1/zoo?q=mixtral&fits=true", "/v1/zoo"),
