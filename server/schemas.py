@@ -666,6 +666,42 @@ class Engines(Shape):
     engines: list[Engine]
 
 
+class NewEnvironment(Shape):
+    """What an engine shall compute with; left out, what the machine has."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    accelerator: Accelerator | None = None
+    force: bool = Field(default=False, description="Even if the one that is there is up to date")
+
+
+class EngineEnvironment(Shape):
+    """An engine's environment. What is there stays in force while another one is made.
+
+    `version` and what follows it are null where there is none; `lines` say why an install failed.
+    """
+
+    engine: str
+    state: Literal["none", "installing", "installed", "failed", "cancelled"] = Field(
+        description="Of the last install; `installed` and `none` also where there was no other"
+    )
+    note: str = Field(description="The step that it is at")
+    lines: list[str]
+    began_at: float | None = Field(description="Seconds since 1970; null: not by this gateway")
+    version: str | None
+    accelerator: Accelerator | None
+    folder: str | None
+    made_at: float | None = Field(description="Seconds since 1970")
+    current: bool | None = Field(description="It is made from the pins of this Paddock")
+    size_bytes: int | None
+
+
+class EngineEnvironments(Shape):
+    """Those of all engines that have one of their own."""
+
+    environments: list[EngineEnvironment]
+
+
 class EngineVariants(Shape):
     """What an engine can serve of one format and size."""
 
