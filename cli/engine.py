@@ -105,9 +105,10 @@ def install(
     Example:
       paddock engine install transformers
     """
+    from paddock.launcher.environments import find_environment
     from paddock.launcher.environments import install as make
 
-    environment = _environment(name)
+    environment = find_environment(name)
     made = environment.made(settings.home)
     wanted = made is not None and accelerator in {None, made.accelerator}
     if made is not None and wanted and environment.is_current(made) and not force:
@@ -131,9 +132,10 @@ def remove(name: str, settings: Settings, output: Output) -> None:
     Example:
       paddock engine remove transformers
     """
+    from paddock.launcher.environments import find_environment
     from paddock.launcher.environments import remove as unmake
 
-    environment = _environment(name)
+    environment = find_environment(name)
     removed = unmake(environment, settings.home)
     text = f"{environment.name} is removed" if removed else f"{environment.name} was not installed"
     output.result({"name": environment.name, "removed": removed}, text)
@@ -195,17 +197,3 @@ def _model_table(found: dict[str, list[dict[str, Any]] | str]) -> str:
                 for quantizations in [", ".join(row["quantizations"])]
             ]
     return table(("ENGINE", "FORMAT", "BILLIONS: QUANTIZATIONS, OR WHY NOT"), rows)
-
-
-def _environment(name: str) -> Any:
-    """The environment of the engine of this name. Raises `UnknownName`, `BadValue`."""
-    from paddock.engines import engines
-    from paddock.registry.errors import BadValue, UnknownName
-
-    known = {one.name: one.environment for one in engines()}
-    for engine_name, environment in known.items():
-        if engine_name.casefold() == name.casefold():
-            if environment is None:
-                raise BadValue("engine", name, "comes with Paddock, and needs no environment")
-            return environment
-    raise UnknownName.among("engine", name, [n for n, one in known.items() if one is not None])

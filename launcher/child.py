@@ -1,7 +1,7 @@
-"""A process of the gateway's for work with hubs: one line of JSON in, lines of JSON out.
+"""A process of the gateway's for one piece of work: one line of JSON in, lines of JSON out.
 
-It ends when its stdin closes. So the hubs' clients stay out of the gateway, which answers while
-gigabytes are hashed.
+It ends when its stdin closes. So the hubs' clients and installers stay out of the gateway, which
+answers while gigabytes are hashed.
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
+from paddock.engines import engines, fold
 from paddock.engines.environment import CURRENT, Accelerator, Environment, Made, find_accelerator
-from paddock.registry.errors import EngineInUse, InstallFailed
+from paddock.registry.errors import BadValue, EngineInUse, InstallFailed, NotFound
 
 Report = Callable[[str], None]
 LINES = 12
@@ -118,6 +119,45 @@ def _fill(environment: Environment, made: Made, report: Report, installer: str) 
         _run(environment, [str(made.python), "-c", _METADATA, wanted])
 
 
+def find_environment(name: str) -> Environment:
+    """The environment of the engine of this name, `_` counting as `-`.
+
+    Raises:
+        NotFound: no engine with an environment of its own has this name.
+        BadValue: the engine needs none.
+    """
+    known = {one.name: one.environment for one in engines()}
+    for engine_name, environment in known.items():
+        if engine_name.casefold() == fold(name):
+            if environment is None:
+                raise BadValue("engine", name, "comes with Paddock, and needs no environment")
+            return environment
+    raise NotFound.among("engine", name, [n for n, one in known.items() if one is not None])
+
+
+def clean(environment: Environment, home: Path) -> None:
+    """Removes what an install left that was ended by force."""
+    folder, made = environment.folder(home), environment.made(home)
+    if folder.exists():
+        with _alone(folder, environment.name):
+            _sweep(folder, keep=made.folder if made else None)
+
+
+def describe(environment: Environment, home: Path) -> dict[str, Any] | None:
+    """The environment in force; None if there is none. `made_at` is in seconds since 1970."""
+    made = environment.made(home)
+    if made is None:
+        return None
+    return {
+        "folder": str(made.folder),
+        "accelerator": made.accelerator,
+        "version": made.versions.get(environment.distribution, ""),
+        "versions": dict(made.versions),
+        "made_at": (environment.folder(home) / CURRENT).stat().st_mtime,
+        "current": environment.is_current(made),
+    }
+
+
 def remove(environment: Environment, home: Path) -> bool:
     """Removes the environment; False if there was none.
 
@@ -178,7 +218,7 @@ def _run(
     return lines
 
 
-def _sweep(folder: Path, keep: Path) -> None:
+def _sweep(folder: Path, keep: Path | None) -> None:
     """Removes older environments from which nothing runs."""
     for old in folder.iterdir():
         if old.is_dir() and old != keep and not _users(old):

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from paddock.launcher.controller import Controller
+from paddock.launcher.installs import Installs
 from paddock.launcher.locks import Locks
 from paddock.launcher.pulls import Pulls
 from paddock.registry.custom import Library
@@ -22,6 +23,7 @@ from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
 from paddock.server.dashboard import Dashboard, build_folder
+from paddock.server.engines import EngineRoutes
 from paddock.server.events import Events
 from paddock.server.inference import Inference
 from paddock.server.key_routes import Keys
@@ -52,6 +54,7 @@ def create_app(
     management = Management(controller, leave or asyncio.Event())
     pulls = Pulls(settings)
     locks = Locks(settings)
+    installs = Installs(settings)
     metrics = Metrics(controller, inference.load)
     inference.observe = metrics.observe
 
@@ -62,6 +65,7 @@ def create_app(
         inference.close()
         await pulls.close()
         await locks.close()
+        await installs.close()
         await controller.close()
 
     app = Starlette(
@@ -80,6 +84,7 @@ def create_app(
         Machines(controller),
         Catalogue(controller),
         ZooRoutes(controller, settings),
+        EngineRoutes(settings, installs),
         Registrations(controller, library),
         Cache(controller, settings.home),
         PullRoutes(controller, pulls),

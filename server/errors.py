@@ -29,6 +29,8 @@ LONGEST = 200
 # The first class that fits wins: subclasses stand before their parents.
 STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.UidInUse, 409),
+    (errors.EngineInUse, 409),
+    (errors.InstallFailed, 409),
     (errors.NoRoom, 507),
     (errors.NotAble, 400),
     (errors.NotAllowed, 403),

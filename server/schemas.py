@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from paddock.engines.environment import Accelerator
 from paddock.launcher.diagnosis import CAUSES
 from paddock.launcher.estimate import Verdict
 from paddock.launcher.plan import MAX_REPLICAS
@@ -631,6 +632,74 @@ class VariantVersion(Shape):
     multimodal_projector: str | None
     model_format: str
     model_size_in_billions: Size
+
+
+class EnvironmentInForce(Shape):
+    """The environment that an engine runs from."""
+
+    folder: str
+    accelerator: Accelerator
+    version: str = Field(description="Of the engine")
+    versions: dict[str, str] = Field(description="Of every distribution in it")
+    made_at: float = Field(description="Seconds since 1970")
+    current: bool = Field(description="It was made from what this Paddock would make it from")
+
+
+class Engine(Shape):
+    """An engine, as it is on the gateway's machine."""
+
+    name: str
+    installed: bool
+    version: str | None
+    formats: list[Format] = Field(description="That it can load; none: it loads no weights")
+    types: list[ModelType]
+    automatic: bool = Field(description="A launch that names no engine may choose it")
+    reason: str | None = Field(description="Why it cannot serve here")
+    installable: bool = Field(description="It has an environment of its own, to be installed")
+    environment: EnvironmentInForce | None
+    options: dict[str, Any] = Field(description="The JSON schema of its own launch options")
+
+
+class Engines(Shape):
+    """All engines, in the order in which a launch tries them."""
+
+    engines: list[Engine]
+
+
+class NewEnvironment(Shape):
+    """What an engine shall compute with; left out, what the machine has."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    accelerator: Accelerator | None = None
+    force: bool = Field(default=False, description="Even if the one that is there is up to date")
+
+
+class EngineEnvironment(Shape):
+    """An engine's environment. What is there stays in force while another one is made.
+
+    `version` and what follows it are null where there is none; `lines` say why an install failed.
+    """
+
+    engine: str
+    state: Literal["none", "installing", "installed", "failed", "cancelled"] = Field(
+        description="Of the last install; `installed` and `none` also where there was no other"
+    )
+    note: str = Field(description="The step that it is at")
+    lines: list[str]
+    began_at: float | None = Field(description="Seconds since 1970; null: not by this gateway")
+    version: str | None
+    accelerator: Accelerator | None
+    folder: str | None
+    made_at: float | None = Field(description="Seconds since 1970")
+    current: bool | None = Field(description="It is made from the pins of this Paddock")
+    size_bytes: int | None
+
+
+class EngineEnvironments(Shape):
+    """Those of all engines that have one of their own."""
+
+    environments: list[EngineEnvironment]
 
 
 class EngineVariants(Shape):

@@ -11,7 +11,7 @@ from typing import Any
 
 import schemathesis
 
-EXISTING = {"uid": "tiny", "type": "LLM", "name": "tiny-mixtral"}
+EXISTING = {"uid": "tiny", "type": "LLM", "name": "tiny-mixtral", "engine": "vllm"}
 INFERENCE = {"/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/rerank"}
 MAX_TOKENS = 4
 _calls = itertools.count()
@@ -27,6 +27,8 @@ def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
         case.path_parameters["uid"] = f"no-{case.path_parameters['uid']}"
     if path == "/v1/models" and isinstance(body, dict) and isinstance(body.get("model_name"), str):
         body["model_name"] = f"no-{body['model_name']}"
+    if case.method != "GET" and "{engine}" in path:
+        case.path_parameters["engine"] = f"no-{case.path_parameters['engine']}"
     if path == "/v1/attached" and isinstance(body, dict) and "endpoint" in body:
         body["endpoint"] = f"no-{body['endpoint']}"  # it would ask whatever host this names
     if next(_calls) % 2:
