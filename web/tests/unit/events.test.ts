@@ -6,7 +6,7 @@ function replica(uid: string, more: object = {}) {
   return { replica_uid: uid, model_uid: model, state: "starting", progress: 0.5, ...more };
 }
 
-function reducedAllOf(live: Live, ...told: object[]): Live {
+function reduced(live: Live, ...told: object[]): Live {
   return told.reduce<Live>((known, one) => heard(known, one as Told), live);
 }
 
