@@ -50,8 +50,12 @@ export function useZooModel(name: string) {
   });
 }
 
+/** Every engine, as it is on the gateway's machine. */
 export function useEngines() {
-  return useQuery({ queryKey: ["engines"], queryFn: async () => [] as any[] });
+  return useQuery({
+    queryKey: ["engines"],
+    queryFn: async () => (await data(api.GET("/v1/engines"))).engines,
+  });
 }
 
 export function useNodes() {

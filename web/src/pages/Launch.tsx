@@ -299,7 +299,7 @@ function EngineOptions(props: { plan: Plan | undefined; query: URLSearchParams; 
           <OptionsForm
             schema={engine.options as OptionsSchema}
             values={given}
-            settled={props.plan?.engine === engine.name ? props.plan.options : {}}
+            settled={props.plan && props.plan.engine === engine.name ? props.plan.options : {}}
             change={(option, value) => props.set(option)(value || null)}
           />
         </Accordion.Panel>

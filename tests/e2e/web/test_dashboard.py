@@ -1,0 +1,356 @@
+"""What a person does with the dashboard, from its pages to the engines and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from paddock.registry.catalog import specs_root
+from tests.conftest import Paddock
+from tests.e2e.web.conftest import WEB, Open, address
+from tests.fakes import Fault, HubServer
+
+TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
+MIXTRAL = "mixtral-8x7b-v0.1.Q4_K_M.gguf"
+PAGES = (
+    "/",
+    "/?view=table&ability=chat",
+    "/models/mixtral-v0.1",
+    "/launch/tiny-mixtral?quantization=Q4_K_M",
+    "/running",
+    "/running/tiny",
+    "/running/tiny?tab=log",
+    "/running/tiny?tab=events",
+    "/running/tiny?tab=plan",
+    "/running/nobody",
+    "/playground?models=tiny",
+    "/memory?model=mixtral-v0.1",
+    "/downloads",
+    "/cluster",
+    "/keys",
+    "/nowhere",
+)
+FIRST_SCRIPT_BYTES = 350_000
+AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
+
+
+@pytest.fixture
+def hub(empty_hub: HubServer) -> HubServer:
+    """A hub with one file of Mixtral's repository, in its place a tiny one."""
+    empty_hub.repos["TheBloke/Mixtral-8x7B-v0.1-GGUF"] = {MIXTRAL: TINY.read_bytes()}
+    return empty_hub
+
+
+@pytest.fixture
+def gateway(shared_paddock: Paddock, tiny: str) -> Paddock:
+    """The gateway that all tests share, with `tiny` launched."""
+    return shared_paddock
+
+
+def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
+    """A model is found, planned, launched, asked, its log read, ended; what it did can be undone."""
+    page = open_page(gateway)
+    page.get_by_role("searchbox", name="Search models").fill("tiny mixtral")
+    page.get_by_role("link", name="tiny-mixtral", exact=True).click()
+    page.get_by_role("button", name=re.compile("Q4_K_M")).click()
+    expect(page.get_by_text("can serve it here").first).to_be_visible()
+    page.get_by_role("link", name="Launch this").click()
+    page.get_by_label("Id under which it answers").fill("by-hand")
+    plan = page.get_by_test_id("plan")
+    expect(plan.get_by_text("It fits in the free memory")).to_be_visible()
+    expect(plan).to_contain_text("ggufv2 Q4_K_M")
+    page.get_by_role("button", name="Launch", exact=True).click()
+    expect(page.get_by_role("heading", name="by-hand")).to_be_visible()
+    expect(page.locator("[data-state=ready]").first).to_be_visible()
+    page.get_by_role("link", name="Try it").click()
+    page.get_by_label("Message").fill("What do you like to eat?")
+    page.get_by_role("button", name="Send").click()
+    answer = page.get_by_label("Answer of by-hand")
+    expect(answer).not_to_be_empty()
+    expect(page.get_by_test_id("timeline")).to_contain_text(re.compile(r"\d tokens/s"))
+    expect(page.get_by_test_id("timeline")).to_contain_text(re.compile(r"\d+ \+ \d+ tokens"))
+    page.goto(address(gateway, "/running/by-hand?tab=log"))
+    expect(page.get_by_role("log")).to_contain_text("serving on http")
+    page.get_by_role("button", name="Terminate").click()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Terminate")).to_be_enabled()
+    assert gateway.client().describe("by-hand")["id"] == "by-hand"
+    page.get_by_role("button", name="Terminate").click()
+    expect(page.get_by_text("by-hand is not launched")).to_be_visible()
+    assert "by-hand" not in {one["model_uid"] for one in gateway.client().instances()}
+
+
+def test_a_failed_launch_says_why(gateway: Paddock, open_page: Open, tmp_path: Path) -> None:
+    """A broken file ends in its diagnosis, with the cause, the deciding words and the way out."""
+    broken = tmp_path / "broken.Q4_K_M.gguf"
+    broken.write_bytes(TINY.read_bytes()[:200_000])
+    path = f"/launch/tiny-mixtral?quantization=Q4_K_M&model_uid=broken&model_path={broken}"
+    page = open_page(gateway, path)
+    expect(page.get_by_test_id("plan")).to_be_visible()
+    page.get_by_role("button", name="Launch", exact=True).click()
+    told = page.locator("[data-cause]")
+    expect(told).to_have_attribute("data-cause", "corrupt_file")
+    expect(told).to_contain_text("The weights are not a whole file")
+    expect(told).to_contain_text(broken.name)
+    page.get_by_role("button", name="Terminate").click()
+    expect(page.get_by_text("broken is not launched")).to_be_visible()
+
+
+def test_what_cannot_be_served_offers_what_can(gateway: Paddock, open_page: Open) -> None:
+    """A refused plan names each engine's reason, and one button leads to a variant that works."""
+    page = open_page(gateway, "/launch/tiny-mixtral?model_format=gptq")
+    expect(page.get_by_role("alert")).to_contain_text("no engine can serve tiny-mixtral gptq")
+    page.get_by_role("button", name="ggufv2 Q4_K_M").click()
+    expect(page.get_by_test_id("plan")).to_contain_text("ggufv2 Q4_K_M")
+    page.go_back()
+    page.get_by_label("Context, in tokens").fill("99999")
+    expect(page.get_by_role("alert")).to_contain_text("2048")
+
+
+def test_a_download_is_called_off_and_taken_up(
+    fetching: Paddock, hub: HubServer, open_page: Open
+) -> None:
+    """A pull shows its file, can be called off, goes on from where it was, is verified, removed."""
+    hub.fail(MIXTRAL, Fault(after=1_000_000, how="hold"))
+    page = open_page(fetching, "/models/mixtral-v0.1")
+    page.get_by_role("button", name=re.compile("Q4_K_M")).click()
+    page.get_by_role("button", name=re.compile("^Download ")).click()
+    page.get_by_role("link", name="Watch it").click()
+    pull = page.locator("[data-pull]")
+    expect(pull).to_have_attribute("data-pull", "downloading")
+    expect(pull.get_by_text(MIXTRAL)).to_be_visible()
+    assert hub.held.wait(30)
+    pull.get_by_role("button", name="Call off").click()
+    expect(pull).to_have_attribute("data-pull", "cancelled")
+    hub.go.set()
+    pull.get_by_role("button", name="Go on").click()
+    expect(page.locator("[data-pull=done]")).to_be_visible()
+    cached = page.locator("[data-cached='mixtral-v0.1']")
+    cached.get_by_role("button", name="Verify").click()
+    expect(cached.get_by_role("status")).to_contain_text(f"{MIXTRAL}: whole")
+    cached.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove them").click()
+    expect(cached).to_be_hidden()
+    assert fetching.json("cache", "list")["list"] == []
+
+
+def test_signing_in_where_keys_are_asked_for(paddock: Paddock, open_page: Open) -> None:
+    """The first key is made and shown once; then a page without one must sign in, and can."""
+    paddock.ok("list")
+    page = open_page(paddock, "/keys")
+    page.get_by_role("button", name="Create a key").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("mine")
+    dialog.get_by_role("button", name="Create a key").click()
+    made = page.get_by_role("alert").filter(has_text="The key was made").locator("code")
+    key = made.inner_text()
+    page.reload()
+    expect(page.locator("[data-key=mine]")).to_be_visible()
+    expect(page.get_by_text(key)).to_be_hidden()
+    other = open_page(paddock, "/keys")
+    other.get_by_label("API key").fill("wrong")
+    other.get_by_role("button", name="Sign in").click()
+    expect(other.get_by_role("alert")).to_contain_text("not known here")
+    other.get_by_label("API key").fill(key)
+    other.get_by_role("button", name="Sign in").click()
+    expect(other.locator("[data-key=mine]")).to_be_visible()
+    other.get_by_role("button", name="Sign out").click()
+    expect(other.get_by_role("heading", name="Sign in to Paddock")).to_be_visible()
+    page.get_by_role("button", name="Revoke mine").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("There are no keys")).to_be_visible()
+
+
+def test_two_tabs_stay_in_step(gateway: Paddock, open_page: Open) -> None:
+    """What one tab or a terminal does shows in another without loading it anew."""
+    one, other = open_page(gateway, "/running"), open_page(gateway, "/running")
+    expect(one.locator("[data-model=tiny]")).to_be_visible()
+    gateway.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q2_K", "-u", "second")
+    for page in (one, other):
+        row = page.locator("[data-model=second]")
+        expect(row.locator("[data-state=ready]")).to_be_visible()
+    one.get_by_role("button", name="Terminate second").click()
+    for page in (one, other):
+        expect(page.locator("[data-model=second]")).to_have_count(0)
+
+
+def test_a_gateway_that_restarts_is_found_again(paddock: Paddock, open_page: Open) -> None:
+    """A lost gateway is said to be lost; when it is back, the page goes on as if nothing was."""
+    process = paddock.start("serve")
+    paddock.ok("list")
+    port = paddock.record["endpoint"].rpartition(":")[2]
+    page = open_page(paddock, "/running")
+    expect(page.get_by_text("Nothing is launched")).to_be_visible()
+    paddock.ok("stop")
+    process.wait()
+    expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    again = paddock.start("serve", "--port", port)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
+    paddock.ok("stop")
+    again.wait()
+
+
+def test_several_models_side_by_side(gateway: Paddock, open_page: Open) -> None:
+    """One prompt goes to both; each has its speed; the history brings the prompt back."""
+    gateway.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q8_0", "-u", "eight")
+    page = open_page(gateway, "/playground?models=tiny,eight&mode=completion")
+    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
+    page.get_by_label("temperature").fill("0")
+    page.get_by_label("max_tokens").fill("12")
+    page.get_by_label("Prompt").fill("The old elephant")
+    page.keyboard.press("Control+Enter")
+    for uid in ("tiny", "eight"):
+        shown = page.locator(f"[data-answers={uid}]")
+        expect(shown.locator("[data-run=done]")).to_be_visible()
+        expect(shown.get_by_test_id("timeline")).to_contain_text("cut off at max_tokens")
+        told = gateway.client().complete(uid, "The old elephant", max_tokens=12, temperature=0)
+        expect(shown.get_by_test_id("answer")).to_have_text(told["choices"][0]["text"].strip())
+    page.get_by_role("button", name="Copy as").click()
+    page.get_by_role("menuitem", name="curl").click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert '"prompt": "The old elephant"' in copied
+    page.reload()
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("dialog").get_by_role("button", name="The old elephant").click()
+    expect(page.get_by_label("Prompt")).to_have_value("The old elephant")
+    gateway.ok("terminate", "-u", "eight")
+
+
+def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
+    """Stop ends the stream and keeps what has come; a refused field is told in the engine's words."""
+    page = open_page(gateway, "/playground?models=tiny&mode=completion")
+    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
+    page.get_by_label("max_tokens").fill("1900")
+    page.get_by_label("logit_bias").fill('{"2": -100}')
+    page.get_by_label("Prompt").fill("The old elephant")
+    page.get_by_role("button", name="Continue it").click()
+    expect(page.get_by_test_id("answer")).not_to_be_empty()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-run=stopped]")).to_be_visible()
+    page.get_by_label("JSON schema", exact=True).fill("{")
+    page.get_by_role("button", name="Continue it").click()
+    expect(page.get_by_text(re.compile("JSON.*position|property name", re.I))).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_are_accessible(gateway: Paddock, open_page: Open, path: str, scheme: str) -> None:
+    """axe finds nothing serious, in light and in dark; the page fits 360 pixels and 1440."""
+    page = open_page(gateway, path, scheme=scheme, width=1440)
+    settle(page)
+    page.evaluate(Path(AXE).read_text())
+    found: Any = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    serious = [
+        f"{one['id']}: {[node['html'] for node in one['nodes']][:3]}"
+        for one in found["violations"]
+        if one["impact"] in {"serious", "critical"}
+    ]
+    assert serious == []
+    for width in (1440, 360):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert overflow(page) <= 0, f"{path} is wider than {width} pixels"
+
+
+def test_pages_speak_chinese(gateway: Paddock, open_page: Open) -> None:
+    """The browser's language is taken, and another can be chosen and stays."""
+    page = open_page(gateway, "/running", language="zh-CN")
+    expect(page.get_by_role("heading", name="运行中的模型")).to_be_visible()
+    page.get_by_role("button", name="语言").click()
+    page.get_by_role("menuitem", name="English").click()
+    expect(page.get_by_role("heading", name="Running models")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="Running models")).to_be_visible()
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_the_keyboard_is_enough(gateway: Paddock, open_page: Open) -> None:
+    """From the address bar, Tab and Enter lead past the menu, to a page and into the search."""
+    page = open_page(gateway)
+    expect(page.get_by_role("list", name="Models")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("tiny-mixtral")
+    expect(page.get_by_role("listitem")).to_have_count(1)
+    page.get_by_role("link", name="Running").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Running models")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("searchbox")).to_have_value("tiny-mixtral")
+
+
+def test_filters_stand_in_the_address(gateway: Paddock, open_page: Open) -> None:
+    """A link leads to the same list: words, filters and view."""
+    page = open_page(gateway, "/?q=qwen&ability=vision&format=ggufv2&view=table")
+    expect(page.get_by_role("searchbox")).to_have_value("qwen")
+    names = [
+        one["name"]
+        for one in gateway.json("search", "qwen", "-a", "vision", "-f", "ggufv2")["models"]
+    ]
+    expect(page.get_by_role("status").filter(has_text="models")).to_have_text(
+        f"{len(names)} models"
+    )
+    page.get_by_role("searchbox").fill("no such model at all")
+    expect(page.get_by_text("No model has all that")).to_be_visible()
+    page.get_by_role("button", name="Clear words and filters").click()
+    expect(page.get_by_role("searchbox")).to_have_value("")
+
+
+def test_the_first_load_is_small_and_stays_here(gateway: Paddock, open_page: Open) -> None:
+    """The first page takes under 350 KB of compressed script, and nothing of another host."""
+    page = open_page(gateway, "/keys")
+    settle(page)
+    asked: list[str] = []
+    sizes: list[int] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on(
+        "response",
+        lambda response: (
+            sizes.append(int(response.headers["content-length"]))
+            if response.request.resource_type == "script"
+            else None
+        ),
+    )
+    page.goto("about:blank")
+    page.goto(address(gateway, "/"))
+    expect(page.get_by_role("list", name="Models")).to_be_visible()
+    settle(page)
+    endpoint = gateway.record["endpoint"]
+    assert [url for url in asked if not url.startswith((endpoint, "data:", "about:"))] == []
+    assert 0 < sum(sizes) < FIRST_SCRIPT_BYTES
+
+
+def test_a_thousand_models_are_drawn_as_they_are_seen(gateway: Paddock, open_page: Open) -> None:
+    """A list of 1,000 models holds only what is seen in the page, and ends where it ends."""
+    page = open_page(gateway, "/keys")
+    many = json.loads(page.evaluate("fetch('v1/zoo').then(answer => answer.text())"))
+    first = many["models"][0]
+    many["models"] = [first | {"name": f"model-{number}"} for number in range(1000)]
+    page.route("**/v1/zoo", lambda route: route.fulfill(json=many))
+    page.goto(address(gateway, "/?view=table"))
+    expect(page.get_by_role("link", name="model-0", exact=True)).to_be_visible()
+    assert page.get_by_role("listitem").count() < 60
+    page.keyboard.press("End")
+    expect(page.get_by_role("link", name="model-999", exact=True)).to_be_visible()
+    assert page.get_by_role("listitem").count() < 60
+
+
+def settle(page: Page) -> None:
+    """Waits until the page shows what it has asked for."""
+    expect(page.get_by_role("main")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    expect(page.locator(".mantine-Skeleton-root")).to_have_count(0)
+
+
+def overflow(page: Page) -> int:
+    """By how many pixels the page is wider than its window."""
+    width = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    return int(page.evaluate(width))
