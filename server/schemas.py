@@ -747,7 +747,7 @@ class ZooModel(Shape):
 
 
 class EstimateRow(Shape):
-    """The memory of a variant at one context, for one request at a time."""
+    """The memory of a variant at one context."""
 
     format: Format
     size: str
@@ -758,6 +758,17 @@ class EstimateRow(Shape):
     overhead_bytes: int
     total_bytes: int
     verdict: Verdict
+
+
+class Estimate(Shape):
+    """Rows for each variant and context, and the memory of the gateway's machine."""
+
+    model_name: str
+    context_length: int = Field(description="All that the model has")
+    slots: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    rows: list[EstimateRow]
 
 
 class VariantSource(Shape):

@@ -71,6 +71,11 @@ def test_document_is_whole(client: Client) -> None:
         ("/v1/zoo?ability=none", "/v1/zoo"),
         ("/v1/zoo/tiny-mixtral", "/v1/zoo/{name}"),
         ("/v1/zoo/qwen2.5-instruct", "/v1/zoo/{name}"),
+        (
+            "/v1/estimate?model_name=tiny-mixtral&context_length=64&context_length=128",
+            "/v1/estimate",
+        ),
+        ("/v1/estimate", "/v1/estimate"),
         ("/v1/zoo/none", "/v1/zoo/{name}"),
         ("/v1/zoo/hf:none", "/v1/zoo/{name}"),
         ("/v1/zoo/hf:none/none?offline=true", "/v1/zoo/{name}"),
