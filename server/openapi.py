@@ -195,6 +195,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/v1/keys", "keys", s.MadeKey, s.NewKey, status=201),
     Operation("DELETE", "/v1/keys/{id}", "keys", s.Key),
     Operation("GET", "/status", "cluster", s.Status),
+    Operation("GET", "/v1/nodes", "cluster", s.Nodes),
     Operation("GET", "/v1/address", "cluster", str),
     Operation("GET", "/v1/supervisor", "cluster", s.Supervisor),
     Operation("GET", "/v1/workers", "cluster", list[s.Worker]),

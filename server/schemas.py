@@ -702,6 +702,56 @@ class EngineEnvironments(Shape):
     environments: list[EngineEnvironment]
 
 
+class Gpu(Shape):
+    """A GPU of a machine. This version counts none."""
+
+    index: int
+    name: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+
+
+class NodeEngine(Shape):
+    """An engine as a machine has it: a version, or the reason why there is none."""
+
+    version: str | None
+    reason: str | None
+
+
+class NodeReplica(Shape):
+    """A replica that is planned on a machine."""
+
+    model_uid: str
+    replica_uid: str
+    state: State
+
+
+class NodeFacts(Shape):
+    """A machine that models may run on."""
+
+    node: str = Field(description="Ray's id of it, or `local`; what a launch takes as `node`")
+    name: str
+    address: str
+    gateway: bool = Field(description="It is the gateway's own")
+    cpus: int
+    cpu_use: float | None = Field(
+        ge=0, le=1, description="Of all processors, since it was last asked for; null: not known"
+    )
+    memory_total_bytes: int
+    memory_free_bytes: int
+    disk_total_bytes: int | None = Field(description="null: another machine's is not known")
+    disk_free_bytes: int
+    gpus: list[Gpu]
+    engines: dict[str, NodeEngine]
+    replicas: list[NodeReplica]
+
+
+class Nodes(Shape):
+    """All of them, the gateway's own first."""
+
+    nodes: list[NodeFacts]
+
+
 class EngineVariants(Shape):
     """What an engine can serve of one format and size."""
 

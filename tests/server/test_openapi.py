@@ -91,6 +91,7 @@ def test_document_is_whole(client: Client) -> None:
         ("/v1/locks", "/v1/locks"),
         ("/v1/locks/none", "/v1/locks/{id}"),
         ("/v1/workers", "/v1/workers"),
+        ("/v1/nodes", "/v1/nodes"),
         ("/v1/cluster/info?detailed=1", "/v1/cluster/info"),
         ("/v1/cluster/version", "/v1/cluster/version"),
         ("/v1/cluster/auth", "/v1/cluster/auth"),
