@@ -191,6 +191,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/cache/models/files", "cache", s.CacheFiles, query=(VERSION, WORKER)),
     Operation("POST", "/v1/cache/models/verify", "cache", s.Verified, query=(VERSION, WORKER)),
     Operation("GET", "/v1/cache/repositories", "cache", s.Repositories, query=(WORKER,)),
+    Operation("GET", "/v1/whoami", "keys", s.Caller),
     Operation("GET", "/v1/keys", "keys", s.Keys),
     Operation("POST", "/v1/keys", "keys", s.MadeKey, s.NewKey, status=201),
     Operation("DELETE", "/v1/keys/{id}", "keys", s.Key),

@@ -752,6 +752,17 @@ class Nodes(Shape):
     nodes: list[NodeFacts]
 
 
+class Caller(Shape):
+    """Who sent a request, and what its key reaches."""
+
+    id: str | None = Field(description="The key's; null where no key is asked for")
+    name: str
+    scope: Literal["admin", "inference"]
+    models: list[str] = Field(description="That it may use; none: all")
+    auth: bool = Field(description="Whether requests need a key")
+    local: bool = Field(description="The request came from the gateway's own machine")
+
+
 class EngineVariants(Shape):
     """What an engine can serve of one format and size."""
 

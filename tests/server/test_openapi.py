@@ -97,6 +97,7 @@ def test_document_is_whole(client: Client) -> None:
         ("/v1/cluster/auth", "/v1/cluster/auth"),
         ("/v1/address", "/v1/address"),
         ("/v1/keys", "/v1/keys"),
+        ("/v1/whoami", "/v1/whoami"),
         ("/status", "/status"),
         ("/healthz", "/healthz"),
         ("/readyz", "/readyz"),
