@@ -25,9 +25,15 @@ UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
 
 
 def estimate_table(
-    spec: ModelSpec, variants: Sequence[Variant], contexts: Sequence[int], host: Host
+    spec: ModelSpec,
+    variants: Sequence[Variant],
+    contexts: Sequence[int],
+    host: Host,
+    slots: int = 1,
 ) -> list[dict[str, Any]]:
     """One row for each variant and context: bytes by part, and how that sits on the host.
+
+    The cache is for `slots` requests side by side, each of which has the whole context.
 
     Raises:
         BadValue: a context beyond the model's.
@@ -39,16 +45,17 @@ def estimate_table(
             why = f"{spec.name} was trained for {spec.context_length} at most"
             raise BadValue("context length", context, why)
     chosen = sorted(set(contexts)) or _contexts(spec)
-    return [_row(spec, variant, context, host) for variant in variants for context in chosen]
+    return [_row(spec, variant, context, host, slots) for variant in variants for context in chosen]
 
 
 def _contexts(spec: ModelSpec) -> list[int]:
     return sorted({min(context, spec.context_length) for context in CONTEXTS})
 
 
-def _row(spec: ModelSpec, variant: Variant, context: int, host: Host) -> dict[str, Any]:
+def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int) -> dict[str, Any]:
     engine = next((e for e in engines() if variant.format in e.formats), None)
     memory = _estimate(spec, variant, context, host, engine)
+    memory = memory.model_copy(update={"cache_bytes": memory.cache_bytes * slots})
     verdict: Verdict
     if memory.fits:
         verdict = "fits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,13 @@ def cpus() -> int:
     except (OSError, ValueError):
         share = allowed  # no control group, or one without a processor controller
     return max(1, min(allowed or 1, share or 1))
+
+
+def disk(folder: Path) -> tuple[int, int]:
+    """Total and free bytes of the disk that a folder is on, or will be."""
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    usage = shutil.disk_usage(existing)
+    return usage.total, usage.free
 
 
 def memory() -> tuple[int, int]:

@@ -31,6 +31,7 @@ from paddock.server.keys import KeyStore, always_keyed
 from paddock.server.locks import LockRoutes
 from paddock.server.management import Management
 from paddock.server.metrics import Metrics
+from paddock.server.nodes import Nodes
 from paddock.server.openapi import OpenAPI
 from paddock.server.pulls import PullRoutes
 from paddock.server.registrations import Registrations
@@ -82,6 +83,7 @@ def create_app(
         inference,
         Keys(keys, always_keyed(settings)),
         Machines(controller),
+        Nodes(controller, settings),
         Catalogue(controller),
         ZooRoutes(controller, settings),
         EngineRoutes(settings, installs),

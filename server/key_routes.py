@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.server.body import read_object
-from paddock.server.keys import KeyStore
+from paddock.server.keys import KeyStore, is_loopback, principal
 
 FIELDS = ("name", "scope", "models")
 
@@ -26,6 +26,7 @@ class Keys:
         """All routes."""
         return [
             Route("/v1/cluster/auth", self.auth),
+            Route("/v1/whoami", self.whoami),
             Route("/v1/keys", self.listing),
             Route("/v1/keys", self.create, methods=["POST"]),
             Route("/v1/keys/{id}", self.revoke, methods=["DELETE"]),
@@ -33,7 +34,25 @@ class Keys:
 
     async def auth(self, _: Request) -> Response:
         """Whether a key is asked for; Xinference's client sends one only then."""
-        return JSONResponse({"auth": self._always or bool(self._store.table())})
+        return JSONResponse({"auth": self._asks})
+
+    async def whoami(self, request: Request) -> Response:
+        """Who the caller is, and what its key reaches."""
+        caller, client = principal(request.scope), request.client
+        return JSONResponse(
+            {
+                "id": caller.id or None,
+                "name": caller.name,
+                "scope": caller.scope,
+                "models": list(caller.models),
+                "auth": self._asks,
+                "local": client is not None and is_loopback(client.host),
+            }
+        )
+
+    @property
+    def _asks(self) -> bool:
+        return self._always or bool(self._store.table())
 
     async def listing(self, _: Request) -> Response:
         """All keys, without the keys themselves."""

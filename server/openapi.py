@@ -22,6 +22,7 @@ from paddock.server import schemas as s
 from paddock.server.events import TYPES
 from paddock.server.management import MAX_LINES
 from paddock.server.page import page
+from paddock.server.zoo import MAX_SLOTS
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -140,6 +141,17 @@ OPERATIONS: tuple[Operation, ...] = (
         Query("fits", FLAG | {"default": False}, "Only what can be served in the free memory"),
     )),
     Operation("GET", "/v1/zoo/{name}", "catalogue", s.ZooPage, query=(OFFLINE,)),
+    Operation("GET", "/v1/estimate", "catalogue", s.Estimate, query=(
+        Query("model_name", TEXT, "A name, or a reference such as hf:owner/name", required=True),
+        Query("model_format", TEXT, "Only this format"),
+        Query("quantization", TEXT, "Only this quantization"),
+        Query("model_size_in_billions", TEXT, "Only this size, such as 46_7 or 46.7"),
+        Query("context_length", {"type": "array", "items": {"type": "integer", "minimum": 1}},
+              "Tokens; several times"),
+        Query("slots", {"type": "integer", "minimum": 1, "maximum": MAX_SLOTS, "default": 1},
+              "Requests side by side, each with the whole context"),
+        OFFLINE,
+    )),
     Operation("GET", "/v1/model_registrations/{type}", "catalogue", list[s.Family],
               query=(DETAILED,)),
     Operation("POST", "/v1/model_registrations/{type}", "catalogue", s.Registered, s.Register),
@@ -179,10 +191,12 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/cache/models/files", "cache", s.CacheFiles, query=(VERSION, WORKER)),
     Operation("POST", "/v1/cache/models/verify", "cache", s.Verified, query=(VERSION, WORKER)),
     Operation("GET", "/v1/cache/repositories", "cache", s.Repositories, query=(WORKER,)),
+    Operation("GET", "/v1/whoami", "keys", s.Caller),
     Operation("GET", "/v1/keys", "keys", s.Keys),
     Operation("POST", "/v1/keys", "keys", s.MadeKey, s.NewKey, status=201),
     Operation("DELETE", "/v1/keys/{id}", "keys", s.Key),
     Operation("GET", "/status", "cluster", s.Status),
+    Operation("GET", "/v1/nodes", "cluster", s.Nodes),
     Operation("GET", "/v1/address", "cluster", str),
     Operation("GET", "/v1/supervisor", "cluster", s.Supervisor),
     Operation("GET", "/v1/workers", "cluster", list[s.Worker]),

@@ -702,6 +702,67 @@ class EngineEnvironments(Shape):
     environments: list[EngineEnvironment]
 
 
+class Gpu(Shape):
+    """A GPU of a machine. This version counts none."""
+
+    index: int
+    name: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+
+
+class NodeEngine(Shape):
+    """An engine as a machine has it: a version, or the reason why there is none."""
+
+    version: str | None
+    reason: str | None
+
+
+class NodeReplica(Shape):
+    """A replica that is planned on a machine."""
+
+    model_uid: str
+    replica_uid: str
+    state: State
+
+
+class NodeFacts(Shape):
+    """A machine that models may run on."""
+
+    node: str = Field(description="Ray's id of it, or `local`; what a launch takes as `node`")
+    name: str
+    address: str
+    gateway: bool = Field(description="It is the gateway's own")
+    cpus: int
+    cpu_use: float | None = Field(
+        ge=0, le=1, description="Of all processors, since it was last asked for; null: not known"
+    )
+    memory_total_bytes: int
+    memory_free_bytes: int
+    disk_total_bytes: int | None = Field(description="null: another machine's is not known")
+    disk_free_bytes: int
+    gpus: list[Gpu]
+    engines: dict[str, NodeEngine]
+    replicas: list[NodeReplica]
+
+
+class Nodes(Shape):
+    """All of them, the gateway's own first."""
+
+    nodes: list[NodeFacts]
+
+
+class Caller(Shape):
+    """Who sent a request, and what its key reaches."""
+
+    id: str | None = Field(description="The key's; null where no key is asked for")
+    name: str
+    scope: Literal["admin", "inference"]
+    models: list[str] = Field(description="That it may use; none: all")
+    auth: bool = Field(description="Whether requests need a key")
+    local: bool = Field(description="The request came from the gateway's own machine")
+
+
 class EngineVariants(Shape):
     """What an engine can serve of one format and size."""
 
@@ -747,7 +808,7 @@ class ZooModel(Shape):
 
 
 class EstimateRow(Shape):
-    """The memory of a variant at one context, for one request at a time."""
+    """The memory of a variant at one context."""
 
     format: Format
     size: str
@@ -758,6 +819,17 @@ class EstimateRow(Shape):
     overhead_bytes: int
     total_bytes: int
     verdict: Verdict
+
+
+class Estimate(Shape):
+    """Rows for each variant and context, and the memory of the gateway's machine."""
+
+    model_name: str
+    context_length: int = Field(description="All that the model has")
+    slots: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    rows: list[EstimateRow]
 
 
 class VariantSource(Shape):

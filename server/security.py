@@ -60,6 +60,7 @@ INFERENCE_ROUTES = frozenset(
         ("POST", "/anthropic/v1/messages/count_tokens"),
         ("GET", "/anthropic/v1/models"),
         ("GET", "/anthropic/v1/models/{uid:path}"),
+        ("GET", "/v1/whoami"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{uid:path}"),
     }

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import shutil
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -17,18 +15,20 @@ from starlette.routing import Route
 from paddock.engines.base import Host
 from paddock.engines.environment import find_accelerator
 from paddock.launcher.controller import Controller
-from paddock.launcher.machine import memory
+from paddock.launcher.estimate import estimate_table
+from paddock.launcher.machine import disk, memory
 from paddock.launcher.offers import offers_of
 from paddock.launcher.variants import variant_rows
 from paddock.launcher.zoo import Found, Zoo
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.derive import Derived
+from paddock.registry.errors import BadValue
 from paddock.registry.reference import is_reference
 from paddock.registry.search import Filters, Hit
 from paddock.registry.settings import Settings
 from paddock.registry.spec import ModelSpec
-from paddock.server.query import flag
+from paddock.server.query import flag, whole
 
 FILTERS = {
     "ability": "abilities",
@@ -38,6 +38,9 @@ FILTERS = {
     "language": "languages",
 }
 """Query parameters that may be given several times, and what they ask for."""
+MAX_SLOTS = 100_000
+LONGEST = 18
+"""Digits of a number that is read at all."""
 
 
 class ZooRoutes:
@@ -54,7 +57,11 @@ class ZooRoutes:
 
     def routes(self) -> list[Route]:
         """All routes."""
-        return [Route("/v1/zoo", self.listing), Route("/v1/zoo/{name:path}", self.show)]
+        return [
+            Route("/v1/zoo", self.listing),
+            Route("/v1/zoo/{name:path}", self.show),
+            Route("/v1/estimate", self.estimate),
+        ]
 
     async def listing(self, request: Request) -> Response:
         """The models that have the words and what else is asked for, the best match first."""
@@ -72,7 +79,7 @@ class ZooRoutes:
             {
                 "memory_free_bytes": free,
                 "memory_total_bytes": total,
-                "disk_free_bytes": _disk_free(self._settings.home),
+                "disk_free_bytes": disk(self._settings.home)[1],
                 "models": [
                     model.to_json() for model in found if model.fits is not None or not fitting
                 ],
@@ -81,19 +88,52 @@ class ZooRoutes:
 
     async def show(self, request: Request) -> Response:
         """One model with all its variants: where each is, who can serve it, what it takes."""
-        name = request.path_params["name"]
         catalog = self._controller.catalog
-        derived = None
-        if is_reference(name):
-            offline = flag(request, "offline")
-            derived = await self._controller.references.derive(name, catalog, offline=offline)
-            spec, builtin = derived.spec, False
-        else:
-            spec = find(catalog, None, name)
-            builtin = not catalog.is_custom(spec.name)
+        spec, derived = await self._known(request.path_params["name"], request)
         host = (await self._controller.hosts(spec.local_paths))[0]
         page = await asyncio.to_thread(_page, spec, host, derived)
+        builtin = derived is None and not catalog.is_custom(spec.name)
         return JSONResponse(page | {"builtin": builtin})
+
+    async def estimate(self, request: Request) -> Response:
+        """The memory that a model takes, by variant and context, beside what is free."""
+        query = request.query_params
+        name = query.get("model_name", "")
+        if not name.strip():
+            raise BadValue("model_name", name, "is needed: a name, or such as hf:owner/name")
+        slots = whole(request, "slots", 1, 1, MAX_SLOTS)
+        contexts = [_context(text) for text in query.getlist("context_length")]
+        spec, _ = await self._known(name, request)
+        variants = spec.select(
+            format=query.get("model_format") or None,
+            size=query.get("model_size_in_billions") or None,
+            quantization=query.get("quantization") or None,
+        )
+        host = (await self._controller.hosts(spec.local_paths))[0]
+        rows = await asyncio.to_thread(estimate_table, spec, variants, contexts, host, slots)
+        return JSONResponse(
+            {
+                "model_name": spec.name,
+                "context_length": spec.context_length,
+                "slots": slots,
+                "memory_total_bytes": host.memory_total_bytes,
+                "memory_free_bytes": host.memory_free_bytes,
+                "rows": rows,
+            }
+        )
+
+    async def _known(self, name: str, request: Request) -> tuple[ModelSpec, Derived | None]:
+        """The spec of this name, or that of what a reference names.
+
+        Raises:
+            NotFound: no model has this name.
+            BadValue, NoSpec, HubFailure: as `References.derive`.
+        """
+        catalog, offline = self._controller.catalog, flag(request, "offline")
+        if not is_reference(name):
+            return find(catalog, None, name), None
+        derived = await self._controller.references.derive(name, catalog, offline=offline)
+        return derived.spec, derived
 
     def _look(self, catalog: Catalog) -> Zoo:
         with self._looking:
@@ -133,6 +173,7 @@ def _page(spec: ModelSpec, host: Host, derived: Derived | None) -> dict[str, Any
     }
 
 
-def _disk_free(home: Path) -> int:
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    return shutil.disk_usage(existing).free
+def _context(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST):
+        raise BadValue("context_length", text, "must be a whole number of tokens")
+    return int(text)

@@ -33,7 +33,7 @@ def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
         body["endpoint"] = f"no-{body['endpoint']}"  # it would ask whatever host this names
     if next(_calls) % 2:
         return
-    if path == "/v1/specs":
+    if path in {"/v1/specs", "/v1/estimate"}:
         case.query = {"model_name": EXISTING["name"]}
     elif case.method == "GET":
         for name in case.path_parameters or {}:

@@ -13,7 +13,7 @@ import pytest
 from paddock.registry.errors import BadValue, CorruptFile, NotFound
 from paddock.registry.settings import read_settings
 from paddock.server.keys import FILE, KeyStore, Principal, digest, first_key, is_loopback
-from tests.server.asgi import bearer, call, gateway
+from tests.server.asgi import bearer, call, gateway, head, send
 
 
 @pytest.fixture
@@ -211,3 +211,36 @@ async def test_wrong_request_is_refused_by_its_field(home: Path, body: object, s
         assert answer.status == 400
         assert says in answer.json["detail"]
         assert KeyStore(home).listing() == ()
+
+
+async def test_callers_are_told_who_they_are(home: Path) -> None:
+    """An open gateway's caller may do all; a key's caller sees its scope and models."""
+    with gateway(home) as app:
+        anyone = (await call(app, "GET", "/v1/whoami")).json
+        assert anyone == {
+            "id": None,
+            "name": "anyone",
+            "scope": "admin",
+            "models": [],
+            "auth": False,
+            "local": True,
+        }
+        made = KeyStore(home).create("app", "inference", ["a"])
+        known = (await call(app, "GET", "/v1/whoami", bearer(made.secret))).json
+        assert known == {
+            "id": made.key.id,
+            "name": "app",
+            "scope": "inference",
+            "models": ["a"],
+            "auth": True,
+            "local": True,
+        }
+        assert (await call(app, "GET", "/v1/whoami")).status == 401
+        assert (await call(app, "GET", "/v1/whoami", bearer("pk-wrong"))).status == 401
+
+
+async def test_a_caller_from_elsewhere_is_not_local(home: Path) -> None:
+    """What counts is where the connection comes from."""
+    with gateway(home) as app:
+        scope = head("GET", "/v1/whoami", {}) | {"client": ("192.0.2.7", 50000)}
+        assert (await send(app, scope)).json["local"] is False

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from starlette.types import ASGIApp
 
+from paddock.cli.catalogue import estimate
 from paddock.cli.search import search
 from paddock.launcher.hubs.whole import Records
 from paddock.registry.catalog import Catalog, specs_root
@@ -183,3 +184,38 @@ async def test_an_unknown_model_is_not_found(app: ASGIApp) -> None:
     answer = await send(app, head("GET", "/v1/zoo/mixtrel-v0.1", {}))
     assert answer.status == 404
     assert "mixtral-v0.1" in answer.json["detail"]
+
+
+async def test_the_estimate_is_the_commands(app: ASGIApp) -> None:
+    """The same rows, and a cache that grows with the slots."""
+    done = CliRunner().invoke(
+        estimate, ["mixtral-v0.1", "-f", "ggufv2", "-c", "4096", "-c", "8192", "--json"]
+    )
+    said = json.loads(done.stdout)["rows"]
+    query = "model_name=mixtral-v0.1&model_format=ggufv2&context_length=4096&context_length=8192"
+    found = await ask(app, query, "/v1/estimate")
+    for row in (*said, *found["rows"]):
+        row.pop("verdict")  # follows the free memory, which moves
+    assert found["rows"] == said
+    assert found["memory_total_bytes"] >= found["memory_free_bytes"] > 0
+    four = await ask(app, f"{query}&slots=4", "/v1/estimate")
+    for one, many in zip(found["rows"], four["rows"], strict=True):
+        assert many["cache_bytes"] == 4 * one["cache_bytes"]
+        assert many["total_bytes"] == one["total_bytes"] + 3 * one["cache_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("", "model_name"),
+        ("model_name=mixtral-v0.1&context_length=99999999", "was trained for"),
+        ("model_name=mixtral-v0.1&context_length=long", "whole number"),
+        ("model_name=mixtral-v0.1&slots=0", "from 1 to"),
+        ("model_name=mixtral-v0.1&quantization=Q9", "unknown quantization"),
+    ],
+)
+async def test_a_wrong_estimate_is_refused(app: ASGIApp, query: str, says: str) -> None:
+    """What the command refuses is a 400 with the same reason."""
+    answer = await send(app, head("GET", "/v1/estimate", {}, query))
+    assert answer.status == 400
+    assert says in answer.json["detail"]
