@@ -1,3 +1,5 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import type { Plugin } from "vite";
 
@@ -8,17 +10,14 @@ export function compress(): Plugin {
   return {
     name: "compress",
     apply: "build",
-    enforce: "post",
-    generateBundle(_, bundle) {
-      for (const [name, file] of Object.entries(bundle)) {
-        const text = file.type === "chunk" ? file.code : file.source;
-        const bytes = Buffer.from(text);
+    // From the disk: until it is written, other plugins still put the chunks' own names into them.
+    async writeBundle({ dir = "dist" }, bundle) {
+      for (const name of Object.keys(bundle)) {
+        const bytes = await readFile(join(dir, name));
         if (!/\.(js|css|svg|html)$/.test(name) || bytes.length < WORTH_BYTES) continue;
         const params = { [constants.BROTLI_PARAM_QUALITY]: 9 };
-        const packed = { br: brotliCompressSync(bytes, { params }), gz: gzipSync(bytes) };
-        for (const [ending, source] of Object.entries(packed)) {
-          this.emitFile({ type: "asset", fileName: `${name}.${ending}`, source });
-        }
+        await writeFile(join(dir, `${name}.br`), brotliCompressSync(bytes, { params }));
+        await writeFile(join(dir, `${name}.gz`), gzipSync(bytes));
       }
     },
   };

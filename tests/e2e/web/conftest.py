@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.conftest import Paddock
 
@@ -37,6 +37,7 @@ def browser() -> Iterator[Browser]:
     assert found, "no Chromium on the path; on Debian: apt-get install chromium"
     # As root, in a container, Chromium has no sandbox; nothing but our own pages is opened.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=found, args=arguments)
         yield chromium

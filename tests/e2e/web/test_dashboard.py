@@ -53,7 +53,7 @@ def gateway(shared_paddock: Paddock, tiny: str) -> Paddock:
 
 
 def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
-    """A model is found, planned, launched, asked, its log read, ended; what it did can be undone."""
+    """A model is found, planned, launched, asked and ended; the end can be undone."""
     page = open_page(gateway)
     page.get_by_role("searchbox", name="Search models").fill("tiny mixtral")
     page.get_by_role("link", name="tiny-mixtral", exact=True).click()
@@ -223,7 +223,7 @@ def test_several_models_side_by_side(gateway: Paddock, open_page: Open) -> None:
 
 
 def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
-    """Stop ends the stream and keeps what has come; a refused field is told in the engine's words."""
+    """Stop ends the stream and keeps what has come; a field that is no JSON is named."""
     page = open_page(gateway, "/playground?models=tiny&mode=completion")
     page.get_by_role("button", name="Sampling, JSON schema, tools").click()
     page.get_by_label("max_tokens").fill("1900")

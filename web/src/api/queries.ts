@@ -50,14 +50,20 @@ export function useZooModel(name: string) {
   });
 }
 
-/** Every engine, as it is on the gateway's machine. */
-export function useEngines() {
+/** Every engine, as it is on the gateway's machine; asked anew when the number of installs changes. */
+export function useEngines(installing = 0) {
   return useQuery({
-    queryKey: ["engines"],
+    queryKey: ["engines", installing],
     queryFn: async () => (await data(api.GET("/v1/engines"))).engines,
+    placeholderData: keepPreviousData,
   });
 }
 
+/** Every machine that models may run on, and what it has now. */
 export function useNodes() {
-  return useQuery({ queryKey: ["nodes"], queryFn: async () => [] as any[] });
+  return useQuery({
+    queryKey: ["nodes"],
+    queryFn: async () => (await data(api.GET("/v1/nodes"))).nodes,
+    refetchInterval: 5000,
+  });
 }

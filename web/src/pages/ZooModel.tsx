@@ -25,6 +25,7 @@ import { PageHeader } from "../components/PageHeader";
 import { bytes, parameters, tokens } from "../lib/format";
 import { launchPath } from "../lib/paths";
 import { useQueryState } from "../lib/query";
+import { verdict } from "../lib/verdict";
 
 type Page = Schemas["ZooPage"];
 type Variant = Schemas["ZooVariant"];
@@ -221,18 +222,6 @@ function VariantStanding({ variant }: { variant: Variant }) {
       )}
     </>
   );
-}
-
-/** Estimates' verdicts as keys of the texts. */
-export function verdict(text: Schemas["EstimateRow"]["verdict"]) {
-  return (
-    {
-      fits: "fits",
-      "fits once other programs give memory back": "later",
-      "too large: runs from the disk, slowly": "slow",
-      "too large": "large",
-    } as const
-  )[text];
 }
 
 function VariantDetails({ model, variant }: { model: Page; variant: Variant }) {
