@@ -203,16 +203,21 @@ def test_gateway_answers_its_figures(client: Client, tiny: str) -> None:
 
 
 def test_tokens_of_an_answer_are_counted_while_it_streams(client: Client, tiny: str) -> None:
-    """They are told before the answer has ended, and none are when it has."""
-    running = "paddock_running_completion_tokens"
-    pieces = client.generate(tiny, "The old", max_tokens=400, ignore_eos=True)
-    for _ in range(3):
-        next(pieces)
-    while_it_runs = value(scraped(client), running, model=tiny, replica=f"{tiny}-rep0")
-    assert while_it_runs is not None
-    assert while_it_runs >= 3
-    assert list(pieces)
-    until(lambda: value(scraped(client), running, model=tiny, replica=f"{tiny}-rep0") == 0)
+    """They are told before the answer has ended, and none are when its client has left."""
+    client.launch(
+        model_name="tiny-mixtral", model_engine="echo", model_uid="streaming", token_seconds=600
+    )
+
+    def running() -> float | None:
+        labels = {"model": "streaming", "replica": "streaming-rep0"}
+        return value(scraped(client), "paddock_running_completion_tokens", **labels)
+
+    pieces = client.generate("streaming", "one two")
+    assert next(pieces) == "one"
+    assert running() == 1
+    pieces.close()
+    until(lambda: running() == 0)
+    client.terminate("streaming")
 
 
 def scraped(client: Client) -> Samples:
