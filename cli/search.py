@@ -50,7 +50,6 @@ def search(
       paddock search qwen coder --fits
       paddock search --ability vision --size-in-billions ..8
     """
-    from paddock.launcher.machine import memory
     from paddock.launcher.zoo import Zoo
     from paddock.registry.catalog import Catalog
     from paddock.registry.search import Filters, near_names
@@ -66,25 +65,32 @@ def search(
         engines=model_engine,
         languages=language,
     )
-    free = memory()[1]
+    free = _free_bytes() if fits else 0
     hits = zoo.find(words, filters, free)
     found = [one for one in hits if one.fits is not None] if fits else hits
     for problem in catalog.problems:
         output.talk(f"left out: {problem}")
     near = () if hits else near_names(zoo.specs, words)
-    data: dict[str, Any] = {
-        "models": [one.to_json() for one in found],
-        "near": near,
-        "memory_free_bytes": free,
-    }
+    data: dict[str, Any] = {"models": [one.to_json() for one in found], "near": near}
+    if fits:
+        data["memory_free_bytes"] = free
+    else:  # nobody has looked
+        for model in data["models"]:
+            del model["fits"]
     if not found:
         unfit = hits or (zoo.find(words, Filters(), free) if words else [])
-        output.result(data, _nothing(words, len(unfit), near, free if hits else None))
+        output.result(data, _nothing(words, len(unfit), near, free if fits and hits else None))
         return
     head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
     output.result(data, table(head, [_row(one, one.fits if fits else one.here) for one in found]))
     if fits:
         output.talk(f"{size(free)} of memory are free")
+
+
+def _free_bytes() -> int:
+    from paddock.launcher.machine import memory
+
+    return memory()[1]
 
 
 def _row(found: Found, here: Offer | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,7 @@ class Inference:
         self.observe = observe or (lambda _: None)
         self._running: dict[tuple[str, str], set[_Exchange]] = {}
         self._blocked: dict[tuple[str, str], float] = {}
+        self.underway: dict[int, Timeline] = {}
         self.balancer = Balancer(controller)
 
     def close(self) -> None:
@@ -114,12 +116,15 @@ class Inference:
         self._pool.close()
 
     def load(self) -> Iterator[Load]:
-        """Who serves how many requests now, and how many wait."""
+        """Who serves how many requests now, with how many tokens so far, and how many wait."""
+        tokens: Counter[str] = Counter()
+        for timeline in self.underway.values():
+            tokens[timeline.replica_id] += timeline.events
         for status in self._controller.models():
             yield Load(status.uid, "", 0, self.balancer.waiting(status.uid))
             for replica in status.replicas:
                 in_flight = self.balancer.in_flight(replica.replica_id)
-                yield Load(status.uid, replica.replica_id, in_flight, 0)
+                yield Load(status.uid, replica.replica_id, in_flight, 0, tokens[replica.replica_id])
 
     def routes(self) -> list[Route]:
         """One route a path. A class instance as endpoint is taken as a raw ASGI application."""
@@ -397,6 +402,8 @@ class _Forward:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timeline = Timeline(self._path)
         exchange = _Exchange(scope, timeline)
+        underway = self._inference.underway
+        underway[id(timeline)] = timeline
         try:
             await self._inference.forward(exchange, receive, self._way)
             timeline.status = 200
@@ -430,6 +437,7 @@ class _Forward:
                 exchange.out.end()
         finally:
             timeline.done = time.perf_counter()
+            del underway[id(timeline)]
             self._inference.observe(timeline)
 
 

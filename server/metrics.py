@@ -93,6 +93,7 @@ COUNTERS = {
 GAUGES = {
     "paddock_requests_in_flight": "Requests that a replica works on",
     "paddock_requests_queued": "Requests that wait for a replica",
+    "paddock_running_completion_tokens": "Completion tokens so far of answers that have not ended",
     "paddock_model_state": "1 for the state that the model is in, 0 for the others",
     "paddock_replica_state": "1 for the state that the replica is in, 0 for the others",
     "paddock_model_planned_memory_bytes": "Memory that the plan expects of all replicas together",
@@ -105,12 +106,16 @@ _SERIES = ("model", "replica", "route")
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a replica is now; `replica_id` is empty for what waits for any replica."""
+    """How busy a replica is now; `replica_id` is empty for what waits for any replica.
+
+    `tokens` have come so far of the answers that it works on.
+    """
 
     uid: str
     replica_id: str
     in_flight: int
     queued: int
+    tokens: int = 0
 
 
 class _Series:
@@ -247,11 +252,14 @@ class Metrics:
         known = {status.uid for status in models}
         in_flight = _gauge("paddock_requests_in_flight", "model", "replica")
         queued = _gauge("paddock_requests_queued", "model", "replica")
+        tokens = _gauge("paddock_running_completion_tokens", "model", "replica")
         for load in self._load():
             if load.uid in known:
+                if load.replica_id:
+                    tokens.add_metric([load.uid, load.replica_id], load.tokens)
                 in_flight.add_metric([load.uid, load.replica_id], load.in_flight)
                 queued.add_metric([load.uid, load.replica_id], load.queued)
-        yield from (in_flight, queued)
+        yield from (in_flight, queued, tokens)
 
 
 def _gauge(name: str, *labels: str) -> GaugeMetricFamily:

@@ -130,11 +130,14 @@ async def test_series_of_what_is_gone_are_dropped() -> None:
 
 async def test_load_and_states_are_looked_at_when_asked() -> None:
     """Load is asked for at the scrape; of an unknown model it is left out."""
-    loads = [Load("a", "a-rep0", 3, 0), Load("a", "", 0, 2), Load("gone", "gone-rep0", 1, 0)]
+    loads = [Load("a", "a-rep0", 3, 0, 40), Load("a", "", 0, 2), Load("gone", "gone-rep0", 1, 0)]
     metrics = Metrics(cast(Controller, Zoo(status("a", "starting"))), lambda: loads)
     found = await scrape(metrics)
     assert value(found, "paddock_requests_in_flight", model="a", replica="a-rep0") == 3
     assert value(found, "paddock_requests_queued", model="a", replica="") == 2
+    running = "paddock_running_completion_tokens"
+    assert value(found, running, model="a", replica="a-rep0") == 40
+    assert value(found, running, model="a", replica="") is None
     assert value(found, "paddock_requests_in_flight", model="gone", replica="gone-rep0") is None
     assert value(found, "paddock_model_state", model="a", state="starting") == 1
     assert value(found, "paddock_model_state", model="a", state="ready") == 0
@@ -197,6 +200,24 @@ def test_gateway_answers_its_figures(client: Client, tiny: str) -> None:
     every = {*COUNTERS, *GAUGES, *(f"{h.name}_sum" for h in HISTOGRAMS)}
     # A request is counted when it has ended, which its client may know a moment before.
     until(lambda: every <= {name for name, _ in scraped(client)})
+
+
+def test_tokens_of_an_answer_are_counted_while_it_streams(client: Client, tiny: str) -> None:
+    """They are told before the answer has ended, and none are when its client has left."""
+    client.launch(
+        model_name="tiny-mixtral", model_engine="echo", model_uid="streaming", token_seconds=600
+    )
+
+    def running() -> float | None:
+        labels = {"model": "streaming", "replica": "streaming-rep0"}
+        return value(scraped(client), "paddock_running_completion_tokens", **labels)
+
+    pieces = client.generate("streaming", "one two")
+    assert next(pieces) == "one"
+    assert running() == 1
+    pieces.close()
+    until(lambda: running() == 0)
+    client.terminate("streaming")
 
 
 def scraped(client: Client) -> Samples:
