@@ -15,6 +15,7 @@ import {
   useMantineColorScheme,
 } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
+import { Notifications } from "@mantine/notifications";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import {
   Activity,
@@ -72,6 +73,7 @@ export function App() {
       <UnstyledButton className="skip" onClick={focusMain}>
         {t("nav.skip")}
       </UnstyledButton>
+      <Notifications position="bottom-right" />
       <AppShell.Header>
         <Group h="100%" px="sm" justify="space-between" wrap="nowrap">
           <Group gap="sm" wrap="nowrap">

@@ -25,7 +25,8 @@ const variants: VariantColorsResolver = (input) => {
   if (["light", "subtle", "transparent", "outline"].includes(input.variant) && input.color) {
     const name = input.color.split(".")[0];
     if (name && name in input.theme.colors) {
-      colors.color = `light-dark(var(--mantine-color-${name}-9), var(--mantine-color-${name}-3))`;
+      const dark = `color-mix(in srgb, var(--mantine-color-${name}-9), black 35%)`;
+      colors.color = `light-dark(${dark}, var(--mantine-color-${name}-2))`;
     }
   }
   return colors;

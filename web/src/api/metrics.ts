@@ -38,6 +38,8 @@ export interface Counted {
 
 const FIELDS: Record<string, keyof Counted> = {
   paddock_completion_tokens_total: "completionTokens",
+  // Of requests that still run; at their end they are in the counter.
+  paddock_running_completion_tokens: "completionTokens",
   paddock_requests_total: "requests",
   paddock_time_to_first_token_seconds_sum: "firstTokenSeconds",
   paddock_time_to_first_token_seconds_count: "firstTokens",
@@ -80,9 +82,10 @@ export interface Figures {
 /** The figures of the time between two counts; null where the counters have begun anew. */
 export function between(before: Counted, now: Counted): Figures | null {
   const seconds = now.at - before.at;
-  const made = now.completionTokens - before.completionTokens;
   const begun = now.firstTokens - before.firstTokens;
-  if (seconds <= 0 || made < 0 || begun < 0) return null;
+  if (seconds <= 0 || begun < 0 || now.requests < before.requests) return null;
+  // An engine may count a little less at a request's end than events came.
+  const made = Math.max(0, now.completionTokens - before.completionTokens);
   return {
     at: now.at,
     tokensPerSecond: made / seconds,

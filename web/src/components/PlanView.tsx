@@ -18,17 +18,17 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
         roomText={t("plan.free", { free: bytes(memory.free_bytes), node: plan.node_name })}
       />
       {memory.fits ? (
-        <Alert color="green" p="xs" icon={<CircleCheck size={18} />}>
+        <Alert role="note" color="green" p="xs" icon={<CircleCheck size={18} />}>
           {t("plan.fits", { node: plan.node_name })}
         </Alert>
       ) : (
-        <Alert color="yellow" p="xs" icon={<TriangleAlert size={18} />}>
+        <Alert role="note" color="yellow" p="xs" icon={<TriangleAlert size={18} />}>
           {plan.warnings.length ? plan.warnings.join("; ") : t("plan.tight")}
         </Alert>
       )}
       {memory.fits &&
         plan.warnings.map((one) => (
-          <Alert color="yellow" p="xs" icon={<TriangleAlert size={18} />} key={one}>
+          <Alert role="note" color="yellow" p="xs" icon={<TriangleAlert size={18} />} key={one}>
             {one}
           </Alert>
         ))}

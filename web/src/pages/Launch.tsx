@@ -340,12 +340,15 @@ function Alternatives({ error, change }: { error: unknown; change: Change }) {
                   size="compact-sm"
                   variant="default"
                   onClick={() =>
-                    change({
-                      model_size_in_billions: size,
-                      model_format: format,
-                      quantization,
-                      model_engine: null,
-                    })
+                    change(
+                      {
+                        model_size_in_billions: size,
+                        model_format: format,
+                        quantization,
+                        model_engine: null,
+                      },
+                      { replace: false },
+                    )
                   }
                 >
                   {format} {quantization}

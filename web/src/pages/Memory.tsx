@@ -211,6 +211,7 @@ function Chart({ rows, by, estimate }: Shown) {
           type="stacked"
           orientation="vertical"
           withLegend
+          barChartProps={{ accessibilityLayer: false }}
           gridAxis="x"
           yAxisProps={{ width: 130, interval: 0, tick: { fontSize: 12 } }}
           valueFormatter={(value) => bytes(value * GB)}

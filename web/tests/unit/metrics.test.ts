@@ -50,12 +50,20 @@ describe("metrics", () => {
       ...rest,
     });
     expect(between({ ...now, ...rest }, { ...before, ...rest, at: 13 })).toBeNull();
+    const fewer = { ...now, ...rest, at: 14, completionTokens: 29 };
+    expect(between({ ...now, ...rest }, fewer)?.tokensPerSecond).toBe(0);
   });
 
   it("begins anew where a replica's counters do", () => {
     const count = (at: number, completionTokens: number) => ({
       "m-rep0": {
-        ...{ at, completionTokens, requests: 0, firstTokenSeconds: 0, firstTokens: 0 },
+        ...{
+          at,
+          completionTokens,
+          requests: completionTokens,
+          firstTokenSeconds: 0,
+          firstTokens: 0,
+        },
         ...{ inFlight: 0, memoryBytes: null },
       },
     });
