@@ -1,8 +1,7 @@
 import { Box, Group, Text } from "@mantine/core";
 import { lazy, Suspense } from "react";
 
-// The charts' library is large, and no page needs it to be read.
-const Line = lazy(() => import("@mantine/charts").then((found) => ({ default: found.Sparkline })));
+const Line = lazy(() => import("./charts").then((found) => ({ default: found.Sparkline })));
 
 /** A figure with its last two minutes; a moment without one is passed over. */
 export function Figure(props: {

@@ -26,7 +26,7 @@ import { useQueryState } from "../lib/query";
 import { verdict } from "../lib/verdict";
 
 const BarChart = lazy(() =>
-  import("@mantine/charts").then((found) => ({ default: found.BarChart })),
+  import("../components/charts").then((found) => ({ default: found.BarChart })),
 );
 
 type Row = Schemas["EstimateRow"];
@@ -180,9 +180,16 @@ function shown(rows: readonly Row[], by: string, quantization: string | null): R
   );
 }
 
-function label(row: Row, by: string): string {
-  if (by === "context") return tokens(row.context_length);
-  return row.quantization === "none" ? row.format : `${row.quantization} (${row.format})`;
+/** What tells a row from the others: only what differs among them. */
+function label(row: Row, rows: readonly Row[], by: string): string {
+  const several = (field: "size" | "format") => new Set(rows.map((one) => one[field])).size > 1;
+  const parts = [
+    several("size") ? parameters(row.size) : "",
+    by === "context" ? tokens(row.context_length) : "",
+    by !== "context" && row.quantization !== "none" ? row.quantization : "",
+    several("format") || row.quantization === "none" ? row.format : "",
+  ];
+  return parts.filter(Boolean).join(" ");
 }
 
 interface Shown {
@@ -193,9 +200,8 @@ interface Shown {
 
 function Chart({ rows, by, estimate }: Shown) {
   const { t } = useTranslation();
-  const several = new Set(rows.map((row) => row.size)).size > 1;
   const points = rows.map((row) => ({
-    name: several ? `${parameters(row.size)} ${label(row, by)}` : label(row, by),
+    name: label(row, rows, by),
     weights: row.weights_bytes / GB,
     cache: row.cache_bytes / GB,
     overhead: row.overhead_bytes / GB,
@@ -213,7 +219,7 @@ function Chart({ rows, by, estimate }: Shown) {
           withLegend
           barChartProps={{ accessibilityLayer: false }}
           gridAxis="x"
-          yAxisProps={{ width: 130, interval: 0, tick: { fontSize: 12 } }}
+          yAxisProps={{ width: 120, interval: 0, tick: { fontSize: 12, width: 200 } }}
           valueFormatter={(value) => bytes(value * GB)}
           series={[
             { name: "weights", label: t("memory.weights"), color: PART_COLORS.weights },
@@ -225,6 +231,7 @@ function Chart({ rows, by, estimate }: Shown) {
               x: estimate.memory_free_bytes / GB,
               label: t("calculator.freeLine", { free: bytes(estimate.memory_free_bytes) }),
               color: "red.7",
+              labelPosition: "insideTopRight",
             },
           ]}
         />
@@ -252,13 +259,7 @@ function Numbers({ rows, by, estimate }: Shown) {
         <Table.Tbody>
           {rows.map((row) => (
             <Table.Tr key={`${row.size}${row.format}${row.quantization}${row.context_length}`}>
-              <Table.Th fw={500}>
-                {label(row, by)}
-                <Text span size="xs" c="dimmed">
-                  {" "}
-                  {parameters(row.size)}
-                </Text>
-              </Table.Th>
+              <Table.Th fw={500}>{label(row, rows, by)}</Table.Th>
               <Table.Td ta="right">{bytes(row.weights_bytes)}</Table.Td>
               <Table.Td ta="right">{bytes(row.cache_bytes)}</Table.Td>
               <Table.Td ta="right">{bytes(row.overhead_bytes)}</Table.Td>
