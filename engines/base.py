@@ -37,6 +37,18 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_abso
 """An option's paths: a list, or a text with commas between them."""
 
 
+def _named(paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        name, _, where = path.partition("=")
+        if not name or not where.startswith("/"):
+            raise ValueError(f"{path} must be name=path, with an absolute path")
+    return paths
+
+
+NamedPaths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_named)]
+"""Paths likewise, each with a name: `tales=/adapters/tales`."""
+
+
 class EngineOptions(BaseModel):
     """Base of an engine's own options: frozen, typed, unknown names refused."""
 
