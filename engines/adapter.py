@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from paddock.engines.base import Detection, EngineOptions, Host
+from paddock.engines.base import Detection, Devices, EngineOptions, Host
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
@@ -37,6 +37,10 @@ class Adapter:
         if getattr(options, "n_threads", 0) is not None:
             return options
         return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
+
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """One."""
+        return Devices(1)
 
     def pages(self, options: EngineOptions) -> bool:
         """Weights are read into memory."""

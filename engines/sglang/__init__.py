@@ -18,6 +18,7 @@ from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
     Detection,
+    Devices,
     EngineOptions,
     Host,
     NamedPaths,
@@ -192,6 +193,11 @@ class Sglang(Adapter):
                 "its own way is option quantization with the variant none"
             )
         return None
+
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """As many as the options divide the model between; experts are divided among the same."""
+        assert isinstance(options, SglangOptions)
+        return Devices(options.tp_size * options.pp_size, options.cpu_offload_gb * 10**9)
 
     def overhead_bytes(
         self, architecture: Architecture, options: EngineOptions, context: int

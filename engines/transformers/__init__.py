@@ -16,6 +16,7 @@ from pydantic import Field
 from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
+    Devices,
     EngineOptions,
     Paths,
     RequestFields,
@@ -128,6 +129,13 @@ class Transformers(Adapter):
         port_in_use(),
         MISSING_LIBRARY,
     )
+
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """One, or as `device_map` says: all of them, and then the host's memory."""
+        assert isinstance(options, TransformersOptions)
+        if options.device_map in {None, "cuda"}:
+            return Devices(1)
+        return Devices(0) if options.device_map == "cpu" else Devices(found, None)
 
     def overhead_bytes(
         self, architecture: Architecture, options: EngineOptions, context: int

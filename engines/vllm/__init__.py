@@ -8,6 +8,7 @@ that a load has left out). On a machine without a GPU that is vLLM's CPU build.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import Field, field_validator
 from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
+    Devices,
     EngineOptions,
     Host,
     NamedPaths,
@@ -293,6 +295,12 @@ class Vllm(Adapter):
             )
         return None
 
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """As many as the options divide the model between."""
+        assert isinstance(options, VllmOptions)
+        count = options.tensor_parallel_size * options.pipeline_parallel_size
+        return Devices(count, round(options.cpu_offload_gb * 2**30))
+
     def overhead_bytes(
         self, architecture: Architecture, options: EngineOptions, context: int
     ) -> int:
@@ -334,6 +342,17 @@ class Vllm(Adapter):
         if made.accelerator == "cpu":
             environ |= _cpu(options)
         return Command(argv=tuple(argv), environ=environ)
+
+
+def _utilization(share: float) -> float:
+    """What vLLM shall find free of each GPU, as a part of the whole, to start at all.
+
+    It looks once its own context and NCCL's buffers are there (`init_device` and `request_memory`
+    of vllm/v1/worker, 0.32), and the plan counts those too, so that what it finds is less than what
+    was free: of the plan's share a tenth is left for them. Left out, it would want 92 % of a GPU
+    that others use as well. The cache's size does not follow from it, but is given in bytes.
+    """
+    return max(0.01, math.floor(share * 0.9 * 1000) / 1000)
 
 
 def _cpu(options: VllmOptions) -> dict[str, str]:
@@ -379,6 +398,8 @@ def arguments(serving: Serving) -> list[str]:
         workers = options.tensor_parallel_size * options.pipeline_parallel_size
         share = -(-serving.cache_bytes // workers) + SPARE_CACHE_BYTES
         argv += ["--kv-cache-memory-bytes", str(share)]
+        if serving.gpu_share:
+            argv += ["--gpu-memory-utilization", f"{_utilization(serving.gpu_share):g}"]
     if options.lora_modules:
         argv += ["--enable-lora", "--max-lora-rank", str(options.max_lora_rank)]
         argv += ["--max-loras", str(len(options.lora_modules))]

@@ -517,6 +517,18 @@ def test_threads_and_cores() -> None:
     assert bound.environ["OMP_NUM_THREADS"] == "2"
 
 
+def test_share_of_a_gpu_is_the_plans() -> None:
+    """With something left for what is there before vLLM looks; its own option takes its place."""
+    line = arguments(serving(VllmOptions(), weights=WEIGHTS, cache_bytes=1000, gpu_share=0.5))
+    assert line[line.index("--gpu-memory-utilization") + 1] == "0.45"
+    assert "--kv-cache-memory-bytes" in line
+    given = VllmOptions(gpu_memory_utilization=0.8)
+    line = arguments(serving(given, weights=WEIGHTS, cache_bytes=1000, gpu_share=0.5))
+    assert line[line.index("--gpu-memory-utilization") + 1] == "0.8"
+    assert "--kv-cache-memory-bytes" not in line
+    assert "--gpu-memory-utilization" not in arguments(serving(VllmOptions(), weights=WEIGHTS))
+
+
 def test_options_have_vllms_names_too() -> None:
     """Those that all engines share are known by either."""
     options = VllmOptions.parse("vLLM", {"max-model-len": "512", "max_num_seqs": 2})
