@@ -131,9 +131,9 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         asked = variants[0].label if len(variants) == 1 else _shared_label(spec, variants)
         raise NoEngine(asked, search.refused, _alternatives(spec, hosts))
     best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
-    options = best.engine.options.parse(best.engine.name, request.engine_options)
+    given = best.engine.options.parse(best.engine.name, request.engine_options)
     copied = best.loaded_bytes * request.replicas
-    options = best.engine.settle(options, best.host, copied)
+    options = best.engine.settle(given, best.host, copied)
     fit = _Fit(request, spec, best, options)
     context, slots, said = _room(fit)
     memory = fit.memory(context, slots)
@@ -162,7 +162,12 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         chat_template=spec.chat_template,
         languages=spec.languages,
         description=spec.description,
-        reasons=(*_why(fit, search, guessed), *why(memory, gpus, len(best.gpus)), *said),
+        reasons=(
+            *_why(fit, search, guessed),
+            *why(memory, gpus, len(best.gpus)),
+            *said,
+            *_why_settled(given, options),
+        ),
         refused=search.refused,
         warnings=tuple(warnings),
     )
@@ -732,6 +737,15 @@ def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
         yield f"hub {best.weights.hub}: the first that the spec names; {names} if it fails"
     if request.node is None and len({c.host.node for c in search.servable}) > 1:
         yield f"node {best.host.name}: the most free memory"
+
+
+def _why_settled(given: EngineOptions, settled: EngineOptions) -> Iterator[str]:
+    """What the engine has chosen; its options say of themselves what they are when left out."""
+    for name, described in type(settled).model_fields.items():
+        value = getattr(settled, name)
+        how = (described.description or "").partition("left out: ")[2]
+        if value != getattr(given, name) and how:
+            yield f"{name} {str(value).lower() if isinstance(value, bool) else value}: {how}"
 
 
 def _why_variant(fit: _Fit, search: _Search) -> str:

@@ -71,7 +71,9 @@ class LlamaCppOptions(EngineOptions):
     n_ctx: int | None = Field(None, ge=1, description="tokens of context for each request")
     n_parallel: int | None = Field(None, ge=1, le=256, description="requests served side by side")
     n_gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1: all that fit")
-    n_threads: int | None = Field(None, ge=1, le=512, description="threads for generation")
+    n_threads: int | None = Field(
+        None, ge=1, le=512, description="threads; left out: one fewer than there are cores"
+    )
     n_batch: int = Field(2048, ge=32, description="tokens of a prompt taken in one batch")
     n_ubatch: int = Field(512, ge=32, description="tokens computed at once")
     flash_attn: FlashAttention = Field("auto", description="flash attention")
@@ -92,8 +94,8 @@ class LlamaCppOptions(EngineOptions):
     mmap: bool = Field(True, description="map the weights from the file in place of reading them")
     repack: bool | None = Field(
         None,
-        description="rearrange the weights in memory for the CPU: faster, but all of them must fit;"
-        " left out: where they do",
+        description="rearrange the weights in memory for the CPU, which is faster; left out: only"
+        " where all of them fit",
     )
     mlock: bool = Field(False, description="keep the weights from being swapped out")
     cache_ram_mib: int = Field(
