@@ -73,6 +73,7 @@ VARIANTS = (
     Served("Transformers", "pytorch", "4-bit"),
     Served("Transformers", "pytorch", "8-bit"),
     Served("Transformers", "gptq", "Int4"),
+    Served("Transformers", "awq", "Int4"),
     # Not compiled: it is slower, and begins a minute sooner.
     Served("vLLM", "pytorch", "none", ("--dtype", "float32", *EAGER), exact=True),
     Served("vLLM", "gptq", "Int4", EAGER, ties=True),
@@ -108,6 +109,18 @@ NAME = "tiny-with-tools"
 FOOD: Any = [{"role": "user", "content": "What does the elephant eat?"}]
 
 
+AWQ = """\
+  - format: awq
+    size: 0_004
+    quantizations: [Int4]
+    engines: [Transformers]
+    sources:
+      - hub: path
+        id: {path}
+
+"""
+
+
 class Refused(Exception):
     """The gateway's answer to a request that it refuses."""
 
@@ -118,7 +131,7 @@ class Refused(Exception):
 
 @pytest.fixture(scope="module")
 def gateway(
-    transformers_home: Path, vllm_home: Path, tmp_path_factory: pytest.TempPathFactory
+    transformers_home: Path, vllm_home: Path, awq: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Paddock]:
     """One gateway and one Ray; models come and go."""
     home = tmp_path_factory.mktemp("conformance")
@@ -126,6 +139,7 @@ def gateway(
     paddock = make_paddock(home)
     spec = (specs_root() / "llm" / "tiny-mixtral.yaml").read_text()
     spec = spec.replace("tiny-mixtral", NAME, 1).replace("chat]", "chat, tools]", 1)
+    spec = spec.replace("weights:\n", f"weights:\n{AWQ.format(path=awq)}", 1)
     (home / "spec.yaml").write_text(spec)
     paddock.ok("register", "--file", str(home / "spec.yaml"))
     yield paddock

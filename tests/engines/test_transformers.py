@@ -416,16 +416,6 @@ def test_broken_weights_are_called_so(failed: dict[str, Diagnosis], label: str) 
     assert failed[label].cause == BROKEN[label]
 
 
-@pytest.fixture(scope="module")
-def awq(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights in AWQ's layout."""
-    made, folder = ENGINE.environment.made(transformers_home), tmp_path_factory.mktemp("awq") / "it"
-    assert made is not None
-    program = Path(__file__).with_name("awq.py")
-    subprocess.run([made.python, str(program), str(WEIGHTS), str(folder)], check=True)
-    return folder
-
-
 def test_quantized_weights_know_what_the_others_know(transformers_home: Path, awq: Path) -> None:
     """GPTQ under its published names, by perplexity: loaded wrongly it was seven times as high."""
     serve = str(Path(ENGINE.command(wanted()).argv[1]).parent)
