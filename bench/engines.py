@@ -1,12 +1,16 @@
 """Each engine on tiny-mixtral: launch to first token, tokens a second, memory; Paddock's share.
 
-    python -m bench.engines [--rounds 3] [--only NAME] [--json]
+    python -m bench.engines [--rounds 3] [--only NAME[,NAME]] [--json]
+    python -m bench.engines --defaults [--rounds 3] [--only NAME[,NAME]]
 
 For every engine that is installed in this PADDOCK_HOME, and every variant that it serves: the same
 engine is started by hand and launched by Paddock, with the settings of Paddock's plan, and both are
 measured in turn at 1, 8 and 32 streams of 64 tokens. "First token" is from the start of the process
 by hand, and from `paddock launch` beside a gateway and a Ray that run already, to the token of a
 request for one. Memory is what the engine's processes hold for themselves after all streams.
+
+With --defaults the engines alone are measured with each combination of what `GRID` varies, which is
+what the adapters' defaults come from; the row of the default is marked.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import psutil
@@ -31,7 +36,11 @@ import uvloop
 from bench.data_path import UID, Target, ask, engine
 from paddock.client import Client
 from paddock.engines import load_engine
-from paddock.launcher.plan import LaunchPlan
+from paddock.launcher.host import probe_host
+from paddock.launcher.machine import cpus
+from paddock.launcher.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.resolve import resolve
+from paddock.registry.catalog import Catalog
 from paddock.registry.settings import read_settings
 
 STREAMS = (1, 8, 32)
@@ -42,6 +51,13 @@ VARIANTS = {
     "llama.cpp": (("ggufv2", "Q4_K_M"), ("ggufv2", "Q8_0")),
     "Transformers": (("pytorch", "none"), ("gptq", "Int4")),
     "vLLM": (("pytorch", "none"), ("gptq", "Int4")),
+}
+CORES = sorted({1, max(1, cpus() - 1), cpus()})
+DTYPES = ("auto", "float32")  # auto: bfloat16, as tiny-mixtral's files are
+GRID: dict[str, tuple[tuple[str, str], dict[str, Sequence[object]]]] = {
+    "llama.cpp": (("ggufv2", "Q4_K_M"), {"n_threads": CORES, "n_ubatch": (128, 512)}),
+    "Transformers": (("pytorch", "none"), {"n_threads": CORES, "dtype": DTYPES}),
+    "vLLM": (("pytorch", "none"), {"n_threads": CORES, "dtype": DTYPES}),
 }
 
 
@@ -151,6 +167,32 @@ def measure(home: Home, name: str, variant: tuple[str, str], rounds: int) -> Row
     return row
 
 
+def settings(name: str, rounds: int) -> None:
+    """Prints one engine's table of what its options do to tokens a second."""
+    variant, grid = GRID[name]
+    host = probe_host(read_settings().home)
+
+    def plan(options: dict[str, object]) -> LaunchPlan:
+        asked = {"format": variant[0], "quantization": variant[1], "model_engine": name}
+        given = {"n_parallel": 32, **options}
+        request = LaunchRequest.parse(model_name="tiny-mixtral", **asked, engine_options=given)
+        return resolve(request, Catalog.load(), [host])
+
+    default = plan({}).options
+    print(f"{name} {' '.join(variant)}" + "".join(f"{count:>10}" for count in STREAMS))
+    for values in product(*grid.values()):
+        options = dict(zip(grid, values, strict=True))
+        cells = []
+        with engine(plan(options)) as made:
+            target = replace(made, prompt=PROMPT)
+            for count in STREAMS:
+                found = [uvloop.run(rate(target, count)) for _ in range(rounds + 1)]
+                cells.append(f"{statistics.median(found[1:]):>10.0f}")  # the first warms up
+        mark = " default" if all(default[key] == value for key, value in options.items()) else ""
+        shown = ", ".join(f"{key} {value}" for key, value in options.items())
+        print(f"{shown:32}{''.join(cells)}{mark}", flush=True)
+
+
 def report(rows: list[Row]) -> None:
     """Prints the table: medians, and Paddock's ratio in brackets."""
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -170,15 +212,21 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each figure")
-    parser.add_argument("--only", default="", help="one engine's name")
+    parser.add_argument("--only", default="", help="engines' names, with commas between them")
+    parser.add_argument("--defaults", action="store_true", help="what the engines' options do")
     parser.add_argument("--json", action="store_true", help="machine output")
     arguments = parser.parse_args()
+    only = set(arguments.only.split(",")) - {""} or set(VARIANTS)
+    names = [name for name in VARIANTS if name in only and load_engine(name).detect().version]
+    if arguments.defaults:
+        print(f"{cpus()} cores, load {os.getloadavg()[0]:.1f}; tokens/s at so many streams")
+        for name in names:
+            settings(name, arguments.rounds)
+        return
     rows = []
     with gateway() as home:
-        for name, variants in VARIANTS.items():
-            if arguments.only not in {"", name} or not load_engine(name).detect().version:
-                continue
-            rows += [measure(home, name, variant, arguments.rounds) for variant in variants]
+        for name in names:
+            rows += [measure(home, name, one, arguments.rounds) for one in VARIANTS[name]]
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:

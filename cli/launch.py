@@ -36,7 +36,8 @@ POLL_SECONDS = 0.05
 @click.option("--download-hub", help="huggingface, modelscope or auto.")
 @click.option("--offline", is_flag=True, help="Take what is cached, and ask no hub.")
 @click.option("--worker-ip", "--node", help="Node to start on: its address, name or Ray id.")
-@click.option("--n-gpu", help="auto is the only value so far.")
+@click.option("--n-gpu", help="GPUs of each copy: auto, none or a number.  [auto]")
+@click.option("--gpu-idx", metavar="N,…", help="GPUs to choose among, by their index.")
 @click.option("-lm", "--lora-modules", multiple=True, nargs=2, help="LoRA adapter: NAME PATH.")
 @lockable
 @click.option("--multimodal-projector", metavar="FILE", help="GGUF that lets a GGUF see pictures.")
@@ -109,6 +110,7 @@ def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
         "offline": given["offline"] or None,
         "worker_ip": given["worker_ip"],
         "n_gpu": given["n_gpu"],
+        "gpu_idx": given["gpu_idx"],
         "trust": given["trust"],
         "multimodal_projector": _projector(given["multimodal_projector"]),
     }
@@ -194,7 +196,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"context    {plan['context_length']} tokens for each of {plan['slots']} requests at once",
         f"memory     {size(memory['total_bytes'])} = weights {size(memory['weights_bytes'])} + "
         f"key-value cache {size(memory['cache_bytes'])} + overhead {size(memory['overhead_bytes'])}"
-        f"; free: {size(memory['free_bytes'])}",
+        f"; free{' on its GPUs' * bool(memory['gpus'])}: {size(memory['free_bytes'])}",
         f"node       {plan['node_name']}{copies}",
     ]
     lines += [f"because    {reason}" for reason in plan["reasons"]]

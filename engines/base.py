@@ -37,6 +37,18 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_abso
 """An option's paths: a list, or a text with commas between them."""
 
 
+def _named(paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        name, _, where = path.partition("=")
+        if not name or not where.startswith("/"):
+            raise ValueError(f"{path} must be name=path, with an absolute path")
+    return paths
+
+
+NamedPaths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_named)]
+"""Paths likewise, each with a name: `tales=/adapters/tales`."""
+
+
 class EngineOptions(BaseModel):
     """Base of an engine's own options: frozen, typed, unknown names refused."""
 
@@ -79,15 +91,44 @@ class Detection:
     Attributes:
         architectures: those that it knows, by the names in `config.json`; none: it does not say.
         formats: those that it can load there, as they are in their files; none: all that it can.
+        cuda: what is installed there computes on NVIDIA GPUs, if there are any.
     """
 
     version: str = ""
     missing: str = ""
     architectures: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
+    cuda: bool = False
 
 
 UNKNOWN = Detection(missing="the Paddock of that node does not know it")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU, as its driver told. `index` is the driver's, in the order of the bus."""
+
+    index: int
+    name: str
+    uuid: str
+    total_bytes: int
+    free_bytes: int
+    capability: str = ""
+    driver: str = ""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The GPUs that one replica computes on, for an engine that does.
+
+    Attributes:
+        count: how many share its weights and its cache, in equal parts.
+        offload_bytes: how much of the weights each may leave in the host's memory; None: whatever
+            does not fit.
+    """
+
+    count: int
+    offload_bytes: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -98,6 +139,7 @@ class Host:
         node: Ray's node id, or `local` before Ray has started.
         files: local weight files, `folder/name` (or an absolute path) → size in bytes.
         engines: engine name → what was detected there.
+        gpus: those that Paddock may use there, by their index.
     """
 
     node: str
@@ -109,6 +151,7 @@ class Host:
     engines: Mapping[str, Detection]
     files: Mapping[str, int] = field(default_factory=dict)
     address: str = "127.0.0.1"
+    gpus: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +166,7 @@ class Serving:
         projector: a file that makes tokens of pictures, for weights that need one beside them.
         quantization: the variant's; one that its files do not have is made while they are read.
         cache_bytes: what the plan counts for the key-value cache of all slots; 0: not counted.
+        gpu_share: the part of each GPU's memory that the plan counts for it; 0: it has no GPU.
     """
 
     model_id: str
@@ -137,6 +181,7 @@ class Serving:
     projector: Path | None = None
     quantization: str = "none"
     cache_bytes: int = 0
+    gpu_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -239,6 +284,13 @@ class Engine(Protocol):
 
     def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
         """The context for each request and the slots that the options ask for; None: left open."""
+        ...
+
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """The GPUs that it computes on, of the `found` ones; asked where it was detected for them.
+
+        `Devices(0)`: none all the same.
+        """
         ...
 
     def pages(self, options: EngineOptions) -> bool:

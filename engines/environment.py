@@ -125,11 +125,14 @@ class Environment:
         if made is None:
             ours = self.ours()
             if ours is not None:
-                return Detection(ours.versions[self.distribution], formats=("pytorch",))
+                # A torch of the user's own: it was built for what the machine has.
+                cuda = ours.accelerator == "cuda"
+                return Detection(ours.versions[self.distribution], formats=("pytorch",), cuda=cuda)
             return Detection(missing=f"it is not installed; to install it: {install}")
         if not self.is_current(made):
             return Detection(missing=f"it was installed by another Paddock; again: {install}")
-        return Detection(made.versions.get(self.distribution, ""), "", made.architectures)
+        version, cuda = made.versions.get(self.distribution, ""), made.accelerator == "cuda"
+        return Detection(version, "", made.architectures, cuda=cuda)
 
 
 @dataclass(frozen=True)

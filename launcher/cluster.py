@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from paddock.engines.base import Detection, Host
+from paddock.engines.base import Detection, Gpu, Host
 from paddock.launcher import bridge, processes
 from paddock.launcher.host import probe_host
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
@@ -246,11 +246,16 @@ class Cluster:
 def _host(found: dict[str, Any]) -> Host:
     engines = {
         name: Detection(
-            one["version"], one["missing"], tuple(one["architectures"]), tuple(one["formats"])
+            **{
+                **one,
+                "architectures": tuple(one["architectures"]),
+                "formats": tuple(one["formats"]),
+            }
         )
         for name, one in found["engines"].items()
     }
-    return Host(**{**found, "engines": engines})
+    gpus = tuple(Gpu(**one) for one in found["gpus"])
+    return Host(**{**found, "engines": engines, "gpus": gpus})
 
 
 def bridge_record(home: Path, instance: str) -> dict[str, Any] | None:

@@ -26,18 +26,18 @@ from paddock.launcher.hubs import HUBS
 from paddock.launcher.hubs.whole import Records
 from paddock.launcher.locks import Locking
 from paddock.launcher.logs import read_tail
+from paddock.launcher.placement import grown, no_room
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.processes import STOP_GRACE
 from paddock.launcher.references import Asked, References
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus, State
 from paddock.launcher.resolve import resolve, resolve_lock, resolve_weights
-from paddock.launcher.store import ModelRow, ReplicaRow, Store, replica_name
+from paddock.launcher.store import ModelRow, ReplicaRow, Store, replica_name, replica_number
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
     BadValue,
     Cancelled,
     LaunchFailed,
-    NoRoom,
     NotFound,
     NotLaunched,
     NotReady,
@@ -456,6 +456,7 @@ class Controller:
             instance=self._cluster.instance,
             hub_timeout=self._settings.hub_timeout,
             relay=on_another_node,
+            number=replica_number(replica_id),
         )
         return await self._cluster.start(config, model.plan.node)
 
@@ -569,13 +570,10 @@ class Controller:
         host = next((host for host in hosts if host.node == model.plan.node), None)
         if host is None:
             raise UnknownName.among("node", model.plan.node_name, [host.name for host in hosts])
-        room = model.plan.memory.model_copy(
-            update={"replicas": count, "free_bytes": host.memory_free_bytes}
-        )
+        room, gpus = grown(model.plan, host, count)
         if not room.can_run:
-            way_out = "terminate another model, or add fewer"
-            raise NoRoom("memory", host.name, room.least_bytes, room.free_bytes, way_out)
-        plan = model.sized(total)
+            raise no_room(room, gpus, host, "terminate another model, or add fewer")
+        plan = model.sized(total).model_copy(update={"gpus": (*model.plan.gpus, *gpus)})
         rows = self._store.grow(uid, count, plan.to_json())
         model.plan = plan
         for row in rows:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from paddock.engines import engines
 from paddock.engines.base import Host
+from paddock.launcher.gpus import probe_gpus
 from paddock.launcher.hubs.whole import Records
 from paddock.launcher.machine import cpus, memory
 from paddock.registry.catalog import specs_root
@@ -39,6 +40,7 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
         disk_free_bytes=shutil.disk_usage(existing).free,
         engines={engine.name: engine.detect() for engine in engines()},
         files={**_shipped(), **_named(paths), **Records(home).here()},
+        gpus=probe_gpus(),
     )
 
 

@@ -32,6 +32,8 @@ class LaunchRequest(_Frozen):
     `lock` pins all that it names: what else is asked for must not contradict it. `first_hub` is the
     one to ask first where no `hub` is asked for: a setting, and no wish. `projector` is a file
     beside a GGUF that makes tokens of pictures: one that the spec names, or an absolute path.
+    `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
+    the driver's index.
     """
 
     model_name: str
@@ -49,6 +51,8 @@ class LaunchRequest(_Frozen):
     trust: str | None = None
     first_hub: str | None = None
     projector: str | None = None
+    n_gpu: int | None = Field(default=None, ge=0)
+    gpu_idx: tuple[int, ...] = ()
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
 
@@ -167,11 +171,23 @@ class PlannedWeights(_Frozen):
         return (first, *self.others)
 
 
+class PlannedGpu(_Frozen):
+    """A GPU that a replica will have, with what it had free when the plan was made."""
+
+    index: int
+    name: str
+    uuid: str
+    total_bytes: int
+    free_bytes: int
+
+
 class MemoryEstimate(_Frozen):
-    """What each of `replicas` will hold in memory, in bytes, beside what their node has free.
+    """What each of `replicas` will hold in memory, in bytes, beside what is free for all of them.
 
     `paged` says that the weights are mapped from the file: replicas share them, and a node with
-    less memory than they need can still serve them, slowly.
+    less memory than they need can still serve them, slowly. With `gpus`, which each replica has of
+    its own, it is the memory of those, `free_bytes` as if all had no more than the tightest; the
+    `offload_bytes` of the weights stay in the host's memory and are not counted with the others.
     """
 
     weights_bytes: int
@@ -180,11 +196,18 @@ class MemoryEstimate(_Frozen):
     free_bytes: int
     paged: bool = False
     replicas: int = 1
+    gpus: int = 0
+    offload_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """Weights, key-value cache and overhead of one replica."""
         return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What one replica takes of each of its GPUs."""
+        return -(-self.total_bytes // self.gpus) if self.gpus else 0
 
     @property
     def needed_bytes(self) -> int:
@@ -235,6 +258,7 @@ _SUMS = ("total_bytes", "needed_bytes", "fits")
 class LaunchPlan(_Frozen):
     """What a launch will do, with numbers and reasons.
 
+    `gpus` are each replica's, by its number; none: it computes on the processor, or chooses itself.
     `context_length` is what one request gets (0: an attached endpoint does not say); `slots`
     requests are served side by side by each replica. `refused` maps each engine that was passed
     over to its reason. `attached`: nothing is launched, somebody else serves the model.
@@ -257,6 +281,7 @@ class LaunchPlan(_Frozen):
     node_name: str
     weights: PlannedWeights
     memory: MemoryEstimate
+    gpus: tuple[tuple[PlannedGpu, ...], ...] = ()
     chat_template: str | None = None
     languages: tuple[str, ...] = ()
     description: str = ""
@@ -265,6 +290,16 @@ class LaunchPlan(_Frozen):
     warnings: tuple[str, ...] = ()
     derived: DerivedFrom | None = None
     attached: Attached | None = None
+
+    @property
+    def gpu_share(self) -> float:
+        """The part of each of its GPUs that a replica takes; of the smallest, where they differ."""
+        sizes = [gpu.total_bytes for group in self.gpus for gpu in group]
+        return self.memory.gpu_bytes / min(sizes) if sizes else 0.0
+
+    def gpus_of(self, number: int) -> tuple[PlannedGpu, ...]:
+        """Those of the replica of this number."""
+        return self.gpus[number] if self.gpus else ()
 
     @property
     def name(self) -> str:

@@ -65,6 +65,7 @@ class ReplicaConfig:
 
     Attributes:
         silence: how long a starting engine may neither log nor compute anything.
+        number: the replica's, by which the plan knows its GPUs.
         relay: whether the gateway is on another node, and reaches the engine through a relay.
     """
 
@@ -76,6 +77,7 @@ class ReplicaConfig:
     hub_timeout: float = 5.0
     silence: float = 120.0
     relay: bool = False
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -281,10 +283,15 @@ class Replica:
                 projector=self._projector,
                 quantization=self._plan.quantization,
                 cache_bytes=self._plan.memory.cache_bytes,
+                gpu_share=self._plan.gpu_share,
             )
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)
         environ = {**os.environ, **command.environ, INSTANCE_VARIABLE: self._config.instance}
+        if gpus := self._plan.gpus_of(self._config.number):
+            # CUDA's own order is by speed; the driver's, which is counted by, is that of the bus.
+            environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu.index) for gpu in gpus)
         # Engines must not find Ray's settings: vLLM for one would join our cluster by itself.
         environ = {k: v for k, v in environ.items() if not k.startswith("RAY_")}
         # Often set in containers: each start would compile anew all that the engine imports.

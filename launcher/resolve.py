@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paddock.engines import BUILT_IN, engine_names, fold, load_engine
-from paddock.engines.base import UNKNOWN, Detection, Engine, EngineOptions, Host
+from paddock.engines.base import UNKNOWN, Detection, Devices, Engine, EngineOptions, Gpu, Host
 from paddock.launcher.locked import AUTO, pin, pinned_weights, with_engine
 from paddock.launcher.memory import AT_LOAD, cache_bytes, loaded_bytes, slot_tokens, weights_bytes
 from paddock.launcher.offers import WEIGHTS_SHARE
+from paddock.launcher.placement import check_gpus, choice, no_room, on_gpus, place, placed, why
 from paddock.launcher.plan import (
     LaunchPlan,
     LaunchRequest,
@@ -45,11 +46,23 @@ _NO_ADAPTER, _NOT_HERE, _WRONG_FORMAT, _NOT_LISTED, _REFUSED, _NO_WEIGHTS = rang
 
 @dataclass(frozen=True)
 class _Candidate:
+    """What can be served. `gpus` are those to choose `devices` from; none: the processor."""
+
     variant: Variant
     engine: Engine
     host: Host
     weights: PlannedWeights
     loaded_bytes: int
+    gpus: tuple[Gpu, ...]
+    devices: Devices
+
+    @property
+    def free_bytes(self) -> int:
+        """Of the memory that a replica would lie in, before any does."""
+        if not self.gpus:
+            return self.host.memory_free_bytes
+        each = self.devices.count
+        return each * place(self.gpus, each, 1, 0)[1]
 
 
 @dataclass
@@ -83,14 +96,16 @@ class _Fit:
         engine, architecture = self.best.engine, self.spec.shape(self.best.variant.size)
         tokens = slot_tokens(context, engine.context_step)
         elements = engine.cache_element_bytes(self.options)
-        return MemoryEstimate(
+        estimate = MemoryEstimate(
             weights_bytes=self.best.loaded_bytes,
             cache_bytes=cache_bytes(architecture, tokens * slots, elements),
             overhead_bytes=engine.overhead_bytes(architecture, self.options, tokens),
-            free_bytes=self.best.host.memory_free_bytes,
+            free_bytes=self.best.free_bytes,
             paged=engine.pages(self.options),
             replicas=self.request.replicas,
         )
+        best = self.best
+        return on_gpus(estimate, best.gpus, best.devices) if best.gpus else estimate
 
 
 def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> LaunchPlan:
@@ -109,20 +124,22 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     if request.lock is not None:
         allowed = with_engine(request.lock, allowed)
     _check_source(request, allowed)
+    check_gpus(request, allowed)
     variants, guessed = _variants(request, spec, allowed)
     search = _search(request, spec, variants, allowed)
     if not search.servable:
         asked = variants[0].label if len(variants) == 1 else _shared_label(spec, variants)
         raise NoEngine(asked, search.refused, _alternatives(spec, hosts))
     best = min(search.servable, key=lambda candidate: _rank(request, spec, candidate))
-    options = best.engine.options.parse(best.engine.name, request.engine_options)
+    given = best.engine.options.parse(best.engine.name, request.engine_options)
     copied = best.loaded_bytes * request.replicas
-    options = best.engine.settle(options, best.host, copied)
+    options = best.engine.settle(given, best.host, copied)
     fit = _Fit(request, spec, best, options)
     context, slots, said = _room(fit)
     memory = fit.memory(context, slots)
     warnings = _check_room(fit, memory, context, slots)
     weights, abilities = _with_projector(request, spec, best)
+    gpus = placed(memory, best.gpus)
     return LaunchPlan(
         model_id=request.uid,
         model=spec.name,
@@ -141,10 +158,16 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         node_name=best.host.name,
         weights=weights,
         memory=memory,
+        gpus=gpus,
         chat_template=spec.chat_template,
         languages=spec.languages,
         description=spec.description,
-        reasons=(*_why(fit, search, guessed), *said),
+        reasons=(
+            *_why(fit, search, guessed),
+            *why(memory, gpus, len(best.gpus)),
+            *said,
+            *_why_settled(given, options),
+        ),
         refused=search.refused,
         warnings=tuple(warnings),
     )
@@ -391,13 +414,25 @@ def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search)
     """Adds the pair to what can be served, or its reason to the refusals."""
     if unable := _unable(spec, pair):
         return search.refuse(pair.engine.name, *unable)
+    found = choice(request, pair.engine, pair.host, _options(pair.engine, request))
+    if isinstance(found, str):
+        return search.refuse(pair.engine.name, _REFUSED, found)
     weights = _weights(request, spec, pair)
     if isinstance(weights, str):
         return search.refuse(pair.engine.name, _NO_WEIGHTS, weights)
     shape = spec.shape(pair.variant.size)
     loaded = loaded_bytes(pair.variant, shape, weights.size_bytes)
-    search.servable.append(_Candidate(pair.variant, pair.engine, pair.host, weights, loaded))
+    search.servable.append(
+        _Candidate(pair.variant, pair.engine, pair.host, weights, loaded, *found)
+    )
     return None
+
+
+def _options(engine: Engine, request: LaunchRequest) -> EngineOptions:
+    try:
+        return engine.options.parse(engine.name, request.engine_options)
+    except (UnknownName, BadValue):  # of another engine, or refused once this one is chosen
+        return engine.options()
 
 
 def unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
@@ -570,7 +605,7 @@ def _here(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWeights:
 def _rank(request: LaunchRequest, spec: ModelSpec, candidate: _Candidate) -> tuple[object, ...]:
     """Best first: fits the free memory, is here, is recommended, is large; if none fits, small."""
     size = candidate.loaded_bytes
-    fits = size * request.replicas <= WEIGHTS_SHARE * candidate.host.memory_free_bytes
+    fits = _weights_fit(candidate, request.replicas)
     quantization = candidate.variant.quantization
     preferred = (
         spec.recommended.index(quantization)
@@ -582,8 +617,18 @@ def _rank(request: LaunchRequest, spec: ModelSpec, candidate: _Candidate) -> tup
         not candidate.weights.here,
         preferred if fits else 0,
         -size if fits else size,
-        -candidate.host.memory_free_bytes,
+        -candidate.free_bytes,
     )
+
+
+def _weights_fit(candidate: _Candidate, replicas: int) -> bool:
+    """Whether the weights leave room for the rest. Replicas on GPUs have some each."""
+    size = candidate.loaded_bytes
+    if candidate.gpus:
+        each = candidate.devices.count
+        _, tightest = place(candidate.gpus, each, replicas, size // each)
+        return size <= WEIGHTS_SHARE * each * tightest or candidate.devices.offload_bytes is None
+    return size * replicas <= WEIGHTS_SHARE * candidate.free_bytes
 
 
 def _room(fit: _Fit) -> tuple[int, int, list[str]]:
@@ -631,13 +676,11 @@ def _check_room(fit: _Fit, memory: MemoryEstimate, context: int, slots: int) -> 
     """Warnings for a tight fit; raises `NoRoom` for what cannot run at all."""
     host, weights = fit.best.host, fit.best.weights
     if not memory.can_run:
-        raise NoRoom(
-            "memory",
-            host.name,
-            memory.least_bytes,
-            memory.free_bytes,
-            _way_out(fit, context, slots),
-        )
+        raise no_room(memory, placed(memory, fit.best.gpus), host, _way_out(fit, context, slots))
+    if memory.offload_bytes * memory.replicas > host.memory_free_bytes:
+        left = memory.offload_bytes * memory.replicas
+        out = "keep less of the weights off the GPU"
+        raise NoRoom("memory", host.name, left, host.memory_free_bytes, out)
     if not weights.here and weights.size_bytes > host.disk_free_bytes:
         raise NoRoom(
             "disk",
@@ -696,12 +739,20 @@ def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
         yield f"node {best.host.name}: the most free memory"
 
 
+def _why_settled(given: EngineOptions, settled: EngineOptions) -> Iterator[str]:
+    """What the engine has chosen; its options say of themselves what they are when left out."""
+    for name, described in type(settled).model_fields.items():
+        value = getattr(settled, name)
+        how = (described.description or "").partition("left out: ")[2]
+        if value != getattr(given, name) and how:
+            yield f"{name} {str(value).lower() if isinstance(value, bool) else value}: {how}"
+
+
 def _why_variant(fit: _Fit, search: _Search) -> str:
     best = fit.best
     if {candidate.variant.label for candidate in search.servable} == {best.variant.label}:
         return "the only one that can be served here"
-    size, replicas = best.loaded_bytes, fit.request.replicas
-    if size * replicas > WEIGHTS_SHARE * best.host.memory_free_bytes:
+    if not _weights_fit(best, fit.request.replicas):
         return "the smallest, because none fits the free memory"
     if best.variant.quantization in fit.spec.recommended:
         return "recommended by the spec"

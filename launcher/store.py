@@ -44,6 +44,11 @@ def replica_name(uid: str, number: int | str) -> str:
     return f"{uid}-rep{number}"
 
 
+def replica_number(replica_id: str) -> int:
+    """The inverse: which of its model's replicas it is."""
+    return int(replica_id.rpartition("-rep")[2])
+
+
 @dataclass(frozen=True)
 class ReplicaRow:
     """One wanted copy, and the last that was known of it."""

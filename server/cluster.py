@@ -1,11 +1,12 @@
 """The machines behind the gateway, in Xinference's shapes.
 
-This version plans with processors and memory only: it counts no GPUs, so every count of them is 0.
+How busy a GPU's cores are is not asked: what is said of GPUs is their memory.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.engines.base import Host
+from paddock.engines.base import Gpu, Host
 from paddock.launcher.controller import Controller
 from paddock.server import wire
 from paddock.server.query import flag
@@ -68,8 +69,8 @@ class Machines:
         return JSONResponse([_node(kind, host, detailed) for kind, host in nodes])
 
     async def devices(self, _: Request) -> Response:
-        """How many GPUs models may use."""
-        return JSONResponse(0)
+        """How many GPUs a model may use: those of the machine that has most."""
+        return JSONResponse(max(len(host.gpus) for host in await self._controller.hosts()))
 
     async def status(self, _: Request) -> Response:
         """How long the gateway runs, and how busy each machine is."""
@@ -87,8 +88,8 @@ def _node(kind: str, host: Host, detailed: bool) -> dict[str, Any]:
     node = {
         "node_type": kind,
         "ip_address": host.address,
-        "gpu_count": 0,
-        "gpu_vram_total": 0,
+        "gpu_count": len(host.gpus),
+        "gpu_vram_total": sum(gpu.total_bytes for gpu in host.gpus),
     }
     if not detailed:
         return node
@@ -99,7 +100,8 @@ def _node(kind: str, host: Host, detailed: bool) -> dict[str, Any]:
         "mem_available": host.memory_free_bytes,
         "mem_used": host.memory_total_bytes - host.memory_free_bytes,
         "gpu_utilization": None,
-        "gpu_vram_available": 0,
+        "gpu_vram_available": sum(gpu.free_bytes for gpu in host.gpus),
+        "gpus": [asdict(gpu) for gpu in host.gpus],
     }
 
 
@@ -111,4 +113,17 @@ def _load(host: Host, used: float | None) -> dict[str, Any]:
         "memory_available": host.memory_free_bytes,
         "memory_total": host.memory_total_bytes,
     }
-    return {"update_time": int(time.time()), "failure_remaining_count": 0, "status": {"cpu": cpu}}
+    status = {"cpu": cpu} | {str(gpu.index): _gpu(gpu) for gpu in host.gpus}
+    return {"update_time": int(time.time()), "failure_remaining_count": 0, "status": status}
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    used = gpu.total_bytes - gpu.free_bytes
+    return {
+        "name": gpu.name,
+        "mem_total": gpu.total_bytes,
+        "mem_free": gpu.free_bytes,
+        "mem_used": used,
+        "mem_usage": used / gpu.total_bytes,
+        "gpu_util": None,
+    }

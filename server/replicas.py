@@ -107,6 +107,8 @@ def _count(body: dict[str, Any], status: ModelStatus) -> int:
     if engine is not None and str(engine).casefold() != status.plan.engine.casefold():
         why = f"all replicas of a model run on one engine, here {status.plan.engine}"
         raise BadValue("model_engine", engine, why)
-    if body.get("n_gpu") not in (None, "auto"):
-        raise BadValue("n_gpu", body["n_gpu"], "this version of Paddock cannot do that")
+    gpus = status.plan.memory.gpus
+    if body.get("n_gpu") not in (None, "auto", gpus):
+        why = f"each replica of the model has as many GPUs as the others, here {gpus}"
+        raise BadValue("n_gpu", body["n_gpu"], why)
     return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -11,6 +11,7 @@ from paddock.launcher.controller import ModelStatus
 from paddock.launcher.events import Happened
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
+from paddock.launcher.store import replica_number
 from paddock.registry.errors import BadValue
 from paddock.registry.lockfile import parse_entry
 from paddock.registry.spec import Variant
@@ -38,10 +39,8 @@ _FIELDS = {
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "model_type": (None, "LLM", "embedding", "rerank"),
-    "n_gpu": (None, "auto"),
     "n_worker": (None, 1),
     "request_limits": (None,),
-    "gpu_idx": (None,),
     "replica_config": (None, {}, []),
     "enable_thinking": (None, False),
     "enable_virtual_env": (None, False),
@@ -49,6 +48,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "virtual_env_find_links": (None, []),
     "envs": (None, {}),
     "trust_remote_code": (None, False),
+}
+# What clients call those that ask for GPUs; of `n_gpu` "auto" and null leave it to the plan.
+_GPUS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "n_gpu": lambda value: {"n_gpu": _count(value)},
+    "gpu_idx": lambda value: {"gpu_idx": _indices(value)},
 }
 _STATUS = {
     "pending": "CREATING",
@@ -79,6 +83,8 @@ def launch_request(body: Any) -> LaunchRequest:
         if key in _FIELDS:
             if value is not None:
                 given[_FIELDS[key]] = parse_entry(value) if key == "lock" else value
+        elif key in _GPUS:
+            given |= _GPUS[key](value)
         elif key in _NEUTRAL:
             # Command lines send text: "1" for 1, "None" for None.
             if str(value).casefold() not in {str(known).casefold() for known in _NEUTRAL[key]}:
@@ -92,6 +98,27 @@ def launch_request(body: Any) -> LaunchRequest:
     return LaunchRequest.parse(**given, engine_options=options)
 
 
+def _count(value: Any) -> int | None:
+    """ "auto" and null: left open; Xinference's "none": the processor."""
+    text = str(value).strip().casefold()
+    if value is None or text == "auto":
+        return None
+    if text == "none":
+        return 0
+    if isinstance(value, bool) or not text.isdigit():
+        raise BadValue("n_gpu", value, "must be a whole number, auto or none")
+    return int(text)
+
+
+def _indices(value: Any) -> tuple[int, ...]:
+    """A number, a list of them, or as a command line sends it: "0,1"."""
+    several = value if isinstance(value, list) else str(value).split(",")
+    texts = [] if value is None else [str(one).strip() for one in several]
+    if not all(text.isdigit() for text in texts):
+        raise BadValue("gpu_idx", value, "must be indices of GPUs, such as 0 or 0,1")
+    return tuple(dict.fromkeys(map(int, texts)))
+
+
 def waits(request: Request) -> bool:
     """Whether the client wants the answer when all is ready, and not at once. Raises `BadValue`."""
     return flag(request, "wait_ready", default=True)
@@ -103,7 +130,7 @@ def description(status: ModelStatus) -> dict[str, Any]:
     return {
         "model_type": plan.type,
         "address": plan.node_name,
-        "accelerators": [],
+        "accelerators": sorted({str(gpu.index) for group in plan.gpus for gpu in group}, key=int),
         "model_name": plan.model,
         "model_lang": list(plan.languages),
         "model_ability": list(plan.abilities),
@@ -168,9 +195,13 @@ def instance(status: ModelStatus) -> dict[str, Any]:
     }
 
 
+def _gpus(status: ModelStatus, replica: ReplicaStatus) -> list[int]:
+    return [gpu.index for gpu in status.plan.gpus_of(replica_number(replica.replica_id))]
+
+
 def _replica(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
     return {
-        "replica_id": int(replica.replica_id.rpartition("-rep")[2]),
+        "replica_id": replica_number(replica.replica_id),
         "replica_model_uid": replica.replica_id,
         "worker_address": status.plan.node_name,
         "status": _STATUS[replica.state],
@@ -178,7 +209,7 @@ def _replica(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
         "created_ts": int(replica.started_at),
         "error_message": (replica.diagnosis or {}).get("message"),
         "replica_uid": replica.replica_id,
-        "gpu_idx": None,
+        "gpu_idx": _gpus(status, replica) or None,
         "endpoint": replica.endpoint,
         "pid": replica.pid,
         "log": replica.log,
@@ -188,7 +219,11 @@ def _replica(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
 def replicas(status: ModelStatus) -> list[dict[str, Any]]:
     """A model's replicas as `GET /v1/models/{uid}/replicas` answers."""
     return [
-        {**_replica(status, replica), "model_address": replica.endpoint, "accelerators": []}
+        {
+            **_replica(status, replica),
+            "model_address": replica.endpoint,
+            "accelerators": [str(index) for index in _gpus(status, replica)],
+        }
         for replica in status.replicas
     ]
 
@@ -196,7 +231,7 @@ def replicas(status: ModelStatus) -> list[dict[str, Any]]:
 def added(status: ModelStatus, replica_id: str) -> dict[str, Any]:
     """A replica that was just added."""
     return {
-        "replica_id": int(replica_id.rpartition("-rep")[2]),
+        "replica_id": replica_number(replica_id),
         "replica_model_uid": replica_id,
         "worker_address": status.plan.node_name,
     }
@@ -290,7 +325,7 @@ def _replica_event(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any
 
 def _replica_progress(replica: ReplicaStatus) -> dict[str, Any]:
     return {
-        "replica_id": int(replica.replica_id.rpartition("-rep")[2]),
+        "replica_id": replica_number(replica.replica_id),
         "replica_model_uid": replica.replica_id,
         "progress": _done(replica),
         "stage": _STAGE.get(replica.state, "launching"),

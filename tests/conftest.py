@@ -22,6 +22,7 @@ from paddock.client import Client
 from paddock.engines import load_engine
 from paddock.engines.environment import CURRENT, Made
 from paddock.launcher import processes
+from paddock.registry.catalog import specs_root
 from tests import minilm
 from tests.library import Told, ask
 
@@ -157,6 +158,19 @@ ENGINES = Path(__file__).parent.parent / "build" / "engines-home"
 def transformers_home() -> Path:
     """A home in which the Transformers engine is installed, by the command that users have."""
     return _installed("transformers")
+
+
+@pytest.fixture(scope="session")
+def awq(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny-mixtral's weights in AWQ's layout."""
+    environment = load_engine("Transformers").environment
+    assert environment is not None
+    made, folder = environment.made(transformers_home), tmp_path_factory.mktemp("awq") / "it"
+    assert made is not None
+    program = Path(__file__).parent / "engines" / "awq.py"
+    plain = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
+    subprocess.run([made.python, str(program), str(plain), str(folder)], check=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
     Detection,
     EngineOptions,
-    Host,
     RequestFields,
     Serving,
     Symptom,
 )
 
 if TYPE_CHECKING:
-    from paddock.registry.spec import Architecture, Variant
+    from paddock.registry.spec import Architecture
 
 # Started by its path: as a module it would import this package first.
 SERVE = Path(__file__).with_name("serve.py")
@@ -44,7 +44,7 @@ class EchoOptions(EngineOptions):
     )
 
 
-class Echo:
+class Echo(Adapter):
     """Never chosen by itself: it must be named. See the module."""
 
     name: ClassVar[str] = "echo"
@@ -52,7 +52,6 @@ class Echo:
     formats: ClassVar[tuple[str, ...]] = ()
     types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = False
-    environment: ClassVar[None] = None
     context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = RequestFields(
@@ -64,22 +63,10 @@ class Echo:
         """Always there."""
         return Detection(version="built in")
 
-    def refuses(self, variant: Variant, host: Host) -> str | None:
-        """Nothing: it needs no weights."""
-        return None
-
     def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
         """Only slots: echo keeps no context."""
         assert isinstance(options, EchoOptions)
         return None, options.slots
-
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Nothing to settle."""
-        return options
-
-    def pages(self, options: EngineOptions) -> bool:
-        """There are no weights to page."""
-        return False
 
     def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
         """There is no cache."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
     Detection,
@@ -23,10 +24,14 @@ from paddock.engines.base import (
     Serving,
     Symptom,
 )
+from paddock.engines.symptoms import (
+    out_of_memory,
+    port_in_use,
+)
 from paddock.registry.settings import read_settings
 
 if TYPE_CHECKING:
-    from paddock.registry.spec import Architecture, Variant
+    from paddock.registry.spec import Architecture
 
 FlashAttention = Literal["auto", "on", "off"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
@@ -66,7 +71,9 @@ class LlamaCppOptions(EngineOptions):
     n_ctx: int | None = Field(None, ge=1, description="tokens of context for each request")
     n_parallel: int | None = Field(None, ge=1, le=256, description="requests served side by side")
     n_gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1: all that fit")
-    n_threads: int | None = Field(None, ge=1, le=512, description="threads for generation")
+    n_threads: int | None = Field(
+        None, ge=1, le=512, description="threads; left out: one fewer than there are cores"
+    )
     n_batch: int = Field(2048, ge=32, description="tokens of a prompt taken in one batch")
     n_ubatch: int = Field(512, ge=32, description="tokens computed at once")
     flash_attn: FlashAttention = Field("auto", description="flash attention")
@@ -87,8 +94,8 @@ class LlamaCppOptions(EngineOptions):
     mmap: bool = Field(True, description="map the weights from the file in place of reading them")
     repack: bool | None = Field(
         None,
-        description="rearrange the weights in memory for the CPU: faster, but all of them must fit;"
-        " left out: where they do",
+        description="rearrange the weights in memory for the CPU, which is faster; left out: only"
+        " where all of them fit",
     )
     mlock: bool = Field(False, description="keep the weights from being swapped out")
     cache_ram_mib: int = Field(
@@ -157,7 +164,7 @@ FIELDS = RequestFields(
 )
 
 
-class LlamaCpp:
+class LlamaCpp(Adapter):
     """GGUF on CPU and GPU. See the module."""
 
     name: ClassVar[str] = "llama.cpp"
@@ -165,7 +172,6 @@ class LlamaCpp:
     formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
     types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = True
-    environment: ClassVar[None] = None
     context_step: ClassVar[int] = 256
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = FIELDS
@@ -194,16 +200,8 @@ class LlamaCpp:
             "corrupt_file",
             "the weights are not a whole GGUF file",
         ),
-        Symptom(
-            re.compile(r"(?:unable|failed) to allocate|cudaMalloc failed|out of memory|bad_alloc"),
-            "oom",
-            "the engine could not get the memory that it needs",
-        ),
-        Symptom(
-            re.compile(r"couldn't bind|[Aa]ddress already in use"),
-            "port_in_use",
-            "the engine's port was taken by another process",
-        ),
+        out_of_memory("(?:unable|failed) to allocate", "cudaMalloc failed", "out of memory"),
+        port_in_use("couldn't bind"),
         Symptom(
             re.compile(r"failed to load model|error loading model"),
             "load_failed",
@@ -230,15 +228,6 @@ class LlamaCpp:
         if found:
             return Detection(version=f"llama-server ({found})")
         return Detection(missing="neither xllamacpp nor a llama-server is installed")
-
-    def refuses(self, variant: Variant, host: Host) -> str | None:
-        """Nothing: every GGUF may be tried; the architecture is known when it is read."""
-        return None
-
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
-        """The context for each request and the slots that the options ask for."""
-        assert isinstance(options, LlamaCppOptions)
-        return options.n_ctx, options.n_parallel
 
     def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
         """Leaves one core to the gateway and the client, and repacks only weights that fit.

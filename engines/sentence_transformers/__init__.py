@@ -13,19 +13,26 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
-    Detection,
     EngineOptions,
-    Host,
     RequestFields,
     Serving,
     Symptom,
 )
 from paddock.engines.environment import Environment
+from paddock.engines.symptoms import (
+    BROKEN_SAFETENSORS,
+    MISSING_LIBRARY,
+    WRONG_WEIGHTS,
+    out_of_memory,
+    port_in_use,
+    unknown_architecture,
+)
 
 if TYPE_CHECKING:
-    from paddock.registry.spec import Architecture, Variant
+    from paddock.registry.spec import Architecture
 
 FOLDER = Path(__file__).parent
 PROCESS_BYTES = 450_000_000
@@ -60,7 +67,7 @@ class SentenceTransformersOptions(EngineOptions):
     )
 
 
-class SentenceTransformers:
+class SentenceTransformers(Adapter):
     """See the module."""
 
     name: ClassVar[str] = "sentence-transformers"
@@ -81,11 +88,7 @@ class SentenceTransformers:
         embeddings=frozenset(("encoding_format", "dimensions", "prompt_name")),
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (
-        Symptom(
-            re.compile(r"^weights_mismatch: (.*)"),
-            "weights_mismatch",
-            "the files are not this model's weights: {0}",
-        ),
+        WRONG_WEIGHTS,
         Symptom(
             re.compile(r"^no_modules: (.*)"),
             "bad_option",
@@ -97,58 +100,12 @@ class SentenceTransformers:
             "unsupported_arch",
             "the model brings code of its own, which this engine does not run",
         ),
-        Symptom(
-            re.compile(
-                r"model type `([^`]*)` but Transformers does not recognize|Unrecognized model"
-            ),
-            "unsupported_arch",
-            "this sentence-transformers does not know the model's architecture",
-        ),
-        Symptom(
-            re.compile(r"CUDA out of memory|OutOfMemoryError|can't allocate memory|MemoryError"),
-            "oom",
-            "the engine could not get the memory that it needs",
-        ),
-        Symptom(
-            re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
-            "corrupt_file",
-            "the weights are not whole safetensors",
-        ),
-        Symptom(
-            re.compile(r"[Aa]ddress already in use"),
-            "port_in_use",
-            "the engine's port was taken by another process",
-        ),
-        Symptom(
-            re.compile(r"^(?:ImportError|ModuleNotFoundError): (.*)"),
-            "load_failed",
-            "a library is missing in the engine's environment: {0}",
-        ),
+        unknown_architecture("sentence-transformers"),
+        out_of_memory(),
+        BROKEN_SAFETENSORS,
+        port_in_use(),
+        MISSING_LIBRARY,
     )
-
-    def detect(self) -> Detection:
-        """Whether its environment is there."""
-        return self.environment.detect()
-
-    def refuses(self, variant: Variant, host: Host) -> str | None:
-        """Nothing: the architecture is known when the weights are read."""
-        return None
-
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
-        """Many requests at once: they are gathered into batches, and none keeps a cache."""
-        assert isinstance(options, SentenceTransformersOptions)
-        return None, options.n_parallel
-
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Leaves one core to the gateway and the client."""
-        assert isinstance(options, SentenceTransformersOptions)
-        if options.n_threads is not None:
-            return options
-        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
-
-    def pages(self, options: EngineOptions) -> bool:
-        """Weights are read into memory."""
-        return False
 
     def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
         """There is no cache: each text is computed once, whole."""

@@ -12,18 +12,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
     Detection,
+    Devices,
     EngineOptions,
     Host,
+    NamedPaths,
     RequestFields,
     Serving,
     Symptom,
 )
 from paddock.engines.environment import Environment, find_accelerator
+from paddock.engines.symptoms import (
+    BROKEN_SAFETENSORS,
+    MISSING_LIBRARY,
+    out_of_memory,
+    port_in_use,
+    unknown_architecture,
+)
 
 if TYPE_CHECKING:
     from paddock.registry.spec import Architecture, Variant
@@ -80,7 +90,7 @@ class SglangOptions(EngineOptions):
     disable_cuda_graph: bool = Field(
         False, description="do not capture graphs: it starts sooner and answers more slowly"
     )
-    lora_paths: tuple[str, ...] = Field(
+    lora_paths: NamedPaths = Field(
         (), description="LoRA adapters, as name=path with absolute paths, comma-separated"
     )
     speculative_algorithm: Literal["EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM"] | None = (
@@ -99,21 +109,6 @@ class SglangOptions(EngineOptions):
         None, pattern=r"^[a-z0-9_-]+$", description="how the model marks its reasoning"
     )
     random_seed: int = Field(0, ge=0, description="seed of requests that have none")
-
-    @field_validator("lora_paths", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
-
-    @field_validator("lora_paths")
-    @classmethod
-    def _absolute(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
-        # The engine has another working folder than the user, and may run on another node.
-        for path in paths:
-            name, _, where = path.partition("=")
-            if not name or not where.startswith("/"):
-                raise ValueError(f"{path} must be name=path, with an absolute path")
-        return paths
 
 
 # From its protocol. It ignores what it does not know, so that nothing stands here on trust.
@@ -147,7 +142,7 @@ FIELDS = RequestFields(
 )
 
 
-class Sglang:
+class Sglang(Adapter):
     """See the module."""
 
     name: ClassVar[str] = "SGLang"
@@ -167,47 +162,21 @@ class Sglang:
     health_path: ClassVar[str] = "/ready"
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = (
-        Symptom(
-            re.compile(
-                r"has model type `([^`]*)` but Transformers does not recognize|"
-                r"Model architectures \[?'?([^'\]]*)'?\]? are not supported|Unrecognized model"
-            ),
-            "unsupported_arch",
-            "this SGLang does not know the model's architecture",
-        ),
+        unknown_architecture("SGLang"),
         Symptom(
             re.compile(r"KeyError: '(model\.[^']*|lm_head[^']*)'|size mismatch|shape mismatch"),
             "weights_mismatch",
             "the files are not this model's weights",
         ),
-        Symptom(
-            re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
-            "corrupt_file",
-            "the weights are not whole safetensors",
-        ),
-        Symptom(
-            re.compile(
-                r"CUDA out of memory|OutOfMemoryError|can't allocate memory|MemoryError|bad_alloc"
-                r"|Not enough memory"
-            ),
-            "oom",
-            "the engine could not get the memory that it needs",
-        ),
-        Symptom(
-            re.compile(r"[Aa]ddress already in use|Port is already in use"),
-            "port_in_use",
-            "the engine's port was taken by another process",
-        ),
+        BROKEN_SAFETENSORS,
+        out_of_memory("Not enough memory"),
+        port_in_use("Port is already in use"),
         Symptom(
             re.compile(r": error: (.*)"),
             "bad_option",
             "SGLang refused its command line: {0}",
         ),
-        Symptom(
-            re.compile(r"(?:ImportError|ModuleNotFoundError): (.*)"),
-            "load_failed",
-            "a library is missing in the engine's environment: {0}",
-        ),
+        MISSING_LIBRARY,
     )
 
     def detect(self) -> Detection:
@@ -225,25 +194,10 @@ class Sglang:
             )
         return None
 
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
-        """The context for each request and the slots that the options ask for."""
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """As many as the options divide the model between; experts are divided among the same."""
         assert isinstance(options, SglangOptions)
-        return options.n_ctx, options.n_parallel
-
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Nothing is left open that SGLang does not choose better by its GPU."""
-        return options
-
-    def pages(self, options: EngineOptions) -> bool:
-        """Weights are read into memory."""
-        return False
-
-    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
-        """The cache has the type of the weights, unless it is told otherwise."""
-        assert isinstance(options, SglangOptions)
-        kind = options.dtype if options.kv_cache_dtype == "auto" else options.kv_cache_dtype
-        each = {"float32": 4.0, "auto": 2.0, "bfloat16": 2.0, "float16": 2.0}.get(kind, 1.0)
-        return each, each
+        return Devices(options.tp_size * options.pp_size, options.cpu_offload_gb * 10**9)
 
     def overhead_bytes(
         self, architecture: Architecture, options: EngineOptions, context: int

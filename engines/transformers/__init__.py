@@ -13,20 +13,28 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
-    Detection,
+    Devices,
     EngineOptions,
-    Host,
     Paths,
     RequestFields,
     Serving,
     Symptom,
 )
 from paddock.engines.environment import Environment
+from paddock.engines.symptoms import (
+    BROKEN_SAFETENSORS,
+    MISSING_LIBRARY,
+    WRONG_WEIGHTS,
+    out_of_memory,
+    port_in_use,
+    unknown_architecture,
+)
 
 if TYPE_CHECKING:
-    from paddock.registry.spec import Architecture, Variant
+    from paddock.registry.spec import Architecture
 
 FOLDER = Path(__file__).parent
 PROCESS_BYTES = 600_000_000
@@ -68,7 +76,7 @@ class TransformersOptions(EngineOptions):
     n_parallel: int | None = Field(None, ge=1, le=1024, description="requests side by side")
 
 
-class Transformers:
+class Transformers(Adapter):
     """See the module."""
 
     name: ClassVar[str] = "Transformers"
@@ -104,11 +112,7 @@ class Transformers:
         counts_at="/v1/chat/completions/input_tokens",
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (
-        Symptom(
-            re.compile(r"^weights_mismatch: (.*)"),
-            "weights_mismatch",
-            "the files are not this model's weights: {0}",
-        ),
+        WRONG_WEIGHTS,
         Symptom(
             re.compile(r"^quantization_left: (.*)"),
             "unsupported_arch",
@@ -119,64 +123,19 @@ class Transformers:
             "bad_option",
             "the adapter cannot be used: {0}",
         ),
-        Symptom(
-            re.compile(
-                r"model type `([^`]*)` but Transformers does not recognize|Unrecognized model"
-            ),
-            "unsupported_arch",
-            "this Transformers does not know the model's architecture",
-        ),
-        Symptom(
-            re.compile(r"CUDA out of memory|OutOfMemoryError|can't allocate memory|MemoryError"),
-            "oom",
-            "the engine could not get the memory that it needs",
-        ),
-        Symptom(
-            re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
-            "corrupt_file",
-            "the weights are not whole safetensors",
-        ),
-        Symptom(
-            re.compile(r"[Aa]ddress already in use"),
-            "port_in_use",
-            "the engine's port was taken by another process",
-        ),
-        Symptom(
-            re.compile(r"^(?:ImportError|ModuleNotFoundError): (.*)"),
-            "load_failed",
-            "a library is missing in the engine's environment: {0}",
-        ),
+        unknown_architecture("Transformers"),
+        out_of_memory(),
+        BROKEN_SAFETENSORS,
+        port_in_use(),
+        MISSING_LIBRARY,
     )
 
-    def detect(self) -> Detection:
-        """Whether its environment is there."""
-        return self.environment.detect()
-
-    def refuses(self, variant: Variant, host: Host) -> str | None:
-        """Nothing: the architecture is known when the weights are read."""
-        return None
-
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
-        """The context for each request and the slots that the options ask for."""
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """One, or as `device_map` says: all of them, and then the host's memory."""
         assert isinstance(options, TransformersOptions)
-        return options.n_ctx, options.n_parallel
-
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Leaves one core to the gateway and the client."""
-        assert isinstance(options, TransformersOptions)
-        if options.n_threads is not None:
-            return options
-        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
-
-    def pages(self, options: EngineOptions) -> bool:
-        """Weights are read into memory."""
-        return False
-
-    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
-        """The cache has the type of the weights."""
-        assert isinstance(options, TransformersOptions)
-        each = 4.0 if options.dtype == "float32" else 2.0
-        return each, each
+        if options.device_map in {None, "cuda"}:
+            return Devices(1)
+        return Devices(0) if options.device_map == "cpu" else Devices(found, None)
 
     def overhead_bytes(
         self, architecture: Architecture, options: EngineOptions, context: int

@@ -8,6 +8,7 @@ that a load has left out). On a machine without a GPU that is vLLM's CPU build.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +16,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
-    Detection,
+    Devices,
     EngineOptions,
     Host,
+    NamedPaths,
     RequestFields,
     Serving,
     Symptom,
 )
 from paddock.engines.environment import Environment
+from paddock.engines.symptoms import (
+    BROKEN_SAFETENSORS,
+    MISSING_LIBRARY,
+    WRONG_WEIGHTS,
+    out_of_memory,
+    port_in_use,
+    unknown_architecture,
+)
 from paddock.registry.settings import read_settings
 
 if TYPE_CHECKING:
@@ -108,7 +119,7 @@ class VllmOptions(EngineOptions):
     enforce_eager: bool = Field(
         False, description="do not compile the model: it starts sooner and answers more slowly"
     )
-    lora_modules: tuple[str, ...] = Field(
+    lora_modules: NamedPaths = Field(
         (),
         description="LoRA adapters, as name=path with absolute paths, comma-separated; a mixture's"
         " need a GPU",
@@ -133,21 +144,6 @@ class VllmOptions(EngineOptions):
         None, pattern=r"^[a-z0-9_-]+$", description="how the model marks its reasoning"
     )
     seed: int = Field(0, ge=0, description="seed of requests that have none")
-
-    @field_validator("lora_modules", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
-
-    @field_validator("lora_modules")
-    @classmethod
-    def _absolute(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
-        # The engine has another working folder than the user, and may run on another node.
-        for module in modules:
-            name, _, path = module.partition("=")
-            if not name or not path.startswith("/"):
-                raise ValueError(f"{module} must be name=path, with an absolute path")
-        return modules
 
     @field_validator("speculative_config", "hf_overrides", mode="before")
     @classmethod
@@ -196,11 +192,7 @@ FIELDS = RequestFields(
 )
 
 SYMPTOMS = (
-    Symptom(
-        re.compile(r"weights_mismatch: (.*)"),
-        "weights_mismatch",
-        "the files are not this model's weights: {0}",
-    ),
+    WRONG_WEIGHTS,
     Symptom(
         re.compile(r"There is no module or parameter named '([^']*)'"),
         "weights_mismatch",
@@ -227,34 +219,14 @@ SYMPTOMS = (
         "weights_mismatch",
         "the files are not this model's weights: a tensor has another shape",
     ),
-    Symptom(
-        re.compile(
-            r"has model type `([^`]*)` but Transformers does not recognize|"
-            r"Model architectures \[?'?([^'\]]*)'?\]? (?:are not supported|failed to be inspected)|"
-            r"Unrecognized model"
-        ),
-        "unsupported_arch",
-        "this vLLM does not know the model's architecture",
+    unknown_architecture("vLLM"),
+    BROKEN_SAFETENSORS,
+    out_of_memory(
+        "is less than (?:desired|requested memory)",
+        "No available memory for the cache blocks",
+        "KV cache is needed, which is larger than",
     ),
-    Symptom(
-        re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
-        "corrupt_file",
-        "the weights are not whole safetensors",
-    ),
-    Symptom(
-        re.compile(
-            r"CUDA out of memory|OutOfMemoryError|can't allocate memory|MemoryError|bad_alloc"
-            r"|is less than (?:desired|requested memory)|No available memory for the cache blocks"
-            r"|KV cache is needed, which is larger than"
-        ),
-        "oom",
-        "the engine could not get the memory that it needs",
-    ),
-    Symptom(
-        re.compile(r"[Aa]ddress already in use"),
-        "port_in_use",
-        "the engine's port was taken by another process",
-    ),
+    port_in_use(),
     Symptom(
         re.compile(r"\b(?:serve|main\.py|vllm): error: (.*)"),
         "bad_option",
@@ -285,15 +257,11 @@ SYMPTOMS = (
         "bad_option",
         "vLLM refused its options ({0})",
     ),
-    Symptom(
-        re.compile(r"(?:ImportError|ModuleNotFoundError): (.*)"),
-        "load_failed",
-        "a library is missing in the engine's environment: {0}",
-    ),
+    MISSING_LIBRARY,
 )
 
 
-class Vllm:
+class Vllm(Adapter):
     """See the module."""
 
     name: ClassVar[str] = "vLLM"
@@ -318,10 +286,6 @@ class Vllm:
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = SYMPTOMS
 
-    def detect(self) -> Detection:
-        """Whether its environment is there."""
-        return self.environment.detect()
-
     def refuses(self, variant: Variant, host: Host) -> str | None:
         """What is to be quantized while it loads; the architecture is known when it is read."""
         if variant.format == "pytorch" and variant.quantization != "none":
@@ -331,28 +295,11 @@ class Vllm:
             )
         return None
 
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
-        """The context for each request and the slots that the options ask for."""
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """As many as the options divide the model between."""
         assert isinstance(options, VllmOptions)
-        return options.n_ctx, options.n_parallel
-
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Leaves one core to the server, the gateway and the client."""
-        assert isinstance(options, VllmOptions)
-        if options.n_threads is not None:
-            return options
-        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
-
-    def pages(self, options: EngineOptions) -> bool:
-        """Weights are read into memory."""
-        return False
-
-    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
-        """The cache has the type of the weights, unless it is told otherwise."""
-        assert isinstance(options, VllmOptions)
-        kind = options.dtype if options.kv_cache_dtype == "auto" else options.kv_cache_dtype
-        each = {"float32": 4.0, "auto": 2.0, "bfloat16": 2.0, "float16": 2.0}.get(kind, 1.0)
-        return each, each
+        count = options.tensor_parallel_size * options.pipeline_parallel_size
+        return Devices(count, round(options.cpu_offload_gb * 2**30))
 
     def overhead_bytes(
         self, architecture: Architecture, options: EngineOptions, context: int
@@ -395,6 +342,17 @@ class Vllm:
         if made.accelerator == "cpu":
             environ |= _cpu(options)
         return Command(argv=tuple(argv), environ=environ)
+
+
+def _utilization(share: float) -> float:
+    """What vLLM shall find free of each GPU, as a part of the whole, to start at all.
+
+    It looks once its own context and NCCL's buffers are there (`init_device` and `request_memory`
+    of vllm/v1/worker, 0.32), and the plan counts those too, so that what it finds is less than what
+    was free: of the plan's share a tenth is left for them. Left out, it would want 92 % of a GPU
+    that others use as well. The cache's size does not follow from it, but is given in bytes.
+    """
+    return max(0.01, math.floor(share * 0.9 * 1000) / 1000)
 
 
 def _cpu(options: VllmOptions) -> dict[str, str]:
@@ -440,6 +398,8 @@ def arguments(serving: Serving) -> list[str]:
         workers = options.tensor_parallel_size * options.pipeline_parallel_size
         share = -(-serving.cache_bytes // workers) + SPARE_CACHE_BYTES
         argv += ["--kv-cache-memory-bytes", str(share)]
+        if serving.gpu_share:
+            argv += ["--gpu-memory-utilization", f"{_utilization(serving.gpu_share):g}"]
     if options.lora_modules:
         argv += ["--enable-lora", "--max-lora-rank", str(options.max_lora_rank)]
         argv += ["--max-loras", str(len(options.lora_modules))]

@@ -204,12 +204,23 @@ def _response_format(ask: Ask) -> None:
 
 
 def _tools(ask: Ask) -> None:
-    fields = {"tools": [TOOL], "tool_choice": "required", "logit_bias": ask.blanks}
-    choice = ask(**fields, max_tokens=120)["choices"][0]
-    (call,) = choice["message"]["tool_calls"]
-    assert call["function"]["name"] == "feed"
-    assert json.loads(call["function"]["arguments"])["food"] in {"hay", "fish"}
-    assert choice["finish_reason"] in {"tool_calls", "stop"}
+    fields = {"tools": [TOOL], "logit_bias": ask.blanks, "max_tokens": 120}
+    named = {"type": "function", "function": {"name": "feed"}}
+    for choice in ("required", named):
+        answer = ask(**fields, tool_choice=choice)["choices"][0]
+        (call,) = answer["message"]["tool_calls"]
+        _is_fed(call["function"]["name"], call["function"]["arguments"])
+        assert answer["finish_reason"] in {"tool_calls", "stop"}
+        events = ask.events(**fields, tool_choice=choice)
+        deltas = [event["choices"][0]["delta"].get("tool_calls") or [] for event in events]
+        parts = [call["function"] for calls in deltas for call in calls]
+        _is_fed(*("".join(part.get(key) or "" for part in parts) for key in ("name", "arguments")))
+    assert ask(**fields, tool_choice="auto")["choices"]
+
+
+def _is_fed(name: str, arguments: str) -> None:
+    assert name == "feed"
+    assert json.loads(arguments)["food"] in {"hay", "fish"}
 
 
 # Field → what it is asked with where it should be refused, and what shows that it was done.

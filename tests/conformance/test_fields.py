@@ -2,7 +2,8 @@
 
 What `standing` says of a field (docs/engines.md prints it as a table) is what happens: it has its
 effect, or it is refused with 400 by its name and the engine's. Beside the fields: texts that equal
-the reference, perplexity, usage, streams, requests side by side, prompts that are too long, chats.
+the reference, perplexity, usage, streams, requests side by side, prompts that are too long, chats,
+the clients that people have; and what becomes of an engine that is killed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
+import psutil
 import pytest
 import requests
 
@@ -32,6 +36,8 @@ from tests.launcher.test_hubs import until
 from tools.tiny_mixtral.corpus import generate_documents
 
 GGUF = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
+ONE_EACH = {"none", "Q4_K_M"}
+"""Quantizations that stand for their engine, where the weights make no difference."""
 WORSE = 0.03
 """How much higher than the plain weights' a quantization's perplexity may be."""
 CONTEXT = 512
@@ -67,6 +73,7 @@ VARIANTS = (
     Served("Transformers", "pytorch", "4-bit"),
     Served("Transformers", "pytorch", "8-bit"),
     Served("Transformers", "gptq", "Int4"),
+    Served("Transformers", "awq", "Int4"),
     # Not compiled: it is slower, and begins a minute sooner.
     Served("vLLM", "pytorch", "none", ("--dtype", "float32", *EAGER), exact=True),
     Served("vLLM", "gptq", "Int4", EAGER, ties=True),
@@ -99,6 +106,19 @@ print(json.dumps(told))
 TEXTS = tuple(generate_documents(seed=1000, count=3))
 # Nothing in a specification keeps a model from tools; this one has not learnt them.
 NAME = "tiny-with-tools"
+FOOD: Any = [{"role": "user", "content": "What does the elephant eat?"}]
+
+
+AWQ = """\
+  - format: awq
+    size: 0_004
+    quantizations: [Int4]
+    engines: [Transformers]
+    sources:
+      - hub: path
+        id: {path}
+
+"""
 
 
 class Refused(Exception):
@@ -111,7 +131,7 @@ class Refused(Exception):
 
 @pytest.fixture(scope="module")
 def gateway(
-    transformers_home: Path, vllm_home: Path, tmp_path_factory: pytest.TempPathFactory
+    transformers_home: Path, vllm_home: Path, awq: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Paddock]:
     """One gateway and one Ray; models come and go."""
     home = tmp_path_factory.mktemp("conformance")
@@ -119,6 +139,7 @@ def gateway(
     paddock = make_paddock(home)
     spec = (specs_root() / "llm" / "tiny-mixtral.yaml").read_text()
     spec = spec.replace("tiny-mixtral", NAME, 1).replace("chat]", "chat, tools]", 1)
+    spec = spec.replace("weights:\n", f"weights:\n{AWQ.format(path=awq)}", 1)
     (home / "spec.yaml").write_text(spec)
     paddock.ok("register", "--file", str(home / "spec.yaml"))
     yield paddock
@@ -274,16 +295,91 @@ def test_prompt_that_is_too_long_is_refused_with_both_numbers(served: Served, as
     assert "600" in str(refused.value)
 
 
+@pytest.fixture
+def sdk(served: Served, gateway: Paddock) -> Iterator[Any]:
+    """OpenAI's client, untyped: its overloads want literals, and these tests vary the fields."""
+    url = f"{gateway.record['endpoint']}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as made:
+        yield made
+
+
+def test_openais_client_is_answered(served: Served, sdk: Any) -> None:
+    """Whole, streamed, several at once, with the probabilities, the usage and a form."""
+    wanted = {"model": served.uid, "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
+    whole = sdk.completions.create(**wanted)
+    assert (whole.model, whole.usage.completion_tokens) == (served.uid, 12)
+    pieces = sdk.completions.create(**wanted, stream=True)
+    assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
+    several = sdk.completions.create(**{**wanted, "temperature": 1.2}, n=3, seed=1)
+    assert [choice.index for choice in several.choices] == [0, 1, 2]
+    both = sdk.completions.create(**{**wanted, "prompt": [PROMPT, "A lion"]})
+    assert [choice.index for choice in both.choices] == [0, 1]
+    if served.exact:  # else a sum depends on who else is in the batch
+        assert both.choices[0].text == whole.choices[0].text
+    echoed = sdk.completions.create(**wanted, echo=True)
+    assert echoed.choices[0].text == PROMPT + whole.choices[0].text
+    probable = sdk.completions.create(**wanted, logprobs=2)
+    assert len(probable.choices[0].logprobs.tokens) == 12
+    asked = {"model": served.uid, "messages": FOOD, "max_tokens": 16, "temperature": 0}
+    chat = sdk.chat.completions.create(**asked, logprobs=True, top_logprobs=1)
+    text = chat.choices[0].message.content or ""
+    assert "elephant" in text.lower()
+    assert chat.choices[0].logprobs is not None
+    word = text.split()[1]
+    stopped = sdk.chat.completions.create(**asked, stop=[word])
+    assert stopped.choices[0].finish_reason == "stop"
+    assert word not in (stopped.choices[0].message.content or "")
+
+
+def test_anthropics_client_is_answered(served: Served, gateway: Paddock, sdk: Any) -> None:
+    """Which asks for the count of a prompt's tokens too."""
+    wanted: Any = {"model": served.uid, "messages": FOOD}
+    with anthropic.Anthropic(base_url=gateway.record["endpoint"], api_key="none") as client:
+        counted = client.messages.count_tokens(**wanted)
+        told = client.messages.create(**wanted, max_tokens=8)
+    assert told.usage.input_tokens == counted.input_tokens
+    chat = sdk.chat.completions.create(**wanted, max_tokens=1)
+    assert chat.usage.prompt_tokens == counted.input_tokens
+
+
+def test_what_is_no_field_of_the_engines_is_refused_by_name(served: Served, ask: Ask) -> None:
+    """Also what it has and would take no notice of; nothing is dropped in silence."""
+    for field in ("wurst", *load_engine(served.engine).fields.refused):
+        with pytest.raises(Refused, match=rf"{field}.*{re.escape(served.engine)}"):
+            ask(**{field: 1})
+
+
+def test_engine_that_runs_is_not_installed_again_nor_removed(
+    served: Served, gateway: Paddock
+) -> None:
+    """The command says why."""
+    environment = load_engine(served.engine).environment
+    if environment is None or served.quantization not in ONE_EACH:
+        return
+    done = gateway.run("engine", "install", served.engine)
+    assert done.returncode == 0
+    assert "installed already" in done.stderr
+    used = gateway.run("engine", "remove", environment.name)
+    assert used.returncode == 2
+    assert "in use" in used.stderr
+
+
 def test_killed_engine_has_failed_and_comes_again(served: Served, gateway: Paddock) -> None:
-    """It is told as what it is, and the same launch brings it back."""
-    if served.quantization not in {"none", "Q4_K_M"}:
+    """It is told as what it is, nothing is left of it, and the same launch brings it back."""
+    if served.quantization not in ONE_EACH:
         return
     client = gateway.client()
     (model,) = client.instances(served.uid)
-    os.kill(int(model["replica_statuses"][0]["pid"]), signal.SIGKILL)
+    main = psutil.Process(int(model["replica_statuses"][0]["pid"]))
+    below = main.children(recursive=True)
+    if served.engine == "vLLM":  # its processes outlive the first of them
+        assert len(below) >= 2
+    os.kill(main.pid, signal.SIGKILL)
     until(lambda: client.instances(served.uid)[0]["state"] == "failed")
     assert client.instances(served.uid)[0]["diagnosis"]["cause"] == "engine_killed"
-    if served.engine != "vLLM":  # half a minute; its own tests kill it too
+    _, left = psutil.wait_procs(below, timeout=30)
+    assert not left
+    if served.engine != "vLLM":  # it takes half a minute, and is launched as any other
         client.terminate(served.uid)
         launch(gateway, served)
         assert client.complete(served.uid, PROMPT, max_tokens=1)["choices"]

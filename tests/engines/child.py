@@ -81,6 +81,11 @@ class Child:
             assert time.monotonic() < deadline, self.lines()
             select.select([], [], [], 0.01)
 
+    def end(self) -> None:
+        """Ends it as a replica would; fails if it does not end by itself, or ends badly."""
+        self.process.terminate()
+        assert self.process.wait(20) in {0, -signal.SIGTERM}
+
     def _healthy(self) -> bool:
         try:
             return self.request("GET", self.engine.health_path, key=None)[0] == 200
@@ -125,3 +130,29 @@ class Child:
             return answer.status, answer.read().decode()
         finally:
             connection.close()
+
+
+def keeps_the_contract(child: Child) -> None:
+    """Fails unless it answers with its key, under the model's name, whole and streamed."""
+    name = child.wanted.model_id
+    if not {"generate", "chat"} & set(child.wanted.abilities):
+        body: dict[str, Any] = {"model": name, "input": "The old elephant"}
+        path = "/v1/embeddings"
+    else:
+        body = {"model": name, "prompt": "The old elephant", "max_tokens": 2}
+        path = "/v1/completions"
+    status, answer = child.post(path, body)
+    assert (status, answer["model"]) == (200, name)
+    for key in ("wrong", None):
+        assert child.post(path, body, key)[0] == 401
+    if path == "/v1/embeddings":
+        return
+    assert answer["choices"][0]["text"]
+    assert answer["usage"]["completion_tokens"] == 2
+    chat = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    status, answer = child.post("/v1/chat/completions", chat)
+    assert status == 200
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    events = child.stream(path, {**body, "stream": True})
+    assert len([event for event in events if event["choices"]]) >= 2
+    assert {event["model"] for event in events} == {name}

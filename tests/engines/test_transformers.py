@@ -18,7 +18,7 @@ import pytest
 from paddock.engines import load_engine
 from paddock.engines.base import Host, Serving
 from paddock.engines.transformers import Transformers, TransformersOptions
-from paddock.launcher.diagnosis import diagnose_exit
+from paddock.launcher.diagnosis import Diagnosis, diagnose_exit
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
@@ -343,35 +343,77 @@ def renamed(source: Path, target: Path, old: str, new: str) -> None:
     path.write_bytes(struct.pack("<Q", len(changed)) + changed + data[8 + length :])
 
 
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        (WEIGHTS, "model.layers.1.self_attn.q_proj.weight"),
-        (GPTQ, "model.layers.1.self_attn.q_proj.scales"),
-        (GPTQ, "model.layers.0.input_layernorm.weight"),
-    ],
-    ids=["pytorch", "gptq scales", "gptq norm"],
-)
-def test_weights_that_are_not_the_models_do_not_serve(
-    tmp_path: Path, source: Path, name: str
-) -> None:
-    """A load in which weights were made up or left over has failed, and says so."""
-    renamed(source, tmp_path / "weights", name, f"{name}_of_another")
-    with Child(ENGINE, wanted(tmp_path / "weights"), tmp_path / "log") as child:
-        code = child.await_end()
-        found = diagnose_exit(ENGINE, plan(), code, None, child.lines())
-    assert found.cause == "weights_mismatch"
-    assert name in found.message
+@pytest.fixture(scope="module")
+def adapter(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An adapter's folder, and what the library says with it after the first prompt."""
+    folder = tmp_path_factory.mktemp("adapter") / "it"
+    return folder, python(transformers_home, ADAPTER, str(WEIGHTS), str(folder), PROMPTS[0])
+
+
+MISMATCHED = {
+    "pytorch": (WEIGHTS, "model.layers.1.self_attn.q_proj.weight"),
+    "gptq scales": (GPTQ, "model.layers.1.self_attn.q_proj.scales"),
+    "gptq norm": (GPTQ, "model.layers.0.input_layernorm.weight"),
+}
+ADAPTERS = {"no adapter": "bad_option", "another's adapter": "weights_mismatch"}
+BROKEN = {"short": "corrupt_file", "strange": "unsupported_arch"}
 
 
 @pytest.fixture(scope="module")
-def awq(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights in AWQ's layout."""
-    made, folder = ENGINE.environment.made(transformers_home), tmp_path_factory.mktemp("awq") / "it"
-    assert made is not None
-    program = Path(__file__).with_name("awq.py")
-    subprocess.run([made.python, str(program), str(WEIGHTS), str(folder)], check=True)
-    return folder
+def failed(
+    transformers_home: Path, adapter: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Diagnosis]:
+    """What is said of launches that fail. Each has a process of its own, two run at a time."""
+    folder = tmp_path_factory.mktemp("failed")
+    asked = {}
+    for label, (source, name) in MISMATCHED.items():
+        renamed(source, folder / label, name, f"{name}_of_another")
+        asked[label] = wanted(folder / label)
+    shutil.copytree(adapter[0], folder / "another's adapter")
+    file = folder / "another's adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b"q_proj", b"x_proj"))
+    for label in ADAPTERS:
+        options = ENGINE.options.parse(ENGINE.name, {"lora": str(folder / label)})
+        asked[label] = serving(options, weights=WEIGHTS)
+    for label in BROKEN:
+        shutil.copytree(WEIGHTS, folder / label)
+        asked[label] = wanted(folder / label)
+    short = folder / "short" / "model.safetensors"
+    short.write_bytes(short.read_bytes()[:5000])
+    config = folder / "strange" / "config.json"
+    config.write_text(config.read_text().replace('"mixtral"', '"nonsense"'))
+
+    def diagnosis(label: str) -> Diagnosis:
+        with Child(ENGINE, asked[label], folder / f"{label}.log") as child:
+            return diagnose_exit(ENGINE, plan(), child.await_end(), None, child.lines())
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setenv("PADDOCK_HOME", str(transformers_home))
+        return dict(zip(asked, pool.map(diagnosis, asked), strict=True))
+
+
+@pytest.mark.parametrize("label", MISMATCHED)
+def test_weights_that_are_not_the_models_do_not_serve(
+    failed: dict[str, Diagnosis], label: str
+) -> None:
+    """A load in which weights were made up or left over has failed, and says so."""
+    assert failed[label].cause == "weights_mismatch"
+    assert MISMATCHED[label][1] in failed[label].message
+
+
+@pytest.mark.parametrize("label", ADAPTERS)
+def test_adapter_that_does_not_fit_is_a_failed_launch(
+    failed: dict[str, Diagnosis], label: str
+) -> None:
+    """It is named; nothing is served without it."""
+    assert failed[label].cause == ADAPTERS[label]
+    assert label in failed[label].message
+
+
+@pytest.mark.parametrize("label", BROKEN)
+def test_broken_weights_are_called_so(failed: dict[str, Diagnosis], label: str) -> None:
+    """A file that is cut short is corrupt; an architecture that nobody knows is unsupported."""
+    assert failed[label].cause == BROKEN[label]
 
 
 def test_quantized_weights_know_what_the_others_know(transformers_home: Path, awq: Path) -> None:
@@ -388,12 +430,11 @@ def test_quantized_weights_know_what_the_others_know(transformers_home: Path, aw
 
 @pytest.mark.parametrize("quantization", ["none", "4-bit"])
 def test_adapter_changes_the_answers_as_the_library_says(
-    tmp_path: Path, transformers_home: Path, quantization: str
+    tmp_path: Path, adapter: Any, quantization: str
 ) -> None:
     """LoRA's: within the weights, or beside them where those are quantized."""
-    folder = str(tmp_path / "adapter")
-    told = python(transformers_home, ADAPTER, str(WEIGHTS), folder, PROMPTS[0])
-    options = {"dtype": "float32", "n_threads": 1, "lora": folder, "compute_dtype": "float32"}
+    folder, told = adapter
+    options = {"dtype": "float32", "n_threads": 1, "lora": str(folder), "compute_dtype": "float32"}
     parsed = ENGINE.options.parse(ENGINE.name, options)
     asked = serving(parsed, weights=WEIGHTS, quantization=quantization)
     with Child(ENGINE, asked, tmp_path / "log") as child:
@@ -401,50 +442,6 @@ def test_adapter_changes_the_answers_as_the_library_says(
         answer = complete(child, PROMPTS[0], max_tokens=1, logprobs=3)
     (found,) = answer["choices"][0]["logprobs"]["top_logprobs"]
     assert found == pytest.approx(told, abs=1e-3 if quantization == "none" else 0.5)
-
-
-@pytest.mark.parametrize("wrong", ["nothing there", "another model's"])
-def test_adapter_that_does_not_fit_is_a_failed_launch(
-    tmp_path: Path, transformers_home: Path, wrong: str
-) -> None:
-    """It is named; nothing is served without it."""
-    folder, cause = tmp_path / "adapter", "bad_option"
-    if wrong == "another model's":
-        python(transformers_home, ADAPTER, str(WEIGHTS), str(folder), PROMPTS[0])
-        file = folder / "adapter_model.safetensors"
-        file.write_bytes(file.read_bytes().replace(b"q_proj", b"x_proj"))
-        cause = "weights_mismatch"
-    options = ENGINE.options.parse(ENGINE.name, {"lora": str(folder)})
-    with Child(ENGINE, serving(options, weights=WEIGHTS), tmp_path / "log") as child:
-        code = child.await_end()
-        found = diagnose_exit(ENGINE, plan(), code, None, child.lines())
-    assert (found.cause, str(folder) in found.message) == (cause, True)
-
-
-def test_quantized_weights_are_served(tmp_path: Path) -> None:
-    """Through the same routes, and by the batch."""
-    with Child(ENGINE, wanted(GPTQ), tmp_path / "log") as child:
-        child.await_health()
-        alone = said(complete(child, PROMPTS[0]))
-        assert said(complete(child, PROMPTS[0])) == alone
-        # In bfloat16 a sum depends on who else is in the batch, so side by side the texts may part.
-        with ThreadPoolExecutor(4) as pool:
-            for text in pool.map(lambda _: said(complete(child, PROMPTS[0])), range(8)):
-                assert text.split()[0] == alone.split()[0]
-
-
-def test_broken_weights_are_called_so(tmp_path: Path) -> None:
-    """A file that is cut short is corrupt; an architecture that nobody knows is unsupported."""
-    shutil.copytree(WEIGHTS, tmp_path / "short")
-    short = tmp_path / "short" / "model.safetensors"
-    short.write_bytes(short.read_bytes()[:5000])
-    shutil.copytree(WEIGHTS, tmp_path / "strange")
-    config = tmp_path / "strange" / "config.json"
-    config.write_text(config.read_text().replace('"mixtral"', '"nonsense"'))
-    for folder, cause in (("short", "corrupt_file"), ("strange", "unsupported_arch")):
-        with Child(ENGINE, wanted(tmp_path / folder), tmp_path / f"{folder}.log") as child:
-            code = child.await_end()
-            assert diagnose_exit(ENGINE, plan(), code, None, child.lines()).cause == cause
 
 
 def plan() -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 from paddock.engines.base import Detection, Host
 from paddock.launcher.host import probe_host
-from paddock.launcher.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedGpu
 from paddock.launcher.replica import Replica, ReplicaConfig, ReplicaStatus
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
@@ -238,6 +238,20 @@ async def test_a_hub_out_of_reach_fails_soon(make: Make, monkeypatch: pytest.Mon
     assert found["cause"] == "hub_unreachable"
     assert "127.0.0.1:9" in found["tried"][0]
     assert "--model-path" in found["next_command"]
+
+
+async def test_engine_sees_its_own_gpus_alone(make: Make) -> None:
+    """By the driver's order; whoever else starts engines may number them by another."""
+    group = tuple(
+        PlannedGpu(index=index, name="x", uuid=f"GPU-{index}", total_bytes=2, free_bytes=1)
+        for index in (2, 5)
+    )
+    plan = echo().model_copy(update={"gpus": ((), group)})
+    for number, seen in ((1, "2,5"), (0, None)):
+        status = await ready(make(plan, number=number))
+        environ = psutil.Process(status.pid).environ()
+        assert environ.get("CUDA_VISIBLE_DEVICES") == seen
+        assert environ.get("CUDA_DEVICE_ORDER") == (seen and "PCI_BUS_ID")
 
 
 async def test_the_log_is_on_disk_and_has_a_tail(make: Make, home: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_is_asked_for_is_obeyed(catalog: Catalog) -> None:
         format="ggufv2",
         quantization="q5_0",
         context_length=1000,
-        engine_options={"n_parallel": "3", "n-threads": "7"},
+        engine_options={"n_parallel": "3", "n-threads": "7", "repack": "false"},
         model_uid="a/b",
         replicas=2,
     )
@@ -76,6 +76,15 @@ def test_what_is_asked_for_is_obeyed(catalog: Catalog) -> None:
     assert made.model_id == "a/b"
     assert made.weights.files[0].name == "mixtral-8x7b-v0.1.Q5_0.gguf"
     assert made.reasons == ()
+
+
+def test_what_the_engine_chooses_is_said_too(catalog: Catalog) -> None:
+    """Threads, and whether weights are rearranged, each with the rule that it follows."""
+    said = plan(catalog, host(free=64), quantization="Q4_K_M").reasons
+    assert "n_threads 1: one fewer than there are cores" in said
+    assert "repack true: only where all of them fit" in said
+    paged = plan(catalog, host(free=20), quantization="Q4_K_M").reasons
+    assert "repack false: only where all of them fit" in paged
 
 
 def test_the_same_question_gets_the_same_answer_without_a_look(
@@ -122,9 +131,10 @@ def test_where_nothing_fits_the_smallest_is_chosen(catalog: Catalog) -> None:
 
 
 def test_every_choice_has_a_reason(catalog: Catalog) -> None:
-    """Variant, engine, context and slots are explained when they were left open."""
+    """Variant, engine, context, slots and what the engine chooses, where they were left open."""
     reasons = plan(catalog).reasons
-    assert [reason.split()[0] for reason in reasons] == ["variant", "engine", "context", "slots"]
+    named = ["variant", "engine", "context", "slots", "n_threads", "repack"]
+    assert [reason.split()[0] for reason in reasons] == named
     assert "recommended by the spec" in reasons[0]
 
 

@@ -429,7 +429,7 @@ def test_machines_are_described_with_their_replicas(theirs: RESTfulClient, tiny:
 
 
 def test_cluster_routes_state_what_is_known(client: Client) -> None:
-    """Memory and processors are the machine's; GPUs, which are not counted, are none."""
+    """Memory and processors are the machine's; GPUs are those of a machine without any."""
     assert call(client, "GET", "/v1/cluster/devices") == (200, 0)
     status, nodes = call(client, "GET", "/v1/cluster/info?detailed=true")
     assert status == 200

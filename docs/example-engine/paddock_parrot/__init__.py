@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
     Detection,
     EngineOptions,
-    Host,
     RequestFields,
     Serving,
     Symptom,
 )
 
 if TYPE_CHECKING:
-    from paddock.registry.spec import Architecture, Variant
+    from paddock.registry.spec import Architecture
 
 
 class ParrotOptions(EngineOptions):
@@ -31,8 +31,8 @@ class ParrotOptions(EngineOptions):
     times: int = Field(2, ge=1, le=9, description="how often it says everything")
 
 
-class Parrot:
-    """See the module."""
+class Parrot(Adapter):
+    """See the module. What `Adapter` answers for it, it may answer itself."""
 
     name: ClassVar[str] = "parrot"
     options: ClassVar[type[EngineOptions]] = ParrotOptions
@@ -42,8 +42,8 @@ class Parrot:
     types: ClassVar[tuple[str, ...]] = ("LLM",)
     # Not chosen by itself: `--model-engine parrot` asks for it.
     automatic: ClassVar[bool] = False
-    # One whose libraries exclude Paddock's names its pins here: paddock.engines.environment.
-    environment: ClassVar[None] = None
+    # One whose libraries exclude Paddock's names its pins as `environment`:
+    # paddock.engines.environment.
     context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"
     # All other fields of requests are refused by name; n, echo and the like the gateway does.
@@ -55,18 +55,6 @@ class Parrot:
     def detect(self) -> Detection:
         """Its version, or `Detection(missing=…)` with the reason why it is not usable here."""
         return Detection(version=version("paddock-parrot"))
-
-    def refuses(self, variant: Variant, host: Host) -> str | None:
-        """A reason where it cannot serve a variant of its formats on this host."""
-        return None
-
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
-        """Context and slots, where options ask for them; Paddock plans what is left open."""
-        return None, None
-
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """What the user left open, set to what is best on this host: threads, say."""
-        return options
 
     def pages(self, options: EngineOptions) -> bool:
         """Whether weights are mapped, so that they need not all fit into memory."""

@@ -1,0 +1,55 @@
+"""What most adapters answer: a base that an adapter may have, where it says nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from paddock.engines.base import Detection, Devices, EngineOptions, Host
+
+if TYPE_CHECKING:
+    from paddock.engines.environment import Environment
+    from paddock.registry.spec import Variant
+
+CACHE_BYTES = {"float32": 4.0, "auto": 2.0, "bfloat16": 2.0, "float16": 2.0}
+"""Of one element of the cache; of whatever else there is (fp8): one."""
+
+
+class Adapter:
+    """Answers by the names that options have everywhere: n_ctx, n_parallel, n_threads, dtype."""
+
+    environment: ClassVar[Environment | None] = None
+
+    def detect(self) -> Detection:
+        """Whether its environment is there."""
+        assert self.environment is not None  # who has none says how it is found
+        return self.environment.detect()
+
+    def refuses(self, variant: Variant, host: Host) -> str | None:
+        """Nothing: the architecture is known when the weights are read."""
+        return None
+
+    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+        """The context for each request and the slots that the options ask for."""
+        return getattr(options, "n_ctx", None), getattr(options, "n_parallel", None)
+
+    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+        """Leaves one core to the gateway and the client."""
+        if getattr(options, "n_threads", 0) is not None:
+            return options
+        return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
+
+    def devices(self, options: EngineOptions, found: int) -> Devices:
+        """One."""
+        return Devices(1)
+
+    def pages(self, options: EngineOptions) -> bool:
+        """Weights are read into memory."""
+        return False
+
+    def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
+        """The cache has the type of the weights, unless it is told otherwise."""
+        kind: Any = getattr(options, "kv_cache_dtype", "auto")
+        if kind == "auto":
+            kind = getattr(options, "dtype", "auto")
+        each = CACHE_BYTES.get(kind, 1.0)
+        return each, each

@@ -1,0 +1,57 @@
+"""Symptoms that engines have in common: what PyTorch, Transformers and sockets say of failures."""
+
+from __future__ import annotations
+
+import re
+
+from paddock.engines.base import Symptom
+
+WRONG_WEIGHTS = Symptom(
+    re.compile(r"weights_mismatch: (.*)"),  # ours, from the programs beside the adapters
+    "weights_mismatch",
+    "the files are not this model's weights: {0}",
+)
+BROKEN_SAFETENSORS = Symptom(
+    re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
+    "corrupt_file",
+    "the weights are not whole safetensors",
+)
+MISSING_LIBRARY = Symptom(
+    re.compile(r"(?:^|\] )(?:ImportError|ModuleNotFoundError): (.*)"),
+    "load_failed",
+    "a library is missing in the engine's environment: {0}",
+)
+
+
+def unknown_architecture(engine: str) -> Symptom:
+    """Transformers, from which others read a model's config, does not know it; or they do not."""
+    return Symptom(
+        re.compile(
+            r"model type `[^`]*` but Transformers does not recognize|Unrecognized model|"
+            r"Model architectures .* (?:are not supported|failed to be inspected)"
+        ),
+        "unsupported_arch",
+        f"this {engine} does not know the model's architecture",
+    )
+
+
+def out_of_memory(*more: str) -> Symptom:
+    """In PyTorch's words, and in `more` patterns of the engine's own."""
+    words = (
+        *("CUDA out of memory", "OutOfMemoryError", "can't allocate memory", "MemoryError"),
+        "bad_alloc",
+    )
+    return Symptom(
+        re.compile("|".join((*words, *more))),
+        "oom",
+        "the engine could not get the memory that it needs",
+    )
+
+
+def port_in_use(*more: str) -> Symptom:
+    """In the system's words, and in `more` patterns of the engine's own."""
+    return Symptom(
+        re.compile("|".join(("[Aa]ddress already in use", *more))),
+        "port_in_use",
+        "the engine's port was taken by another process",
+    )
