@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.engines.base import Host
+from paddock.engines.base import Gpu, Host
 from paddock.launcher.controller import Controller
 from paddock.launcher.machine import disk
 from paddock.registry.settings import Settings
@@ -70,7 +70,7 @@ def _row(host: Host, is_own: bool, used: float | None, disk_total: int | None) -
         "memory_free_bytes": host.memory_free_bytes,
         "disk_total_bytes": disk_total,
         "disk_free_bytes": host.disk_free_bytes,
-        "gpus": [],
+        "gpus": [_gpu(gpu) for gpu in host.gpus],
         "engines": {
             name: {"version": found.version or None, "reason": found.missing or None}
             for name, found in host.engines.items()
@@ -99,3 +99,15 @@ class _Use:
         # Guests' time is counted among the users' already.
         all_ = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         return time.monotonic(), all_ - times.idle - getattr(times, "iowait", 0.0), all_
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "index": gpu.index,
+        "name": gpu.name,
+        "uuid": gpu.uuid,
+        "memory_total_bytes": gpu.total_bytes,
+        "memory_free_bytes": gpu.free_bytes,
+        "capability": gpu.capability,
+        "driver": gpu.driver,
+    }

@@ -118,8 +118,21 @@ class PlannedWeights(Shape):
     trusted: str | None = Field(description="The commit whose code may come and run")
 
 
+class PlannedGpu(Shape):
+    """A GPU that a replica will have, with what it had free when the plan was made."""
+
+    index: int
+    name: str
+    uuid: str
+    total_bytes: int
+    free_bytes: int
+
+
 class MemoryEstimate(Shape):
-    """What each replica will hold; `needed_bytes` is for all of them."""
+    """What each replica will hold; `needed_bytes` is for all of them.
+
+    With `gpus`, which each replica has of its own, it is the memory of those.
+    """
 
     weights_bytes: int
     cache_bytes: int
@@ -130,6 +143,8 @@ class MemoryEstimate(Shape):
     paged: bool
     fits: bool
     replicas: int
+    gpus: int
+    offload_bytes: int = Field(description="Of the weights, in the host's memory; beside the rest")
 
 
 class DerivedFrom(Shape):
@@ -177,6 +192,7 @@ class Plan(Shape):
     warnings: list[str]
     derived: DerivedFrom | None
     attached: Attached | None = Field(description="Set: somebody else serves the model")
+    gpus: list[list[PlannedGpu]] = Field(description="Each replica's, by its number; none: a CPU")
 
 
 class Attach(Shape):
@@ -703,12 +719,15 @@ class EngineEnvironments(Shape):
 
 
 class Gpu(Shape):
-    """A GPU of a machine. This version counts none."""
+    """A GPU of a machine, as its driver told of it."""
 
     index: int
     name: str
+    uuid: str
     memory_total_bytes: int
     memory_free_bytes: int
+    capability: str = Field(description="CUDA's compute capability, such as 9.0")
+    driver: str
 
 
 class NodeEngine(Shape):

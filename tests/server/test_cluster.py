@@ -46,6 +46,12 @@ async def test_cluster_routes_count_gpus_and_their_memory(home: Path) -> None:
         assert [node["gpu_count"] for node in nodes] == [0, 0, 2]
         assert [node["gpu_vram_total"] for node in nodes] == [0, 0, 104 * GB]
         workers = (await call(app, "GET", "/status")).json["workers"]
+        told = (await call(app, "GET", "/v1/nodes")).json["nodes"]
+    assert [[gpu["name"] for gpu in node["gpus"]] for node in told] == [
+        [],
+        ["NVIDIA L4", "NVIDIA H100"],
+    ]
+    assert told[1]["gpus"][1]["memory_free_bytes"] == 76 * GB
     assert set(workers["10.0.0.1"]["status"]) == {"cpu"}
     assert workers["10.0.0.2"]["status"]["0"] == {
         "name": "NVIDIA L4",

@@ -35,6 +35,7 @@ PAGES = (
     "/keys",
     "/nowhere",
 )
+NARROW = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 FIRST_SCRIPT_BYTES = 350_000
 AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
 
@@ -190,13 +191,13 @@ def test_a_gateway_that_restarts_is_found_again(paddock: Paddock, open_page: Ope
     page = open_page(paddock, "/running")
     expect(page.get_by_text("Nothing is launched")).to_be_visible()
     paddock.ok("stop")
-    process.wait()
+    process.communicate()
     expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
     again = paddock.start("serve", "--port", port)
     expect(page.get_by_role("alert")).to_be_hidden()
     expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
     paddock.ok("stop")
-    again.wait()
+    again.communicate()
 
 
 def test_several_models_side_by_side(gateway: Paddock, open_page: Open) -> None:
@@ -238,7 +239,7 @@ def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
     expect(page.locator("[data-run=stopped]")).to_be_visible()
     page.get_by_label("JSON schema", exact=True).fill("{")
     page.get_by_role("button", name="Continue it").click()
-    expect(page.get_by_text(re.compile("JSON.*position|property name", re.I))).to_be_visible()
+    expect(page.get_by_text(re.compile("property name"))).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -257,7 +258,7 @@ def test_pages_are_accessible(gateway: Paddock, open_page: Open, path: str, sche
     assert serious == []
     for width in (1440, 360):
         page.set_viewport_size({"width": width, "height": 740})
-        assert overflow(page) <= 0, f"{path} is wider than {width} pixels"
+        page.wait_for_function(NARROW)  # charts follow the window a moment later
 
 
 def test_pages_speak_chinese(gateway: Paddock, open_page: Open) -> None:
@@ -351,9 +352,3 @@ def settle(page: Page) -> None:
     expect(page.get_by_role("main")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     expect(page.locator(".mantine-Skeleton-root")).to_have_count(0)
-
-
-def overflow(page: Page) -> int:
-    """By how many pixels the page is wider than its window."""
-    width = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    return int(page.evaluate(width))

@@ -7,6 +7,8 @@ export interface Parts {
   cache_bytes: number;
   overhead_bytes: number;
   replicas?: number;
+  /** The weights are mapped from their file, and replicas share them. */
+  paged?: boolean;
 }
 
 export const PART_COLORS = { weights: "blue.7", cache: "grape.6", overhead: "orange.6" } as const;
@@ -18,7 +20,7 @@ export function MemoryBar(props: { parts: Parts; room: number; roomText: string 
   const { parts, room } = props;
   const copies = parts.replicas ?? 1;
   const sizes = {
-    weights: parts.weights_bytes * copies,
+    weights: parts.weights_bytes * (parts.paged ? 1 : copies),
     cache: parts.cache_bytes * copies,
     overhead: parts.overhead_bytes * copies,
   };

@@ -15,7 +15,11 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
       <MemoryBar
         parts={memory}
         room={memory.free_bytes}
-        roomText={t("plan.free", { free: bytes(memory.free_bytes), node: plan.node_name })}
+        roomText={
+          memory.gpus
+            ? t("plan.freeGpu", { free: bytes(memory.free_bytes), node: plan.node_name })
+            : t("plan.free", { free: bytes(memory.free_bytes), node: plan.node_name })
+        }
       />
       {memory.fits ? (
         <Alert role="note" color="green" p="xs" icon={<CircleCheck size={18} />}>
@@ -46,6 +50,19 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
           <Row name={t("plan.replicas")}>
             {plan.replicas} × {plan.node_name}
           </Row>
+          {plan.gpus.length > 0 && (
+            <Row name={t("plan.gpus")}>
+              {plan.gpus.map((group, replica) => (
+                // biome-ignore lint/suspicious/noArrayIndexKey: a replica is known by its number
+                <div key={replica}>
+                  {group
+                    .map((gpu) => `${gpu.index}: ${gpu.name} (${bytes(gpu.free_bytes)})`)
+                    .join(", ")}
+                </div>
+              ))}
+              {memory.offload_bytes > 0 && t("plan.offload", { size: bytes(memory.offload_bytes) })}
+            </Row>
+          )}
           <Row name={t("plan.download")}>
             {weights.here
               ? t("plan.here", { size: bytes(weights.size_bytes) })

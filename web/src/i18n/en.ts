@@ -113,6 +113,9 @@ export const en = {
   },
   plan: {
     free: "of {{free}} free on {{node}}",
+    freeGpu: " of {{free}} free on the GPUs of {{node}}",
+    gpus: "GPUs",
+    offload: "{{size}} of the weights stay in the host's memory",
     fits: "It fits in the free memory of {{node}}",
     tight: "More is needed than is free",
     variant: "Variant",
@@ -291,6 +294,7 @@ export const en = {
     fields: "Sampling, JSON schema, tools",
     system: "System message",
     left: "as the model has it",
+    noJson: "This is no JSON",
     stopHint: "One a line; \\n is a line's end",
     biasHint: "Token ids and what to add to each, as JSON",
     schema: "JSON schema",

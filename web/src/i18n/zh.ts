@@ -111,6 +111,9 @@ export const zh: Texts = {
   },
   plan: {
     free: "，{{node}} 上空闲 {{free}}",
+    freeGpu: "，{{node}} 的 GPU 空闲 {{free}}",
+    gpus: "GPU",
+    offload: "{{size}} 的权重留在主机内存中",
     fits: "{{node}} 的空闲内存足够",
     tight: "所需内存多于空闲内存",
     variant: "变体",
@@ -288,6 +291,7 @@ export const zh: Texts = {
     fields: "采样、JSON 模式、工具",
     system: "系统消息",
     left: "模型默认",
+    noJson: "不是有效的 JSON",
     stopHint: "每行一个；\\n 表示换行",
     biasHint: "词元 ID 与偏置，JSON 格式",
     schema: "JSON 模式",

@@ -394,6 +394,7 @@ function Fields(props: {
                 value={sampling.logit_bias}
                 onChange={(value) => change("logit_bias", value)}
                 error={wrong("logit_bias")}
+                validationError={wrong("logit_bias") ?? t("play.noJson")}
                 autosize
                 minRows={1}
               />
@@ -403,7 +404,7 @@ function Fields(props: {
                 value={sampling.schema}
                 onChange={(value) => change("schema", value)}
                 error={wrong("schema")}
-                formatOnBlur
+                validationError={wrong("schema") ?? t("play.noJson")}
                 autosize
                 minRows={2}
                 maxRows={12}
@@ -415,7 +416,7 @@ function Fields(props: {
                   value={sampling.tools}
                   onChange={(value) => change("tools", value)}
                   error={wrong("tools")}
-                  formatOnBlur
+                  validationError={wrong("tools") ?? t("play.noJson")}
                   autosize
                   minRows={2}
                   maxRows={12}

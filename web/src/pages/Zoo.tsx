@@ -33,6 +33,7 @@ import { useQueryState } from "../lib/query";
 type Model = Schemas["ZooModel"];
 
 const TYPING_MS = 120;
+const ROW_HEIGHT = 45;
 const LISTS = ["ability", "type", "format", "engine", "language"] as const;
 /** What names a model that no spec names. */
 const REFERENCE = /^(hf:|ms:|https?:\/\/|\/)/;
@@ -182,7 +183,7 @@ export default function Zoo() {
           key={view}
           items={models}
           width={view === "cards" ? 300 : 100_000}
-          height={view === "cards" ? 186 : 45}
+          height={view === "cards" ? 186 : ROW_HEIGHT}
           gap={view === "cards" ? 12 : 0}
           label={t("zoo.title")}
           id={(model) => model.name}
@@ -261,7 +262,7 @@ function ModelRow({ model }: { model: Model }) {
       wrap="nowrap"
       gap="sm"
       px="xs"
-      py={6}
+      h={ROW_HEIGHT}
       style={{ borderBottom: "1px solid var(--mantine-color-default-border)" }}
       data-name={model.name}
     >
