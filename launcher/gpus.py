@@ -59,7 +59,8 @@ def _gpu(index: int, driver: str) -> Gpu | None:
 def visible(gpus: Sequence[Gpu], named: str | None) -> tuple[Gpu, ...]:
     """Those that CUDA_VISIBLE_DEVICES names, of which NVML itself takes no notice; None: all.
 
-    As CUDA reads it: indices, or beginnings of UUIDs, up to the first that names nothing.
+    As CUDA reads it: indices, or beginnings of UUIDs, up to the first that names nothing. Indices
+    count in the order of the bus, which is CUDA's own where all GPUs are alike.
     """
     if named is None:
         return tuple(gpus)
