@@ -121,7 +121,7 @@ BEGIN, END = "<!-- fields: written by `make docs` -->", "<!-- end of fields -->"
 
 
 def rest_shapes() -> str:
-    """`web/openapi.json`: the REST routes and their shapes, from which the dashboard's types are."""
+    """`web/openapi.json`: the REST routes and their shapes; the dashboard's types come from it."""
     return json.dumps(document(()), indent=1, ensure_ascii=False) + "\n"
 
 
