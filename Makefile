@@ -4,9 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # setuptools warns at length about every editable install.
 PIP := PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip
+NPM := npm --prefix web --loglevel=error
+# The folders too: their times tell of files that are gone. The types are written by the build.
+WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard web/*.ts) \
+  web/index.html web/postcss.config.js web/tsconfig.json web/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format typing docs clean
+# A build that was called off shall not look like one.
+.DELETE_ON_ERROR:
+.PHONY: help demo web test check format typing docs clean node
 
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,21 +30,38 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-demo: $(VENV)/.installed  ## Install, launch the bundled model, let it tell a story.
-	@BIN=$(BIN) sh tools/demo.sh
+# Only what the dashboard is made with needs it: the demo goes without, tests and checks do not.
+node:
+	@sh tools/node.sh || { echo "Paddock's dashboard, its tests and its checks need Node 20.19 or newer, \
+	with npm, on the PATH: https://nodejs.org"; exit 1; }
 
-test: $(VENV)/.installed-dev  ## Run all tests.
+web/node_modules/.installed: web/package.json web/package-lock.json | node
+	$(NPM) ci --no-audit --no-fund
+	@touch $@
+
+web/dist/index.html: web/node_modules/.installed $(WEB_SOURCES) | node
+	$(NPM) run --silent build -- --logLevel error
+
+web: web/dist/index.html  ## Build the dashboard, where something has changed.
+
+demo:  ## Install, launch the bundled model, let it tell a story; build the dashboard meanwhile.
+	@MAKE='$(MAKE_COMMAND)' BIN=$(BIN) INSTALLED=$(VENV)/.installed bash tools/demo.sh
+
+test: web $(VENV)/.installed-dev  ## Run all tests.
+	$(NPM) run --silent test
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed-dev typing  ## Format, lint, types, generated documents.
+check: $(VENV)/.installed-dev web/node_modules/.installed typing  ## Format, lint, types, generated documents.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/python tools/docs.py --check
+	$(NPM) run --silent check
+	$(BIN)/mypy
 
-format: $(VENV)/.installed-dev  ## Format, and mend what ruff can.
+format: $(VENV)/.installed-dev web/node_modules/.installed  ## Format, and mend what ruff and biome can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(NPM) run --silent format
 
 # mypy cannot follow the editable install's import hook: it gets the layout as links.
 typing:
@@ -53,4 +76,4 @@ docs: $(VENV)/.installed-dev  ## Write the generated documents anew.
 	$(BIN)/python tools/docs.py
 
 clean:  ## Remove what was built; models that run are not touched.
-	rm -rf build dist .typing .mypy_cache .ruff_cache .pytest_cache *.egg-info src/*.egg-info
+	rm -rf build dist web/dist .typing .mypy_cache .ruff_cache .pytest_cache *.egg-info src/*.egg-info

@@ -15,6 +15,7 @@ from paddock.cli.output import Output
 from paddock.client import Client
 from paddock.registry.errors import GatewayError, GatewayNotStarted, GatewayUnreachable
 from paddock.registry.settings import Settings
+from paddock.web import is_built
 
 START_SECONDS = 30.0
 POLL_SECONDS = 0.02
@@ -56,6 +57,17 @@ def introduced(key: str) -> str:
         f"and it is shown this once:\n\n    {key}\n\nSend it as 'Authorization: Bearer KEY'; "
         "paddock takes it as --api-key or PADDOCK_API_KEY. More: paddock keys --help\n"
     )
+
+
+def say_dashboard(endpoint: str, output: Output) -> None:
+    """Says where the dashboard is, if it is built here."""
+    if is_built():
+        output.talk(f"dashboard: {dashboard_address(endpoint)}")
+
+
+def dashboard_address(endpoint: str) -> str:
+    """The dashboard's page; what it is made of lies beside it, so the address ends in a slash."""
+    return f"{endpoint}/"
 
 
 def ensure(settings: Settings, output: Output) -> Client:

@@ -79,7 +79,11 @@ def launch(
         plan = client.plan(**body) if client is not None else _plan_here(settings, body)
         output.result(plan, plan_text(plan))
         return
-    follow(gateway.ensure(settings, output), body, output)
+    client = gateway.ensure(settings, output)
+    launched = follow(client, body, output)
+    if not settings.endpoint:  # what is built here says nothing of a gateway elsewhere
+        gateway.say_dashboard(client.endpoint, output)
+    output.result(launched, launched["model_uid"])
 
 
 def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
@@ -219,8 +223,8 @@ def _derived_lines(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def follow(client: Client, body: dict[str, Any], output: Output) -> str:
-    """Launches, shows the progress until it is ready, and returns the model's id.
+def follow(client: Client, body: dict[str, Any], output: Output) -> dict[str, Any]:
+    """Launches, shows the progress until it is ready, and returns `model_uid`, `seconds`, `plan`.
 
     Raises:
         LaunchFailed: with the diagnosis.
@@ -240,10 +244,7 @@ def follow(client: Client, body: dict[str, Any], output: Output) -> str:
         raise LaunchFailed(uid, progress["diagnosis"])
     seconds = round(time.monotonic() - began, 2)
     output.talk(f'ready in {seconds:.1f} s; try: paddock generate --model-uid {uid} "…"')
-    context = click.get_current_context(silent=True)
-    if context is not None and context.info_name == "launch":
-        output.result({"model_uid": uid, "seconds": seconds, "plan": plan}, uid)
-    return uid
+    return {"model_uid": uid, "seconds": seconds, "plan": plan}
 
 
 def _until_done(client: Client, uid: str, output: Output) -> dict[str, Any]:

@@ -39,6 +39,7 @@ COMMANDS = {
     "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
     "engine": ("paddock.cli.engine:engine", "Install, list, look over and remove engines."),
     "keys": ("paddock.cli.keys:keys", "Make, list and revoke API keys."),
+    "dashboard": ("paddock.cli.dashboard:dashboard", "Open the dashboard in a browser."),
     "stop": ("paddock.cli.stop:stop", "End the gateway, all models and the local Ray."),
 }
 

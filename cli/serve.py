@@ -58,3 +58,4 @@ def _say(started: Started, output: Output) -> None:
     elif started.keyed:
         output.talk("requests need an API key; to make another: paddock keys create")
     output.result({"endpoint": started.endpoint}, f"Paddock at {started.endpoint}")
+    gateway.say_dashboard(started.endpoint, output)

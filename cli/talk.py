@@ -130,7 +130,8 @@ def run(
     }
     uid = _launched(client, name, model_uid)
     if uid is None:
-        uid = follow(client, {k: v for k, v in launch.items() if v is not None}, output)
+        wanted = {k: v for k, v in launch.items() if v is not None}
+        uid = str(follow(client, wanted, output)["model_uid"])
     abilities = client.instances(uid)[0]["model_ability"]
     fields = _fields(sampling)
     if as_chat or (prompt is None and sys.stdin.isatty() and "chat" in abilities):

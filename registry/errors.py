@@ -16,6 +16,7 @@
     │   ├── NoEngine          the variant exists, but no engine on these hosts can serve it
     │   ├── NoRoom            the memory or the disk that the plan needs is not there
     │   ├── FieldRefused      a field of a request that the model's engine cannot honour
+    │   ├── NotBuilt          the dashboard has no build here
     │   ├── NotAble           the model lacks the ability that the request needs
     │   └── UidInUse          a model with this id is already launched
     ├── NotLaunched           no launched model has this id
@@ -402,6 +403,16 @@ class GatewayNotStarted(PaddockError):
 
     def __str__(self) -> str:
         return f"the gateway did not start: {self.reason} (log: {self.log})"
+
+
+class NotBuilt(Refused):
+    """The dashboard has no build beside this code."""
+
+    def __str__(self) -> str:
+        return (
+            "the dashboard is not built; in a checkout, with Node 20.19 or newer: make web "
+            "(everything else works without it)"
+        )
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ from paddock.server import anthropic, errors
 from paddock.server.cache import Cache
 from paddock.server.catalogue import Catalogue
 from paddock.server.cluster import Machines
-from paddock.server.dashboard import Dashboard, build_folder
+from paddock.server.dashboard import Dashboard
 from paddock.server.engines import EngineRoutes
 from paddock.server.events import Events
 from paddock.server.inference import Inference
@@ -38,6 +38,7 @@ from paddock.server.registrations import Registrations
 from paddock.server.replicas import Replicas
 from paddock.server.security import Security
 from paddock.server.zoo import ZooRoutes
+from paddock.web import build_folder
 
 
 def create_app(

@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-import paddock.web
 from paddock.registry.errors import NotFound
+from paddock.web import INDEX
 
-INDEX, ICON, ASSETS = "index.html", "favicon.svg", "assets"
+ICON, ASSETS = "favicon.svg", "assets"
 TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -40,16 +40,11 @@ POLICY = (
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 FOR_GOOD = "public, max-age=31536000, immutable"
 UNBUILT = (
-    "<!doctype html><title>Paddock</title><p>Paddock runs. Its dashboard is not built; in a "
-    "checkout: <code>npm --prefix web ci &amp;&amp; npm --prefix web run build</code>. "
+    "<!doctype html><title>Paddock</title><p>Paddock runs. Its dashboard is not built; with Node "
+    "20.19 or newer, in a checkout: <code>make web</code>. "
     "The API works without it: <a href='docs'>/docs</a></p>\n"
 )
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
-
-
-def build_folder() -> Path:
-    """Where the build is: beside the code in a checkout, in the package of an installed wheel."""
-    return Path(paddock.web.__path__[0]) / "dist"
 
 
 @dataclass(frozen=True)

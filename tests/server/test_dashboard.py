@@ -144,7 +144,7 @@ async def test_without_a_build_the_page_says_how_to_get_it(app: ASGIApp, build: 
     answer: Answer = await call(app, "GET", "/")
     assert answer.status == 200
     assert answer.body.count(b"\n") == 1
-    assert b"npm --prefix web run build" in answer.body
+    assert b"make web" in answer.body
     assert b"/docs" in answer.body
     index.rename(build / "index.html")
     assert (await call(app, "GET", "/")).body.startswith(b"<!doctype html><title>Paddock</title>")
