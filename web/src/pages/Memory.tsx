@@ -217,7 +217,7 @@ function Chart({ rows, by, estimate }: Shown) {
           type="stacked"
           orientation="vertical"
           withLegend
-          barChartProps={{ accessibilityLayer: false }}
+          barChartProps={{ accessibilityLayer: false, margin: { top: 20 } }}
           gridAxis="x"
           yAxisProps={{ width: 120, interval: 0, tick: { fontSize: 12, width: 200 } }}
           valueFormatter={(value) => bytes(value * GB)}
@@ -231,7 +231,7 @@ function Chart({ rows, by, estimate }: Shown) {
               x: estimate.memory_free_bytes / GB,
               label: t("calculator.freeLine", { free: bytes(estimate.memory_free_bytes) }),
               color: "red.7",
-              labelPosition: "insideTopRight",
+              labelPosition: "top",
             },
           ]}
         />

@@ -237,7 +237,7 @@ function ModelCard({ model }: { model: Model }) {
           {model.sizes.map(parameters).join(", ")} · {model.formats.join(", ")} ·{" "}
           {t("zoo.context", { tokens: tokens(model.context_length) })}
         </Text>
-        <Group justify="space-between" mt="auto" gap="xs" wrap="nowrap">
+        <Group justify="space-between" mt="auto" gap="xs">
           <Standing model={model} />
           <Button
             component={Link}
