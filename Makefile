@@ -12,7 +12,7 @@ WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard w
 .DEFAULT_GOAL := help
 # A build that was called off shall not look like one.
 .DELETE_ON_ERROR:
-.PHONY: help demo web test check format typing docs clean node
+.PHONY: help demo web test check format typing docs screenshots clean node
 
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ typing:
 
 docs: $(VENV)/.installed-dev  ## Write the generated documents anew.
 	$(BIN)/python tools/docs.py
+
+screenshots: web $(VENV)/.installed-dev  ## Take a picture of every page of the dashboard.
+	$(BIN)/python tools/screenshots.py
 
 clean:  ## Remove what was built; models that run are not touched.
 	rm -rf build dist web/dist .typing .mypy_cache .ruff_cache .pytest_cache *.egg-info src/*.egg-info

@@ -34,19 +34,20 @@ import {
 } from "lucide-react";
 import { Suspense, useEffect } from "react";
 import { useTranslation } from "react-i18next";
-import { Link, Outlet, useLocation } from "react-router";
+import { Link, Navigate, Outlet, useLocation } from "react-router";
 import { api, data, key, locked, signOut } from "./api/client";
 import { connection, follow } from "./api/events";
-import { useInstances } from "./api/queries";
+import { useCaller, useInstances } from "./api/queries";
 import { setLanguage } from "./i18n";
 import { LANGUAGES, type Language } from "./i18n/preferred";
 import { useStore } from "./lib/store";
 import { SignIn } from "./pages/SignIn";
 
+const PLAYGROUND = "/playground";
 const PAGES = [
   { path: "/", text: "nav.zoo", Icon: Boxes, also: ["/models", "/launch"] },
   { path: "/running", text: "nav.running", Icon: Activity, also: [] },
-  { path: "/playground", text: "nav.playground", Icon: MessagesSquare, also: [] },
+  { path: PLAYGROUND, text: "nav.playground", Icon: MessagesSquare, also: [] },
   { path: "/memory", text: "nav.memory", Icon: MemoryStick, also: [] },
   { path: "/downloads", text: "nav.downloads", Icon: Download, also: [] },
   { path: "/cluster", text: "nav.cluster", Icon: Server, also: [] },
@@ -59,11 +60,16 @@ export function App() {
   const [opened, { toggle, close }] = useDisclosure();
   const { pathname } = useLocation();
   const isLocked = useStore(locked);
-  useEvents(!isLocked);
+  const caller = useCaller();
+  // A key of scope inference may ask models, and nothing else.
+  const asks = caller.data?.scope === "inference";
+  useEvents(!isLocked && caller.data?.scope === "admin");
   // biome-ignore lint/correctness/useExhaustiveDependencies: going to another page closes the menu
   useEffect(() => close(), [pathname]);
 
   if (isLocked) return <SignIn />;
+  if (asks && pathname !== PLAYGROUND) return <Navigate to={PLAYGROUND} replace />;
+  const pages = PAGES.filter(({ path }) => !asks || path === PLAYGROUND);
   return (
     <AppShell
       header={{ height: 52 }}
@@ -95,7 +101,7 @@ export function App() {
             </UnstyledButton>
           </Group>
           <Group gap="xs" wrap="nowrap">
-            <Connection />
+            {!asks && <Connection />}
             <LanguageMenu />
             <SchemeButton />
             <SignOutButton />
@@ -104,7 +110,7 @@ export function App() {
       </AppShell.Header>
       <AppShell.Navbar p="xs" aria-label={t("nav.pages")}>
         <AppShell.Section grow component={ScrollArea}>
-          {PAGES.map(({ path, text, Icon, also }) => {
+          {pages.map(({ path, text, Icon, also }) => {
             const here =
               path === "/"
                 ? pathname === "/" || also.some((one) => pathname.startsWith(one))

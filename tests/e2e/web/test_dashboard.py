@@ -170,6 +170,39 @@ def test_signing_in_where_keys_are_asked_for(paddock: Paddock, open_page: Open) 
     expect(page.get_by_text("There are no keys")).to_be_visible()
 
 
+def test_a_key_for_asking_sees_what_it_may(paddock: Paddock, open_page: Open) -> None:
+    """With a key of scope inference, there is the playground with its models, and nothing else."""
+    for uid in ("mine", "other"):
+        paddock.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", uid)
+    key = paddock.json("keys", "create", "--scope", "inference", "--model", "mine")["key"]
+    page = open_page(paddock, "/keys")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("Message").fill("What do you like to eat?")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_label("Answer of mine")).not_to_be_empty()
+    expect(page.get_by_role("navigation").get_by_role("link", name="Playground")).to_be_visible()
+    expect(page.get_by_role("link", name="API keys")).to_have_count(0)
+    expect(page.locator("[data-answers]")).to_have_count(1)
+    page.goto(address(paddock, "/playground?models=other"))
+    page.get_by_label("Message").fill("Hello")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Not allowed")
+
+
+def test_an_install_is_watched_and_called_off(gateway: Paddock, open_page: Open) -> None:
+    """A suggested install opens its dialog; its steps are told; called off, nothing of it stays."""
+    page = open_page(gateway, "/cluster?install=sentence-transformers")
+    page.get_by_role("dialog").get_by_role("button", name="Install", exact=True).click()
+    card = page.locator("[data-engine='sentence-transformers']")
+    expect(card).to_have_attribute("data-state", "installing")
+    expect(card.get_by_role("status")).not_to_be_empty()
+    card.get_by_role("button", name="Call off").click()
+    expect(card).to_have_attribute("data-state", "cancelled")
+    expect(card.get_by_text("not installed", exact=True)).to_be_visible()
+    assert not list((gateway.home / "engines").glob("sentence-transformers/*/bin"))
+
+
 def test_two_tabs_stay_in_step(gateway: Paddock, open_page: Open) -> None:
     """What one tab or a terminal does shows in another without loading it anew."""
     one, other = open_page(gateway, "/running"), open_page(gateway, "/running")

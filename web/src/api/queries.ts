@@ -1,5 +1,6 @@
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
-import { api, data } from "./client";
+import { useStore } from "../lib/store";
+import { api, asApiError, data, key } from "./client";
 
 /** Every model that is launched, in any state; events keep it fresh. */
 export function useInstances() {
@@ -11,7 +12,31 @@ export function useInstances() {
   });
 }
 
-/** One of them; undefined while it is not known, null if there is none. */
+/** The models that can answer, and that the caller may ask. */
+export function useAnswering() {
+  return useQuery({
+    queryKey: ["models", "answering"],
+    queryFn: async () =>
+      (await data(api.GET("/v1/models"))).data.filter((model) => model.model_type === "LLM"),
+    // A key of scope inference hears no events.
+    refetchInterval: 10_000,
+  });
+}
+
+/** Who we are to the gateway, and what our key reaches. */
+export function useCaller() {
+  const used = useStore(key);
+  return useQuery({
+    queryKey: ["caller", used],
+    queryFn: () => data(api.GET("/v1/whoami")),
+    staleTime: Number.POSITIVE_INFINITY,
+    // Nothing is shown live before this is known.
+    retry: (_, error) => asApiError(error).status === 0,
+    retryDelay: 1000,
+  });
+}
+
+/** One launched model; undefined while it is not known, null if there is none. */
 export function useInstance(uid: string) {
   const found = useInstances();
   const one = found.data?.find((model) => model.model_uid === uid);

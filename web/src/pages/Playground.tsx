@@ -27,7 +27,7 @@ import { useTranslation } from "react-i18next";
 import { Link } from "react-router";
 import { BASE, key } from "../api/client";
 import { generate, type Route, type Run } from "../api/inference";
-import { useInstances } from "../api/queries";
+import { useAnswering } from "../api/queries";
 import { Empty } from "../components/Empty";
 import { PageHeader } from "../components/PageHeader";
 import { RunView } from "../components/RunView";
@@ -45,15 +45,13 @@ const DRAW_MS = 40;
 export default function Playground() {
   const { t } = useTranslation();
   const { query, change } = useQueryState();
-  const instances = useInstances();
-  const ready = (instances.data ?? []).filter(
-    (model) => model.state === "ready" && model.plan.type === "LLM",
-  );
+  const answering = useAnswering();
+  const ready = answering.data ?? [];
   const asked = query.get("models")?.split(",").filter(Boolean) ?? [];
-  const models = asked.length ? asked : ready.slice(0, 1).map((model) => model.model_uid);
+  const models = asked.length ? asked : ready.slice(0, 1).map((model) => model.id);
   const chats = models.every((uid) => {
-    const one = ready.find((model) => model.model_uid === uid);
-    return !one || one.plan.abilities.includes("chat");
+    const one = ready.find((model) => model.id === uid);
+    return !one || one.model_ability.includes("chat");
   });
   const mode = query.get("mode") === "completion" || !chats ? "completion" : "chat";
   const [system, setSystem] = useLocalStorage({ key: "paddock.system", defaultValue: "" });
@@ -151,7 +149,7 @@ export default function Playground() {
     setSent("");
   };
 
-  if (instances.data && ready.length === 0) {
+  if (answering.data && ready.length === 0) {
     return (
       <>
         <PageHeader title={t("play.title")} />
@@ -182,7 +180,7 @@ export default function Playground() {
           <MultiSelect
             style={{ flex: "1 1 14rem" }}
             label={t("play.models")}
-            data={[...new Set([...ready.map((model) => model.model_uid), ...models])]}
+            data={[...new Set([...ready.map((model) => model.id), ...models])]}
             value={models}
             onChange={(next) => change({ models: next.join(",") })}
           />
