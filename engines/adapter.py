@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from paddock.engines.environment import Environment
     from paddock.registry.spec import Variant
 
-CACHE_BYTES = {"float32": 4.0, "auto": 2.0, "bfloat16": 2.0, "float16": 2.0}
+TYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+CACHE_BYTES = TYPE_BYTES | {"auto": 2.0}
 """Of one element of the cache; of whatever else there is (fp8): one."""
 
 
@@ -53,3 +54,7 @@ class Adapter:
             kind = getattr(options, "dtype", "auto")
         each = CACHE_BYTES.get(kind, 1.0)
         return each, each
+
+    def weight_element_bytes(self, options: EngineOptions) -> float | None:
+        """What the option `dtype` says, where there is one."""
+        return TYPE_BYTES.get(getattr(options, "dtype", "auto"))

@@ -310,6 +310,10 @@ class Engine(Protocol):
         """Bytes of one element of the key and of the value cache."""
         ...
 
+    def weight_element_bytes(self, options: EngineOptions) -> float | None:
+        """Bytes of one weight in memory, of those not quantized; None: as in the files."""
+        ...
+
     def command(self, serving: Serving) -> Command:
         """The process that serves."""
         ...

@@ -73,14 +73,26 @@ def weights_bytes(variant: Variant, architecture: Architecture) -> int:
     return round(architecture.parameters * bits / 8)
 
 
-def loaded_bytes(variant: Variant, architecture: Architecture, stored: int) -> int:
+def loaded_bytes(
+    variant: Variant,
+    architecture: Architecture,
+    stored: int,
+    element_bytes: float | None = None,
+) -> int:
     """Bytes of the weights in memory, of `stored` in files: less, if quantized while read.
 
-    Embeddings and the head stay as they are in the files.
+    Embeddings and the head stay as they are in the files. Weights that are not quantized take
+    `element_bytes` each, where the engine is told of another type than the files have.
     """
-    bits = AT_LOAD.get(variant.quantization) if variant.format == "pytorch" else None
-    if bits is None:
+    if variant.format != "pytorch":
         return stored
+    bits = AT_LOAD.get(variant.quantization)
+    if bits is None:
+        # Files are in 16 or 32 bits; what a spec states of parameters is rounded, the ratio is not.
+        in_files = 4.0 if stored > 3 * architecture.parameters else 2.0
+        if element_bytes is None or variant.quantization != "none":
+            return stored
+        return round(stored * element_bytes / in_files)
     apart = 2 * architecture.vocabulary_size * architecture.hidden_size
     layers = max(0, architecture.parameters - apart)
     return min(stored, round(apart * 2 + layers * bits / 8))

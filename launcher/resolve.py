@@ -414,14 +414,16 @@ def _pair(request: LaunchRequest, spec: ModelSpec, pair: _Pair, search: _Search)
     """Adds the pair to what can be served, or its reason to the refusals."""
     if unable := _unable(spec, pair):
         return search.refuse(pair.engine.name, *unable)
-    found = choice(request, pair.engine, pair.host, _options(pair.engine, request))
+    options = _options(pair.engine, request)
+    found = choice(request, pair.engine, pair.host, options)
     if isinstance(found, str):
         return search.refuse(pair.engine.name, _REFUSED, found)
     weights = _weights(request, spec, pair)
     if isinstance(weights, str):
         return search.refuse(pair.engine.name, _NO_WEIGHTS, weights)
     shape = spec.shape(pair.variant.size)
-    loaded = loaded_bytes(pair.variant, shape, weights.size_bytes)
+    width = pair.engine.weight_element_bytes(options)
+    loaded = loaded_bytes(pair.variant, shape, weights.size_bytes, width)
     search.servable.append(
         _Candidate(pair.variant, pair.engine, pair.host, weights, loaded, *found)
     )

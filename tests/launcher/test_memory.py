@@ -10,10 +10,17 @@ import pytest
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Detection, Host
 from paddock.engines.llama_cpp import PROCESS_BYTES, LlamaCpp, LlamaCppOptions
+from paddock.engines.transformers import Transformers, TransformersOptions
 from paddock.launcher import machine
 from paddock.launcher.estimate import estimate_table
 from paddock.launcher.host import probe_host
-from paddock.launcher.memory import cache_bytes, slot_tokens, weight_bits, weights_bytes
+from paddock.launcher.memory import (
+    cache_bytes,
+    loaded_bytes,
+    slot_tokens,
+    weight_bits,
+    weights_bytes,
+)
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue
 from paddock.registry.spec import Architecture, ModelSpec, Variant
@@ -75,6 +82,20 @@ def test_other_formats_agree_with_the_cards(mixtral: ModelSpec) -> None:
     assert 23 < four["weights_bytes"] / 1e9 < 45 < eight["weights_bytes"] / 1e9 < 50
     (gptq,) = estimate_table(mixtral, mixtral.select(format="gptq"), (2048,), HOST)
     assert 23 < gptq["weights_bytes"] / 1e9 < gptq["total_bytes"] / 1e9 < 30
+
+
+def test_another_type_in_memory_counts(mixtral: ModelSpec) -> None:
+    """16-bit weights take twice their files as float32; quantized ones stay as they are."""
+    plain, four, *_ = mixtral.select(format="pytorch")
+    (gptq,) = mixtral.select(format="gptq")
+    stored = weights_bytes(plain, mixtral.architecture)
+    wide = Transformers().weight_element_bytes(TransformersOptions(dtype="float32"))
+    left = Transformers().weight_element_bytes(TransformersOptions())
+    assert loaded_bytes(plain, mixtral.architecture, stored, wide) == 2 * stored
+    assert loaded_bytes(plain, mixtral.architecture, 2 * stored, wide) == 2 * stored
+    assert loaded_bytes(plain, mixtral.architecture, stored, left) == stored
+    assert loaded_bytes(gptq, mixtral.architecture, 9, wide) == 9
+    assert loaded_bytes(four, mixtral.architecture, stored, wide) < stored
 
 
 def test_bits_agree_with_stated_sizes(mixtral: ModelSpec) -> None:
