@@ -339,6 +339,10 @@ def test_filters_stand_in_the_address(gateway: Paddock, open_page: Open) -> None
     expect(page.get_by_text("No model has all that")).to_be_visible()
     page.get_by_role("button", name="Clear words and filters").click()
     expect(page.get_by_role("searchbox")).to_have_value("")
+    page.goto(address(gateway, "/?q=mixtral"))
+    expect(page.get_by_role("searchbox")).to_have_value("mixtral")
+    page.go_back()
+    expect(page.get_by_role("searchbox")).to_have_value("")
 
 
 def test_the_first_load_is_small_and_stays_here(gateway: Paddock, open_page: Open) -> None:

@@ -17,6 +17,8 @@ export interface Run {
   ended: number | null;
   /** Events with something in them: tokens, where the engine does not count them. */
   pieces: number;
+  /** In how many reads they came. */
+  reads: number;
   promptTokens: number | null;
   completionTokens: number | null;
   /** The gateway's own account, in milliseconds: `queue`, `gateway`, `engine`. */
@@ -37,6 +39,7 @@ export function begun(now: number): Run {
     first: null,
     ended: null,
     pieces: 0,
+    reads: 0,
     promptTokens: null,
     completionTokens: null,
     timing: {},
@@ -102,12 +105,19 @@ export function parseServerTiming(header: string | null): Record<string, number>
   return found;
 }
 
-/** Tokens of the answer a second, from the first to the last; null where there are too few. */
+const FEW_READS = 4;
+
+/** Tokens of the answer a second, from the first to the last; null where there are too few.
+ *
+ * What came at once was not made at once: then the whole time counts, which tells too little rather
+ * than too much.
+ */
 export function speed(run: Run, now: number): number | null {
   const count = run.completionTokens ?? run.pieces;
   if (run.first === null || count < 2) return null;
-  const seconds = ((run.ended ?? now) - run.first) / 1000;
-  return seconds > 0 ? (count - 1) / seconds : null;
+  const end = run.ended ?? now;
+  if (run.reads < FEW_READS) return end > run.began ? (1000 * count) / (end - run.began) : null;
+  return end > run.first ? (1000 * (count - 1)) / (end - run.first) : null;
 }
 
 /** Sends a request and shows the run as it comes; never rejects: what is wrong stands in the run. */
@@ -139,7 +149,9 @@ export async function generate(
     });
     if (response.body) {
       for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+        const before = run.pieces;
         parser.feed(text);
+        if (run.pieces > before) run = { ...run, reads: run.reads + 1 };
         show(run);
       }
     }

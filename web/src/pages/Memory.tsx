@@ -219,7 +219,11 @@ function Chart({ rows, by, estimate }: Shown) {
           withLegend
           barChartProps={{ accessibilityLayer: false, margin: { top: 20 } }}
           gridAxis="x"
-          yAxisProps={{ width: 120, interval: 0, tick: { fontSize: 12, width: 200 } }}
+          yAxisProps={{
+            width: 120,
+            interval: 0,
+            tick: { fontSize: 12, width: 200, fill: "currentColor" },
+          }}
           valueFormatter={(value) => bytes(value * GB)}
           series={[
             { name: "weights", label: t("memory.weights"), color: PART_COLORS.weights },

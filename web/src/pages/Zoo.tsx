@@ -17,9 +17,9 @@ import {
 } from "@mantine/core";
 import { useDebouncedValue, useDisclosure } from "@mantine/hooks";
 import { Filter, Rocket, Search } from "lucide-react";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
-import { Link, useNavigate } from "react-router";
+import { Link, NavigationType, useNavigate, useNavigationType } from "react-router";
 import type { Schemas } from "../api/client";
 import { useZoo, type ZooFilters } from "../api/queries";
 import { Empty } from "../components/Empty";
@@ -45,6 +45,13 @@ export default function Zoo() {
   const { query, change } = useQueryState();
   const [typed, setTyped] = useState(query.get("q") ?? "");
   const [words] = useDebouncedValue(typed, TYPING_MS);
+  const linked = query.get("q") ?? "";
+  const came = useNavigationType();
+  // The back button, or a link, leads to other words. What is typed replaces the address, which
+  // may come later than the next letter: that must not be undone.
+  useEffect(() => {
+    if (came !== NavigationType.Replace) setTyped(linked);
+  }, [came, linked]);
   const [opened, { toggle }] = useDisclosure(LISTS.some((name) => query.has(name)));
   const filters: ZooFilters = {};
   if (words.trim()) filters.q = words.trim();

@@ -49,8 +49,16 @@ describe("a stream", () => {
   });
 
   it("has a speed from the first token to the last", () => {
-    const found = { ...begun(0), first: 1000, ended: 3000, completionTokens: 21, pieces: 5 };
+    const found = {
+      ...begun(0),
+      first: 1000,
+      ended: 3000,
+      completionTokens: 21,
+      pieces: 5,
+      reads: 5,
+    };
     expect(speed(found, 9999)).toBe(10);
+    expect(speed({ ...found, reads: 1 }, 9999)).toBe(7);
     expect(speed({ ...found, completionTokens: null }, 0)).toBe(2);
     expect(speed({ ...found, completionTokens: 1 }, 0)).toBeNull();
   });
