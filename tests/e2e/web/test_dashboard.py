@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.e2e.web.conftest import WEB, Open, address
 from tests.fakes import Fault, HubServer
 
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
+REPOSITORY = "TheBloke/Mixtral-8x7B-v0.1-GGUF"
 MIXTRAL = "mixtral-8x7b-v0.1.Q4_K_M.gguf"
 PAGES = (
     "/",
@@ -43,7 +46,7 @@ AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
 @pytest.fixture
 def hub(empty_hub: HubServer) -> HubServer:
     """A hub with one file of Mixtral's repository, in its place a tiny one."""
-    empty_hub.repos["TheBloke/Mixtral-8x7B-v0.1-GGUF"] = {MIXTRAL: TINY.read_bytes()}
+    empty_hub.repos[REPOSITORY] = {MIXTRAL: TINY.read_bytes()}
     return empty_hub
 
 
@@ -62,12 +65,16 @@ def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
     expect(page.get_by_text("can serve it here").first).to_be_visible()
     page.get_by_role("link", name="Launch this").click()
     page.get_by_label("Id under which it answers").fill("by-hand")
+    page.get_by_role("button", name="Options of llama.cpp").click()
+    page.get_by_label("n_batch").fill("64")
     plan = page.get_by_test_id("plan")
     expect(plan.get_by_text("It fits in the free memory")).to_be_visible()
     expect(plan).to_contain_text("ggufv2 Q4_K_M")
     page.get_by_role("button", name="Launch", exact=True).click()
     expect(page.get_by_role("heading", name="by-hand")).to_be_visible()
     expect(page.locator("[data-state=ready]").first).to_be_visible()
+    (launched,) = gateway.client().instances("by-hand")
+    assert launched["plan"]["options"]["n_batch"] == 64
     page.get_by_role("link", name="Try it").click()
     page.get_by_label("Message").fill("What do you like to eat?")
     page.get_by_role("button", name="Send").click()
@@ -141,6 +148,11 @@ def test_a_download_is_called_off_and_taken_up(
     page.get_by_role("dialog").get_by_role("button", name="Remove them").click()
     expect(cached).to_be_hidden()
     assert fetching.json("cache", "list")["list"] == []
+    page.goto(address(fetching, "/"))
+    page.get_by_role("searchbox").fill(f"hf:{REPOSITORY}")
+    page.get_by_role("link", name="Look at it").click()
+    expect(page.get_by_role("button", name=re.compile("Q4_K_M"))).to_be_visible()
+    expect(page.get_by_text(f"paddock launch hf:{REPOSITORY}", exact=True)).to_be_visible()
 
 
 def test_signing_in_where_keys_are_asked_for(paddock: Paddock, open_page: Open) -> None:
@@ -248,15 +260,51 @@ def test_several_models_side_by_side(gateway: Paddock, open_page: Open) -> None:
         expect(shown.get_by_test_id("timeline")).to_contain_text("cut off at max_tokens")
         told = gateway.client().complete(uid, "The old elephant", max_tokens=12, temperature=0)
         expect(shown.get_by_test_id("answer")).to_have_text(told["choices"][0]["text"].strip())
-    page.get_by_role("button", name="Copy as").click()
-    page.get_by_role("menuitem", name="curl").click()
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert '"prompt": "The old elephant"' in copied
     page.reload()
     page.get_by_role("button", name="History").click()
     page.get_by_role("dialog").get_by_role("button", name="The old elephant").click()
     expect(page.get_by_label("Prompt")).to_have_value("The old elephant")
     gateway.ok("terminate", "-u", "eight")
+
+
+@pytest.mark.parametrize("mode", ["completion", "chat"])
+def test_what_is_copied_does_the_same(gateway: Paddock, open_page: Open, mode: str) -> None:
+    """Each copied program, run as it is, says what the model says."""
+    page = open_page(gateway, f"/playground?models=tiny&mode={mode}")
+    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
+    for field, text in (("temperature", "0"), ("max_tokens", "12"), ("top_k", "5")):
+        page.get_by_label(field).fill(text)
+    page.get_by_label("stop").fill("zebra")
+    question = 'It\'s "old",\nthe elephant'
+    page.get_by_label("Prompt" if mode == "completion" else "Message", exact=True).fill(question)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("[data-run=done]")).to_be_visible()
+    said = page.get_by_test_id("answer").inner_text().strip()
+    for name in ("OpenAI's client", "Xinference's client", "Paddock's client"):
+        page.get_by_role("button", name="Copy as").click()
+        page.get_by_role("menuitem", name=name).click()
+        program = page.evaluate("navigator.clipboard.readText()")
+        assert run([sys.executable, "-c", program]).strip() == said
+    page.get_by_role("button", name="Copy as").click()
+    page.get_by_role("menuitem", name="curl").click()
+    events = run(["bash", "-c", page.evaluate("navigator.clipboard.readText()")])
+    first = json.loads(events.partition("data: ")[2].partition("\n")[0])
+    assert first["model"] == "tiny"
+    assert "data: [DONE]" in events
+
+
+def test_replicas_are_added_and_ended(gateway: Paddock, open_page: Open) -> None:
+    """A replica more answers soon; one is ended by its button; the last one has none that works."""
+    gateway.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q2_K", "-u", "grows")
+    page = open_page(gateway, "/running/grows")
+    expect(page.locator("[data-replica]")).to_have_count(1)
+    expect(page.get_by_role("button", name="End grows-rep0")).to_be_disabled()
+    page.get_by_role("button", name="Add a replica").click()
+    expect(page.locator("[data-replica=grows-rep1] [data-state=ready]")).to_be_visible()
+    page.get_by_role("button", name="End grows-rep0").click()
+    expect(page.locator("[data-replica=grows-rep0]")).to_have_count(0)
+    assert [one["replica_id"] for one in replicas(gateway, "grows")] == [1]
+    gateway.ok("terminate", "-u", "grows")
 
 
 def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
@@ -389,3 +437,16 @@ def settle(page: Page) -> None:
     expect(page.get_by_role("main")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     expect(page.locator(".mantine-Skeleton-root")).to_have_count(0)
+
+
+def replicas(paddock: Paddock, uid: str) -> list[Any]:
+    """A model's replicas, as the gateway tells of them."""
+    (model,) = paddock.client().instances(uid)
+    return list(model["replica_statuses"])
+
+
+def run(command: list[str]) -> str:
+    """What a program prints; it has to end well."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
