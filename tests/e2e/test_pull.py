@@ -54,7 +54,7 @@ def test_the_documented_launch_downloads_checks_and_serves(here: Paddock, hub: H
     here.ok("terminate", "-u", "mixtral-v0.1")
     hub.asked.clear()
     missing = here.run(
-        "launch", "mixtral-v0.1", "-f", "ggufv2", "-q", "Q8_0", "-u", "x", "--offline"
+        "launch", "mixtral-v0.1", "-f", "ggufv2", "-q", "Q2_K", "-u", "x", "--offline"
     )
     assert missing.returncode == 4
     assert "is not cached, and --offline" in missing.stderr
