@@ -123,16 +123,16 @@ def test_what_cannot_be_served_offers_what_can(gateway: Paddock, open_page: Open
 
 
 def test_a_download_is_called_off_and_taken_up(
-    fetching: Paddock, hub: HubServer, open_page: Open
+    here: Paddock, hub: HubServer, open_page: Open
 ) -> None:
     """A pull shows its file, can be called off, goes on from where it was, is verified, removed."""
-    fetching.ok("list")
+    here.ok("list")
     hub.fail(MIXTRAL, Fault(after=1_000_000, how="hold"))
-    page = open_page(fetching, "/models/mixtral-v0.1")
+    page = open_page(here, "/models/mixtral-v0.1")
     page.get_by_role("button", name=re.compile("Q4_K_M")).click()
     page.get_by_role("button", name=re.compile("^Download ")).click()
     page.get_by_role("link", name="Watch it").click()
-    pull = page.locator("[data-pull]")
+    pull = page.locator("[data-pull]").first  # the newest
     expect(pull).to_have_attribute("data-pull", "downloading")
     expect(pull.get_by_text(MIXTRAL)).to_be_visible()
     assert hub.held.wait(30)
@@ -140,15 +140,15 @@ def test_a_download_is_called_off_and_taken_up(
     expect(pull).to_have_attribute("data-pull", "cancelled")
     hub.go.set()
     pull.get_by_role("button", name="Go on").click()
-    expect(page.locator("[data-pull=done]")).to_be_visible()
+    expect(pull).to_have_attribute("data-pull", "done")
     cached = page.locator("[data-cached='mixtral-v0.1']")
     cached.get_by_role("button", name="Verify").click()
     expect(cached.get_by_role("status")).to_contain_text(f"{MIXTRAL}: whole")
     cached.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove them").click()
     expect(cached).to_be_hidden()
-    assert fetching.json("cache", "list")["list"] == []
-    page.goto(address(fetching, "/"))
+    assert here.json("cache", "list")["list"] == []
+    page.goto(address(here, "/"))
     page.get_by_role("searchbox").fill(f"hf:{REPOSITORY}")
     page.get_by_role("link", name="Look at it").click()
     expect(page.get_by_role("button", name=re.compile("Q4_K_M"))).to_be_visible()
