@@ -30,9 +30,12 @@ def built() -> Path:
     return index.parent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium of the system: no browser is downloaded."""
+    """A Chromium of the system: no browser is downloaded.
+
+    It goes with the module: while it is there, its event loop is in the way of other tests' own.
+    """
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     assert found, "no Chromium on the path; on Debian: apt-get install chromium"
     # As root, in a container, Chromium has no sandbox; nothing but our own pages is opened.
