@@ -39,22 +39,46 @@ export function heard(live: Live, told: Told): Live {
   }
 }
 
+interface Reading {
+  signal: AbortSignal;
+  /** The id of the last event that is known. */
+  after?: string;
+  opened?: () => void;
+  /** How long nothing at all may come before the stream counts as broken. */
+  silenceMs?: number;
+}
+
 /** Reads a stream of server-sent events; resolves when it ends, rejects where it breaks. */
 export async function readEvents(
   path: string,
   hear: (event: { name: string; data: string; id: string }) => void,
-  options: { signal: AbortSignal; after?: string; opened?: () => void },
+  options: Reading,
 ): Promise<void> {
+  const silent = new AbortController();
+  const signal = AbortSignal.any([options.signal, silent.signal]);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const listen = () => {
+    clearTimeout(timer);
+    if (options.silenceMs) timer = setTimeout(() => silent.abort(), options.silenceMs);
+  };
   const headers: Record<string, string> = { Accept: "text/event-stream" };
   if (options.after) headers["Last-Event-ID"] = options.after;
-  const response = await request(path, { headers, signal: options.signal });
+  const response = await request(path, { headers, signal });
   options.opened?.();
   if (response.body === null) return;
   const parser = createParser({
     onEvent: (event) =>
       hear({ name: event.event ?? "message", data: event.data, id: event.id ?? "" }),
   });
-  for await (const text of response.body.pipeThrough(new TextDecoderStream())) parser.feed(text);
+  listen();
+  try {
+    for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+      listen();
+      parser.feed(text);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 export const live = new Store<Live>({});
@@ -64,6 +88,8 @@ export const connection = new Store<"connecting" | "live" | "lost">("connecting"
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 5000;
 const REFRESH_MS = 150;
+/** The gateway sends a comment every 15 s: a machine that slept, or a cut cable, sends none. */
+const SILENCE_MS = 40_000;
 
 /** Follows `/v1/events` until the signal; what changes is fetched anew. */
 export async function follow(client: QueryClient, signal: AbortSignal): Promise<void> {
@@ -83,6 +109,7 @@ export async function follow(client: QueryClient, signal: AbortSignal): Promise<
         {
           signal,
           after,
+          silenceMs: SILENCE_MS,
           opened: () => {
             // What was asked before may be of a gateway that is gone.
             if (connection.get() === "lost") void client.invalidateQueries();

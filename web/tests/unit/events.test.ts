@@ -1,5 +1,5 @@
-import { describe, expect, it } from "vitest";
-import { heard, type Live, type Told } from "../../src/api/events";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { heard, type Live, readEvents, type Told } from "../../src/api/events";
 
 function replica(uid: string, more: object = {}) {
   const model = uid.split("-rep")[0];
@@ -42,5 +42,47 @@ describe("what is known of replicas", () => {
       { event: "log", data: { model_uid: "b", replica_uid: "b-rep0", line: "x" } },
     );
     expect(Object.keys(known)).toEqual(["b-rep0"]);
+  });
+});
+
+describe("a stream of events", () => {
+  afterEach(() => {
+    vi.unstubAllGlobals();
+    vi.useRealTimers();
+  });
+
+  /** A gateway that sends these pieces, and then nothing more, until it is left. */
+  function gateway(...pieces: string[]) {
+    vi.stubGlobal("fetch", async (_: string, { signal }: RequestInit) => {
+      const body = new ReadableStream({
+        start(controller) {
+          for (const piece of pieces) controller.enqueue(new TextEncoder().encode(piece));
+          signal?.addEventListener("abort", () => controller.error(signal.reason));
+        },
+      });
+      return new Response(body);
+    });
+  }
+
+  it("puts events together however they are cut", async () => {
+    gateway("id: 1\nevent: mod", 'el\ndata: {"a"', ": 1}\n\n: keep-alive\n\n");
+    const leaving = new AbortController();
+    const told = await new Promise((resolve) => {
+      void readEvents("/v1/events", resolve, { signal: leaving.signal }).catch(() => undefined);
+    });
+    leaving.abort();
+    expect(told).toEqual({ name: "model", data: '{"a": 1}', id: "1" });
+  });
+
+  it("is broken once nothing has come for too long", async () => {
+    vi.useFakeTimers();
+    gateway(": keep-alive\n\n");
+    const reading = readEvents("/v1/events", () => undefined, {
+      signal: new AbortController().signal,
+      silenceMs: 40_000,
+    });
+    const ended = expect(reading).rejects.toThrow();
+    await vi.advanceTimersByTimeAsync(40_001);
+    await ended;
   });
 });
