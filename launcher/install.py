@@ -18,6 +18,7 @@ import psutil
 
 from paddock.engines.environment import Environment
 from paddock.launcher.environments import install
+from paddock.launcher.saying import say
 from paddock.registry.errors import InstallFailed
 
 POLL_SECONDS = 0.05
@@ -45,11 +46,11 @@ def main() -> None:
     environment = unpack(given["environment"])
     try:
         install(environment, Path(given["home"]), _report, given["accelerator"])
-        _say({"made": True})
+        say({"made": True})
     except InstallFailed as failure:
-        _say({"failed": [str(failure), *failure.lines]})
+        say({"failed": [str(failure), *failure.lines]})
     except OSError as error:
-        _say({"failed": [str(error)]})
+        say({"failed": [str(error)]})
     ended.set()
 
 
@@ -64,16 +65,7 @@ def _watch(ended: threading.Event) -> None:
 
 
 def _report(note: str) -> None:
-    _say({"note": note})
-
-
-def _say(line: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever wanted it is gone: so are we, by the closed stdin.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+    say({"note": note})
 
 
 if __name__ == "__main__":

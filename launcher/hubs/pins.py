@@ -32,6 +32,7 @@ from paddock.launcher.hubs.progress import Meter
 from paddock.launcher.hubs.reach import Reach
 from paddock.launcher.hubs.whole import Digest, Records, digest_file
 from paddock.launcher.plan import PlannedWeights
+from paddock.launcher.saying import say, set_when_called_off
 from paddock.registry.errors import HubFailure
 from paddock.registry.lockfile import LockedFile, LockedModel
 from paddock.registry.spec import Source
@@ -342,46 +343,28 @@ def main() -> None:
     """Carries out the task that stdin names."""
     given = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
-    threading.Thread(target=_watch, args=(cancelled,), daemon=True).start()
+    threading.Thread(target=set_when_called_off, args=(cancelled,), daemon=True).start()
     terms = Terms(Path(given["home"]), given["timeout"])
     bench = Bench(terms, _report, cancelled)
     models = [LockedModel.model_validate(one) for one in given.get("models", ())]
     try:
         if given["task"] == "make":
             weights = PlannedWeights.model_validate(given["weights"])
-            _say({"row": make(weights, given["newest"], bench)})
+            say({"row": make(weights, given["newest"], bench)})
         elif given["task"] == "verify":
-            verify(models, bench, lambda row: _say({"row": row}))
+            verify(models, bench, lambda row: say({"row": row}))
         else:
             caches = [(name, Source.model_validate(source)) for name, source in given["caches"]]
-            compare(models, caches, bench, lambda row: _say({"row": row}))
-        _say({"done": True})
+            compare(models, caches, bench, lambda row: say({"row": row}))
+        say({"done": True})
     except HubFailure as failure:
-        _say({"failure": failure.fields()})
+        say({"failure": failure.fields()})
     except OSError as error:
-        _say({"failure": {"cause": "load_failed", "reason": str(error), "tried": ()}})
-
-
-def _watch(cancelled: threading.Event) -> None:
-    sys.stdin.read()
-    cancelled.set()
+        say({"failure": {"cause": "load_failed", "reason": str(error), "tried": ()}})
 
 
 def _report(progress: Progress) -> None:
-    _say({"progress": progress.to_json()})
-
-
-_SAYING = threading.Lock()
-
-
-def _say(line: dict[str, Any]) -> None:
-    with _SAYING:
-        try:
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever wanted it is gone: so are we, by the closed stdin.
-            sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+    say({"progress": progress.to_json()})
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import json
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from paddock.launcher.hubs import Progress, Terms, fetch
 from paddock.launcher.plan import PlannedWeights
+from paddock.launcher.saying import say, set_when_called_off
 from paddock.registry.errors import HubFailure
 
 
@@ -22,36 +22,22 @@ def main() -> None:
     """Brings the weights that stdin names."""
     given = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
-    threading.Thread(target=_watch, args=(cancelled,), daemon=True).start()
+    threading.Thread(target=set_when_called_off, args=(cancelled,), daemon=True).start()
     terms = Terms(Path(given["home"]), given["timeout"])
     weights = PlannedWeights.model_validate(given["weights"])
     try:
         path = fetch(weights, terms, _report, cancelled)
         if weights.projector_alone is not None:
             fetch(weights.projector_alone, terms, _report, cancelled)
-        _say({"path": str(path)})
+        say({"path": str(path)})
     except HubFailure as failure:
-        _say({"failure": failure.fields()})
+        say({"failure": failure.fields()})
     except OSError as error:
-        _say({"failure": {"cause": "load_failed", "reason": str(error), "tried": ()}})
-
-
-def _watch(cancelled: threading.Event) -> None:
-    sys.stdin.read()
-    cancelled.set()
+        say({"failure": {"cause": "load_failed", "reason": str(error), "tried": ()}})
 
 
 def _report(progress: Progress) -> None:
-    _say({"progress": progress.to_json()})
-
-
-def _say(line: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever wanted it is gone: so are we, by the closed stdin.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+    say({"progress": progress.to_json()})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import {
   Button,
   Card,
   Group,
-  Modal,
   Progress,
   Skeleton,
   Stack,
@@ -19,6 +18,7 @@ import { useTranslation } from "react-i18next";
 import { api, data, type Schemas } from "../api/client";
 import { usePull, usePulls } from "../api/pulls";
 import { useZoo } from "../api/queries";
+import { Confirm } from "../components/Confirm";
 import { Empty } from "../components/Empty";
 import { DiagnosisView, ErrorView } from "../components/Failure";
 import { Files } from "../components/LaunchProgress";
@@ -306,31 +306,19 @@ function Remove({ row, close }: { row: Row; close: () => void }) {
     },
   });
   return (
-    <Modal
-      opened
-      onClose={close}
-      title={t("downloads.removeTitle", {
-        model: row.model_name,
-        quantization: row.quantization,
-      })}
+    <Confirm
+      title={t("downloads.removeTitle", { model: row.model_name, quantization: row.quantization })}
+      text={t("downloads.removeText", { size: bytes(row.size_bytes) })}
+      keep={t("downloads.keep")}
+      lose={t("downloads.removeNow")}
+      work={remove}
+      close={close}
     >
-      <Stack>
-        <Text size="sm">{t("downloads.removeText", { size: bytes(row.size_bytes) })}</Text>
-        {files.isError && <ErrorView error={files.error} />}
-        <div className="log" style={{ maxHeight: 200 }}>
-          {(files.data?.paths ?? []).join("\n")}
-        </div>
-        {remove.isError && <ErrorView error={remove.error} />}
-        <Group justify="flex-end">
-          <Button variant="default" onClick={close}>
-            {t("downloads.keep")}
-          </Button>
-          <Button color="red" loading={remove.isPending} onClick={() => remove.mutate()}>
-            {t("downloads.removeNow")}
-          </Button>
-        </Group>
-      </Stack>
-    </Modal>
+      {files.isError && <ErrorView error={files.error} />}
+      <div className="log" style={{ maxHeight: 200 }}>
+        {(files.data?.paths ?? []).join("\n")}
+      </div>
+    </Confirm>
   );
 }
 

@@ -19,6 +19,7 @@ import { useTranslation } from "react-i18next";
 import { api, data, type Schemas, signIn } from "../api/client";
 import { useInstances } from "../api/queries";
 import { Command } from "../components/Command";
+import { Confirm } from "../components/Confirm";
 import { Empty } from "../components/Empty";
 import { ErrorView } from "../components/Failure";
 import { PageHeader } from "../components/PageHeader";
@@ -210,19 +211,13 @@ function Revoke({ one, close }: { one: Key; close: () => void }) {
     },
   });
   return (
-    <Modal opened onClose={close} title={t("keys.revokeLabel", { key: one.name || one.id })}>
-      <Stack>
-        <Text size="sm">{t("keys.revokeText")}</Text>
-        {revoke.isError && <ErrorView error={revoke.error} />}
-        <Group justify="flex-end">
-          <Button variant="default" onClick={close}>
-            {t("keys.cancel")}
-          </Button>
-          <Button color="red" loading={revoke.isPending} onClick={() => revoke.mutate()}>
-            {t("keys.revoke")}
-          </Button>
-        </Group>
-      </Stack>
-    </Modal>
+    <Confirm
+      title={t("keys.revokeLabel", { key: one.name || one.id })}
+      text={t("keys.revokeText")}
+      keep={t("keys.cancel")}
+      lose={t("keys.revoke")}
+      work={revoke}
+      close={close}
+    />
   );
 }
