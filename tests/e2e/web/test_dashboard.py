@@ -294,6 +294,19 @@ def test_what_is_copied_does_the_same(gateway: Paddock, open_page: Open, mode: s
     assert "data: [DONE]" in events
 
 
+def test_copying_works_without_a_secure_page(gateway: Paddock, open_page: Open) -> None:
+    """Over plain HTTP from another machine browsers give no clipboard; the older way does it."""
+    page = open_page(gateway, "/keys")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.goto(address(gateway, "/launch/tiny-mixtral"))
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    page.get_by_label("Id under which it answers").click()
+    page.keyboard.press("Control+v")
+    pasted = page.get_by_label("Id under which it answers")
+    expect(pasted).to_have_value("paddock launch --model-name tiny-mixtral")
+
+
 def test_replicas_are_added_and_ended(gateway: Paddock, open_page: Open) -> None:
     """A replica more answers soon; one is ended by its button; the last one has none that works."""
     gateway.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q2_K", "-u", "grows")

@@ -3,8 +3,7 @@ import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useTranslation } from "react-i18next";
 import { Link } from "react-router";
-import { errorLine } from "../components/Failure";
-import { api, data, type Launch } from "./client";
+import { api, asApiError, data, type Launch } from "./client";
 
 const RUNNING_MS = 700;
 const IDLE_MS = 10_000;
@@ -37,6 +36,10 @@ export function usePull() {
       });
     },
     onError: (error) =>
-      notifications.show({ color: "red", title: t("pulls.refused"), message: errorLine(error) }),
+      notifications.show({
+        color: "red",
+        title: t("pulls.refused"),
+        message: asApiError(error).message,
+      }),
   });
 }

@@ -1,23 +1,34 @@
-import { ActionIcon, Code, CopyButton, Group, Tooltip } from "@mantine/core";
+import { ActionIcon, Code, Group, Tooltip } from "@mantine/core";
+import { useTimeout } from "@mantine/hooks";
+import { notifications } from "@mantine/notifications";
 import { Check, Copy } from "lucide-react";
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
+import { copyText } from "../lib/clipboard";
+
+const SHOWN_MS = 1500;
 
 /** Copies a text; says that it has. */
-export function Copied({ value, label }: { value: string; label?: string }) {
+export function Copied({ value }: { value: string }) {
   const { t } = useTranslation();
+  const [copied, setCopied] = useState(false);
+  const { start } = useTimeout(() => setCopied(false), SHOWN_MS);
+  const copy = async () => {
+    try {
+      await copyText(value);
+      setCopied(true);
+      start();
+    } catch (error) {
+      notifications.show({ color: "red", title: t("copy.failed"), message: String(error) });
+    }
+  };
+  const says = copied ? t("copy.done") : t("copy.copy");
   return (
-    <CopyButton value={value}>
-      {({ copied, copy }) => {
-        const says = copied ? t("copy.done") : (label ?? t("copy.copy"));
-        return (
-          <Tooltip label={says}>
-            <ActionIcon variant="subtle" color="gray" onClick={copy} aria-label={says}>
-              {copied ? <Check size={16} /> : <Copy size={16} />}
-            </ActionIcon>
-          </Tooltip>
-        );
-      }}
-    </CopyButton>
+    <Tooltip label={says}>
+      <ActionIcon variant="subtle" color="gray" onClick={() => void copy()} aria-label={says}>
+        {copied ? <Check size={16} /> : <Copy size={16} />}
+      </ActionIcon>
+    </Tooltip>
   );
 }
 

@@ -111,8 +111,3 @@ function title(t: Translate, error: ApiError): string {
   if (error.status >= 500) return t("error.failed");
   return t("error.refused");
 }
-
-/** What a notification says of an error, in one line. */
-export function errorLine(error: unknown): string {
-  return asApiError(error).message;
-}

@@ -41,7 +41,7 @@ export const en = {
     refused: "The key was refused: it was revoked, or another is needed.",
     unreachable: "The gateway does not answer: {{reason}}",
   },
-  copy: { copy: "Copy", done: "Copied" },
+  copy: { copy: "Copy", done: "Copied", failed: "It could not be copied" },
   error: {
     lost: "No connection",
     unreachable: "The gateway does not answer.",
@@ -323,7 +323,6 @@ export const en = {
     stopped: "stopped",
     cut: "cut off at max_tokens",
     copyAs: "Copy as",
-    notCopied: "It could not be copied",
     snippet: {
       curl: "curl",
       openai: "Python, OpenAI's client",

@@ -39,7 +39,7 @@ export const zh: Texts = {
     refused: "密钥被拒绝：已被吊销，或需要其他密钥。",
     unreachable: "网关没有响应：{{reason}}",
   },
-  copy: { copy: "复制", done: "已复制" },
+  copy: { copy: "复制", done: "已复制", failed: "无法复制" },
   error: {
     lost: "连接中断",
     unreachable: "网关没有响应。",
@@ -320,7 +320,6 @@ export const zh: Texts = {
     stopped: "已停止",
     cut: "达到 max_tokens 而截断",
     copyAs: "复制为",
-    notCopied: "无法复制",
     snippet: {
       curl: "curl",
       openai: "Python，OpenAI 客户端",

@@ -3,8 +3,7 @@ import { notifications } from "@mantine/notifications";
 import { useQueryClient } from "@tanstack/react-query";
 import { useCallback } from "react";
 import { useTranslation } from "react-i18next";
-import { api } from "../api/client";
-import { errorLine } from "../components/Failure";
+import { api, asApiError } from "../api/client";
 import { Store, useStore } from "./store";
 
 /** How long a model lives on after it was told to end: time to think again. */
@@ -38,7 +37,7 @@ export function useTerminate(): (uid: string) => void {
           notifications.show({
             color: "red",
             title: t("terminate.failed", { model: uid }),
-            message: errorLine(error),
+            message: asApiError(error).message,
           });
         }
         void client.invalidateQueries({ queryKey: ["models"] });

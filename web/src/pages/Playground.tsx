@@ -31,6 +31,7 @@ import { useAnswering } from "../api/queries";
 import { Empty } from "../components/Empty";
 import { PageHeader } from "../components/PageHeader";
 import { RunView } from "../components/RunView";
+import { copyText } from "../lib/clipboard";
 import { moment } from "../lib/format";
 import { type Entry, forget, history, remember, type Turn } from "../lib/history";
 import { useQueryState } from "../lib/query";
@@ -432,10 +433,10 @@ function CopyAs({ make }: { make: (kind: Snippet) => string }) {
   const { t } = useTranslation();
   const copy = async (kind: Snippet) => {
     try {
-      await navigator.clipboard.writeText(make(kind));
+      await copyText(make(kind));
       notifications.show({ message: t("copy.done") });
     } catch (error) {
-      notifications.show({ color: "red", title: t("play.notCopied"), message: String(error) });
+      notifications.show({ color: "red", title: t("copy.failed"), message: String(error) });
     }
   };
   return (

@@ -16,11 +16,11 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { MessagesSquare, Plus, Trash2 } from "lucide-react";
 import { useTranslation } from "react-i18next";
 import { Link, useParams, useSearchParams } from "react-router";
-import { api, data, type Instance } from "../api/client";
+import { api, asApiError, data, type Instance } from "../api/client";
 import { live } from "../api/events";
 import { useInstance } from "../api/queries";
 import { Empty } from "../components/Empty";
-import { DiagnosisView, ErrorView, errorLine } from "../components/Failure";
+import { DiagnosisView, ErrorView } from "../components/Failure";
 import { isComing, LaunchProgress } from "../components/LaunchProgress";
 import { LogView } from "../components/LogView";
 import { ModelFigures } from "../components/ModelFigures";
@@ -142,7 +142,11 @@ function Replicas({ model }: { model: Instance }) {
   const uid = model.model_uid;
   const settled = () => client.invalidateQueries({ queryKey: ["models"] });
   const failed = (error: unknown) =>
-    notifications.show({ color: "red", title: t("replicas.failed"), message: errorLine(error) });
+    notifications.show({
+      color: "red",
+      title: t("replicas.failed"),
+      message: asApiError(error).message,
+    });
   const add = useMutation({
     mutationFn: () =>
       data(
