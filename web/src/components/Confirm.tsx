@@ -1,6 +1,7 @@
 import { Button, Group, Modal, Stack, Text } from "@mantine/core";
 import type { UseMutationResult } from "@tanstack/react-query";
 import type { ReactNode } from "react";
+import { useTranslation } from "react-i18next";
 import { ErrorView } from "./Failure";
 
 /** Asks before something is lost; stays open, with the reason, where it could not be done. */
@@ -13,9 +14,15 @@ export function Confirm(props: {
   close: () => void;
   children?: ReactNode;
 }) {
+  const { t } = useTranslation();
   const { work } = props;
   return (
-    <Modal opened onClose={props.close} title={props.title}>
+    <Modal
+      opened
+      onClose={props.close}
+      title={props.title}
+      closeButtonProps={{ "aria-label": t("nav.close") }}
+    >
       <Stack>
         <Text size="sm">{props.text}</Text>
         {props.children}

@@ -1,7 +1,7 @@
 import { Box, Group, Text } from "@mantine/core";
 import { lazy, Suspense } from "react";
 
-const Line = lazy(() => import("./charts").then((found) => ({ default: found.Sparkline })));
+const Area = lazy(() => import("./charts").then((found) => ({ default: found.AreaChart })));
 
 /** A figure with its last two minutes; a moment without one is passed over. */
 export function Figure(props: {
@@ -24,14 +24,21 @@ export function Figure(props: {
       <Box h={28} aria-hidden>
         {values.length > 1 && (
           <Suspense>
-            <Line
-              w="100%"
+            <Area
               h={28}
-              data={values}
-              color={props.color}
+              data={values.map((value) => ({ value }))}
+              dataKey="value"
+              series={[{ name: "value", color: props.color }]}
               curveType="linear"
               strokeWidth={1.5}
               fillOpacity={0.25}
+              withXAxis={false}
+              withYAxis={false}
+              withDots={false}
+              withTooltip={false}
+              gridAxis="none"
+              // The figure itself says it: a picture in hidden parts must not take the focus.
+              areaChartProps={{ accessibilityLayer: false }}
             />
           </Suspense>
         )}

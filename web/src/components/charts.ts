@@ -1,4 +1,4 @@
 // A chunk of its own: the library is large, and no page needs it to be read.
 import "@mantine/charts/styles.css";
 
-export { BarChart, Sparkline } from "@mantine/charts";
+export { AreaChart, BarChart } from "@mantine/charts";

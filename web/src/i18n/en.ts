@@ -3,6 +3,7 @@ export const en = {
   nav: {
     pages: "Pages",
     menu: "Menu",
+    close: "Close",
     home: "Paddock: models",
     skip: "Skip to the content",
     zoo: "Models",

@@ -5,6 +5,7 @@ export const zh: Texts = {
   nav: {
     pages: "页面",
     menu: "菜单",
+    close: "关闭",
     home: "Paddock：模型",
     skip: "跳到正文",
     zoo: "模型",

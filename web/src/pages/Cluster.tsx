@@ -377,7 +377,12 @@ function Install({ engine, close }: { engine: Engine; close: () => void }) {
     },
   });
   return (
-    <Modal opened onClose={close} title={t("cluster.installLabel", { engine: engine.name })}>
+    <Modal
+      opened
+      onClose={close}
+      title={t("cluster.installLabel", { engine: engine.name })}
+      closeButtonProps={{ "aria-label": t("nav.close") }}
+    >
       <Stack>
         <Text size="sm">{t("cluster.installText", { engine: engine.name })}</Text>
         <Select

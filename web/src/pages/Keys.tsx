@@ -146,7 +146,12 @@ function Create(props: {
     create.mutate();
   };
   return (
-    <Modal opened onClose={props.close} title={t("keys.create")}>
+    <Modal
+      opened
+      onClose={props.close}
+      title={t("keys.create")}
+      closeButtonProps={{ "aria-label": t("nav.close") }}
+    >
       <form onSubmit={submit}>
         <Stack>
           {props.first && (

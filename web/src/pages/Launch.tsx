@@ -45,6 +45,7 @@ export default function LaunchPage() {
   const model = useZooModel(name);
   const body = launchBody(name, query);
   const [settledBody] = useDebouncedValue(JSON.stringify(body), TYPING_MS);
+  const isNewer = JSON.stringify(body) !== settledBody;
   const plan = useQuery({
     queryKey: ["plan", settledBody],
     queryFn: ({ signal }) =>
@@ -109,7 +110,8 @@ export default function LaunchPage() {
               <Button
                 leftSection={<Rocket size={16} aria-hidden />}
                 loading={launch.isPending}
-                disabled={!plan.data || plan.isError}
+                // What is launched is what the plan shows.
+                disabled={!plan.isSuccess || plan.isPlaceholderData || isNewer}
                 onClick={() => launch.mutate()}
               >
                 {t("launch.launch")}

@@ -271,7 +271,13 @@ export default function Playground() {
           </Group>
         </Box>
       </Stack>
-      <Drawer opened={shows} onClose={close} position="right" title={t("play.history")}>
+      <Drawer
+        opened={shows}
+        onClose={close}
+        position="right"
+        title={t("play.history")}
+        closeButtonProps={{ "aria-label": t("nav.close") }}
+      >
         <Past restore={restore} />
       </Drawer>
     </>
