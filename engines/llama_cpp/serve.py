@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 # By mmap and mlock.
@@ -15,6 +16,8 @@ LOAD_MODES = {
     (False, False): "NONE",
     (False, True): "MLOCK",
 }
+LOG_SECONDS = 0.3
+"""What llama.cpp's log may take to be written, where it has just failed."""
 FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 
@@ -91,7 +94,9 @@ def main() -> None:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
-        # llama.cpp has said why; a traceback would only push that out of the log's last lines.
+        # llama.cpp has said why, but writes its log from a thread that does not outlive us: on a
+        # busy machine the reason was lost. A traceback would only push it out of the last lines.
+        time.sleep(LOG_SECONDS)
         raise SystemExit(f"llama.cpp: {error}") from None
     print(f"serving on {server.listening_address}", flush=True)
     while True:

@@ -24,14 +24,20 @@ import { Empty } from "../components/Empty";
 import { ErrorView } from "../components/Failure";
 import { PageHeader } from "../components/PageHeader";
 import { moment } from "../lib/format";
+import { Store, useStore } from "../lib/store";
 
 type Key = Schemas["Key"];
+
+/** The key that was just made. It is shown this once, and must outlive the page: with the first key
+ * other requests of this page are refused for a moment, and it is put aside for the sign-in.
+ */
+const made = new Store<Schemas["MadeKey"] | null>(null);
 
 /** Who may talk to the gateway. */
 export default function Keys() {
   const { t } = useTranslation();
   const [making, setMaking] = useState(false);
-  const [made, setMade] = useState<Schemas["MadeKey"] | null>(null);
+  const shown = useStore(made);
   const [revoking, setRevoking] = useState<Key | null>(null);
   const keys = useQuery({
     queryKey: ["keys"],
@@ -45,19 +51,19 @@ export default function Keys() {
         </Button>
       </PageHeader>
       <Stack>
-        {made && (
+        {shown && (
           <Alert
             color="green"
             icon={<KeyRound size={18} />}
             title={t("keys.made")}
             withCloseButton
             closeButtonLabel={t("keys.dismiss")}
-            onClose={() => setMade(null)}
+            onClose={() => made.set(null)}
           >
             <Text size="sm" mb="xs">
               {t("keys.once")}
             </Text>
-            <Command value={made.key} />
+            <Command value={shown.key} />
           </Alert>
         )}
         {keys.isPending && <Skeleton h={120} />}
@@ -72,7 +78,7 @@ export default function Keys() {
           first={keys.data?.length === 0}
           close={() => setMaking(false)}
           done={(key) => {
-            setMade(key);
+            made.set(key);
             setMaking(false);
           }}
         />
