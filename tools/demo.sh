@@ -19,6 +19,7 @@ if sh tools/node.sh; then
 elif [ ! -f web/dist/index.html ]; then
   echo "The dashboard is left out: it needs Node 20.19 or newer with npm (https://nodejs.org), then: make web"
 fi
+# To the whole group, for npm has processes of its own. A build that has ended hears nothing.
 tell_build() { [ -z "$build" ] || kill "-$1" -- "-$build" 2>/dev/null || true; }
 # One that rests ends when it goes on.
 trap 'tell_build TERM; tell_build CONT' EXIT
