@@ -113,7 +113,7 @@ class Replica:
         self._config = config
         self._plan = LaunchPlan.from_json(config.plan)
         self._engine: Engine = load_engine(self._plan.engine)
-        self._key = secrets.token_urlsafe(24)
+        self._key = secrets.token_hex(24)  # no sign in it that an engine could take for an option
         name = config.replica_id.replace("/", "%2F")
         self._log = Path(config.home) / "logs" / f"{name}.log"
         self._status = ReplicaStatus(

@@ -18,7 +18,7 @@ def main() -> None:
 
     key = os.environ.pop("PADDOCK_ENGINE_KEY")
     try:
-        run_server(prepare_server_args([*sys.argv[1:], "--api-key", key]))
+        run_server(prepare_server_args([*sys.argv[1:], f"--api-key={key}"]))
     finally:
         kill_process_tree(os.getpid(), include_parent=False)
 

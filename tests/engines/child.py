@@ -32,7 +32,7 @@ def serving(options: EngineOptions, **changes: Any) -> Serving:
         "model_id": "m",
         "weights": None,
         "port": free_port(),
-        "api_key": "the-key",
+        "api_key": "-the-key",  # as a random key may begin
         "context_length": 256,
         "slots": 1,
         "abilities": ("generate", "chat"),
@@ -99,7 +99,7 @@ class Child:
         return json.loads(text)
 
     def post(
-        self, path: str, body: dict[str, Any], key: str | None = "the-key"
+        self, path: str, body: dict[str, Any], key: str | None = "-the-key"
     ) -> tuple[int, dict[str, Any]]:
         """Status and JSON."""
         status, text = self.request("POST", path, body, key)
@@ -117,7 +117,7 @@ class Child:
         method: str,
         path: str,
         body: dict[str, Any] | None = None,
-        key: str | None = "the-key",
+        key: str | None = "-the-key",
     ) -> tuple[int, str]:
         """Status and text of one request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.wanted.port, timeout=DEADLINE)

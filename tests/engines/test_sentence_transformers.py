@@ -137,7 +137,7 @@ def test_a_long_list_holds_nobody_up_and_ends_with_its_client(child: Child) -> N
     before = child.get("/health")["tokens"]
     body = json.dumps({"input": [text] * 400}).encode()
     head = (
-        "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer the-key\r\n"
+        "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer -the-key\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", child.wanted.port)) as client:

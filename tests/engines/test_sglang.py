@@ -193,7 +193,7 @@ def test_client_that_leaves_ends_the_work(child: Child) -> None:
     body = json.dumps({"prompt": "a", "max_tokens": 100_000, "stream": True})
     with socket.create_connection(("127.0.0.1", child.wanted.port)) as connection:
         head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall(f"{head}Authorization: Bearer the-key\r\n\r\n{body}".encode())
+        connection.sendall(f"{head}Authorization: Bearer -the-key\r\n\r\n{body}".encode())
         until(lambda: child.get("/counts")["running"] == 1)
     until(lambda: child.get("/counts")["running"] == 0)
 

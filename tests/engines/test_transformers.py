@@ -307,7 +307,7 @@ def test_client_that_leaves_ends_the_work(child: Child) -> None:
         body = json.dumps({"prompt": "a", "max_tokens": 250, "stream": stream, "ignore_eos": True})
         with socket.create_connection(("127.0.0.1", child.wanted.port)) as connection:
             head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-            connection.sendall(f"{head}Authorization: Bearer the-key\r\n\r\n{body}".encode())
+            connection.sendall(f"{head}Authorization: Bearer -the-key\r\n\r\n{body}".encode())
             until(lambda before=before: int(child.get("/health")["tokens"]) > before)
         until(lambda: running(child) == 0)
         assert 0 < int(child.get("/health")["tokens"]) - before < 240

@@ -351,7 +351,7 @@ def test_client_that_leaves_ends_the_work(child: Child) -> None:
         data = json.dumps({**body, "stream": stream})
         with socket.create_connection(("127.0.0.1", child.wanted.port)) as connection:
             head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n"
-            head += "Content-Type: application/json\r\nAuthorization: Bearer the-key\r\n\r\n"
+            head += "Content-Type: application/json\r\nAuthorization: Bearer -the-key\r\n\r\n"
             connection.sendall(f"{head}{data}".encode())
             until(lambda before=before: metric(child, "generation_tokens_total") > before)
         until(lambda: metric(child, "num_requests_running") == 0)
