@@ -127,9 +127,13 @@ def estimate(
     }
     head = ("FORMAT", "QUANTIZATION", "CONTEXT", "WEIGHTS", "CACHE", "OVERHEAD", "TOTAL", "HERE")
     shown = [_shown(row) for row in rows]
-    here = (
-        f"{host.name} has {size(host.memory_total_bytes)} of memory, "
-        f"{size(host.memory_free_bytes)} of it free"
+    rooms = [("memory", host.memory_total_bytes, host.memory_free_bytes)]
+    rooms += [(f"GPU {g.index} ({g.name})", g.total_bytes, g.free_bytes) for g in host.gpus]
+    here = "\n".join(
+        f"{host.name} has {size(total)} of {what}, {size(free)} of it free"
+        if what == "memory"
+        else f"{what} has {size(total)}, {size(free)} of it free"
+        for what, total, free in rooms
     )
     output.result(data, f"{table(head, shown, right=(2, 3, 4, 5, 6))}\n{here}")
 

@@ -11,7 +11,7 @@ from paddock.cli.options import Output, Settings, offline
 from paddock.cli.output import size, table
 
 if TYPE_CHECKING:
-    from paddock.launcher.offers import Offer
+    from paddock.launcher.offers import Free, Offer
     from paddock.launcher.zoo import Found
 
 
@@ -43,13 +43,15 @@ def search(
     id on a hub; the best match comes first. Without words, all that fit the options are listed.
     HERE is the smallest variant that an engine of this machine can serve, and what its weights
     take on the disk and in memory; with --fits, the one that a launch would choose, whose weights
-    leave a tenth of the free memory for the rest. Your own models are found too.
+    leave a tenth of the free memory for the rest: of a GPU's, where an engine computes on one. Your
+    own models are found too.
 
     \b
     Example:
       paddock search qwen coder --fits
       paddock search --ability vision --size-in-billions ..8
     """
+    from paddock.launcher.offers import Free
     from paddock.launcher.zoo import Zoo
     from paddock.registry.catalog import Catalog
     from paddock.registry.search import Filters, near_names
@@ -65,7 +67,7 @@ def search(
         engines=model_engine,
         languages=language,
     )
-    free = _free_bytes() if fits else 0
+    free = Free.now() if fits else Free(0)
     hits = zoo.find(words, filters, free)
     found = [one for one in hits if one.fits is not None] if fits else hits
     for problem in catalog.problems:
@@ -73,7 +75,8 @@ def search(
     near = () if hits else near_names(zoo.specs, words)
     data: dict[str, Any] = {"models": [one.to_json() for one in found], "near": near}
     if fits:
-        data["memory_free_bytes"] = free
+        data["memory_free_bytes"] = free.host
+        data["gpu_free_bytes"] = free.gpu
     else:  # nobody has looked
         for model in data["models"]:
             del model["fits"]
@@ -84,13 +87,12 @@ def search(
     head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
     output.result(data, table(head, [_row(one, one.fits if fits else one.here) for one in found]))
     if fits:
-        output.talk(f"{size(free)} of memory are free")
+        output.talk(_free(free))
 
 
-def _free_bytes() -> int:
-    from paddock.launcher.machine import memory
-
-    return memory()[1]
+def _free(free: Free) -> str:
+    gpu = f", and {size(free.gpu)} of the most free GPU's" if free.gpu else ""
+    return f"{size(free.host)} of memory are free{gpu}"
 
 
 def _row(found: Found, here: Offer | None) -> tuple[str, ...]:
@@ -114,13 +116,13 @@ def _billions(text: str) -> str:
     return text.replace("_", ".")
 
 
-def _nothing(words: Sequence[str], unfit: int, near: Sequence[str], free: int | None) -> str:
+def _nothing(words: Sequence[str], unfit: int, near: Sequence[str], free: Free | None) -> str:
     """What to say: `unfit` are those that the options or, if `free` is given, the machine left."""
     what = f"'{' '.join(words)}'" if words else "the options"
     if free is not None:
         return (
-            f"of {unfit} that match {what} none can be served here in the {size(free)} of memory "
-            "that are free; without --fits they are listed"
+            f"of {unfit} that match {what} none can be served here: {_free(free)}; without --fits "
+            "they are listed"
         )
     if unfit:
         return f"of {unfit} that match {what} none has what the options ask for"

@@ -19,6 +19,7 @@ from typing import Any
 from paddock.engines.base import Host
 from paddock.launcher.attached import AttachRequest, Keys, Watched, plan_attached
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handle, RayFailed
+from paddock.launcher.coming import Coming, told, without
 from paddock.launcher.diagnosis import Diagnosis, Failure
 from paddock.launcher.events import Bus
 from paddock.launcher.host import LOCAL
@@ -26,6 +27,7 @@ from paddock.launcher.hubs import HUBS
 from paddock.launcher.hubs.whole import Records
 from paddock.launcher.locks import Locking
 from paddock.launcher.logs import read_tail
+from paddock.launcher.machine import held_bytes
 from paddock.launcher.placement import grown, no_room
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.processes import STOP_GRACE
@@ -158,6 +160,8 @@ class Controller:
         self._cluster = cluster
         self._models: dict[str, _Model] = {}
         self._replacing: set[str] = set()
+        # From a plan to its row: what is free is promised to one launch at a time.
+        self._promising = asyncio.Lock()
         self._keys = Keys(settings.home)
         self._changed = asyncio.Event()
         self._adoption: asyncio.Task[None] | None = None
@@ -228,7 +232,7 @@ class Controller:
 
     async def _plan(self, asked: Asked) -> LaunchPlan:
         asked.check()
-        hosts = await self.hosts(asked.paths)
+        hosts = await self._roomy(asked.paths)
         return asked.finish(resolve(asked.request, asked.choice, hosts))
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
@@ -302,6 +306,19 @@ class Controller:
         """
         return await self._cluster.hosts(paths)
 
+    async def _roomy(self, paths: tuple[str, ...] = ()) -> Sequence[Host]:
+        """The hosts, of whose memory only that is free which nobody was promised."""
+        hosts = await self.hosts(paths)
+        starting = [
+            (model.plan, status)
+            for model in self._models.values()
+            if not model.is_attached
+            for status in model.replicas.values()
+            if status.state in _ORDER[:3] and not model.unwanted(status.replica_id)
+        ]
+        found = await asyncio.to_thread(lambda: [_coming(plan, one) for plan, one in starting])
+        return [without(host, found) for host in hosts]
+
     async def launch(self, request: LaunchRequest) -> ModelStatus:
         """Begins a launch and returns at once; `wait` waits for it.
 
@@ -313,12 +330,13 @@ class Controller:
         if self._cluster.external:
             await self._cluster.connect()
         asked = await self.references.asked(request, self.catalog)
-        plan = await self._plan(asked)
-        self.references.consent(asked)
-        request = asked.request
-        await self._make_way(request.uid)
-        written = request.model_dump(mode="json", exclude_none=True)
-        model = self._write(written, plan, f"launch of {plan.model} on {plan.engine}")
+        async with self._promising:
+            plan = await self._plan(asked)
+            self.references.consent(asked)
+            request = asked.request
+            await self._make_way(request.uid)
+            written = request.model_dump(mode="json", exclude_none=True)
+            model = self._write(written, plan, f"launch of {plan.model} on {plan.engine}")
         for replica_id in model.replicas:
             self._follow(model, replica_id)
         return model.status()
@@ -562,24 +580,27 @@ class Controller:
         if attached is not None:
             why = f"{attached.url} is served by somebody else, who may add some there"
             raise BadValue("replica", count, why)
-        hosts = await self.hosts()
-        model = self._growing(uid)  # it may have ended meanwhile
-        total = len(model.replicas) - len(model.leaving) + count
-        if not 1 <= count <= MAX_REPLICAS or total > MAX_REPLICAS:
-            raise BadValue("replica", count, f"a model has from 1 to {MAX_REPLICAS} replicas")
-        host = next((host for host in hosts if host.node == model.plan.node), None)
-        if host is None:
-            raise UnknownName.among("node", model.plan.node_name, [host.name for host in hosts])
-        room, gpus = grown(model.plan, host, count)
-        if not room.can_run:
-            raise no_room(room, gpus, host, "terminate another model, or add fewer")
-        plan = model.sized(total).model_copy(update={"gpus": (*model.plan.gpus, *gpus)})
-        rows = self._store.grow(uid, count, plan.to_json())
-        model.plan = plan
-        for row in rows:
-            model.replicas[row.id] = ReplicaStatus(row.id)
-            model.happened(f"{row.id} is added")
-            self._follow(model, row.id)
+        async with self._promising:
+            hosts = await self._roomy()
+            model = self._growing(uid)  # it may have ended meanwhile
+            total = len(model.replicas) - len(model.leaving) + count
+            if not 1 <= count <= MAX_REPLICAS or total > MAX_REPLICAS:
+                raise BadValue("replica", count, f"a model has from 1 to {MAX_REPLICAS} replicas")
+            host = next((host for host in hosts if host.node == model.plan.node), None)
+            if host is None:
+                raise UnknownName.among("node", model.plan.node_name, [host.name for host in hosts])
+            room, gpus = grown(model.plan, host, count)
+            if not room.can_run:
+                kept = told(host)
+                out = "terminate another model, or add fewer" + (f" ({kept})" if kept else "")
+                raise no_room(room, gpus, host, out)
+            plan = model.sized(total).model_copy(update={"gpus": (*model.plan.gpus, *gpus)})
+            rows = self._store.grow(uid, count, plan.to_json())
+            model.plan = plan
+            for row in rows:
+                model.replicas[row.id] = ReplicaStatus(row.id)
+                model.happened(f"{row.id} is added")
+                self._follow(model, row.id)
         self._notify()
         return tuple(row.id for row in rows)
 
@@ -774,6 +795,12 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+
+
+def _coming(plan: LaunchPlan, status: ReplicaStatus) -> Coming:
+    held = held_bytes(status.pid) if status.pid and plan.node == LOCAL else 0
+    gpus = plan.gpus_of(replica_number(status.replica_id))
+    return Coming(plan.model_id, plan.node, plan.memory, gpus, held)
 
 
 def _actor_lost(error: PaddockError) -> str:

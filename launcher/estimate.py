@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from paddock.engines import engines
-from paddock.engines.base import Engine, Host
+from paddock.engines.base import UNKNOWN, Devices, Engine, Host
 from paddock.launcher.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
+from paddock.launcher.placement import on_gpus
 from paddock.launcher.plan import MemoryEstimate
 from paddock.launcher.resolve import local_files
 from paddock.registry.errors import BadValue
@@ -33,7 +34,9 @@ def estimate_table(
 ) -> list[dict[str, Any]]:
     """One row for each variant and context: bytes by part, and how that sits on the host.
 
-    The cache is for `slots` requests side by side, each of which has the whole context.
+    Where a GPU is there and an engine that computes on it, it is the memory of the most free one,
+    which the row names in `gpu`; `free_bytes` is what is free of it, or of the host's. The cache is
+    for `slots` requests side by side, each of which has the whole context.
 
     Raises:
         BadValue: a context beyond the model's.
@@ -53,13 +56,17 @@ def _contexts(spec: ModelSpec) -> list[int]:
 
 
 def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int) -> dict[str, Any]:
-    engine = next((e for e in engines() if variant.format in e.formats), None)
+    engine = _adapter(spec, variant, host)
+    on_gpu = engine is not None and host.engines.get(engine.name, UNKNOWN).cuda
+    gpu = max(host.gpus, key=lambda gpu: gpu.free_bytes, default=None) if on_gpu else None
     memory = _estimate(spec, variant, context, host, engine)
     memory = memory.model_copy(update={"cache_bytes": memory.cache_bytes * slots})
+    if gpu is not None:
+        memory = on_gpus(memory, [gpu], Devices(1))
     verdict: Verdict
     if memory.fits:
         verdict = "fits"
-    elif memory.total_bytes <= host.memory_total_bytes:
+    elif memory.total_bytes <= (gpu.total_bytes if gpu else host.memory_total_bytes):
         verdict = "fits once other programs give memory back"
     elif memory.paged and memory.can_run:
         verdict = "too large: runs from the disk, slowly"
@@ -70,10 +77,22 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int
         "size": variant.size,
         "quantization": variant.quantization,
         "context_length": context,
-        **memory.model_dump(exclude={"free_bytes", "paged", "replicas"}),
+        "weights_bytes": memory.weights_bytes,
+        "cache_bytes": memory.cache_bytes,
+        "overhead_bytes": memory.overhead_bytes,
         "total_bytes": memory.total_bytes,
+        "gpu": gpu and f"GPU {gpu.index} ({gpu.name})",
+        "free_bytes": memory.free_bytes,
         "verdict": verdict,
     }
+
+
+def _adapter(spec: ModelSpec, variant: Variant, host: Host) -> Engine | None:
+    """An engine for the variant: where there is a GPU, rather one that computes on it."""
+    able = [one for one in engines() if variant.format in one.formats and spec.type in one.types]
+    if host.gpus:
+        able.sort(key=lambda one: not host.engines.get(one.name, UNKNOWN).cuda)
+    return next(iter(able), None)
 
 
 def _estimate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -30,6 +31,17 @@ def disk(folder: Path) -> tuple[int, int]:
     existing = next(one for one in (folder, *folder.parents) if one.exists())
     usage = shutil.disk_usage(existing)
     return usage.total, usage.free
+
+
+def held_bytes(pid: int) -> int:
+    """Memory that a process and those below it hold, without pages of files; 0 if it has ended."""
+    held = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            told = one.memory_info()
+            held += told.rss - getattr(told, "shared", 0)
+    return held
 
 
 def memory() -> tuple[int, int]:

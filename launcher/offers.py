@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
+from glob import glob
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,45 @@ from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.settings import Settings
 
 if TYPE_CHECKING:
-    from paddock.engines.base import Host
+    from paddock.engines.base import Gpu, Host
     from paddock.registry.spec import ModelSpec, Variant
 
 # Share of the free memory up to which weights count as fitting; the rest is for the cache.
 WEIGHTS_SHARE = 0.9
 
 
+@dataclass(frozen=True)
+class Free:
+    """Free bytes of this machine's memory and of its most free GPU."""
+
+    host: int
+    gpu: int = 0
+
+    @classmethod
+    def now(cls) -> Free:
+        """As they are at this moment."""
+        from paddock.launcher.machine import memory
+
+        gpus: tuple[Gpu, ...] = ()
+        if _drivers():  # what asks them takes 0.1 s to import
+            from paddock.launcher.gpus import probe_gpus
+
+            gpus = probe_gpus()
+        return cls(memory()[1], max((gpu.free_bytes for gpu in gpus), default=0))
+
+    @classmethod
+    def on(cls, host: Host) -> Free:
+        """As they were when the host was looked at."""
+        gpus = (gpu.free_bytes for gpu in host.gpus)
+        return cls(host.memory_free_bytes, max(gpus, default=0))
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """One variant; `engine` is the one that a launch here would take, or empty if none can.
 
-    `size_bytes` is what its weights take in memory. `here`: they are wholly on this machine.
+    `size_bytes` is what its weights take in memory, which is a GPU's if `on_gpu`. `here`: they are
+    wholly on this machine.
     """
 
     format: str
@@ -42,10 +70,12 @@ class Offer:
     engine: str
     size_bytes: int
     here: bool
+    on_gpu: bool = False
 
-    def fits(self, free_bytes: int) -> bool:
+    def fits(self, free: Free) -> bool:
         """Whether it can be served here, and its weights leave room in what is free."""
-        return bool(self.engine) and self.size_bytes <= WEIGHTS_SHARE * free_bytes
+        room = free.gpu if self.on_gpu else free.host
+        return bool(self.engine) and self.size_bytes <= WEIGHTS_SHARE * room
 
 
 def chosen(offers: Sequence[Offer], recommended: Sequence[str]) -> Offer:
@@ -90,8 +120,8 @@ def offers_of(spec: ModelSpec, host: Host) -> list[Offer]:
     from paddock.launcher.resolve import offers
 
     return [
-        Offer(v.format, v.size, v.quantization, engine, size, is_here(v, host))
-        for v, engine, size in offers(spec, host)
+        Offer(v.format, v.size, v.quantization, engine, size, is_here(v, host), on_gpu)
+        for v, engine, size, on_gpu in offers(spec, host)
     ]
 
 
@@ -109,13 +139,19 @@ def is_here(variant: Variant, host: Host) -> bool:
 
 
 def seen_now(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
-    """What the offers depend on: this Paddock, its specs, the folders of engines, the weights."""
+    """What the offers depend on: Paddock, its specs, the folders of engines, weights, GPUs."""
     states = []
     for folder in sorted({*_folders(specs, settings), *_weights(settings)}):
         with suppress(OSError):
             state = os.stat(folder)
             states.append([folder, state.st_mtime_ns, state.st_size])
-    return [paddock.__version__, settings.llama_server, states]
+    gpus = [os.environ.get("CUDA_VISIBLE_DEVICES"), *_drivers()]
+    return [paddock.__version__, settings.llama_server, gpus, states]
+
+
+def _drivers() -> list[str]:
+    """The device files of GPUs."""
+    return sorted([*glob("/dev/nvidia[0-9]*"), *glob("/dev/dxg")])
 
 
 def _folders(specs: Iterable[dict[str, Any]], settings: Settings) -> Iterator[str]:

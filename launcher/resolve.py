@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from paddock.engines import BUILT_IN, engine_names, fold, load_engine
 from paddock.engines.base import UNKNOWN, Detection, Devices, Engine, EngineOptions, Gpu, Host
+from paddock.launcher.coming import told
 from paddock.launcher.locked import AUTO, pin, pinned_weights, with_engine
 from paddock.launcher.memory import AT_LOAD, cache_bytes, loaded_bytes, slot_tokens, weights_bytes
 from paddock.launcher.offers import WEIGHTS_SHARE
@@ -165,6 +166,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         reasons=(
             *_why(fit, search, guessed),
             *why(memory, gpus, len(best.gpus)),
+            *filter(None, [told(best.host)]),
             *said,
             *_why_settled(given, options),
         ),
@@ -220,19 +222,23 @@ def resolve_lock(
     return best.variant, best.weights, best.engine.name, best.host.engines[best.engine.name].version
 
 
-def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int]]:
-    """Every variant, the engine that a launch on the host would take or none, and its memory."""
-    search = _search(LaunchRequest(model_name=spec.name), spec, spec.variants, [host])
-    first: dict[str, _Candidate] = {}
-    for candidate in search.servable:
-        first.setdefault(candidate.variant.label, candidate)
+def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int, bool]]:
+    """Every variant, the engine that a launch on the host would take or none, and its memory.
+
+    The last says whether that is a GPU's.
+    """
+    request = LaunchRequest(model_name=spec.name)
+    search = _search(request, spec, spec.variants, [host])
+    ranked = sorted(search.servable, key=lambda candidate: _rank(request, spec, candidate))
+    best = {candidate.variant.label: candidate for candidate in reversed(ranked)}
     for variant in spec.variants:
-        found = first.get(variant.label)
+        found = best.get(variant.label)
         if found is not None:
-            yield variant, found.engine.name, found.loaded_bytes
+            yield variant, found.engine.name, found.loaded_bytes, bool(found.gpus)
         else:
             shape = spec.shape(variant.size)
-            yield variant, "", loaded_bytes(variant, shape, weights_bytes(variant, shape))
+            stored = weights_bytes(variant, shape)
+            yield variant, "", loaded_bytes(variant, shape, stored), False
 
 
 def _with_projector(
@@ -619,6 +625,7 @@ def _rank(request: LaunchRequest, spec: ModelSpec, candidate: _Candidate) -> tup
         not candidate.weights.here,
         preferred if fits else 0,
         -size if fits else size,
+        not candidate.gpus,
         -candidate.free_bytes,
     )
 
@@ -701,7 +708,12 @@ def _check_room(fit: _Fit, memory: MemoryEstimate, context: int, slots: int) -> 
 
 
 def _way_out(fit: _Fit, context: int, slots: int) -> str:
-    """What to ask for instead: the first change that makes it run."""
+    """What to ask for instead: the first change that makes it run; and what is kept for others."""
+    kept = told(fit.best.host)
+    return f"{_instead(fit, context, slots)} ({kept})" if kept else _instead(fit, context, slots)
+
+
+def _instead(fit: _Fit, context: int, slots: int) -> str:
     shorter = context // 2
     while shorter >= fit.best.engine.context_step:
         if fit.memory(shorter, slots).can_run:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paddock.launcher.offers import Offer, chosen, read_offers, seen_now
+from paddock.launcher.offers import Free, Offer, chosen, read_offers, seen_now
 from paddock.registry.catalog import Catalog
 from paddock.registry.search import Filters, Hit, search
 from paddock.registry.settings import Settings
@@ -35,8 +35,8 @@ class Found:
     fits: Offer | None
 
     @classmethod
-    def of(cls, hit: Hit, offers: Sequence[Offer], builtin: bool, free_bytes: int) -> Found:
-        """The model with what its offers come to, where so much memory is free."""
+    def of(cls, hit: Hit, offers: Sequence[Offer], builtin: bool, free: Free) -> Found:
+        """The model with what its offers come to, where so much is free."""
         asked = {
             (weights["format"], weights["size"], quantization)
             for weights in hit.weights
@@ -44,7 +44,7 @@ class Found:
         }
         found = [o for o in offers if (o.format, o.size, o.quantization) in asked]
         served = [offer for offer in found if offer.engine]
-        fitting = [offer for offer in served if offer.fits(free_bytes)]
+        fitting = [offer for offer in served if offer.fits(free)]
         return cls(
             hit,
             builtin,
@@ -100,14 +100,14 @@ class Zoo:
         """Whether another look, with this catalogue, would show the same."""
         return catalog is self._catalog and seen_now(self.specs, self._settings) == self._seen
 
-    def find(self, words: Sequence[str], filters: Filters, free_bytes: int) -> list[Found]:
+    def find(self, words: Sequence[str], filters: Filters, free: Free) -> list[Found]:
         """The models that have all words and fit the filters, as `search` orders them."""
         return [
             Found.of(
                 hit,
                 self._offers[hit.spec["name"]],
                 not self._catalog.is_custom(hit.spec["name"]),
-                free_bytes,
+                free,
             )
             for hit in search(self.specs, words, filters)
         ]

@@ -837,6 +837,8 @@ class EstimateRow(Shape):
     cache_bytes: int
     overhead_bytes: int
     total_bytes: int
+    gpu: str | None = Field(description="The GPU whose memory it is; null: the host's")
+    free_bytes: int = Field(description="What is free of that memory")
     verdict: Verdict
 
 
@@ -913,6 +915,7 @@ class ZooList(Shape):
 
     memory_free_bytes: int
     memory_total_bytes: int
+    gpu_free_bytes: int = Field(description="Of its most free GPU; 0: it has none")
     disk_free_bytes: int
     models: list[ZooModel]
 

@@ -17,7 +17,7 @@ from paddock.engines.environment import find_accelerator
 from paddock.launcher.controller import Controller
 from paddock.launcher.estimate import estimate_table
 from paddock.launcher.machine import disk, memory
-from paddock.launcher.offers import offers_of
+from paddock.launcher.offers import Free, offers_of
 from paddock.launcher.variants import variant_rows
 from paddock.launcher.zoo import Found, Zoo
 from paddock.registry.catalog import Catalog
@@ -72,13 +72,14 @@ class ZooRoutes:
         zoo = self._look(catalog)
         wanted = {name: query.getlist(parameter) for parameter, name in FILTERS.items()}
         filters = Filters.checked(zoo.specs, query.get("size"), **wanted)
-        total, free = memory()
+        free = Free.now()
         found = zoo.find(query.get("q", "").split(), filters, free)
         fitting = flag(request, "fits")
         return JSONResponse(
             {
-                "memory_free_bytes": free,
-                "memory_total_bytes": total,
+                "memory_free_bytes": free.host,
+                "memory_total_bytes": memory()[0],
+                "gpu_free_bytes": free.gpu,
                 "disk_free_bytes": disk(self._settings.home)[1],
                 "models": [
                     model.to_json() for model in found if model.fits is not None or not fitting
@@ -155,7 +156,7 @@ def _page(spec: ModelSpec, host: Host, derived: Derived | None) -> dict[str, Any
     hit = Hit(stated, tuple(stated["weights"]))
     asked_by = derived.reference if derived else spec.name
     return {
-        **Found.of(hit, offers, builtin=False, free_bytes=host.memory_free_bytes).to_json(),
+        **Found.of(hit, offers, builtin=False, free=Free.on(host)).to_json(),
         "homepage": spec.homepage,
         "notes": spec.notes,
         "recommended": list(spec.recommended),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from paddock.engines.base import Detection, Gpu, Host
+from paddock.launcher.coming import Coming, without
+from paddock.launcher.estimate import estimate_table
+from paddock.launcher.offers import Free, offers_of
 from paddock.launcher.placement import grown
 from paddock.launcher.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.resolve import resolve
@@ -185,3 +189,63 @@ def test_more_replicas_go_where_there_is_room_now() -> None:
     assert [[gpu.index for gpu in group] for group in gpus] == [[1]]
     assert not grown(made, host(gpu(0, free=5)), 1)[0].can_run
     assert not grown(made, host(), 1)[0].can_run
+
+
+def test_what_is_on_its_way_is_not_free() -> None:
+    """Of two launches at once the second takes the other GPU, or is told why there is no room."""
+    first = plan(host(gpu(0), gpu(1, free=80)))
+    taken = Coming("a", "local", first.memory, first.gpus_of(0))
+    both = without(host(gpu(0), gpu(1, free=80)), [taken])
+    assert both.kept == {"a": first.memory.gpu_bytes}
+    second = plan(both, model_uid="b")
+    assert (indices(first), indices(second)) == ([[0]], [[1]])
+    size = f"{first.memory.gpu_bytes / GB:.2f} GB"
+    assert f"{size} for a, still on the way, kept free" in second.reasons
+    pytorch = {"format": "pytorch", "quantization": "none"}
+    with pytest.raises(NoRoom, match=f"{size} for a, still on the way"):
+        plan(without(host(gpu(0)), [taken]), **pytorch)
+
+
+def test_what_is_loaded_already_is_not_counted_twice() -> None:
+    """Of the host's memory; another node's is not this one's, and mapped weights make way."""
+    full = {"format": "pytorch", "quantization": "none", "model_engine": "Transformers"}
+    made = plan(host(memory=200), **full)
+    needs = made.memory.total_bytes
+    for held, left in ((0, 200 * GB - needs), (needs, 200 * GB), (2 * needs, 200 * GB)):
+        found = without(host(memory=200), [Coming("a", "local", made.memory, held_bytes=held)])
+        assert found.memory_free_bytes == left
+    assert without(host(), [Coming("a", "elsewhere", made.memory)]) == host()
+    gguf = {"format": "ggufv2", "quantization": "Q4_K_M", "model_engine": "llama.cpp"}
+    mapped = plan(host(), **gguf, engine_options={"repack": "false"}).memory
+    found = without(host(), [Coming("a", "local", mapped)])
+    own = mapped.cache_bytes + mapped.overhead_bytes
+    assert found.kept == {"a": own}
+    assert found.memory_free_bytes == 64 * GB - own
+
+
+def test_estimates_and_searches_count_the_gpu() -> None:
+    """Where an engine computes on one: its memory decides what fits, not the host's."""
+    mixtral = CATALOG.lookup("mixtral-v0.1")
+    variants = mixtral.select(format="gptq")
+    (row,) = estimate_table(mixtral, variants, (4096,), host(gpu(0, 24), gpu(1), memory=8))
+    assert (row["gpu"], row["free_bytes"]) == ("GPU 1 (NVIDIA H100)", 84 * GB)
+    assert row["verdict"] == "fits"
+    (row,) = estimate_table(mixtral, variants, (4096,), host(gpu(0, 85, free=9), memory=8))
+    assert row["verdict"] == "fits once other programs give memory back"
+    (row,) = estimate_table(mixtral, variants, (4096,), host(gpu(0, 24), memory=64))
+    assert row["verdict"] == "too large"
+    (row,) = estimate_table(mixtral, variants, (4096,), host(gpu(0, 24), cuda=False))
+    assert (row["gpu"], row["free_bytes"]) == (None, 64 * GB)
+    there = host(gpu(0), memory=8)
+    (offer,) = [one for one in offers_of(mixtral, there) if one.format == "gptq"]
+    assert offer.on_gpu
+    assert offer.fits(Free.on(there))
+    assert not offer.fits(Free(64 * GB))
+
+
+def test_a_gpu_is_rather_taken_than_the_processor() -> None:
+    """Though the host has more free memory than it."""
+    mixed = host(gpu(0), memory=500)
+    engines = {**mixed.engines, "Transformers": Detection("1")}
+    made = plan(replace(mixed, engines=engines), model_engine=None)
+    assert (made.engine, indices(made)) == ("vLLM", [[0]])
