@@ -754,12 +754,17 @@ def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
 
 
 def _why_settled(given: EngineOptions, settled: EngineOptions) -> Iterator[str]:
-    """What the engine has chosen; its options say of themselves what they are when left out."""
+    """What the user left to the engine, for which its options have a reason in their description:
+    after `left out: ` for what it chooses, after the value itself for a default.
+    """
     for name, described in type(settled).model_fields.items():
         value = getattr(settled, name)
-        how = (described.description or "").partition("left out: ")[2]
-        if value != getattr(given, name) and how:
-            yield f"{name} {str(value).lower() if isinstance(value, bool) else value}: {how}"
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        chosen = value != getattr(given, name)
+        told = "left out" if chosen else shown
+        _, _, how = (described.description or "").partition(f"; {told}: ")
+        if how and name not in given.model_fields_set:
+            yield f"{name} {shown}: {how.partition(';')[0]}"
 
 
 def _why_variant(fit: _Fit, search: _Search) -> str:

@@ -7,7 +7,7 @@ text (see `document.py`), so every number here is parsed by this module and by n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import cached_property
 from operator import attrgetter
@@ -413,6 +413,19 @@ class Variant(_Frozen):
         return f"{self.model} {self.size} {self.format} {self.quantization}"
 
 
+AT_LOAD = ("4-bit", "8-bit")
+"""Quantizations that plain safetensors get while they are read."""
+
+
+def _quantized_at_load(variants: Iterable[Variant], quantization: str) -> Iterator[Variant]:
+    """The variants in one of `AT_LOAD` that their plain files give."""
+    for name in AT_LOAD:
+        if name == quantization.casefold():
+            for variant in variants:
+                if variant.format == "pytorch" and variant.quantization == "none":
+                    yield variant.model_copy(update={"quantization": name})
+
+
 class ModelSpec(_Frozen):
     """What one model is, and where each of its variants can be had."""
 
@@ -492,6 +505,9 @@ class ModelSpec(_Frozen):
     ) -> tuple[Variant, ...]:
         """The variants that have all the given values, compared without case; at least one.
 
+        What is quantized while it is read need not be in the spec: plain safetensors of a language
+        model can be asked for in 4-bit and 8-bit.
+
         Raises `BadValue` for a size that is none, and `UnknownName` for the first of format, size
         and quantization that no variant has together with the values before it; it lists those
         that exist.
@@ -507,6 +523,8 @@ class ModelSpec(_Frozen):
                 continue
             read = attrgetter(field)
             fitting = tuple(v for v in found if read(v).casefold() == value.casefold())
+            if field == "quantization" and not fitting and self.type == "LLM":
+                fitting = tuple(_quantized_at_load(found, value))
             if not fitting:
                 raise UnknownName.among(field, value, map(read, found), of=of)
             found, of = fitting, f"{of} {read(fitting[0])}"

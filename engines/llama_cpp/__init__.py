@@ -70,7 +70,7 @@ class LlamaCppOptions(EngineOptions):
 
     n_ctx: int | None = Field(None, ge=1, description="tokens of context for each request")
     n_parallel: int | None = Field(None, ge=1, le=256, description="requests served side by side")
-    n_gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1: all that fit")
+    n_gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU, -1 for all that fit")
     n_threads: int | None = Field(
         None, ge=1, le=512, description="threads; left out: one fewer than there are cores"
     )

@@ -43,6 +43,19 @@ PROCESS_BYTES = 4_000_000_000
 """The server, one scheduler and the detokenizer in the host's memory: not measured."""
 
 
+# What its registry would find by importing every model, which needs the GPU's libraries.
+_ARCHITECTURES = """
+import ast, importlib.util, json, pathlib
+(package,) = importlib.util.find_spec("sglang").submodule_search_locations
+found = set()
+for path in pathlib.Path(package, "srt", "models").glob("*.py"):
+    for line in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "EntryClass":
+            found |= {name.id for name in ast.walk(line.value) if isinstance(name, ast.Name)}
+print(json.dumps(sorted(found)))
+"""
+
+
 class SglangOptions(EngineOptions):
     """SGLang's options, by its own names but for those that all engines share."""
 
@@ -156,6 +169,7 @@ class Sglang(Adapter):
         cuda=(FOLDER / "requirements-cuda.txt",),
         distribution="sglang",
         modules=("torch", "sglang", "sglang.launch_server"),
+        architectures=_ARCHITECTURES,
     )
     context_step: ClassVar[int] = 1
     # Its /health asks the model for a token and takes a second or more.

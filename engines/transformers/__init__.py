@@ -81,7 +81,7 @@ class Transformers(Adapter):
 
     name: ClassVar[str] = "Transformers"
     options: ClassVar[type[EngineOptions]] = TransformersOptions
-    formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq")
+    formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq", "bnb")
     types: ClassVar[tuple[str, ...]] = ("LLM",)
     automatic: ClassVar[bool] = True
     environment: ClassVar[Environment] = Environment(

@@ -1,9 +1,9 @@
-"""Weights quantized to four or eight bits by bitsandbytes while they are read.
+"""Weights quantized to four or eight bits by bitsandbytes, in their files or while they are read.
 
 Transformers keeps a mixture's experts in stacked tensors, which bitsandbytes passes over without a
 word: of Mixtral, nearly all would stay as it is. Defuser, which GPTQModel brings, makes layers of
-them again before anything is read, so that each is quantized as it comes; what is then still
-unquantized is counted.
+them again before anything is read, so that each is quantized as it comes, or found in its file;
+what is then still unquantized is counted.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ PLAIN = 0.1
 """More than this part of the layers' weights left unquantized is a failed load."""
 
 
-def prepare(model_type: str, bits: int, compute_dtype: str) -> dict[str, Any]:
-    """What `from_pretrained` is to be given; changes the model's class where it has experts."""
+def unfuse(model_type: str) -> None:
+    """Changes the model's class where it has experts: each becomes layers, as files name them."""
     from defuser import replace_fused_blocks
-    from transformers import BitsAndBytesConfig
 
     # It would say of every product that its input has another type.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     replace_fused_blocks(model_type)
+
+
+def prepare(model_type: str, bits: int, compute_dtype: str) -> dict[str, Any]:
+    """What `from_pretrained` is to be given; changes the model's class where it has experts."""
+    from transformers import BitsAndBytesConfig
+
+    unfuse(model_type)
     config = BitsAndBytesConfig(
         load_in_4bit=bits == 4,
         load_in_8bit=bits == 8,

@@ -378,8 +378,10 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
         more: dict[str, Any] = {"device_map": options["device_map"] or device}
         if options["attn_implementation"]:
             more["attn_implementation"] = options["attn_implementation"]
-        bits = BITS.get(quantization)
-        if bits:
+        bits = None if method else BITS.get(quantization)
+        if method == "bitsandbytes":
+            bnb.unfuse(config.model_type)
+        elif bits:
             more |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
         model, report = AutoModelForCausalLM.from_pretrained(
             path, dtype=options["dtype"], output_loading_info=True, **more

@@ -206,6 +206,21 @@ def test_only_the_gateway_is_answered(child: Child) -> None:
     assert child.wanted.api_key not in command
 
 
+def test_it_is_asked_for_its_architectures(library: Path) -> None:
+    """By its own source, which names the class of each; without what it takes to import them."""
+    told = subprocess.run(
+        [sys.executable, "-c", Sglang.environment.architectures],
+        env={"PYTHONPATH": str(library)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known = set(json.loads(told.stdout))
+    assert {"MixtralForCausalLM", "LlamaForCausalLM", "Qwen3MoeForCausalLM"} <= known
+    assert len(known) > 150
+    assert all(name.isidentifier() for name in known)
+
+
 def test_an_architecture_that_nobody_knows_is_called_so(tmp_path: Path) -> None:
     """By the words of Transformers, which reads the configuration for SGLang too."""
     shutil.copytree(WEIGHTS, tmp_path / "strange")

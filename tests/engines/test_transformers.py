@@ -90,6 +90,18 @@ for path, quantization in json.loads(sys.argv[2]):
     told.append(math.exp(loss / count))
 print(json.dumps(told))
 """
+# A checkpoint as bitsandbytes leaves it, in the names that published ones have.
+SAVE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import bnb
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path, folder = sys.argv[2:]
+more = bnb.prepare("mixtral", 4, "float32")
+AutoModelForCausalLM.from_pretrained(path, dtype="float32", **more).save_pretrained(folder)
+AutoTokenizer.from_pretrained(path).save_pretrained(folder)
+print(json.dumps(None))
+"""
 # An adapter of random weights, and the first token's probabilities of the library with it.
 ADAPTER = """
 import json, sys, torch
@@ -416,16 +428,31 @@ def test_broken_weights_are_called_so(failed: dict[str, Diagnosis], label: str) 
     assert failed[label].cause == BROKEN[label]
 
 
-def test_quantized_weights_know_what_the_others_know(transformers_home: Path, awq: Path) -> None:
+def test_quantized_weights_know_what_the_others_know(
+    transformers_home: Path, awq: Path, tmp_path: Path
+) -> None:
     """GPTQ under its published names, by perplexity: loaded wrongly it was seven times as high."""
     serve = str(Path(ENGINE.command(wanted()).argv[1]).parent)
     texts = json.dumps(list(generate_documents(seed=1000, count=12)))
     plain = str(WEIGHTS)
+    saved = str(tmp_path / "bnb")
+    python(transformers_home, SAVE, serve, plain, saved)
+    names = weights_in(Path(saved))
+    assert "model.layers.0.block_sparse_moe.experts.0.w1.weight.absmax" in names
     loads = [(plain, "none"), (str(GPTQ), "Int4"), (str(awq), "Int4")]
-    loads += [(plain, "8-bit"), (plain, "4-bit")]  # last: it changes the model's class
+    # Last: they change the model's class.
+    loads += [(saved, "4-bit"), (plain, "8-bit"), (plain, "4-bit")]
     found = python(transformers_home, PERPLEXITY, serve, json.dumps(loads), texts)
     assert 1 < found[0] < 2
-    assert found[1:] == pytest.approx([found[0]] * 4, rel=0.03)
+    assert found[1:] == pytest.approx([found[0]] * 5, rel=0.03)
+    assert found[3] == pytest.approx(found[5], rel=1e-6)
+
+
+def weights_in(folder: Path) -> set[str]:
+    """The names of a checkpoint's tensors."""
+    data = (folder / "model.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    return set(json.loads(data[8 : 8 + size]))
 
 
 @pytest.mark.parametrize("quantization", ["none", "4-bit"])

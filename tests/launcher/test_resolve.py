@@ -626,6 +626,16 @@ def test_locked_files_at_a_path_must_be_there_with_their_size(catalog: Catalog) 
         plan(catalog, host(files={}), lock=lock)
 
 
+def test_any_language_model_can_be_had_in_four_bits(catalog: Catalog) -> None:
+    """By the engine that can, with what its weights then take; the spec need not say so."""
+    asked = {"model_name": "qwen2.5-instruct", "size": "7", "quantization": "4-bit"}
+    made = resolve(LaunchRequest.parse(**asked), catalog, [host()])
+    assert (made.engine, made.format, made.quantization) == ("Transformers", "pytorch", "4-bit")
+    assert 0.25 < made.memory.weights_bytes / made.weights.size_bytes < 0.45
+    with pytest.raises(NoEngine, match="no bitsandbytes"):
+        resolve(LaunchRequest.parse(**asked, model_engine="vLLM"), catalog, [host()])
+
+
 def test_offers_are_what_launches_would_take(catalog: Catalog) -> None:
     """Each variant with its engine and its bytes; none where no engine serves it."""
     mixtral = catalog.lookup("mixtral-v0.1")

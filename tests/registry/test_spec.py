@@ -115,6 +115,23 @@ def test_an_unknown_value_is_answered_with_near_ones(
     assert close in caught.value.close
 
 
+def test_plain_safetensors_can_be_quantized_while_they_are_read() -> None:
+    """Of every language model, though no spec lists it; from the same files, and of no others."""
+    catalog = Catalog.load()
+    qwen = catalog.lookup("qwen2.5-instruct")
+    (plain,) = qwen.select(format="pytorch", size="7", quantization="none")
+    (made,) = qwen.select(size="7", quantization="4-BIT")
+    assert made == plain.model_copy(update={"quantization": "4-bit"})
+    assert made not in qwen.variants
+    for name, wanted in (
+        ("qwen2.5-instruct", {"format": "ggufv2"}),
+        ("bge-m3", {}),
+        ("qwen2.5-instruct", {"quantization": "5-bit"}),
+    ):
+        with pytest.raises(UnknownName):
+            catalog.lookup(name).select(**{"quantization": "8-bit", **wanted})
+
+
 def test_a_combination_that_does_not_exist_lists_what_does(mixtral: ModelSpec) -> None:
     """A quantization of another format is refused with those of the format asked for."""
     with pytest.raises(UnknownName) as caught:
