@@ -175,6 +175,27 @@ def test_an_endpoint_of_another_kind_is_taken_as_it_is(
         sdk(near).chat.completions.create(**ask, extra_body={"temprature": 1})
 
 
+def test_tools_and_pictures_reach_it_where_it_has_the_ability(
+    near: Paddock, foreign: Foreign, big: str, sdk: SDK
+) -> None:
+    """Attached as able to, it gets them as they came; attached without, they are refused."""
+    able = ["--ability", "chat", "--ability", "tools", "--ability", "vision"]
+    near.ok(*("attach", foreign.url, "-u", "able", "-m", "big-1", "--api-key-env", "THEIRS"), *able)
+    function = {"name": "feed", "parameters": {"type": "object", "properties": {}}}
+    asked = {"tools": [{"type": "function", "function": function}], "tool_choice": "auto"}
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    look: Any = {"type": "image_url", "image_url": {"url": picture}}
+    seen: Any = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, look]}]
+    sdk(near).chat.completions.create(model="able", messages=QUESTION, **asked)
+    assert foreign.asked[-1][2].items() >= asked.items()
+    sdk(near).chat.completions.create(model="able", messages=seen)
+    assert foreign.asked[-1][2]["messages"] == seen
+    for body, what in (({"messages": QUESTION, **asked}, "tools"), ({"messages": seen}, "vision")):
+        with pytest.raises(openai.BadRequestError, match=what):
+            sdk(near).chat.completions.create(model=big, **body)
+    near.ok("terminate", "-u", "able")
+
+
 def test_its_key_is_nowhere_but_in_its_file(
     near: Paddock, foreign: Foreign, big: str, sdk: SDK
 ) -> None:
