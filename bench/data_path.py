@@ -213,7 +213,7 @@ def engine(plan: LaunchPlan, weights: Path | None = None) -> Iterator[Target]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    key = secrets.token_urlsafe(8)
+    key = secrets.token_hex(8)
     adapter = load_engine(plan.engine)
     if weights is None:
         folder = specs_root() / plan.weights.id

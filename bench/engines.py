@@ -10,7 +10,8 @@ by hand, and from `paddock launch` beside a gateway and a Ray that run already, 
 request for one. Memory is what the engine's processes hold for themselves after all streams.
 
 With --defaults the engines alone are measured with each combination of what `GRID` varies, which is
-what the adapters' defaults come from; the row of the default is marked.
+what the adapters' defaults come from; the row of the default is marked. The last column is tokens
+of prompts a second, of eight prompts at once of a thousand tokens each.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import asyncio
 import json
 import os
+import secrets
 import statistics
 import subprocess
 import sys
@@ -45,6 +47,7 @@ from paddock.registry.settings import read_settings
 
 STREAMS = (1, 8, 32)
 TOKENS = 64
+PROMPTS, PROMPT_TOKENS = 8, 1000
 # Every engine understands this; prompts as short as this are not worth keeping.
 PROMPT = {"prompt": "The old elephant", "ignore_eos": True}
 VARIANTS = {
@@ -56,7 +59,10 @@ CORES = sorted({1, max(1, cpus() - 1), cpus()})
 DTYPES = ("auto", "float32")  # auto: bfloat16, as tiny-mixtral's files are
 GRID: dict[str, tuple[tuple[str, str], dict[str, Sequence[object]]]] = {
     "llama.cpp": (("ggufv2", "Q4_K_M"), {"n_threads": CORES, "n_ubatch": (128, 512)}),
-    "Transformers": (("pytorch", "none"), {"n_threads": CORES, "dtype": DTYPES}),
+    "Transformers": (
+        ("pytorch", "none"),
+        {"n_threads": CORES, "dtype": DTYPES, "n_batch": (128, 512, 2048)},
+    ),
     "vLLM": (("pytorch", "none"), {"n_threads": CORES, "dtype": DTYPES}),
 }
 
@@ -136,6 +142,21 @@ async def rate(target: Target, count: int, each: int = 2) -> float:
     return count * each * TOKENS / (time.perf_counter() - began)
 
 
+async def prompt_rate(target: Target) -> float:
+    """Tokens of prompts a second; no two prompts begin alike, so that no cache knows them."""
+    dice = secrets.SystemRandom()
+
+    async def one() -> None:
+        made = replace(target, prompt={"prompt": dice.choices(range(5, 1000), k=PROMPT_TOKENS)})
+        answer = await ask(made, made.request(max_tokens=1), None, False)
+        assert answer.transport is not None
+        answer.transport.close()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(PROMPTS)))
+    return PROMPTS * PROMPT_TOKENS / (time.perf_counter() - began)
+
+
 async def first_token(target: Target, began: float) -> float:
     """Seconds since `began`, once one token is here."""
     await ask(target, target.request(max_tokens=1), None, False)
@@ -179,7 +200,8 @@ def settings(name: str, rounds: int) -> None:
         return resolve(request, Catalog.load(), [host])
 
     default = plan({}).options
-    print(f"{name} {' '.join(variant)}" + "".join(f"{count:>10}" for count in STREAMS))
+    head = f"{name} {' '.join(variant)}"
+    print(f"{head:44}" + "".join(f"{count:>10}" for count in (*STREAMS, "prompts")))
     for values in product(*grid.values()):
         options = dict(zip(grid, values, strict=True))
         cells = []
@@ -188,9 +210,11 @@ def settings(name: str, rounds: int) -> None:
             for count in STREAMS:
                 found = [uvloop.run(rate(target, count)) for _ in range(rounds + 1)]
                 cells.append(f"{statistics.median(found[1:]):>10.0f}")  # the first warms up
+            found = [uvloop.run(prompt_rate(target)) for _ in range(rounds + 1)]
+            cells.append(f"{statistics.median(found[1:]):>10.0f}")
         mark = " default" if all(default[key] == value for key, value in options.items()) else ""
         shown = ", ".join(f"{key} {value}" for key, value in options.items())
-        print(f"{shown:32}{''.join(cells)}{mark}", flush=True)
+        print(f"{shown:44}{''.join(cells)}{mark}", flush=True)
 
 
 def report(rows: list[Row]) -> None:

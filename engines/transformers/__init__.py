@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 PROCESS_BYTES = 600_000_000
 """Python, torch and Transformers, without a model."""
-STEP_TOKENS = 512
-"""Tokens of one step, as in `serve.py`."""
 
 # The classes that `AutoModelForCausalLM` can make.
 _ARCHITECTURES = """
@@ -71,6 +69,9 @@ class TransformersOptions(EngineOptions):
     )
     lora: Paths = Field(
         (), description="LoRA adapters: absolute paths of PEFT's folders, comma-separated"
+    )
+    n_batch: int = Field(
+        512, ge=16, le=65536, description="tokens of prompts and answers in one step"
     )
     n_ctx: int | None = Field(None, ge=1, description="context of one request, in tokens")
     n_parallel: int | None = Field(None, ge=1, le=1024, description="requests side by side")
@@ -141,6 +142,7 @@ class Transformers(Adapter):
         self, architecture: Architecture, options: EngineOptions, context: int
     ) -> int:
         """The process, and one step's activations, scores and logits in float32."""
+        assert isinstance(options, TransformersOptions)
         experts = max(1, architecture.experts_per_token)
         row = 4 * (
             2 * architecture.vocabulary_size
@@ -148,7 +150,7 @@ class Transformers(Adapter):
             + 2 * experts * architecture.intermediate_size
             + architecture.attention_heads * context
         )
-        return PROCESS_BYTES + STEP_TOKENS * row
+        return PROCESS_BYTES + options.n_batch * row
 
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""

@@ -42,8 +42,6 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 PAGE_TOKENS = 64
 BITS = {"4-bit": 4, "8-bit": 8}
-BATCH_TOKENS = 512
-"""Tokens of prompts and answers computed in one step."""
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -296,6 +294,7 @@ class Model:
         self._eos = _eos(self.model, self.tokenizer)
         self._blocks = given["slots"] * -(-(self.context + 1) // PAGE_TOKENS) + 1
         self._slots = given["slots"]
+        self._batch = options["n_batch"]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins to serve; a request that it makes itself shows that it can."""
@@ -307,7 +306,7 @@ class Model:
             ContinuousBatchingConfig(
                 page_size=PAGE_TOKENS,
                 num_blocks=self._blocks,
-                max_batch_tokens=max(BATCH_TOKENS, self._slots),
+                max_batch_tokens=max(self._batch, self._slots),
                 max_requests_per_batch=self._slots,
                 use_async_batching=False,
                 use_cuda_graph=False,
