@@ -3,7 +3,8 @@
 It runs in the engine's own environment and imports nothing of Paddock. Transformers' own server
 (`transformers serve`) has one sampling setting for all requests, and no stop strings, logprobs,
 penalties, seeds, token lists as prompts or key; so the routes and the sampling are ours, and the
-loading, the cache, the scheduling and the kernels are Transformers'.
+loading, the cache, the scheduling and the kernels are Transformers'. What computes is a process of
+its own, `worker.py`.
 """
 
 from __future__ import annotations
@@ -11,37 +12,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import itertools
 import json
-import math
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
-import warnings
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
-import bnb
-import torch
 import uvicorn
 import uvloop
+from asked import Ask, Sampling, Token
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.generation.configuration_utils import ContinuousBatchingConfig, GenerationConfig
-from transformers.generation.continuous_batching.cb_logits_processors import (
-    ContinuousBatchingLogitsProcessor,
-)
-from transformers.generation.logits_process import LogitsProcessorList
 
-PAGE_TOKENS = 64
-BITS = {"4-bit": 4, "8-bit": 8}
+KEY = "PADDOCK_ENGINE_KEY"
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -51,180 +45,6 @@ class Refused(Exception):
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How one request's tokens are chosen."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    seed: int | None = None
-    top_logprobs: int | None = None
-
-    @cached_property
-    def as_is(self) -> bool:
-        """Whether the scores are taken as they come."""
-        plain = self.presence_penalty == self.frequency_penalty == 0
-        return plain and self.repetition_penalty == 1 and not self.logit_bias
-
-    @cached_property
-    def drawn(self) -> bool:
-        """Whether the token is drawn from all that there are, by chances of the temperature."""
-        narrow = self.top_k or self.min_p or self.top_p < 1
-        return self.temperature > 0 and not narrow and self.as_is
-
-
-@dataclass
-class Token:
-    """One chosen token, with its log probability and the likeliest ones, where they were asked for.
-
-    Probabilities are the model's own, before temperature and penalties, as OpenAI's are.
-    """
-
-    id: int
-    logprob: float = 0.0
-    top: list[tuple[int, float]] = field(default_factory=list)
-
-
-@dataclass
-class Running:
-    """One request in the batch."""
-
-    prompt: list[int]
-    sampling: Sampling
-    put: Callable[[Token | str | None], None]
-    generator: torch.Generator | None = None
-    counts: dict[int, int] = field(default_factory=dict)
-
-
-class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it has no types here
-    """Chooses every request's next token by its own settings.
-
-    It leaves one token possible in each row, which the greedy choice after it then takes. Requests
-    are looked up by their id in `running`; the tokens go out from here, once a step.
-    """
-
-    supported_kwargs: ClassVar[dict[str, type]] = {}
-    ignored_kwargs: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.running: dict[str, Running] = {}
-        self.tokens = 0
-        self._loop = loop
-        self._rows: list[str] = []
-
-    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """There are no arguments on the device."""
-        int32_tensor.zero_()
-
-    def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-        """Notes whose rows come next."""
-        self._rows = [request.state.request_id for request in requests_with_new_token]
-        return torch.zeros(len(self._rows), dtype=torch.int32)
-
-    def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
-        chosen = scores.argmax(dim=-1).tolist()
-        found: list[tuple[Running, Token]] = []
-        requests = [self.running.get(name) for name in self._rows]  # None: just called off
-        self._draw(scores, requests, chosen)
-        for row, request in enumerate(requests):
-            if request is None:
-                continue
-            if not request.sampling.drawn:
-                chosen[row] = _chosen(scores[row], chosen[row], request)
-            token = _told(scores[row], chosen[row], request.sampling.top_logprobs)
-            if not request.sampling.as_is:
-                request.counts[token.id] = request.counts.get(token.id, 0) + 1
-            found.append((request, token))
-        self.tokens += len(found)
-        self._loop.call_soon_threadsafe(_deliver, found)
-        ids = torch.tensor(chosen, device=scores.device).unsqueeze(-1)
-        return torch.full_like(scores, -math.inf).scatter_(-1, ids, 0.0)
-
-    def _draw(
-        self, scores: torch.Tensor, requests: list[Running | None], chosen: list[int]
-    ) -> None:
-        """Draws for all rows at once that are drawn from the whole vocabulary: most are."""
-        drawn = [(row, one) for row, one in enumerate(requests) if one and one.sampling.drawn]
-        if not drawn:
-            return
-        heat = [one.sampling.temperature for _, one in drawn]
-        of = scores[[row for row, _ in drawn]]
-        chances = (of / torch.tensor(heat, device=of.device).unsqueeze(-1)).softmax(-1)
-        ids = torch.multinomial(chances, 1).squeeze(-1).tolist()
-        for at, (row, one) in enumerate(drawn):
-            if one.generator is not None:
-                ids[at] = int(torch.multinomial(chances[at], 1, generator=one.generator))
-            chosen[row] = ids[at]
-
-
-def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
-    """One row's token, of whatever settings; `best` is that of the highest score."""
-    sampling = request.sampling
-    scores = _penalized(scores, request)
-    if sampling.temperature <= 0:
-        return best if sampling.as_is else int(scores.argmax())
-    return _sampled(scores, sampling, request.generator)
-
-
-def _told(scores: torch.Tensor, chosen: int, most: int | None) -> Token:
-    """The token, with as many log probabilities as were asked for."""
-    if most is None:
-        return Token(chosen)
-    logprobs = scores.log_softmax(-1)
-    values, ids = logprobs.topk(min(most, logprobs.shape[-1]))
-    top = list(zip(ids.tolist(), values.tolist(), strict=True))
-    return Token(chosen, float(logprobs[chosen]), top)
-
-
-def _deliver(found: list[tuple[Running, Token]]) -> None:
-    for request, token in found:
-        request.put(token)
-
-
-def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
-    """The scores with penalties and biases, by OpenAI's formula; a copy where there are any."""
-    sampling = request.sampling
-    if sampling.as_is:
-        return scores
-    scores = scores.clone()
-    if sampling.repetition_penalty != 1:
-        seen = torch.tensor(sorted({*request.prompt, *request.counts}), device=scores.device)
-        of = scores[seen]
-        by = sampling.repetition_penalty
-        scores[seen] = torch.where(of > 0, of / by, of * by)
-    if request.counts and (sampling.presence_penalty or sampling.frequency_penalty):
-        ids = torch.tensor(list(request.counts), device=scores.device)
-        times = torch.tensor(list(request.counts.values()), device=scores.device)
-        scores[ids] -= sampling.presence_penalty + sampling.frequency_penalty * times
-    for token, bias in sampling.logit_bias:
-        scores[token] += bias
-    return scores
-
-
-def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    most = min(sampling.top_k or len(scores), len(scores))
-    values, ids = (scores / sampling.temperature).topk(most)
-    best = values == values[0]
-    ids[best] = ids[best].sort().values  # of equals the first, as in the greedy choice
-    chances = values.softmax(-1)
-    if sampling.min_p:
-        kept = chances >= sampling.min_p * chances[0]
-        chances, ids = chances[kept], ids[kept]
-    if sampling.top_p < 1:
-        before = chances.cumsum(-1) - chances
-        kept = before < sampling.top_p * chances.sum()
-        kept[0] = True
-        chances, ids = chances[kept], ids[kept]
-    return int(ids[int(torch.multinomial(chances, 1, generator=generator))])
 
 
 class Text:
@@ -279,43 +99,65 @@ def _overlap(text: str, stop: str) -> int:
 
 
 class Model:
-    """A loaded model and its batch."""
+    """The model, as far as it is known here: its texts are, and its tokens come from the worker."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.name = given["alias"]
         self.context: int = given["context"]
-        options = given["options"]
-        if options["n_threads"]:
-            torch.set_num_threads(options["n_threads"])
+        self.tokens_told = 0
+        self._given = given
+        self._queues: dict[int, asyncio.Queue[Token | str | None]] = {}
+        self._numbers = itertools.count()
+        self._worker, self._pipe = _start(given)
+
+    async def start(self) -> None:
+        """Waits until the worker has loaded, and asks for a token, which shows that it can serve.
+
+        If the worker ends, before or after, so does this process, and in the same way.
+        """
+        # Only the worker computes; beside a tokenizer torch would take 200 MB for nothing.
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        from transformers import AutoTokenizer
+
+        loop = asyncio.get_running_loop()
+        try:
+            loaded = await loop.run_in_executor(None, self._pipe.recv)
+        except EOFError:
+            self._gone()
+        given = self._given
+        self.vocabulary: int = loaded.vocabulary
         self.tokenizer = AutoTokenizer.from_pretrained(given["path"])
         if given["chat_template"]:
             self.tokenizer.chat_template = given["chat_template"]
-        self.model = _load(given["path"], given["quantization"], options)
-        self._eos = _eos(self.model, self.tokenizer)
-        self._blocks = given["slots"] * -(-(self.context + 1) // PAGE_TOKENS) + 1
-        self._slots = given["slots"]
-        self._batch = options["n_batch"]
+        ends = self.tokenizer.eos_token_id if loaded.ends is None else loaded.ends
+        self._ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        loop.add_reader(self._pipe.fileno(), self._hear)
+        async for _ in self.tokens([0], Sampling(temperature=0), 1, endless=True):
+            pass
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins to serve; a request that it makes itself shows that it can."""
-        self.sampler = Sampler(loop)
-        self.manager = self.model.init_continuous_batching(
-            GenerationConfig(
-                do_sample=False, eos_token_id=self._eos or -1, max_new_tokens=self.context
-            ),
-            ContinuousBatchingConfig(
-                page_size=PAGE_TOKENS,
-                num_blocks=self._blocks,
-                max_batch_tokens=max(self._batch, self._slots),
-                max_requests_per_batch=self._slots,
-                use_async_batching=False,
-                use_cuda_graph=False,
-            ),
-        )
-        processors = self.manager.logit_processor
-        processors.logits_processor = LogitsProcessorList([self.sampler])
-        processors.tensors_required, processors.do_processing = 1, True
-        self.manager.start()
+    def _hear(self) -> None:
+        try:
+            told = self._pipe.recv()
+        except (EOFError, OSError):
+            self._gone()
+        for number, what in told:
+            self.tokens_told += isinstance(what, Token)
+            if queue := self._queues.get(number):
+                queue.put_nowait(what)
+
+    def _gone(self) -> NoReturn:
+        code = self._worker.wait()
+        sys.stdout.flush()
+        if code < 0:
+            with contextlib.suppress(OSError):  # SIGKILL has no other way
+                signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        os._exit(code or 1)
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return len(self._queues)
 
     async def tokens(
         self, prompt: list[int], sampling: Sampling, most: int, endless: bool
@@ -325,15 +167,9 @@ class Model:
         Raises:
             RuntimeError: the batch failed.
         """
-        name = uuid.uuid4().hex
-        queue: asyncio.Queue[Token | str | None] = asyncio.Queue()
-        generator = None
-        if sampling.seed is not None:
-            generator = torch.Generator(self.model.device).manual_seed(sampling.seed)
-        self.sampler.running[name] = Running(prompt, sampling, queue.put_nowait, generator)
-        self.manager.register_result_handler(name, lambda end: queue.put_nowait(end.error))
-        eos = -1 if endless else (self._eos or -1)
-        self.manager.add_request(prompt, name, max_new_tokens=most, eos_token_id=eos)
+        number = next(self._numbers)
+        queue = self._queues[number] = asyncio.Queue()
+        self._pipe.send((number, Ask(prompt, sampling, most, [] if endless else self._ends)))
         over = False
         try:
             while True:
@@ -345,13 +181,13 @@ class Model:
                     return
                 yield token
         finally:
-            del self.sampler.running[name]
+            del self._queues[number]
             if not over:
-                self.manager.cancel_request(name)
+                self._pipe.send((number, None))
 
     def ends(self, token: int) -> bool:
         """Whether a token ends a text."""
-        return token in self._eos
+        return token in self._ends
 
     def check(self, prompt: list[int], most: int | None) -> int:
         """The tokens that an answer may have. Raises `Refused` for a prompt that is too long."""
@@ -364,68 +200,15 @@ class Model:
         return room if most is None else min(room, most)
 
 
-def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
-    """The model, in the quantization of its files or, of plain files, in the one asked for."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = AutoConfig.from_pretrained(path)
-    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
-    if method in {"gptq", "awq"}:
-        import gptq
-
-        model, report = gptq.load(path, device)
-    else:
-        more: dict[str, Any] = {"device_map": options["device_map"] or device}
-        if options["attn_implementation"]:
-            more["attn_implementation"] = options["attn_implementation"]
-        bits = None if method else BITS.get(quantization)
-        if method == "bitsandbytes":
-            bnb.unfuse(config.model_type)
-        elif bits:
-            more |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=options["dtype"], output_loading_info=True, **more
-        )
-        if bits:
-            part, names = bnb.left(model)
-            if part > bnb.PLAIN:
-                some = ", ".join(names[:3])
-                sys.exit(f"quantization_left: {part:.0%} of the weights, {some} among them")
-    _check(report)
-    for adapter in options["lora"]:
-        model = _adapted(model, os.path.expanduser(adapter), quantization)
-    return model.eval()
-
-
-def _adapted(model: Any, path: str, quantization: str) -> Any:
-    """The model with a LoRA adapter: in its weights, or beside them where they are quantized."""
-    from peft import PeftModel
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        try:
-            adapted = PeftModel.from_pretrained(model, path)
-        except (OSError, ValueError, RuntimeError, TypeError) as error:
-            sys.exit(f"adapter_refused: {path}: {str(error).splitlines()[0]}")
-    for one in told:
-        if "missing adapter keys" in str(one.message):
-            sys.exit(f"weights_mismatch: {path}: {one.message}")
-    return adapted.merge_and_unload() if quantization == "none" else adapted.base_model.model
-
-
-def _check(report: dict[str, Any]) -> None:
-    """Ends the process if weights were made up or left aside: such a model talks nonsense."""
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        names = sorted(map(str, report.get(kind) or ()))
-        if names:
-            some, what = ", ".join(names[:3]), kind.partition("_")[0]
-            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
-
-
-def _eos(model: Any, tokenizer: Any) -> list[int]:
-    found = model.generation_config.eos_token_id
-    if found is None:
-        found = tokenizer.eos_token_id
-    return [] if found is None else [found] if isinstance(found, int) else list(found)
+def _start(given: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
+    """The worker's process, and our end of the pipe to it."""
+    ours, theirs = Pipe()
+    kept = {name: value for name, value in os.environ.items() if name != KEY}
+    with theirs:
+        end = theirs.fileno()
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
+        command = [sys.executable, program, json.dumps(given), str(end)]
+        return subprocess.Popen(command, env=kept, pass_fds=[end]), ours
 
 
 def _sampling(given: dict[str, Any], vocabulary: int, top: int | None) -> Sampling:
@@ -472,7 +255,7 @@ def _asked(model: Model, given: dict[str, Any], chat: bool) -> Asked:
     return Asked(
         chat=chat,
         prompt=list(prompt),
-        sampling=_sampling(given, model.model.config.vocab_size, top),
+        sampling=_sampling(given, model.vocabulary, top),
         most=model.check(list(prompt), limit),
         stops=[stops] if isinstance(stops, str) else list(stops),
         endless=bool(given.get("ignore_eos")),
@@ -643,11 +426,8 @@ def application(model: Model, key: str) -> Starlette:
         return hmac.compare_digest(sent.encode(), f"Bearer {key}".encode())
 
     async def health(_: Request) -> Response:
-        alive = model.manager.is_running()
-        sampler = model.sampler
-        told = {"status": "ok" if alive else "failed", "running": len(sampler.running)}
-        told["tokens"] = sampler.tokens
-        return JSONResponse(told, 200 if alive else 503)
+        counts = {"running": model.running, "tokens": model.tokens_told}
+        return JSONResponse({"status": "ok", **counts})
 
     async def generate(request: Request) -> Response:
         if not opened(request):
@@ -703,33 +483,26 @@ async def _stream(answer: Answer, asked: Asked) -> AsyncGenerator[bytes, None]:
     yield b"data: [DONE]\n\n"
 
 
-async def _serve(model: Model, port: int) -> None:
-    model.start(asyncio.get_running_loop())
-    probe = model.tokens([0], Sampling(temperature=0), 1, endless=True)
-    async for _ in probe:
-        pass
-    key = os.environ["PADDOCK_ENGINE_KEY"]
+async def _serve(given: dict[str, Any]) -> None:
+    key = os.environ[KEY]
+    print(f"loading {given['path']}", flush=True)
+    model = Model(given)
+    await model.start()
+    print("loaded", flush=True)
     config = uvicorn.Config(
         application(model, key),
         host="127.0.0.1",
-        port=port,
+        port=given["port"],
         log_level="warning",
         timeout_graceful_shutdown=1,
     )
-    try:
-        await uvicorn.Server(config).serve()
-    finally:
-        os._exit(0)  # the batch's thread would be waited for, and has nothing to put in order
+    await uvicorn.Server(config).serve()
 
 
 def main() -> None:
     """Serves what the one argument says until a signal ends it."""
-    given = json.loads(sys.argv[1])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    print(f"loading {given['path']}", flush=True)
-    model = Model(given)
-    print("loaded", flush=True)
-    uvloop.run(_serve(model, given["port"]))
+    uvloop.run(_serve(json.loads(sys.argv[1])))
 
 
 if __name__ == "__main__":

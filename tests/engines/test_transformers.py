@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from paddock.engines import load_engine
@@ -75,12 +77,12 @@ print(json.dumps(told))
 PERPLEXITY = """
 import json, math, sys, torch
 sys.path.insert(0, sys.argv[1])
-import serve
+import worker
 from transformers import AutoTokenizer
 told = []
 options = {"dtype": "float32", "attn_implementation": None, "device_map": None, "lora": []}
 for path, quantization in json.loads(sys.argv[2]):
-    model = serve._load(path, quantization, {**options, "compute_dtype": "float32"})
+    model = worker._load(path, quantization, {**options, "compute_dtype": "float32"})
     tokenizer, loss, count = AutoTokenizer.from_pretrained(path), 0.0, 0
     for text in json.loads(sys.argv[3]):
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, :300]
@@ -426,6 +428,26 @@ def test_adapter_that_does_not_fit_is_a_failed_launch(
 def test_broken_weights_are_called_so(failed: dict[str, Diagnosis], label: str) -> None:
     """A file that is cut short is corrupt; an architecture that nobody knows is unsupported."""
     assert failed[label].cause == BROKEN[label]
+
+
+@pytest.mark.parametrize("killed", ["front", "worker"])
+def test_its_two_processes_end_together(tmp_path: Path, killed: str) -> None:
+    """And as the one did that was killed, so that a want of memory is not taken for another."""
+    with Child(ENGINE, wanted(), tmp_path / "log") as child:
+        child.await_health()
+        front = psutil.Process(child.process.pid)
+        (worker,) = front.children()
+        (worker if killed == "worker" else front).kill()
+        assert child.await_end() == -signal.SIGKILL
+        until(lambda: ended(worker))
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it has ended; one that nobody has buried yet has."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_quantized_weights_know_what_the_others_know(

@@ -1,0 +1,311 @@
+"""The process that computes: the model, its cache and its batch, behind a pipe to `serve.py`.
+
+They are two, because in one process Python does one thing at a time: with 32 streams the texts and
+events of a step cost the batch more than half of its speed, and two processors had the work of one.
+
+The front sends `(number, Ask)`, and `(number, None)` to call a request off. It is told once what
+was loaded, then lists of `(number, Token)`; `(number, None)` is a request's end, `(number, "…")`
+its failure. When the front is gone, so is this.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, ClassVar
+
+import bnb
+import torch
+from asked import Ask, Loaded, Sampling, Token
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.generation.configuration_utils import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.cb_logits_processors import (
+    ContinuousBatchingLogitsProcessor,
+)
+from transformers.generation.logits_process import LogitsProcessorList
+
+PAGE_TOKENS = 64
+BITS = {"4-bit": 4, "8-bit": 8}
+ALIVE_SECONDS = 0.25
+"""How often it is looked whether the batch's thread lives."""
+
+Told = list[tuple[int, Token | str | None]]
+
+
+@dataclass
+class Running:
+    """One request in the batch."""
+
+    number: int
+    prompt: list[int]
+    sampling: Sampling
+    generator: torch.Generator | None = None
+    counts: dict[int, int] = field(default_factory=dict)
+
+
+class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it has no types here
+    """Chooses every request's next token by its own settings.
+
+    It leaves one token possible in each row, which the greedy choice after it then takes. Requests
+    are looked up by their id in `running`; the tokens go out from here, once a step.
+    """
+
+    supported_kwargs: ClassVar[dict[str, type]] = {}
+    ignored_kwargs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, tell: Callable[[Told], None]) -> None:
+        self.running: dict[str, Running] = {}
+        self._tell = tell
+        self._rows: list[str] = []
+
+    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
+        """There are no arguments on the device."""
+        int32_tensor.zero_()
+
+    def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
+        """Notes whose rows come next."""
+        self._rows = [request.state.request_id for request in requests_with_new_token]
+        return torch.zeros(len(self._rows), dtype=torch.int32)
+
+    def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
+        """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
+        chosen = scores.argmax(dim=-1).tolist()
+        found: Told = []
+        requests = [self.running.get(name) for name in self._rows]  # None: just called off
+        self._draw(scores, requests, chosen)
+        for row, request in enumerate(requests):
+            if request is None:
+                continue
+            if not request.sampling.drawn:
+                chosen[row] = _chosen(scores[row], chosen[row], request)
+            token = _token(scores[row], chosen[row], request.sampling.top_logprobs)
+            if not request.sampling.as_is:
+                request.counts[token.id] = request.counts.get(token.id, 0) + 1
+            found.append((request.number, token))
+        self._tell(found)
+        ids = torch.tensor(chosen, device=scores.device).unsqueeze(-1)
+        return torch.full_like(scores, -math.inf).scatter_(-1, ids, 0.0)
+
+    def _draw(
+        self, scores: torch.Tensor, requests: list[Running | None], chosen: list[int]
+    ) -> None:
+        """Draws for all rows at once that are drawn from the whole vocabulary: most are."""
+        drawn = [(row, one) for row, one in enumerate(requests) if one and one.sampling.drawn]
+        if not drawn:
+            return
+        heat = [one.sampling.temperature for _, one in drawn]
+        of = scores[[row for row, _ in drawn]]
+        chances = (of / torch.tensor(heat, device=of.device).unsqueeze(-1)).softmax(-1)
+        ids = torch.multinomial(chances, 1).squeeze(-1).tolist()
+        for at, (row, one) in enumerate(drawn):
+            if one.generator is not None:
+                ids[at] = int(torch.multinomial(chances[at], 1, generator=one.generator))
+            chosen[row] = ids[at]
+
+
+def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
+    """One row's token, of whatever settings; `best` is that of the highest score."""
+    sampling = request.sampling
+    scores = _penalized(scores, request)
+    if sampling.temperature <= 0:
+        return best if sampling.as_is else int(scores.argmax())
+    return _sampled(scores, sampling, request.generator)
+
+
+def _token(scores: torch.Tensor, chosen: int, most: int | None) -> Token:
+    """The token, with as many log probabilities as were asked for."""
+    if most is None:
+        return Token(chosen)
+    logprobs = scores.log_softmax(-1)
+    values, ids = logprobs.topk(min(most, logprobs.shape[-1]))
+    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return Token(chosen, float(logprobs[chosen]), top)
+
+
+def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
+    """The scores with penalties and biases, by OpenAI's formula; a copy where there are any."""
+    sampling = request.sampling
+    if sampling.as_is:
+        return scores
+    scores = scores.clone()
+    if sampling.repetition_penalty != 1:
+        seen = torch.tensor(sorted({*request.prompt, *request.counts}), device=scores.device)
+        of = scores[seen]
+        by = sampling.repetition_penalty
+        scores[seen] = torch.where(of > 0, of / by, of * by)
+    if request.counts and (sampling.presence_penalty or sampling.frequency_penalty):
+        ids = torch.tensor(list(request.counts), device=scores.device)
+        times = torch.tensor(list(request.counts.values()), device=scores.device)
+        scores[ids] -= sampling.presence_penalty + sampling.frequency_penalty * times
+    for token, bias in sampling.logit_bias:
+        scores[token] += bias
+    return scores
+
+
+def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
+    most = min(sampling.top_k or len(scores), len(scores))
+    values, ids = (scores / sampling.temperature).topk(most)
+    best = values == values[0]
+    ids[best] = ids[best].sort().values  # of equals the first, as in the greedy choice
+    chances = values.softmax(-1)
+    if sampling.min_p:
+        kept = chances >= sampling.min_p * chances[0]
+        chances, ids = chances[kept], ids[kept]
+    if sampling.top_p < 1:
+        before = chances.cumsum(-1) - chances
+        kept = before < sampling.top_p * chances.sum()
+        kept[0] = True
+        chances, ids = chances[kept], ids[kept]
+    return int(ids[int(torch.multinomial(chances, 1, generator=generator))])
+
+
+def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
+    """The model, in the quantization of its files or, of plain files, in the one asked for."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = AutoConfig.from_pretrained(path)
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if method in {"gptq", "awq"}:
+        import gptq
+
+        model, report = gptq.load(path, device)
+    else:
+        more: dict[str, Any] = {"device_map": options["device_map"] or device}
+        if options["attn_implementation"]:
+            more["attn_implementation"] = options["attn_implementation"]
+        bits = None if method else BITS.get(quantization)
+        if method == "bitsandbytes":
+            bnb.unfuse(config.model_type)
+        elif bits:
+            more |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=options["dtype"], output_loading_info=True, **more
+        )
+        if bits:
+            part, names = bnb.left(model)
+            if part > bnb.PLAIN:
+                some = ", ".join(names[:3])
+                sys.exit(f"quantization_left: {part:.0%} of the weights, {some} among them")
+    _check(report)
+    for adapter in options["lora"]:
+        model = _adapted(model, os.path.expanduser(adapter), quantization)
+    return model.eval()
+
+
+def _adapted(model: Any, path: str, quantization: str) -> Any:
+    """The model with a LoRA adapter: in its weights, or beside them where they are quantized."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            adapted = PeftModel.from_pretrained(model, path)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            sys.exit(f"adapter_refused: {path}: {str(error).splitlines()[0]}")
+    for one in told:
+        if "missing adapter keys" in str(one.message):
+            sys.exit(f"weights_mismatch: {path}: {one.message}")
+    return adapted.merge_and_unload() if quantization == "none" else adapted.base_model.model
+
+
+def _check(report: dict[str, Any]) -> None:
+    """Ends the process if weights were made up or left aside: such a model talks nonsense."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        names = sorted(map(str, report.get(kind) or ()))
+        if names:
+            some, what = ", ".join(names[:3]), kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+
+
+class Batch:
+    """The loaded model and its batch."""
+
+    def __init__(self, given: dict[str, Any], front: Connection) -> None:
+        self._front = front
+        self._telling = threading.Lock()
+        options = given["options"]
+        if options["n_threads"]:
+            torch.set_num_threads(options["n_threads"])
+        # Before the load, which may take long: the front may go meanwhile.
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._model = _load(given["path"], given["quantization"], options)
+        self._sampler = Sampler(self._tell)
+        context, slots = given["context"], given["slots"]
+        self._manager = self._model.init_continuous_batching(
+            # Each request says what ends it.
+            GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=context),
+            ContinuousBatchingConfig(
+                page_size=PAGE_TOKENS,
+                num_blocks=slots * -(-(context + 1) // PAGE_TOKENS) + 1,
+                max_batch_tokens=max(options["n_batch"], slots),
+                max_requests_per_batch=slots,
+                use_async_batching=False,
+                use_cuda_graph=False,
+            ),
+        )
+        processors = self._manager.logit_processor
+        processors.logits_processor = LogitsProcessorList([self._sampler])
+        processors.tensors_required, processors.do_processing = 1, True
+
+    def run(self) -> None:
+        """Serves until the batch's thread ends, which it does when something is wrong."""
+        self._manager.start()
+        ends = self._model.generation_config.eos_token_id
+        self._tell(Loaded(self._model.config.get_text_config().vocab_size, ends))
+        while self._manager.is_running():
+            end = self._manager.get_result(timeout=ALIVE_SECONDS)
+            if end is not None:
+                self._sampler.running.pop(end.request_id, None)
+                self._tell([(int(end.request_id), end.error)])
+
+    def _tell(self, what: Told | Loaded) -> None:
+        with self._telling:
+            self._front.send(what)
+
+    def _listen(self) -> None:
+        """Takes requests and calls them off."""
+        try:
+            while True:
+                number, ask = self._front.recv()
+                if ask is None:
+                    self._leave(number)
+                else:
+                    self._take(number, ask)
+        except (EOFError, OSError):
+            os._exit(0)  # the front is gone
+
+    def _take(self, number: int, ask: Ask) -> None:
+        generator = None
+        if ask.sampling.seed is not None:
+            generator = torch.Generator(self._model.device).manual_seed(ask.sampling.seed)
+        name = str(number)
+        self._sampler.running[name] = Running(number, ask.prompt, ask.sampling, generator)
+        self._manager.add_request(
+            ask.prompt, name, max_new_tokens=ask.most, eos_token_id=ask.ends or -1
+        )
+
+    def _leave(self, number: int) -> None:
+        if self._sampler.running.pop(str(number), None) is not None:
+            self._manager.cancel_request(str(number))
+
+
+def main() -> None:
+    """Loads what the first argument says, and serves at the connection of the second."""
+    # The front is told to end, and then this ends with it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    batch = Batch(json.loads(sys.argv[1]), Connection(int(sys.argv[2])))
+    batch.run()
+    print("the batch has ended", file=sys.stderr, flush=True)
+    os._exit(1)  # the thread that listens would be waited for
+
+
+if __name__ == "__main__":
+    main()
