@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -223,12 +224,74 @@ def library(
     return ask(sentence_transformers_home, sentences, tmp_path_factory.mktemp("ranker"))
 
 
+class Installs:
+    """Makes the environments of engines, one after another, beside the tests that need none."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._asked: dict[str, Future[str]] = {}
+        self._running: subprocess.Popen[str] | None = None
+
+    def ask(self, name: str) -> Future[str]:
+        """Begins, unless it was asked for before; what is told is the error, if there is one."""
+        if name not in self._asked:
+            self._asked[name] = self._pool.submit(self._install, name)
+        return self._asked[name]
+
+    def _install(self, name: str) -> str:
+        ENGINES.mkdir(parents=True, exist_ok=True)
+        with subprocess.Popen(
+            [sys.executable, "-m", "paddock", "engine", "install", name],
+            env={**os.environ, "PADDOCK_HOME": str(ENGINES)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as self._running:
+            _, said = self._running.communicate()
+            return said[-2000:] if self._running.returncode else ""
+
+    def close(self) -> None:
+        """Calls off what nobody waits for any more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._running is not None:
+            self._running.terminate()
+
+
+INSTALLS = Installs()
+ENVIRONMENTS = {
+    "transformers_home": "transformers",
+    "sentence_transformers_home": "sentence-transformers",
+    "vllm_home": "vllm",
+}
+"""Fixtures, and the environments that they wait for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests need an engine's environment come last."""
+    waiting = {item.path for item in items if _needs(item)}
+    items.sort(key=lambda item: item.path in waiting)
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Environments are made while the other tests run."""
+    if not session.config.option.collectonly:
+        for name in dict.fromkeys(name for item in session.items for name in _needs(item)):
+            INSTALLS.ask(name)
+
+
+def pytest_sessionfinish() -> None:
+    """No install outlives the tests."""
+    INSTALLS.close()
+
+
+def _needs(item: pytest.Item) -> list[str]:
+    fixtures = getattr(item, "fixturenames", ())
+    return [name for fixture, name in ENVIRONMENTS.items() if fixture in fixtures]
+
+
 def _installed(name: str) -> Path:
-    ENGINES.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "paddock", "engine", "install", name]
-    environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    said = INSTALLS.ask(name).result()
+    assert not said, said
     return ENGINES
 
 
