@@ -90,6 +90,7 @@ class Detection:
 
     Attributes:
         architectures: those that it knows, by the names in `config.json`; none: it does not say.
+        unknown: architectures that it was asked for and does not know, by its own names.
         formats: those that it can load there, as they are in their files; none: all that it can.
         cuda: what is installed there computes on NVIDIA GPUs, if there are any.
     """
@@ -99,6 +100,7 @@ class Detection:
     architectures: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     cuda: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 UNKNOWN = Detection(missing="the Paddock of that node does not know it")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engines.base import Host
+from paddock.launcher.asking import with_unknown
 from paddock.launcher.attached import AttachRequest, Keys, Watched, plan_attached
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, Handle, RayFailed
 from paddock.launcher.coming import Coming, told, without
@@ -232,7 +233,9 @@ class Controller:
 
     async def _plan(self, asked: Asked) -> LaunchPlan:
         asked.check()
-        hosts = await self._roomy(asked.paths)
+        hosts = list(await self._roomy(asked.paths))
+        spec = asked.choice.lookup(asked.request.model_name)
+        hosts[0] = await asyncio.to_thread(with_unknown, hosts[0], spec, self._settings)
         return asked.finish(resolve(asked.request, asked.choice, hosts))
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:

@@ -473,7 +473,8 @@ def _unknown_there(
 ) -> str | None:
     """Why what was found of the engine on a node is not enough for the variant."""
     architecture = spec.shape(variant.size).name
-    if found.architectures and architecture not in found.architectures:
+    known = architecture in found.architectures or not found.architectures
+    if not known or architecture in found.unknown:
         return f"{engine.name} {found.version} does not know the architecture {architecture}"
     if found.formats and (variant.format not in found.formats or variant.quantization in AT_LOAD):
         assert engine.environment is not None
