@@ -404,6 +404,7 @@ export const en = {
     total: "Together",
     here: "This machine ({{free}} free)",
     freeLine: "{{free}} free",
+    gpuLine: "{{gpu}}: {{free}} free",
     gpus: "Smallest GPU",
     noGpu: "more than 8 of the largest",
     note: "Of a card, 92 % count: drivers and fragments take the rest. Cards: {{gpus}}.",

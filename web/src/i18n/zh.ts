@@ -399,6 +399,7 @@ export const zh: Texts = {
     total: "合计",
     here: "本机（空闲 {{free}}）",
     freeLine: "空闲 {{free}}",
+    gpuLine: "{{gpu}}:空闲 {{free}}",
     gpus: "最小的 GPU",
     noGpu: "超过 8 张最大的卡",
     note: "每张卡按 92% 计，其余由驱动和碎片占用。显卡：{{gpus}}。",

@@ -151,7 +151,7 @@ export default function Memory() {
         {estimate.data && rows.length === 0 && <Empty title={t("calculator.none")} />}
         {estimate.data && rows.length > 0 && (
           <>
-            <Chart rows={rows} by={by} estimate={estimate.data} />
+            <Chart rows={rows} by={by} />
             <Numbers rows={rows} by={by} estimate={estimate.data} />
           </>
         )}
@@ -198,8 +198,10 @@ interface Shown {
   estimate: Schemas["Estimate"];
 }
 
-function Chart({ rows, by, estimate }: Shown) {
+function Chart({ rows, by }: Omit<Shown, "estimate">) {
   const { t } = useTranslation();
+  // Rows on a GPU have its memory, others the machine's.
+  const rooms = [...new Map(rows.map((row) => [row.gpu, row.free_bytes]))];
   const points = rows.map((row) => ({
     name: label(row, rows, by),
     weights: row.weights_bytes / GB,
@@ -230,14 +232,14 @@ function Chart({ rows, by, estimate }: Shown) {
             { name: "cache", label: t("memory.cache"), color: PART_COLORS.cache },
             { name: "overhead", label: t("memory.overhead"), color: PART_COLORS.overhead },
           ]}
-          referenceLines={[
-            {
-              x: estimate.memory_free_bytes / GB,
-              label: t("calculator.freeLine", { free: bytes(estimate.memory_free_bytes) }),
-              color: "red.7",
-              labelPosition: "top",
-            },
-          ]}
+          referenceLines={rooms.map(([gpu, free]) => ({
+            x: free / GB,
+            label: gpu
+              ? t("calculator.gpuLine", { gpu, free: bytes(free) })
+              : t("calculator.freeLine", { free: bytes(free) }),
+            color: "red.7",
+            labelPosition: "top",
+          }))}
         />
       </Suspense>
     </Card>
@@ -270,7 +272,14 @@ function Numbers({ rows, by, estimate }: Shown) {
               <Table.Td ta="right" fw={600}>
                 {bytes(row.total_bytes)}
               </Table.Td>
-              <Table.Td>{t(`verdict.${verdict(row.verdict)}`)}</Table.Td>
+              <Table.Td>
+                {t(`verdict.${verdict(row.verdict)}`)}
+                {row.gpu && (
+                  <Text size="xs" c="dimmed">
+                    {t("calculator.gpuLine", { gpu: row.gpu, free: bytes(row.free_bytes) })}
+                  </Text>
+                )}
+              </Table.Td>
               <Table.Td>{gpuText(t, row.total_bytes)}</Table.Td>
             </Table.Tr>
           ))}
