@@ -348,6 +348,7 @@ class _Exchange:
         self.encoder: Encoder = OpenAI()
         self.aborted = False
         self._live: set[Upstream] = set()
+        self._sinks: list[PartSink] = []
         self._task = asyncio.current_task()
         out.on_gone = self._gone
         out.on_full = self._full
@@ -361,6 +362,7 @@ class _Exchange:
         However it ends before that, the connection is closed, which tells the engine to stop.
         """
         self._live.add(upstream)
+        self._sinks.append(sink)
         try:
             self.timeline.sent = time.perf_counter()
             upstream.ask(request, sink, reusable)
@@ -369,6 +371,11 @@ class _Exchange:
             self._live.discard(upstream)
             upstream.release()
         return sink
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the client has the whole answer."""
+        return bool(self._sinks) and all(sink.is_whole for sink in self._sinks)
 
     def abort(self) -> None:
         """Ends it as if its client had left; the client is told."""
@@ -410,7 +417,7 @@ class _Forward:
         except _ClientLeft:
             timeline.status = 499
         except asyncio.CancelledError:
-            timeline.status = 499
+            timeline.status = 200 if exchange.is_whole else 499
             if exchange.out.is_gone:
                 return  # there is nobody to tell
             if not exchange.aborted:

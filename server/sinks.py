@@ -49,6 +49,11 @@ class PartSink:
         else:
             self._refusal.append(data)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the client has all of it; of what is not streamed, never before its end."""
+        return False
+
     def take(self, data: bytes) -> None:
         """Takes a piece of an answer that is no error."""
         raise NotImplementedError
@@ -112,7 +117,7 @@ class Straight(PartSink):
         super().__init__(timeline)
         self._out = out
         self._headers = headers
-        self._clean = True
+        self._last = b""
 
     def take(self, data: bytes) -> None:
         """The hot path: once for every read of the engine's connection."""
@@ -120,7 +125,12 @@ class Straight(PartSink):
             start(self._out, self.timeline, self._headers)
         self._out.write(data)
         self.timeline.events += data.count(b"data: {")
-        self._clean = data.endswith(b"\n\n")
+        self._last = data
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the client has all: many leave at `[DONE]`, before the engine's last bytes."""
+        return self._last.rstrip().endswith(DONE)
 
     def end(self) -> None:
         """Ends the client's stream too."""
@@ -133,7 +143,8 @@ class Straight(PartSink):
         if not self._out.started:
             super().lost(why)
         elif not self.done.done():
-            broken(self._out, OpenAI(), why, clean=self._clean)
+            clean = not self._last or self._last.endswith(b"\n\n")
+            broken(self._out, OpenAI(), why, clean=clean)
             self.done.set_exception(Told())
 
 
@@ -175,7 +186,8 @@ class Rewritten(Straight):
             written += map(self._asked.encoder.event, self._asked.events(self._part, event))
         if not self._out.started:
             start(self._out, self.timeline, self._headers)
-        self._out.write(b"".join(written))
+        self._last = b"".join(written)
+        self._out.write(self._last)
 
     def lost(self, why: str) -> None:
         """As its parent, in the client's dialect; nothing of a half event has gone out."""

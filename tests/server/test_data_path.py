@@ -433,6 +433,26 @@ async def test_client_that_leaves_closes_the_engines_connection_at_once() -> Non
                 assert here.ended[0].status == 499
 
 
+async def test_client_that_leaves_with_the_whole_answer_has_not_left_early() -> None:
+    """Many close at `[DONE]`, and engines have a few bytes more to say: it counts as answered."""
+    said, _, _ = END.partition(b"[DONE]\n\n")
+
+    async def lingers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(STREAM + event("one") + said + b"[DONE]\n\n")
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readexactly(1)
+
+    async with world(lingers) as here:
+        reader, writer = await here.connect()
+        writer.write(post(stream=True))
+        async with asyncio.timeout(SECONDS):
+            await reader.readuntil(b"[DONE]")
+            writer.transport.abort()
+            await until(lambda: here.ended)
+        assert here.ended[0].status == 200
+
+
 async def test_client_that_leaves_the_queue_never_reaches_the_engine() -> None:
     """One slot, one request in it, one that waits and leaves: the engine sees one request."""
     free = asyncio.Event()
