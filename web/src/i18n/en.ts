@@ -270,6 +270,7 @@ export const en = {
     cannot: "cannot here",
     context: "Context, in tokens",
     contextHint: "as the memory allows, {{most}} at most",
+    slots: "Slots, requests at once",
     replicas: "Replicas",
     hub: "Hub",
     node: "Node",

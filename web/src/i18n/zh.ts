@@ -267,6 +267,7 @@ export const zh: Texts = {
     cannot: "此处不可用",
     context: "上下文（词元）",
     contextHint: "视内存而定，最多 {{most}}",
+    slots: "并发数（槽位）",
     replicas: "副本",
     hub: "模型仓库",
     node: "节点",
