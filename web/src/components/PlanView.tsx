@@ -90,7 +90,7 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
         <List size="sm">
           {plan.reasons.map((one) => (
             <List.Item key={one} className="wrap">
-              {one}
+              <Reason text={one} />
             </List.Item>
           ))}
         </List>
@@ -110,6 +110,22 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
         </div>
       )}
     </Stack>
+  );
+}
+
+/** `slots 4: up to 4, while …`: the first word says what the reason is of. */
+function Reason({ text }: { text: string }) {
+  const { t } = useTranslation();
+  const kind = /^\w*/.exec(text)?.[0] ?? "";
+  const title = t(`plan.kinds.${kind as "variant"}`, { defaultValue: "" });
+  if (!kind || !title) return text;
+  return (
+    <>
+      <Text span inherit fw={500}>
+        {title}
+      </Text>
+      {text.slice(kind.length)}
+    </>
   );
 }
 

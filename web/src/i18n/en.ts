@@ -132,6 +132,16 @@ export const en = {
     disk: "({{free}} free on the disk)",
     source: "Weights",
     reasons: "Why so",
+    kinds: {
+      variant: "Variant",
+      engine: "Engine",
+      hub: "Hub",
+      node: "Node",
+      context: "Context",
+      slots: "Slots",
+      locked: "Locked",
+      abilities: "Abilities",
+    },
     refused: "Engines that were passed over",
   },
   figures: {

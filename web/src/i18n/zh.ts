@@ -130,6 +130,16 @@ export const zh: Texts = {
     disk: "（磁盘剩余 {{free}}）",
     source: "权重",
     reasons: "理由",
+    kinds: {
+      variant: "变体",
+      engine: "引擎",
+      hub: "模型仓库",
+      node: "节点",
+      context: "上下文",
+      slots: "槽位",
+      locked: "锁定",
+      abilities: "能力",
+    },
     refused: "未选用的引擎",
   },
   figures: {
