@@ -41,6 +41,7 @@ PAGES = (
 )
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 FIRST_SCRIPT_BYTES = 350_000
+CLIENTS = ("OpenAI's client", "Xinference's client", "Paddock's client")
 AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
 
 
@@ -67,17 +68,24 @@ def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
     expect(variant).to_contain_text("llama.cpp: can serve it here")
     variant.get_by_role("link", name="Launch this").click()
     page.get_by_label("Id under which it answers").fill("by-hand")
+    slots = page.get_by_label("Slots, requests at once")
+    expect(slots).to_have_attribute("placeholder", re.compile(r"\d"))
+    slots.fill("3")
     page.get_by_role("button", name="Options of llama.cpp").click()
     page.get_by_label("n_batch").fill("64")
-    expect(page.get_by_text("--n-batch 64")).to_be_visible()
+    expect(page.get_by_text("--n-parallel 3 --n-batch 64")).to_be_visible()
+    for elsewhere in ("n_parallel", "n_ctx"):
+        expect(page.get_by_label(elsewhere)).to_have_count(0)
     plan = page.get_by_test_id("plan")
     expect(plan.get_by_text("It fits in the free memory")).to_be_visible()
     expect(plan).to_contain_text("ggufv2 Q4_K_M")
+    expect(plan).to_contain_text("3 requests at once")
     page.get_by_role("button", name="Launch", exact=True).click()
     expect(page.get_by_role("heading", name="by-hand")).to_be_visible()
     expect(page.locator("[data-state=ready]").first).to_be_visible()
     (launched,) = gateway.client().instances("by-hand")
     assert launched["plan"]["options"]["n_batch"] == 64
+    assert launched["plan"]["slots"] == 3
     page.get_by_role("link", name="Try it").click()
     page.get_by_label("Message", exact=True).fill("What do you like to eat?")
     page.get_by_role("button", name="Send").click()
@@ -278,22 +286,67 @@ def test_what_is_copied_does_the_same(gateway: Paddock, open_page: Open, mode: s
     for field, text in (("temperature", "0"), ("max_tokens", "12"), ("top_k", "5")):
         page.get_by_label(field).fill(text)
     page.get_by_label("stop").fill("zebra")
+    page.get_by_label("logprobs").fill("2")
+    page.get_by_label("ignore_eos").check()
     question = 'It\'s "old",\nthe elephant'
-    page.get_by_label("Prompt" if mode == "completion" else "Message", exact=True).fill(question)
-    page.keyboard.press("Control+Enter")
-    expect(page.locator("[data-run=done]")).to_be_visible()
-    said = page.get_by_test_id("answer").inner_text().strip()
-    for name in ("OpenAI's client", "Xinference's client", "Paddock's client"):
-        page.get_by_role("button", name="Copy as").click()
-        page.get_by_role("menuitem", name=name).click()
-        program = page.evaluate("navigator.clipboard.readText()")
-        assert run([sys.executable, "-c", program]).strip() == said
-    page.get_by_role("button", name="Copy as").click()
-    page.get_by_role("menuitem", name="curl").click()
-    events = run(["bash", "-c", page.evaluate("navigator.clipboard.readText()")])
+    said = asked(page, question)
+    assert len(said) == 1
+    for client in CLIENTS:
+        assert run([sys.executable, "-c", copied(page, client)]).strip() == said[0]
+    program = copied(page, "curl")
+    assert said[0] not in program
+    events = run(["bash", "-c", program])
     first = json.loads(events.partition("data: ")[2].partition("\n")[0])
     assert first["model"] == "tiny"
+    assert first["choices"][0]["logprobs"]
     assert "data: [DONE]" in events
+    page.get_by_label("n", exact=True).fill("2")
+    if mode == "completion":
+        page.get_by_label("logprobs").clear()
+        page.get_by_label("echo").check()
+    said = asked(page, question)
+    assert len(said) == 2
+    for client in CLIENTS:
+        printed = run([sys.executable, "-c", copied(page, client)])
+        assert printed.split() == " ".join(said).split()
+
+
+def test_answers_show_their_tokens(gateway: Paddock, open_page: Open) -> None:
+    """Each of several answers has its tokens with probabilities; what an engine refuses is told."""
+    page = open_page(gateway, "/playground?models=tiny&mode=completion")
+    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
+    for field, text in (("n", "2"), ("logprobs", "3"), ("max_tokens", "8"), ("seed", "7")):
+        page.get_by_label(field, exact=True).fill(text)
+    page.get_by_label("ignore_eos").check()
+    first, second = asked(page, "The old elephant")
+    assert first != second
+    expect(page.get_by_test_id("timeline")).to_contain_text("+ 16 tokens")
+    tables = page.get_by_role("table", name="Log probabilities")
+    expect(tables).to_have_count(0)
+    for number, answer in ((1, first), (2, second)):
+        expect(page.get_by_label(f"Answer {number} of tiny")).to_have_text(answer)
+        page.get_by_text("Log probabilities").nth(number - 1).click()
+        rows = tables.nth(number - 1).locator("tbody tr")
+        expect(rows).to_have_count(8)
+        tokens = [json.loads(text) for text in rows.locator("td:first-child").all_inner_texts()]
+        assert "".join(tokens).strip() == answer
+        expect(rows.first.locator("td").nth(1)).to_have_text(re.compile(r"^[\d.]+ %$"))
+        expect(rows.first.locator("td").nth(2)).to_contain_text("%")
+    assert serious(page) == []
+    page.get_by_label("echo").check()
+    page.get_by_role("button", name="Continue it").click()
+    expect(page.get_by_role("alert")).to_contain_text("echo")
+    page.get_by_label("logprobs").clear()
+    assert all(text.startswith("The old elephant") for text in asked(page, "The old elephant"))
+    page.get_by_text("Chat", exact=True).click()
+    expect(page.get_by_label("echo")).to_have_count(0)
+    page.get_by_label("logprobs").fill("3")
+    first, second = asked(page, "What do you like to eat?")
+    expect(page.get_by_text("Log probabilities")).to_have_count(2)
+    asked(page, "And what else?")
+    earlier = page.locator("[data-answers=tiny]")
+    expect(earlier).to_contain_text(first)
+    expect(earlier).not_to_contain_text(second)
 
 
 def test_copying_works_without_a_secure_page(gateway: Paddock, open_page: Open) -> None:
@@ -490,6 +543,21 @@ def serious(page: Page) -> list[str]:
         for one in found["violations"]
         if one["impact"] in {"serious", "critical"}
     ]
+
+
+def asked(page: Page, text: str) -> list[str]:
+    """Asks one model of the playground, and gives its answers once they are whole."""
+    page.get_by_label(re.compile("^(Prompt|Message)$")).fill(text)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("[data-run=done]")).to_be_visible()
+    return [said.strip() for said in page.get_by_test_id("answer").all_inner_texts()]
+
+
+def copied(page: Page, kind: str) -> str:
+    """The request as it is copied for a kind of program."""
+    page.get_by_role("button", name="Copy as").click()
+    page.get_by_role("menuitem", name=kind).click()
+    return str(page.evaluate("navigator.clipboard.readText()"))
 
 
 def replicas(paddock: Paddock, uid: str) -> list[Any]:

@@ -112,15 +112,15 @@ export default function Playground() {
     };
     setSent(prompt);
     if (mode === "chat") setPrompt("");
-    const answers = await Promise.all(
-      requests.map(async ([uid, route, fields]) => {
-        const run = await generate(route, fields, controller.signal, (now) => {
-          known[uid] = now;
-          draw();
-        });
-        return [uid, run] as const;
-      }),
-    );
+    const asking = requests.map(async ([uid, route, fields]) => {
+      const run = await generate(route, fields, controller.signal, (now) => {
+        known[uid] = now;
+        draw();
+      });
+      return [uid, run] as const;
+    });
+    setRuns({ ...known });
+    const answers = await Promise.all(asking);
     setRuns(Object.fromEntries(answers));
     for (const [uid, { choices, state }] of answers) {
       entry.answers[uid] = { text: choices[0].text, state };
