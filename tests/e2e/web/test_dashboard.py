@@ -193,10 +193,14 @@ def test_signing_in_where_keys_are_asked_for(paddock: Paddock, open_page: Open) 
     expect(page.get_by_text("There are no keys")).to_be_visible()
 
 
-def test_a_key_for_asking_sees_what_it_may(paddock: Paddock, open_page: Open) -> None:
+def test_a_key_for_asking_sees_what_it_may(
+    gateway: Paddock, paddock: Paddock, open_page: Open
+) -> None:
     """With a key of scope inference, there is the playground with its models, and nothing else."""
+    paddock.ok("list")
     for uid in ("mine", "other"):
-        paddock.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", uid)
+        endpoint = f"{gateway.record['endpoint']}/v1"
+        paddock.client().attach(endpoint, model="tiny", model_uid=uid)
     key = paddock.json("keys", "create", "--scope", "inference", "--model", "mine")["key"]
     page = open_page(paddock, "/keys")
     page.get_by_label("API key").fill(key)
@@ -298,7 +302,7 @@ def test_what_is_copied_does_the_same(gateway: Paddock, open_page: Open, mode: s
     events = run(["bash", "-c", program])
     first = json.loads(events.partition("data: ")[2].partition("\n")[0])
     assert first["model"] == "tiny"
-    assert first["choices"][0]["logprobs"]
+    assert '"logprobs":{' in events
     assert "data: [DONE]" in events
     page.get_by_label("n", exact=True).fill("2")
     if mode == "completion":
@@ -341,12 +345,12 @@ def test_answers_show_their_tokens(gateway: Paddock, open_page: Open) -> None:
     page.get_by_text("Chat", exact=True).click()
     expect(page.get_by_label("echo")).to_have_count(0)
     page.get_by_label("logprobs").fill("3")
-    first, second = asked(page, "What do you like to eat?")
+    first, _ = asked(page, "What do you like to eat?")
     expect(page.get_by_text("Log probabilities")).to_have_count(2)
     asked(page, "And what else?")
-    earlier = page.locator("[data-answers=tiny]")
-    expect(earlier).to_contain_text(first)
-    expect(earlier).not_to_contain_text(second)
+    turns = page.locator("[data-answers=tiny]")
+    expect(turns.get_by_text("Model", exact=True)).to_have_count(1)
+    expect(turns.get_by_text(first, exact=True)).to_be_visible()
 
 
 def test_copying_works_without_a_secure_page(gateway: Paddock, open_page: Open) -> None:
