@@ -19,7 +19,9 @@ from typing import Any
 
 from playwright.sync_api import Browser, Route, sync_playwright
 
-PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+PAINT = """() => new Promise(done => new PerformanceObserver(list => {
+  for (const one of list.getEntriesByName('first-contentful-paint')) done(one.startTime)
+}).observe({type: 'paint', buffered: true}))"""
 SCRIPTS = """performance.getEntriesByType('resource')
   .filter(one => one.initiatorType === 'script' || one.name.endsWith('.js'))
   .reduce((sum, one) => sum + one.encodedBodySize, 0)"""
