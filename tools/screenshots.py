@@ -99,7 +99,7 @@ def show(page: Page, name: str) -> None:
     if name.startswith("playground"):
         page.get_by_label(re.compile("^(Prompt|提示词)")).fill("The old elephant")
         page.keyboard.press("Control+Enter")
-        page.locator("[data-run=done]").last.wait_for()
+        page.locator("[data-run=running]").first.wait_for(state="detached")
     if name == "playground-tokens":
         page.get_by_text(re.compile("^(Log probabilities|对数概率)")).first.click()
     page.wait_for_timeout(SETTLED_MS)

@@ -5,6 +5,13 @@ import type { Plan } from "../api/client";
 import { bytes, parameters, tokens } from "../lib/format";
 import { MemoryBar } from "./MemoryBar";
 
+/** `slots 4: up to 4, while …`: the first word, which says what the reason is of, in our language. */
+function reason(t: ReturnType<typeof useTranslation>["t"], text: string): string {
+  return text.replace(/^\w+/, (kind) =>
+    t(`plan.kinds.${kind as "variant"}`, { defaultValue: kind }),
+  );
+}
+
 /** What a launch will do: memory by part, download, disk, and the reasons. */
 export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) {
   const { t } = useTranslation();
@@ -90,7 +97,7 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
         <List size="sm">
           {plan.reasons.map((one) => (
             <List.Item key={one} className="wrap">
-              <Reason text={one} />
+              {reason(t, one)}
             </List.Item>
           ))}
         </List>
@@ -110,22 +117,6 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
         </div>
       )}
     </Stack>
-  );
-}
-
-/** `slots 4: up to 4, while …`: the first word says what the reason is of. */
-function Reason({ text }: { text: string }) {
-  const { t } = useTranslation();
-  const kind = /^\w*/.exec(text)?.[0] ?? "";
-  const title = t(`plan.kinds.${kind as "variant"}`, { defaultValue: "" });
-  if (!kind || !title) return text;
-  return (
-    <>
-      <Text span inherit fw={500}>
-        {title}
-      </Text>
-      {text.slice(kind.length)}
-    </>
   );
 }
 

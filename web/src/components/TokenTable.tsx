@@ -1,4 +1,4 @@
-import { Box, Code, Group, Table, Text } from "@mantine/core";
+import { Box, Code, Table, Text } from "@mantine/core";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import { probability } from "../lib/format";
@@ -19,17 +19,19 @@ export function TokenTable({ tokens }: { tokens: readonly Token[] }) {
         <>
           <Table.ScrollContainer type="native" minWidth={0} maxHeight="24rem" tabIndex={0}>
             <Table
-              fz="sm"
+              fz="xs"
               verticalSpacing={2}
-              layout="fixed"
+              horizontalSpacing={6}
               stickyHeader
               aria-label={t("play.logprobs")}
             >
               <Table.Thead>
                 <Table.Tr>
-                  <Table.Th pl={0}>{t("play.token")}</Table.Th>
-                  <Table.Th>{t("play.probability")}</Table.Th>
-                  <Table.Th w="50%">{t("play.others")}</Table.Th>
+                  <Table.Th pl={0} w="1%">
+                    {t("play.token")}
+                  </Table.Th>
+                  <Table.Th w="1%">{t("play.probability")}</Table.Th>
+                  <Table.Th>{t("play.others")}</Table.Th>
                 </Table.Tr>
               </Table.Thead>
               <Table.Tbody>
@@ -39,18 +41,25 @@ export function TokenTable({ tokens }: { tokens: readonly Token[] }) {
                     <Table.Td pl={0}>
                       <Written text={token.text} />
                     </Table.Td>
-                    <Table.Td>{probability(token.logprob)}</Table.Td>
+                    <Table.Td style={{ whiteSpace: "nowrap" }}>
+                      {probability(token.logprob)}
+                    </Table.Td>
                     <Table.Td>
-                      <Group gap="2px 10px">
-                        {token.others.map((one) => (
-                          <span key={one.text}>
-                            <Written text={one.text} />{" "}
-                            <Text span size="xs" c="dimmed">
-                              {probability(one.logprob)}
-                            </Text>
-                          </span>
-                        ))}
-                      </Group>
+                      {token.others.map((one) => (
+                        <span
+                          key={`${one.logprob} ${one.text}`}
+                          style={{
+                            display: "inline-block",
+                            whiteSpace: "nowrap",
+                            marginInlineEnd: 10,
+                          }}
+                        >
+                          <Written text={one.text} />{" "}
+                          <Text span size="xs" c="dimmed">
+                            {probability(one.logprob)}
+                          </Text>
+                        </span>
+                      ))}
                     </Table.Td>
                   </Table.Tr>
                 ))}
@@ -70,5 +79,5 @@ export function TokenTable({ tokens }: { tokens: readonly Token[] }) {
 
 /** A token in quotes: most begin with a blank, and some are nothing else. */
 function Written({ text }: { text: string }) {
-  return <Code className="wrap">{JSON.stringify(text)}</Code>;
+  return <Code style={{ whiteSpace: "pre" }}>{JSON.stringify(text)}</Code>;
 }

@@ -386,7 +386,7 @@ function Fields(props: {
                 maxRows={6}
               />
             )}
-            <SimpleGrid cols={{ base: 2, xs: 3, md: 5 }} spacing="sm">
+            <SimpleGrid cols={{ base: 2, xs: 3, md: 4, lg: 6 }} spacing="sm">
               {NUMBERS.map(({ name, min, max, step, ...more }) => (
                 <NumberInput
                   key={name}
