@@ -451,6 +451,9 @@ def test_pages_speak_chinese(gateway: Paddock, open_page: Open) -> None:
     """The browser's language is taken, and another can be chosen and stays."""
     page = open_page(gateway, "/running", language="zh-CN")
     expect(page.get_by_role("heading", name="运行中的模型")).to_be_visible()
+    page.goto(address(gateway, "/launch/tiny-mixtral?quantization=Q4_K_M"))
+    expect(page.get_by_test_id("plan")).to_contain_text(re.compile(r"槽位 \d"))
+    page.goto(address(gateway, "/running"))
     page.get_by_role("button", name="语言").click()
     page.get_by_role("menuitem", name="English").click()
     expect(page.get_by_role("heading", name="Running models")).to_be_visible()

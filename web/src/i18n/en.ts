@@ -281,6 +281,7 @@ export const en = {
     context: "Context, in tokens",
     contextHint: "as the memory allows, {{most}} at most",
     slots: "Slots, requests at once",
+    slotsHint: "as the memory allows",
     replicas: "Replicas",
     hub: "Hub",
     node: "Node",

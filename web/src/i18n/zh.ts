@@ -278,6 +278,7 @@ export const zh: Texts = {
     context: "上下文（词元）",
     contextHint: "视内存而定，最多 {{most}}",
     slots: "并发数（槽位）",
+    slotsHint: "视内存而定",
     replicas: "副本",
     hub: "模型仓库",
     node: "节点",

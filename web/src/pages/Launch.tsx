@@ -238,7 +238,7 @@ function Wanted(props: {
       {hasSlots && (
         <NumberInput
           label={t("launch.slots")}
-          placeholder={props.plan && String(props.plan.slots)}
+          placeholder={props.plan ? String(props.plan.slots) : t("launch.slotsHint")}
           value={query.get("n_parallel") ?? ""}
           onChange={set("n_parallel")}
           min={1}
