@@ -45,6 +45,9 @@ UNDO_MS = 5000
 """How long the page waits before it ends a model."""
 FIGURES_MS = 2000
 """How often the page reads figures."""
+COLOURS_ARE_THERE = """Promise.allSettled(
+  document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished)
+).then(() => null)"""
 FIRST_SCRIPT_BYTES = 350_000
 CLIENTS = ("OpenAI's client", "Xinference's client", "Paddock's client")
 AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
@@ -72,13 +75,13 @@ def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
     variant = page.get_by_role("region", name=re.compile("^Q4_K_M"))
     expect(variant).to_contain_text("llama.cpp: can serve it here")
     variant.get_by_role("link", name="Launch this").click()
-    page.get_by_label("Id under which it answers").fill("by-hand")
+    page.get_by_label("Id under which it answers").press_sequentially("by-hand")
     slots = page.get_by_label("Slots, requests at once")
     expect(slots).to_have_attribute("placeholder", re.compile(r"\d"))
     slots.fill("3")
     page.get_by_role("button", name="Options of llama.cpp").click()
     page.get_by_label("n_batch").fill("64")
-    expect(page.get_by_text("--n-parallel 3 --n-batch 64")).to_be_visible()
+    expect(page.get_by_text("--model-uid by-hand --n-parallel 3 --n-batch 64")).to_be_visible()
     for elsewhere in ("n_parallel", "n_ctx"):
         expect(page.get_by_label(elsewhere)).to_have_count(0)
     plan = page.get_by_test_id("plan")
@@ -418,6 +421,7 @@ def test_pages_are_accessible(gateway: Paddock, open_page: Open, path: str) -> N
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
         expect(page.locator(f"html[data-mantine-color-scheme={scheme}]")).to_be_visible()
+        page.evaluate(COLOURS_ARE_THERE)
         assert serious(page) == []
     for width in (1440, 360):
         page.set_viewport_size({"width": width, "height": 740})

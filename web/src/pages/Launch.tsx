@@ -58,8 +58,9 @@ export default function LaunchPage() {
   const launch = useMutation({
     mutationFn: () =>
       data(api.POST("/v1/models", { params: { query: { wait_ready: false } }, body })),
-    onSuccess: (launched) => {
-      void client.invalidateQueries({ queryKey: ["models"] });
+    onSuccess: async (launched) => {
+      // Its page would say that it is not launched.
+      await client.invalidateQueries({ queryKey: ["models"] });
       navigate(runningPath(launched.model_uid));
     },
   });
