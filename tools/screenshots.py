@@ -39,6 +39,7 @@ PAGES = {
     "running-events": "/running/tiny-mixtral?tab=events",
     "running-failed": "/running/broken",
     "playground": "/playground?models=tiny-mixtral,small&mode=completion",
+    "playground-tokens": "/playground?models=tiny-mixtral&mode=completion",
     "memory": "/memory?model=mixtral-v0.1&format=ggufv2",
     "memory-contexts": "/memory?model=mixtral-v0.1&format=ggufv2&by=context&quantization=Q4_K_M",
     "downloads": "/downloads",
@@ -91,10 +92,16 @@ def show(page: Page, name: str) -> None:
     """Waits until a page is what a person would see, and does what shows it best."""
     page.get_by_role("heading", level=1).wait_for()
     page.locator(".mantine-Skeleton-root").first.wait_for(state="detached")
-    if name == "playground":
+    if name == "playground-tokens":
+        page.locator(".mantine-Accordion-control").click()
+        for field, text in (("n", "2"), ("logprobs", "3"), ("max_tokens", "24")):
+            page.get_by_label(field, exact=True).fill(text)
+    if name.startswith("playground"):
         page.get_by_label(re.compile("^(Prompt|提示词)")).fill("The old elephant")
         page.keyboard.press("Control+Enter")
-        page.locator("[data-run=done]").nth(1).wait_for()
+        page.locator("[data-run=running]").first.wait_for(state="detached")
+    if name == "playground-tokens":
+        page.get_by_text(re.compile("^(Log probabilities|对数概率)")).first.click()
     page.wait_for_timeout(SETTLED_MS)
 
 

@@ -19,7 +19,10 @@ DEADLINE_MS = 30_000
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 Open = Callable[..., Page]
-"""Opens a page: `open_page(paddock, "/running", width=360, scheme="dark", language="zh")`."""
+"""Opens a page: `open_page(paddock, "/running", width=360, scheme="dark", language="zh")`.
+
+With `clock=True` its time can be put forward: `page.clock.fast_forward`.
+"""
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +63,7 @@ def open_page(browser: Browser, built: Path) -> Iterator[Open]:
             width: int = 1280,
             scheme: Any = "light",
             language: str = "en",
+            clock: bool = False,
         ) -> Page:
             context = browser.new_context(
                 viewport={"width": width, "height": 800 if width > 600 else 740},
@@ -70,6 +74,8 @@ def open_page(browser: Browser, built: Path) -> Iterator[Open]:
             )
             contexts.callback(context.close)
             context.set_default_timeout(DEADLINE_MS)
+            if clock:
+                context.clock.install()
             page = context.new_page()
             page.on("pageerror", lambda error: wrong.append(str(error)))
             page.on("console", lambda message: _hear(message, wrong))

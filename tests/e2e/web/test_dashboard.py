@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -40,7 +40,16 @@ PAGES = (
     "/nowhere",
 )
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+UNDO_MS = 5000
+"""How long the page waits before it ends a model."""
+FIGURES_MS = 2000
+"""How often the page reads figures."""
+COLOURS_ARE_THERE = """Promise.allSettled(
+  document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished)
+).then(() => null)"""
 FIRST_SCRIPT_BYTES = 350_000
+CLIENTS = ("OpenAI's client", "Xinference's client", "Paddock's client")
 AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
 
 
@@ -59,25 +68,32 @@ def gateway(shared_paddock: Paddock, tiny: str) -> Paddock:
 
 def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
     """A model is found, planned, launched, asked and ended; the end can be undone."""
-    page = open_page(gateway)
+    page = open_page(gateway, clock=True)
     page.get_by_role("searchbox", name="Search models").fill("tiny mixtral")
     page.get_by_role("link", name="tiny-mixtral", exact=True).click()
     page.get_by_role("button", name=re.compile("Q4_K_M")).click()
     variant = page.get_by_role("region", name=re.compile("^Q4_K_M"))
     expect(variant).to_contain_text("llama.cpp: can serve it here")
     variant.get_by_role("link", name="Launch this").click()
-    page.get_by_label("Id under which it answers").fill("by-hand")
+    page.get_by_label("Id under which it answers").press_sequentially("by-hand")
+    slots = page.get_by_label("Slots, requests at once")
+    expect(slots).to_have_attribute("placeholder", re.compile(r"\d"))
+    slots.fill("3")
     page.get_by_role("button", name="Options of llama.cpp").click()
     page.get_by_label("n_batch").fill("64")
-    expect(page.get_by_text("--n-batch 64")).to_be_visible()
+    expect(page.get_by_text("--model-uid by-hand --n-parallel 3 --n-batch 64")).to_be_visible()
+    for elsewhere in ("n_parallel", "n_ctx"):
+        expect(page.get_by_label(elsewhere)).to_have_count(0)
     plan = page.get_by_test_id("plan")
     expect(plan.get_by_text("It fits in the free memory")).to_be_visible()
     expect(plan).to_contain_text("ggufv2 Q4_K_M")
+    expect(plan).to_contain_text("3 requests at once")
     page.get_by_role("button", name="Launch", exact=True).click()
     expect(page.get_by_role("heading", name="by-hand")).to_be_visible()
     expect(page.locator("[data-state=ready]").first).to_be_visible()
     (launched,) = gateway.client().instances("by-hand")
     assert launched["plan"]["options"]["n_batch"] == 64
+    assert launched["plan"]["slots"] == 3
     page.get_by_role("link", name="Try it").click()
     page.get_by_label("Message", exact=True).fill("What do you like to eat?")
     page.get_by_role("button", name="Send").click()
@@ -92,6 +108,7 @@ def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
     expect(page.get_by_role("button", name="Terminate")).to_be_enabled()
     assert gateway.client().describe("by-hand")["id"] == "by-hand"
     page.get_by_role("button", name="Terminate").click()
+    page.clock.fast_forward(UNDO_MS)
     expect(page.get_by_text("by-hand is not launched")).to_be_visible()
     assert "by-hand" not in {one["model_uid"] for one in gateway.client().instances()}
 
@@ -101,7 +118,7 @@ def test_a_failed_launch_says_why(gateway: Paddock, open_page: Open, tmp_path: P
     broken = tmp_path / "broken.Q4_K_M.gguf"
     broken.write_bytes(TINY.read_bytes()[:200_000])
     path = f"/launch/tiny-mixtral?quantization=Q4_K_M&model_uid=broken&model_path={broken}"
-    page = open_page(gateway, path)
+    page = open_page(gateway, path, clock=True)
     expect(page.get_by_test_id("plan")).to_be_visible()
     page.get_by_role("button", name="Launch", exact=True).click()
     told = page.locator("[data-cause]")
@@ -109,6 +126,7 @@ def test_a_failed_launch_says_why(gateway: Paddock, open_page: Open, tmp_path: P
     expect(told).to_contain_text("The weights are not a whole file")
     expect(told).to_contain_text(broken.name)
     page.get_by_role("button", name="Terminate").click()
+    page.clock.fast_forward(UNDO_MS)
     expect(page.get_by_text("broken is not launched")).to_be_visible()
 
 
@@ -185,10 +203,14 @@ def test_signing_in_where_keys_are_asked_for(paddock: Paddock, open_page: Open) 
     expect(page.get_by_text("There are no keys")).to_be_visible()
 
 
-def test_a_key_for_asking_sees_what_it_may(paddock: Paddock, open_page: Open) -> None:
+def test_a_key_for_asking_sees_what_it_may(
+    gateway: Paddock, paddock: Paddock, open_page: Open
+) -> None:
     """With a key of scope inference, there is the playground with its models, and nothing else."""
+    paddock.ok("list")
     for uid in ("mine", "other"):
-        paddock.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", uid)
+        endpoint = f"{gateway.record['endpoint']}/v1"
+        paddock.client().attach(endpoint, model="tiny", model_uid=uid)
     key = paddock.json("keys", "create", "--scope", "inference", "--model", "mine")["key"]
     page = open_page(paddock, "/keys")
     page.get_by_label("API key").fill(key)
@@ -220,13 +242,14 @@ def test_an_install_is_watched_and_called_off(gateway: Paddock, open_page: Open)
 
 def test_two_tabs_stay_in_step(gateway: Paddock, open_page: Open) -> None:
     """What one tab or a terminal does shows in another without loading it anew."""
-    one, other = open_page(gateway, "/running"), open_page(gateway, "/running")
+    one, other = open_page(gateway, "/running", clock=True), open_page(gateway, "/running")
     expect(one.locator("[data-model=tiny]")).to_be_visible()
     gateway.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q2_K", "-u", "second")
     for page in (one, other):
         row = page.locator("[data-model=second]")
         expect(row.locator("[data-state=ready]")).to_be_visible()
     one.get_by_role("button", name="Terminate second").click()
+    one.clock.fast_forward(UNDO_MS)
     for page in (one, other):
         expect(page.locator("[data-model=second]")).to_have_count(0)
 
@@ -278,22 +301,67 @@ def test_what_is_copied_does_the_same(gateway: Paddock, open_page: Open, mode: s
     for field, text in (("temperature", "0"), ("max_tokens", "12"), ("top_k", "5")):
         page.get_by_label(field).fill(text)
     page.get_by_label("stop").fill("zebra")
+    page.get_by_label("logprobs").fill("2")
+    page.get_by_label("ignore_eos").check()
     question = 'It\'s "old",\nthe elephant'
-    page.get_by_label("Prompt" if mode == "completion" else "Message", exact=True).fill(question)
-    page.keyboard.press("Control+Enter")
-    expect(page.locator("[data-run=done]")).to_be_visible()
-    said = page.get_by_test_id("answer").inner_text().strip()
-    for name in ("OpenAI's client", "Xinference's client", "Paddock's client"):
-        page.get_by_role("button", name="Copy as").click()
-        page.get_by_role("menuitem", name=name).click()
-        program = page.evaluate("navigator.clipboard.readText()")
-        assert run([sys.executable, "-c", program]).strip() == said
-    page.get_by_role("button", name="Copy as").click()
-    page.get_by_role("menuitem", name="curl").click()
-    events = run(["bash", "-c", page.evaluate("navigator.clipboard.readText()")])
+    said = asked(page, question)
+    assert len(said) == 1
+    for client in CLIENTS:
+        assert run([sys.executable, "-c", copied(page, client)]).strip() == said[0]
+    program = copied(page, "curl")
+    assert said[0] not in program
+    events = run(["bash", "-c", program])
     first = json.loads(events.partition("data: ")[2].partition("\n")[0])
     assert first["model"] == "tiny"
+    assert '"logprobs":{' in events
     assert "data: [DONE]" in events
+    page.get_by_label("n", exact=True).fill("2")
+    if mode == "completion":
+        page.get_by_label("logprobs").clear()
+        page.get_by_label("echo").check()
+    said = asked(page, question)
+    assert len(said) == 2
+    for client in CLIENTS:
+        printed = run([sys.executable, "-c", copied(page, client)])
+        assert printed.split() == " ".join(said).split()
+
+
+def test_answers_show_their_tokens(gateway: Paddock, open_page: Open) -> None:
+    """Each of several answers has its tokens with probabilities; what an engine refuses is told."""
+    page = open_page(gateway, "/playground?models=tiny&mode=completion")
+    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
+    for field, text in (("n", "2"), ("logprobs", "3"), ("max_tokens", "8"), ("seed", "7")):
+        page.get_by_label(field, exact=True).fill(text)
+    page.get_by_label("ignore_eos").check()
+    first, second = asked(page, "The old elephant")
+    assert first != second
+    expect(page.get_by_test_id("timeline")).to_contain_text("+ 16 tokens")
+    tables = page.get_by_role("table", name="Log probabilities")
+    expect(tables).to_have_count(0)
+    for number, answer in ((1, first), (2, second)):
+        expect(page.get_by_label(f"Answer {number} of tiny")).to_have_text(answer)
+        page.get_by_text("Log probabilities").nth(number - 1).click()
+        rows = tables.nth(number - 1).locator("tbody tr")
+        expect(rows).to_have_count(8)
+        tokens = [json.loads(text) for text in rows.locator("td:first-child").all_inner_texts()]
+        assert "".join(tokens).strip() == answer
+        expect(rows.first.locator("td").nth(1)).to_have_text(re.compile(r"^[\d.]+ %$"))
+        expect(rows.first.locator("td").nth(2)).to_contain_text("%")
+    assert serious(page) == []
+    page.get_by_label("echo").check()
+    page.get_by_role("button", name="Continue it").click()
+    expect(page.get_by_role("alert")).to_contain_text("echo")
+    page.get_by_label("logprobs").clear()
+    assert all(text.startswith("The old elephant") for text in asked(page, "The old elephant"))
+    page.get_by_text("Chat", exact=True).click()
+    expect(page.get_by_label("echo")).to_have_count(0)
+    page.get_by_label("logprobs").fill("3")
+    first, _ = asked(page, "What do you like to eat?")
+    expect(page.get_by_text("Log probabilities")).to_have_count(2)
+    asked(page, "And what else?")
+    turns = page.locator("[data-answers=tiny]")
+    expect(turns.get_by_text("Model", exact=True)).to_have_count(1)
+    expect(turns.get_by_text(first, exact=True)).to_be_visible()
 
 
 def test_copying_works_without_a_secure_page(gateway: Paddock, open_page: Open) -> None:
@@ -339,15 +407,22 @@ def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
     expect(page.get_by_text(re.compile("property name"))).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_are_accessible(gateway: Paddock, open_page: Open, path: str, scheme: str) -> None:
+def test_pages_are_accessible(gateway: Paddock, open_page: Open, path: str) -> None:
     """axe finds nothing serious, in light and in dark; the page fits 360 pixels and 1440."""
-    page = open_page(gateway, path, scheme=scheme, width=1440)
+    has_figures = path in ("/running", "/running/tiny")
+    page = open_page(gateway, path, width=1440, clock=has_figures)
     settle(page)
-    if path in ("/running", "/running/tiny"):
-        expect(page.locator(".recharts-surface").first).to_be_visible()
-    assert serious(page) == []
+    if has_figures:
+        chart = page.locator(".recharts-surface").first
+        while not chart.is_visible():  # two rates take three reads
+            with page.expect_response("**/metrics"):
+                page.clock.fast_forward(FIGURES_MS)
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator(f"html[data-mantine-color-scheme={scheme}]")).to_be_visible()
+        page.evaluate(COLOURS_ARE_THERE)
+        assert serious(page) == []
     for width in (1440, 360):
         page.set_viewport_size({"width": width, "height": 740})
         wait_until_it_fits(page)
@@ -380,6 +455,9 @@ def test_pages_speak_chinese(gateway: Paddock, open_page: Open) -> None:
     """The browser's language is taken, and another can be chosen and stays."""
     page = open_page(gateway, "/running", language="zh-CN")
     expect(page.get_by_role("heading", name="运行中的模型")).to_be_visible()
+    page.goto(address(gateway, "/launch/tiny-mixtral?quantization=Q4_K_M"))
+    expect(page.get_by_test_id("plan")).to_contain_text(re.compile(r"槽位 \d"))
+    page.goto(address(gateway, "/running"))
     page.get_by_role("button", name="语言").click()
     page.get_by_role("menuitem", name="English").click()
     expect(page.get_by_role("heading", name="Running models")).to_be_visible()
@@ -483,13 +561,29 @@ def wait_until_it_fits(page: Page) -> None:
 
 def serious(page: Page) -> list[str]:
     """What axe finds that keeps people out."""
-    page.evaluate(Path(AXE).read_text())
+    if page.evaluate("window.axe === undefined"):
+        page.evaluate(Path(AXE).read_text())
     found: Any = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{one['id']}: {[node['html'] for node in one['nodes']][:3]}"
         for one in found["violations"]
         if one["impact"] in {"serious", "critical"}
     ]
+
+
+def asked(page: Page, text: str) -> list[str]:
+    """Asks one model of the playground, and gives its answers once they are whole."""
+    page.get_by_label(re.compile("^(Prompt|Message)$")).fill(text)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("[data-run=done]")).to_be_visible()
+    return [said.strip() for said in page.get_by_test_id("answer").all_inner_texts()]
+
+
+def copied(page: Page, kind: str) -> str:
+    """The request as it is copied for a kind of program."""
+    page.get_by_role("button", name="Copy as").click()
+    page.get_by_role("menuitem", name=kind).click()
+    return str(page.evaluate("navigator.clipboard.readText()"))
 
 
 def replicas(paddock: Paddock, uid: str) -> list[Any]:

@@ -1,4 +1,5 @@
 import { createParser } from "eventsource-parser";
+import { type Logprobs, type Token, tokensOf } from "../lib/logprobs";
 import { ApiError, asApiError, request } from "./client";
 
 export interface ToolCall {
@@ -6,16 +7,24 @@ export interface ToolCall {
   arguments: string;
 }
 
-/** One request to one model, as far as it has come. Times are milliseconds of the page's clock. */
-export interface Run {
-  state: "running" | "done" | "stopped" | "failed";
+/** One of a request's answers; with `n` there are several. */
+export interface Choice {
   text: string;
   reasoning: string;
   tools: ToolCall[];
+  /** Those of the text, where log probabilities were asked for. */
+  tokens: Token[];
+  finish: string | null;
+}
+
+/** One request to one model, as far as it has come. Times are milliseconds of the page's clock. */
+export interface Run {
+  state: "running" | "done" | "stopped" | "failed";
+  choices: [Choice, ...Choice[]];
   began: number;
   first: number | null;
   ended: number | null;
-  /** Events with something in them: tokens, where the engine does not count them. */
+  /** Pieces of all answers: tokens, where the engine does not count them. */
   pieces: number;
   /** In how many reads they came. */
   reads: number;
@@ -23,18 +32,17 @@ export interface Run {
   completionTokens: number | null;
   /** The gateway's own account, in milliseconds: `queue`, `gateway`, `engine`. */
   timing: Record<string, number>;
-  finish: string | null;
   error: ApiError | null;
 }
 
 export type Route = "/v1/completions" | "/v1/chat/completions";
 
+const SILENT: Choice = { text: "", reasoning: "", tools: [], tokens: [], finish: null };
+
 export function begun(now: number): Run {
   return {
     state: "running",
-    text: "",
-    reasoning: "",
-    tools: [],
+    choices: [SILENT],
     began: now,
     first: null,
     ended: null,
@@ -43,21 +51,24 @@ export function begun(now: number): Run {
     promptTokens: null,
     completionTokens: null,
     timing: {},
-    finish: null,
     error: null,
   };
 }
 
+interface Piece {
+  index?: number;
+  text?: string;
+  delta?: {
+    content?: string | null;
+    reasoning_content?: string | null;
+    tool_calls?: { index: number; function?: { name?: string; arguments?: string } }[];
+  };
+  logprobs?: Logprobs | null;
+  finish_reason?: string | null;
+}
+
 interface Chunk {
-  choices?: {
-    text?: string;
-    delta?: {
-      content?: string | null;
-      reasoning_content?: string | null;
-      tool_calls?: { index: number; function?: { name?: string; arguments?: string } }[];
-    };
-    finish_reason?: string | null;
-  }[];
+  choices?: Piece[];
   usage?: { prompt_tokens?: number; completion_tokens?: number } | null;
   error?: { message?: string };
 }
@@ -68,31 +79,43 @@ export function advanced(run: Run, chunk: Chunk, now: number): Run {
     const error = new ApiError(500, String(chunk.error.message), chunk.error);
     return { ...run, state: "failed", error };
   }
-  const next = { ...run };
-  const choice = chunk.choices?.[0];
-  const text = choice?.text ?? choice?.delta?.content ?? "";
-  const reasoning = choice?.delta?.reasoning_content ?? "";
-  const calls = choice?.delta?.tool_calls ?? [];
-  if (text || reasoning || calls.length) {
-    next.first ??= now;
-    next.pieces += 1;
-    next.text += text;
-    next.reasoning += reasoning;
+  const next = { ...run, choices: [...run.choices] as Run["choices"] };
+  for (const piece of chunk.choices ?? []) {
+    const at = piece.index ?? 0;
+    while (next.choices.length <= at) next.choices.push(SILENT);
+    next.choices[at] = grown(next.choices[at] as Choice, piece);
+    if (saysSomething(piece)) {
+      next.first ??= now;
+      next.pieces += 1;
+    }
   }
-  for (const call of calls) {
-    const known = next.tools[call.index] ?? { name: "", arguments: "" };
-    next.tools = [...next.tools];
-    next.tools[call.index] = {
-      name: known.name + (call.function?.name ?? ""),
-      arguments: known.arguments + (call.function?.arguments ?? ""),
-    };
-  }
-  next.finish = choice?.finish_reason ?? next.finish;
   if (chunk.usage) {
     next.promptTokens = chunk.usage.prompt_tokens ?? null;
     next.completionTokens = chunk.usage.completion_tokens ?? null;
   }
   return next;
+}
+
+function saysSomething({ text, delta }: Piece): boolean {
+  return Boolean(text || delta?.content || delta?.reasoning_content || delta?.tool_calls?.length);
+}
+
+function grown(choice: Choice, piece: Piece): Choice {
+  const tools = [...choice.tools];
+  for (const call of piece.delta?.tool_calls ?? []) {
+    const known = tools[call.index] ?? { name: "", arguments: "" };
+    tools[call.index] = {
+      name: known.name + (call.function?.name ?? ""),
+      arguments: known.arguments + (call.function?.arguments ?? ""),
+    };
+  }
+  return {
+    text: choice.text + (piece.text ?? piece.delta?.content ?? ""),
+    reasoning: choice.reasoning + (piece.delta?.reasoning_content ?? ""),
+    tools,
+    tokens: [...choice.tokens, ...tokensOf(piece.logprobs)],
+    finish: piece.finish_reason ?? choice.finish,
+  };
 }
 
 /** Reads `queue;dur=0.02, gateway;dur=0.64`. */

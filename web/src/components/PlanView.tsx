@@ -5,6 +5,13 @@ import type { Plan } from "../api/client";
 import { bytes, parameters, tokens } from "../lib/format";
 import { MemoryBar } from "./MemoryBar";
 
+/** `slots 4: up to 4, while …`: the first word, which says what the reason is of, in our language. */
+function reason(t: ReturnType<typeof useTranslation>["t"], text: string): string {
+  return text.replace(/^\w+/, (kind) =>
+    t(`plan.kinds.${kind as "variant"}`, { defaultValue: kind }),
+  );
+}
+
 /** What a launch will do: memory by part, download, disk, and the reasons. */
 export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) {
   const { t } = useTranslation();
@@ -90,7 +97,7 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
         <List size="sm">
           {plan.reasons.map((one) => (
             <List.Item key={one} className="wrap">
-              {one}
+              {reason(t, one)}
             </List.Item>
           ))}
         </List>

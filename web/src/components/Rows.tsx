@@ -1,6 +1,6 @@
 import { useElementSize, useMergedRef } from "@mantine/hooks";
 import { useWindowVirtualizer } from "@tanstack/react-virtual";
-import { type ReactNode, useLayoutEffect, useRef, useState } from "react";
+import { type ComponentType, useLayoutEffect, useRef, useState } from "react";
 
 /** A long list in columns, of which only what is seen is drawn. */
 export function Rows<T>(props: {
@@ -11,7 +11,8 @@ export function Rows<T>(props: {
   height: number;
   gap?: number;
   label: string;
-  render: (item: T) => ReactNode;
+  /** Draws an item. A memoized one is drawn once, not at every step of the wheel. */
+  Item: ComponentType<{ item: T }>;
   id: (item: T) => string;
 }) {
   const gap = props.gap ?? 12;
@@ -65,7 +66,7 @@ export function Rows<T>(props: {
               aria-setsize={props.items.length}
               aria-posinset={row.index * columns + column + 1}
             >
-              {props.render(item)}
+              <props.Item item={item} />
             </div>
           ))}
         </div>

@@ -1,43 +1,80 @@
 import { Badge, Box, Code, Group, Progress, Stack, Text } from "@mantine/core";
 import { useTranslation } from "react-i18next";
-import { type Run, speed } from "../api/inference";
+import { type Choice, type Run, speed } from "../api/inference";
 import { duration, rate } from "../lib/format";
 import { ErrorView } from "./Failure";
+import { TokenTable } from "./TokenTable";
 
-/** An answer as it comes, with its speed and where its time went. */
-export function RunView({ run, label }: { run: Run; label: string }) {
+/** The answers as they come, with their speed and where the time went. */
+export function RunView({ run, uid }: { run: Run; uid: string }) {
   const { t } = useTranslation();
+  const isRunning = run.state === "running";
   return (
     <Stack gap="xs" data-run={run.state}>
-      {run.reasoning && (
-        <Box component="details" open={run.state === "running" && !run.text}>
+      {run.choices.length === 1 ? (
+        <ChoiceView
+          choice={run.choices[0]}
+          isRunning={isRunning}
+          label={t("play.answer", { model: uid })}
+        />
+      ) : (
+        run.choices.map((choice, index) => (
+          <Box
+            // biome-ignore lint/suspicious/noArrayIndexKey: choices are known by their index
+            key={index}
+            pl="sm"
+            style={{ borderLeft: "2px solid var(--mantine-color-default-border)" }}
+          >
+            <Text size="xs" c="dimmed">
+              {t("play.choice", { number: index + 1 })}
+            </Text>
+            <ChoiceView
+              choice={choice}
+              isRunning={isRunning}
+              label={t("play.choiceOf", { number: index + 1, model: uid })}
+            />
+          </Box>
+        ))
+      )}
+      {run.error && <ErrorView error={run.error} />}
+      <Timeline run={run} />
+    </Stack>
+  );
+}
+
+function ChoiceView(props: { choice: Choice; isRunning: boolean; label: string }) {
+  const { t } = useTranslation();
+  const { choice } = props;
+  return (
+    <Stack gap="xs">
+      {choice.reasoning && (
+        <Box component="details" open={props.isRunning && !choice.text}>
           <Text component="summary" size="sm" c="dimmed" style={{ cursor: "pointer" }}>
             {t("play.reasoning")}
           </Text>
           <Text size="sm" c="dimmed" style={{ whiteSpace: "pre-wrap" }} className="wrap">
-            {run.reasoning}
+            {choice.reasoning}
           </Text>
         </Box>
       )}
-      {run.text && (
+      {choice.text && (
         <Text
           component="div"
           style={{ whiteSpace: "pre-wrap" }}
           className="wrap"
-          aria-label={label}
+          aria-label={props.label}
           data-testid="answer"
         >
-          {run.text}
+          {choice.text}
         </Text>
       )}
-      {run.tools.map((call, number) => (
+      {choice.tools.map((call, number) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: calls have no ids, and keep their places
         <Code block key={number} className="wrap" style={{ whiteSpace: "pre-wrap" }}>
           {call.name}({call.arguments})
         </Code>
       ))}
-      {run.error && <ErrorView error={run.error} />}
-      <Timeline run={run} />
+      {choice.tokens.length > 0 && <TokenTable tokens={choice.tokens} />}
     </Stack>
   );
 }
@@ -89,7 +126,7 @@ function Timeline({ run }: { run: Run }) {
           </Text>
         )}
         {run.state === "stopped" && <Badge size="xs">{t("play.stopped")}</Badge>}
-        {run.finish === "length" && (
+        {run.choices.some((choice) => choice.finish === "length") && (
           <Badge size="xs" color="yellow" variant="light" tt="none">
             {t("play.cut")}
           </Badge>

@@ -19,6 +19,13 @@ export function percent(share: number): string {
   return `${whole} %`;
 }
 
+/** What a log probability stands for, as percent. */
+export function probability(logprob: number): string {
+  const value = 100 * Math.exp(logprob);
+  if (value < 0.01) return "< 0.01 %";
+  return `${value.toFixed(value < 10 ? 2 : 1)} %`;
+}
+
 /** Seconds as a person says them: `4 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`. */
 export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";

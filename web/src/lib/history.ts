@@ -1,5 +1,5 @@
-import type { Run } from "../api/inference";
-import type { Sampling } from "./sampling";
+import type { Choice, Run } from "../api/inference";
+import type { Mode, Sampling } from "./sampling";
 import { Store } from "./store";
 
 /** One message of a conversation. */
@@ -12,14 +12,14 @@ export interface Turn {
 export interface Entry {
   id: string;
   at: number;
-  mode: "chat" | "completion";
+  mode: Mode;
   models: string[];
   system: string;
   sampling: Sampling;
   prompt: string;
   /** Each model's conversation before this prompt. */
   turns: Record<string, Turn[]>;
-  answers: Record<string, Pick<Run, "text" | "state">>;
+  answers: Record<string, Pick<Choice, "text"> & Pick<Run, "state">>;
 }
 
 const STORED = "paddock.history";

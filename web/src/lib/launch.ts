@@ -1,13 +1,18 @@
 import type { Launch } from "../api/client";
 
-/** Fields of a launch that the page asks for; what else stands in its address is an engine option. */
-export const FIELDS = [
+/** Fields of a launch that the page asks for; what else stands in its address is an engine option.
+ *
+ * `n_ctx` and `n_parallel` are context and slots, options that engines share by these names.
+ */
+export const FIELDS: readonly string[] = [
   "model_uid",
   "model_size_in_billions",
   "model_format",
   "quantization",
   "model_engine",
   "context_length",
+  "n_ctx",
+  "n_parallel",
   "model_path",
   "replica",
   "node",
@@ -16,9 +21,9 @@ export const FIELDS = [
   "n_gpu",
   "trust",
   "offline",
-] as const;
+];
 
-const NUMBERS = new Set<string>(["context_length", "replica"]);
+const NUMBERS = new Set<string>(["context_length", "n_ctx", "n_parallel", "replica"]);
 const FLAGS = new Set<string>(["offline"]);
 const OTHERS = new Set<string>(["endpoint", "json"]);
 
@@ -36,7 +41,7 @@ export function launchBody(name: string, query: URLSearchParams): Launch {
 
 /** The engine options of an address, by name. */
 export function engineOptions(query: URLSearchParams): Record<string, string> {
-  const known = new Set<string>([...FIELDS, ...OTHERS]);
+  const known = new Set([...FIELDS, ...OTHERS]);
   return Object.fromEntries([...query].filter(([name, text]) => !known.has(name) && text !== ""));
 }
 

@@ -1,3 +1,5 @@
+export type Mode = "chat" | "completion";
+
 /** The playground's fields as they are typed; empty ones are left to the model. */
 export interface Sampling {
   max_tokens: string;
@@ -9,6 +11,10 @@ export interface Sampling {
   frequency_penalty: string;
   presence_penalty: string;
   repetition_penalty: string;
+  n: string;
+  logprobs: string;
+  ignore_eos: string;
+  echo: string;
   stop: string;
   logit_bias: string;
   schema: string;
@@ -16,7 +22,7 @@ export interface Sampling {
 }
 
 export const NUMBERS = [
-  { name: "max_tokens", min: 1, max: 1_000_000, step: 1 },
+  { name: "max_tokens", min: 0, max: 1_000_000, step: 1 },
   { name: "temperature", min: 0, max: 5, step: 0.1 },
   { name: "top_p", min: 0, max: 1, step: 0.05 },
   { name: "top_k", min: 0, max: 1_000_000, step: 1 },
@@ -25,7 +31,18 @@ export const NUMBERS = [
   { name: "frequency_penalty", min: -2, max: 2, step: 0.1 },
   { name: "presence_penalty", min: -2, max: 2, step: 0.1 },
   { name: "repetition_penalty", min: 0, max: 10, step: 0.05 },
+  { name: "n", min: 1, max: 128, step: 1, left: "1" },
+  { name: "logprobs", min: 0, max: 20, step: 1, left: "–" },
 ] as const;
+
+export const FLAGS = ["ignore_eos", "echo"] as const;
+
+/** Fields that only one of the routes has. */
+const ONLY: Partial<Record<keyof Sampling, Mode>> = { echo: "completion", tools: "chat" };
+
+export function isOf(mode: Mode, field: keyof Sampling): boolean {
+  return (ONLY[field] ?? mode) === mode;
+}
 
 export const NOTHING: Sampling = {
   max_tokens: "256",
@@ -37,6 +54,10 @@ export const NOTHING: Sampling = {
   frequency_penalty: "",
   presence_penalty: "",
   repetition_penalty: "",
+  n: "",
+  logprobs: "",
+  ignore_eos: "",
+  echo: "",
   stop: "",
   logit_bias: "",
   schema: "",
@@ -54,7 +75,7 @@ export class BadField extends Error {
 }
 
 /** The fields of a request. Raises `BadField`. */
-export function samplingFields(sampling: Sampling): Record<string, unknown> {
+export function samplingFields(sampling: Sampling, mode: Mode): Record<string, unknown> {
   const fields: Record<string, unknown> = {};
   for (const { name } of NUMBERS) {
     const text = sampling[name].trim();
@@ -62,6 +83,11 @@ export function samplingFields(sampling: Sampling): Record<string, unknown> {
     if (!Number.isFinite(Number(text))) throw new BadField(name, text);
     fields[name] = Number(text);
   }
+  if (mode === "chat" && fields.logprobs !== undefined) {
+    if (fields.logprobs) fields.top_logprobs = fields.logprobs;
+    fields.logprobs = true;
+  }
+  for (const name of FLAGS) if (sampling[name] && isOf(mode, name)) fields[name] = true;
   const stop = stopTexts(sampling.stop);
   if (stop.length) fields.stop = stop;
   const bias = parsed("logit_bias", sampling);
@@ -70,7 +96,7 @@ export function samplingFields(sampling: Sampling): Record<string, unknown> {
   if (schema !== undefined) {
     fields.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
   }
-  const tools = parsed("tools", sampling);
+  const tools = isOf(mode, "tools") ? parsed("tools", sampling) : undefined;
   if (tools !== undefined) {
     if (!Array.isArray(tools)) throw new BadField("tools", "[…]");
     fields.tools = tools;

@@ -12,22 +12,18 @@ interface Request {
   keyed: boolean;
 }
 
+const SHARED = [
+  ...["model", "n", "max_tokens", "temperature", "top_p", "seed", "stop"],
+  ...["frequency_penalty", "presence_penalty", "logit_bias", "logprobs"],
+];
 /** OpenAI's own fields; what others there are goes beside them, as its client wants it. */
-const OPENAI = new Set([
-  "model",
-  "prompt",
-  "messages",
-  "max_tokens",
-  "temperature",
-  "top_p",
-  "seed",
-  "stop",
-  "frequency_penalty",
-  "presence_penalty",
-  "logit_bias",
-  "response_format",
-  "tools",
-]);
+const OPENAI: Record<Route, ReadonlySet<string>> = {
+  "/v1/completions": new Set([...SHARED, "prompt", "echo"]),
+  "/v1/chat/completions": new Set([
+    ...SHARED,
+    ...["messages", "top_logprobs", "response_format", "tools"],
+  ]),
+};
 
 /** The request as a program that does the same. */
 export function snippet(kind: Snippet, request: Request): string {
@@ -61,63 +57,78 @@ function curl({ route, body, endpoint, keyed }: Request): string {
   return `curl -N ${endpoint}${route}${key} \\\n  -H 'Content-Type: application/json' \\\n  -d '${json}'\n`;
 }
 
+/** Whether there are several answers. As a stream they would come through one another. */
+function several(body: Request["body"]): boolean {
+  return Number(body.n ?? 1) > 1;
+}
+
 function openai({ route, body, endpoint, keyed }: Request): string {
-  const own = Object.entries(body).filter(([name]) => OPENAI.has(name));
-  const extra = Object.fromEntries(Object.entries(body).filter(([name]) => !OPENAI.has(name)));
+  const known = OPENAI[route];
+  const own = Object.entries(body).filter(([name]) => known.has(name));
+  const extra = Object.fromEntries(Object.entries(body).filter(([name]) => !known.has(name)));
   const lines = own.map(([name, value]) => `    ${name}=${python(value, "    ")},`);
   if (Object.keys(extra).length) lines.push(`    extra_body=${python(extra, "    ")},`);
   const chat = route === "/v1/chat/completions";
-  return `${keyed ? "import os\n\n" : ""}from openai import OpenAI
-
-client = OpenAI(base_url=${JSON.stringify(`${endpoint}/v1`)}, api_key=${apiKey(keyed, '"not needed"')})
-stream = client.${chat ? "chat.completions" : "completions"}.create(
-${lines.join("\n")}
-    stream=True,
+  const create = `client.${chat ? "chat.completions" : "completions"}.create(\n${lines.join("\n")}\n`;
+  const asked = several(body)
+    ? `answer = ${create})
+for choice in answer.choices:
+    print(choice.${chat ? "message.content" : "text"})`
+    : `stream = ${create}    stream=True,
 )
 for chunk in stream:
     if chunk.choices:
-        print(chunk.choices[0].${chat ? 'delta.content or ""' : "text"}, end="", flush=True)
+        print(chunk.choices[0].${chat ? 'delta.content or ""' : "text"}, end="", flush=True)`;
+  return `${keyed ? "import os\n\n" : ""}from openai import OpenAI
+
+client = OpenAI(base_url=${JSON.stringify(`${endpoint}/v1`)}, api_key=${apiKey(keyed, '"not needed"')})
+${asked}
 `;
 }
 
 function xinference({ route, body, endpoint, keyed }: Request): string {
   const { model, prompt, messages, ...rest } = body;
   const chat = route === "/v1/chat/completions";
-  const config = python({ ...rest, stream: true }, "    ");
-  const text = chat
-    ? `chat(\n    messages=${python(messages, "    ")},`
-    : `generate(\n    prompt=${python(prompt)},`;
-  const piece = chat
-    ? 'chunk["choices"][0]["delta"].get("content") or ""'
-    : 'chunk["choices"][0]["text"]';
+  const config = python(several(body) ? rest : { ...rest, stream: true }, "    ");
+  const call = `model.${chat ? "chat" : "generate"}(
+    ${chat ? `messages=${python(messages, "    ")}` : `prompt=${python(prompt)}`},
+    generate_config=${config},
+)`;
+  const asked = several(body)
+    ? `answer = ${call}
+for choice in answer["choices"]:
+    print(choice${chat ? '["message"]["content"]' : '["text"]'})`
+    : `stream = ${call}
+for chunk in stream:
+    if chunk["choices"]:
+        print(chunk["choices"][0]${chat ? '["delta"].get("content") or ""' : '["text"]'}, end="", flush=True)`;
   return `${keyed ? "import os\n\n" : ""}from xinference_client import RESTfulClient
 
 client = RESTfulClient(${JSON.stringify(endpoint)}${keyed ? `, api_key=${apiKey(keyed, "")}` : ""})
 model = client.get_model(${python(model)})
-stream = model.${text}
-    generate_config=${config},
-)
-for chunk in stream:
-    if chunk["choices"]:
-        print(${piece}, end="", flush=True)
+${asked}
 `;
 }
 
 function paddock({ route, body, endpoint, keyed }: Request): string {
   const { model, prompt, messages, ...rest } = body;
   const chat = route === "/v1/chat/completions";
-  const lines = [
-    `    ${python(model)},`,
-    `    ${python(chat ? messages : prompt, "    ")},`,
-    ...Object.entries(rest).map(([name, value]) => `    ${name}=${python(value, "    ")},`),
+  const given = [
+    python(model),
+    python(chat ? messages : prompt, "    "),
+    ...Object.entries(rest).map(([name, value]) => `${name}=${python(value, "    ")}`),
   ];
+  const call = (method: string) => `client.${method}(\n    ${given.join(",\n    ")},\n)`;
+  const asked = several(body)
+    ? `answer = ${call(chat ? "chat" : "complete")}
+for choice in answer["choices"]:
+    print(choice${chat ? '["message"]["content"]' : '["text"]'})`
+    : `for text in ${call(chat ? "stream_chat" : "generate")}:
+    print(text, end="", flush=True)`;
   return `${keyed ? "import os\n\n" : ""}from paddock.client import Client
 
 client = Client(${JSON.stringify(endpoint)}${keyed ? `, api_key=${apiKey(keyed, "")}` : ""})
-for text in client.${chat ? "stream_chat" : "generate"}(
-${lines.join("\n")}
-):
-    print(text, end="", flush=True)
+${asked}
 `;
 }
 

@@ -29,7 +29,7 @@ import { OptionsForm, type OptionsSchema } from "../components/OptionsForm";
 import { PageHeader } from "../components/PageHeader";
 import { PlanView } from "../components/PlanView";
 import { bytes, parameters } from "../lib/format";
-import { engineOptions, launchBody, launchCommand } from "../lib/launch";
+import { engineOptions, FIELDS, launchBody, launchCommand } from "../lib/launch";
 import { modelPath, runningPath } from "../lib/paths";
 import { useQueryState } from "../lib/query";
 
@@ -58,11 +58,15 @@ export default function LaunchPage() {
   const launch = useMutation({
     mutationFn: () =>
       data(api.POST("/v1/models", { params: { query: { wait_ready: false } }, body })),
-    onSuccess: (launched) => {
-      void client.invalidateQueries({ queryKey: ["models"] });
+    onSuccess: async (launched) => {
+      // Its page would say that it is not launched.
+      await client.invalidateQueries({ queryKey: ["models"] });
       navigate(runningPath(launched.model_uid));
     },
   });
+  const engines = useEngines();
+  const engineName = query.get("model_engine") ?? plan.data?.engine;
+  const engine = engines.data?.find((one) => one.name.toLowerCase() === engineName?.toLowerCase());
   const set = (field: string) => (value: string | number | null) =>
     change({ [field]: value === null ? null : String(value) });
 
@@ -88,8 +92,15 @@ export default function LaunchPage() {
         <Grid.Col span={{ base: 12, md: 6 }}>
           {model.data ? (
             <Stack>
-              <Wanted model={model.data} query={query} set={set} change={change} />
-              <EngineOptions plan={plan.data} query={query} set={set} />
+              <Wanted
+                model={model.data}
+                plan={plan.data}
+                engine={engine}
+                query={query}
+                set={set}
+                change={change}
+              />
+              {engine && <EngineOptions engine={engine} plan={plan.data} query={query} set={set} />}
               <div>
                 <Text size="sm" c="dimmed" mb={4}>
                   {t("model.command")}
@@ -142,11 +153,14 @@ export default function LaunchPage() {
   );
 }
 
+type Engine = NonNullable<ReturnType<typeof useEngines>["data"]>[number];
 type Setter = (field: string) => (value: string | number | null) => void;
 type Change = ReturnType<typeof useQueryState>["change"];
 
 function Wanted(props: {
   model: Schemas["ZooPage"];
+  plan: Plan | undefined;
+  engine: Engine | undefined;
   query: URLSearchParams;
   set: Setter;
   change: Change;
@@ -154,6 +168,8 @@ function Wanted(props: {
   const { t } = useTranslation();
   const { model, query, set, change } = props;
   const nodes = useNodes();
+  const hasSlots =
+    !props.engine || query.has("n_parallel") || "n_parallel" in options(props.engine);
   const size = query.get("model_size_in_billions");
   const format = query.get("model_format");
   const quantization = query.get("quantization");
@@ -213,13 +229,23 @@ function Wanted(props: {
       <NumberInput
         label={t("launch.context")}
         placeholder={t("launch.contextHint", { most: model.context_length })}
-        value={query.get("context_length") ?? ""}
-        onChange={set("context_length")}
+        value={query.get("context_length") ?? query.get("n_ctx") ?? ""}
+        onChange={(value) => change({ context_length: String(value), n_ctx: null })}
         min={1}
         max={model.context_length}
         allowDecimal={false}
         step={1024}
       />
+      {hasSlots && (
+        <NumberInput
+          label={t("launch.slots")}
+          placeholder={props.plan ? String(props.plan.slots) : t("launch.slotsHint")}
+          value={query.get("n_parallel") ?? ""}
+          onChange={set("n_parallel")}
+          min={1}
+          allowDecimal={false}
+        />
+      )}
       <NumberInput
         label={t("launch.replicas")}
         value={query.get("replica") ?? "1"}
@@ -282,13 +308,20 @@ function quantizations(variants: readonly Schemas["ZooVariant"][]) {
   return [...found].map(([value, size]) => ({ value, label: `${value} · ${size}` }));
 }
 
-function EngineOptions(props: { plan: Plan | undefined; query: URLSearchParams; set: Setter }) {
+function options(engine: Engine): NonNullable<OptionsSchema["properties"]> {
+  return (engine.options as OptionsSchema).properties ?? {};
+}
+
+function EngineOptions(props: {
+  engine: Engine;
+  plan: Plan | undefined;
+  query: URLSearchParams;
+  set: Setter;
+}) {
   const { t } = useTranslation();
-  const engines = useEngines();
+  const { engine } = props;
   const given = engineOptions(props.query);
-  const name = props.query.get("model_engine") ?? props.plan?.engine;
-  const engine = engines.data?.find((one) => one.name.toLowerCase() === name?.toLowerCase());
-  if (!engine) return null;
+  const own = Object.entries(options(engine)).filter(([name]) => !FIELDS.includes(name));
   const count = Object.keys(given).length;
   return (
     <Accordion variant="contained" defaultValue={count ? "options" : null}>
@@ -299,7 +332,7 @@ function EngineOptions(props: { plan: Plan | undefined; query: URLSearchParams; 
         </Accordion.Control>
         <Accordion.Panel>
           <OptionsForm
-            schema={engine.options as OptionsSchema}
+            schema={{ ...engine.options, properties: Object.fromEntries(own) }}
             values={given}
             settled={props.plan && props.plan.engine === engine.name ? props.plan.options : {}}
             change={(option, value) => props.set(option)(value || null)}

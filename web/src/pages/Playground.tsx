@@ -5,6 +5,7 @@ import {
   Box,
   Button,
   Card,
+  Checkbox,
   Drawer,
   Group,
   JsonInput,
@@ -35,7 +36,16 @@ import { copyText } from "../lib/clipboard";
 import { moment } from "../lib/format";
 import { type Entry, forget, history, remember, type Turn } from "../lib/history";
 import { useQueryState } from "../lib/query";
-import { BadField, NOTHING, NUMBERS, type Sampling, samplingFields } from "../lib/sampling";
+import {
+  BadField,
+  FLAGS,
+  isOf,
+  type Mode,
+  NOTHING,
+  NUMBERS,
+  type Sampling,
+  samplingFields,
+} from "../lib/sampling";
 import { LANGUAGES, type Snippet, snippet } from "../lib/snippets";
 import { soon } from "../lib/soon";
 import { useStore } from "../lib/store";
@@ -54,7 +64,7 @@ export default function Playground() {
     const one = ready.find((model) => model.id === uid);
     return !one || one.model_ability.includes("chat");
   });
-  const mode = query.get("mode") === "completion" || !chats ? "completion" : "chat";
+  const mode: Mode = query.get("mode") === "completion" || !chats ? "completion" : "chat";
   const [system, setSystem] = useLocalStorage({ key: "paddock.system", defaultValue: "" });
   const [sampling, setSampling] = useLocalStorage({
     key: "paddock.sampling",
@@ -70,20 +80,22 @@ export default function Playground() {
   const isRunning = Object.values(runs).some((run) => run.state === "running");
   useEffect(() => () => leaving.current?.abort(), []);
 
-  const body = (uid: string, text: string): [Route, Record<string, unknown>] => {
-    const fields = samplingFields({ ...NOTHING, ...sampling });
+  const body = (
+    uid: string,
+    text: string,
+    before: readonly Turn[],
+  ): [Route, Record<string, unknown>] => {
+    const fields = samplingFields({ ...NOTHING, ...sampling }, mode);
     if (mode === "completion") return ["/v1/completions", { model: uid, prompt: text, ...fields }];
-    const before = [...(turns[uid] ?? []), { role: "user", content: text }];
-    const messages = system.trim()
-      ? [{ role: "system", content: system.trim() }, ...before]
-      : before;
+    const said = [...before, { role: "user", content: text }];
+    const messages = system.trim() ? [{ role: "system", content: system.trim() }, ...said] : said;
     return ["/v1/chat/completions", { model: uid, messages, ...fields }];
   };
 
   const send = async () => {
     let requests: [string, Route, Record<string, unknown>][];
     try {
-      requests = models.map((uid) => [uid, ...body(uid, prompt)]);
+      requests = models.map((uid) => [uid, ...body(uid, prompt, turns[uid] ?? [])]);
       setBad(null);
     } catch (error) {
       if (!(error instanceof BadField)) throw error;
@@ -100,17 +112,19 @@ export default function Playground() {
     };
     setSent(prompt);
     if (mode === "chat") setPrompt("");
-    const answers = await Promise.all(
-      requests.map(async ([uid, route, fields]) => {
-        const run = await generate(route, fields, controller.signal, (now) => {
-          known[uid] = now;
-          draw();
-        });
-        return [uid, run] as const;
-      }),
-    );
+    const asking = requests.map(async ([uid, route, fields]) => {
+      const run = await generate(route, fields, controller.signal, (now) => {
+        known[uid] = now;
+        draw();
+      });
+      return [uid, run] as const;
+    });
+    setRuns({ ...known });
+    const answers = await Promise.all(asking);
     setRuns(Object.fromEntries(answers));
-    for (const [uid, { text, state }] of answers) entry.answers[uid] = { text, state };
+    for (const [uid, { choices, state }] of answers) {
+      entry.answers[uid] = { text: choices[0].text, state };
+    }
     remember(entry);
     if (mode !== "chat") return;
     if (answers.every(([, run]) => run.state === "failed")) {
@@ -121,13 +135,13 @@ export default function Playground() {
       ...before,
       ...Object.fromEntries(
         answers
-          .filter(([, run]) => run.text)
+          .filter(([, run]) => run.choices[0].text)
           .map(([uid, run]) => [
             uid,
             [
               ...(before[uid] ?? []),
               { role: "user" as const, content: entry.prompt },
-              { role: "assistant" as const, content: run.text },
+              { role: "assistant" as const, content: run.choices[0].text },
             ],
           ]),
       ),
@@ -168,7 +182,10 @@ export default function Playground() {
       <PageHeader title={t("play.title")}>
         <CopyAs
           make={(kind) => {
-            const [route, fields] = body(models[0] ?? "", prompt || sent);
+            const uid = models[0] ?? "";
+            const [route, fields] = prompt
+              ? body(uid, prompt, turns[uid] ?? [])
+              : body(uid, sent, earlier(turns[uid], runs[uid]));
             return snippet(kind, { route, body: fields, endpoint: BASE, keyed: key.get() !== "" });
           }}
         />
@@ -284,13 +301,16 @@ export default function Playground() {
   );
 }
 
+/** The turns without the one that was just answered: it is shown with its figures, and asked again. */
+function earlier(turns: readonly Turn[] = [], run?: Run): readonly Turn[] {
+  return run && run.state !== "running" && run.choices[0].text ? turns.slice(0, -2) : turns;
+}
+
 /** One model's conversation, or its continuation of the prompt. */
 function Answers(props: { uid: string; turns: Turn[]; run: Run | undefined; sent: string }) {
   const { t } = useTranslation();
   const { uid, run } = props;
-  // The answer that was just given is shown with its figures, not as an earlier turn.
-  const settled = run && run.state !== "running" && run.text;
-  const turns = settled ? props.turns.slice(0, -2) : props.turns;
+  const turns = earlier(props.turns, run);
   return (
     <Card withBorder padding="sm" data-answers={uid} component="section" aria-label={uid}>
       <Title order={2} size="h6" mb="xs" className="wrap">
@@ -303,7 +323,7 @@ function Answers(props: { uid: string; turns: Turn[]; run: Run | undefined; sent
         ))}
         {run && props.sent && <Said turn={{ role: "user", content: props.sent }} />}
         {run ? (
-          <RunView run={run} label={t("play.answer", { model: uid })} />
+          <RunView run={run} uid={uid} />
         ) : (
           turns.length === 0 && (
             <Text size="sm" c="dimmed">
@@ -336,7 +356,7 @@ function Said({ turn }: { turn: Turn }) {
 }
 
 function Fields(props: {
-  mode: "chat" | "completion";
+  mode: Mode;
   system: string;
   setSystem: (text: string) => void;
   sampling: Sampling;
@@ -366,8 +386,8 @@ function Fields(props: {
                 maxRows={6}
               />
             )}
-            <SimpleGrid cols={{ base: 2, xs: 3, md: 5 }} spacing="sm">
-              {NUMBERS.map(({ name, min, max, step }) => (
+            <SimpleGrid cols={{ base: 2, xs: 3, md: 4, lg: 6 }} spacing="sm">
+              {NUMBERS.map(({ name, min, max, step, ...more }) => (
                 <NumberInput
                   key={name}
                   size="sm"
@@ -378,11 +398,22 @@ function Fields(props: {
                   max={max}
                   step={step}
                   allowDecimal={step < 1}
-                  placeholder={t("play.left")}
+                  placeholder={"left" in more ? more.left : t("play.left")}
                   error={wrong(name)}
                 />
               ))}
             </SimpleGrid>
+            <Group gap="lg">
+              {FLAGS.filter((name) => isOf(props.mode, name)).map((name) => (
+                <Checkbox
+                  key={name}
+                  label={name}
+                  description={t(`play.flag.${name}`)}
+                  checked={sampling[name] !== ""}
+                  onChange={(event) => change(name, event.currentTarget.checked ? "true" : "")}
+                />
+              ))}
+            </Group>
             <SimpleGrid cols={{ base: 1, sm: 2 }} spacing="sm">
               <Textarea
                 label="stop"
@@ -414,7 +445,7 @@ function Fields(props: {
                 minRows={2}
                 maxRows={12}
               />
-              {props.mode === "chat" && (
+              {isOf(props.mode, "tools") && (
                 <JsonInput
                   label={t("play.toolsField")}
                   description={t("play.toolsHint")}

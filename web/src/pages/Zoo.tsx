@@ -17,7 +17,7 @@ import {
 } from "@mantine/core";
 import { useDebouncedValue, useDisclosure } from "@mantine/hooks";
 import { Filter, Rocket, Search } from "lucide-react";
-import { useEffect, useState } from "react";
+import { memo, useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { Link, NavigationType, useNavigate, useNavigationType } from "react-router";
 import type { Schemas } from "../api/client";
@@ -194,9 +194,7 @@ export default function Zoo() {
           gap={view === "cards" ? 12 : 0}
           label={t("zoo.title")}
           id={(model) => model.name}
-          render={(model) =>
-            view === "cards" ? <ModelCard model={model} /> : <ModelRow model={model} />
-          }
+          Item={view === "cards" ? ModelCard : ModelRow}
         />
       )}
     </>
@@ -221,7 +219,7 @@ function choices(models: readonly Model[], name: (typeof LISTS)[number]): string
   return [...new Set(models.flatMap((model) => of(model) as string[]))].sort();
 }
 
-function ModelCard({ model }: { model: Model }) {
+const ModelCard = memo(function ModelCard({ item: model }: { item: Model }) {
   const { t } = useTranslation();
   return (
     <Card withBorder padding="sm" h="100%" data-name={model.name}>
@@ -260,9 +258,9 @@ function ModelCard({ model }: { model: Model }) {
       </Stack>
     </Card>
   );
-}
+});
 
-function ModelRow({ model }: { model: Model }) {
+const ModelRow = memo(function ModelRow({ item: model }: { item: Model }) {
   const { t } = useTranslation();
   return (
     <Group
@@ -307,7 +305,7 @@ function ModelRow({ model }: { model: Model }) {
       </UnstyledButton>
     </Group>
   );
-}
+});
 
 /** Whether the model can be served here, and how large it is then. */
 function Standing({ model }: { model: Model }) {

@@ -1,5 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { bytes, duration, parameters, percent, rate, tokens } from "../../src/lib/format";
+import {
+  bytes,
+  duration,
+  parameters,
+  percent,
+  probability,
+  rate,
+  tokens,
+} from "../../src/lib/format";
 
 describe("format", () => {
   it("writes sizes in decimal units with three digits", () => {
@@ -21,6 +29,15 @@ describe("format", () => {
       "99 %",
       "100 %",
       "100 %",
+    ]);
+  });
+
+  it("writes log probabilities as percent", () => {
+    expect([0, -0.5, -3, -20].map(probability)).toEqual([
+      "100.0 %",
+      "60.7 %",
+      "4.98 %",
+      "< 0.01 %",
     ]);
   });
 

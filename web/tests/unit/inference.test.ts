@@ -10,9 +10,8 @@ function run(...chunks: object[]): Run {
 
 describe("a stream", () => {
   it("puts the text of completions and of chats together", () => {
-    expect(run({ choices: [{ text: "The" }] }, { choices: [{ text: " end" }] }).text).toBe(
-      "The end",
-    );
+    const completion = run({ choices: [{ text: "The" }] }, { choices: [{ text: " end" }] });
+    expect(completion.choices).toMatchObject([{ text: "The end" }]);
     const chat = run(
       { choices: [{ delta: { content: null } }] },
       { choices: [{ delta: { reasoning_content: "hm" } }] },
@@ -21,7 +20,8 @@ describe("a stream", () => {
       { choices: [], usage: { prompt_tokens: 3, completion_tokens: 2 } },
     );
     expect(chat).toMatchObject({
-      ...{ text: "Yes", reasoning: "hm", first: 100, pieces: 2, finish: "stop" },
+      choices: [{ text: "Yes", reasoning: "hm", finish: "stop" }],
+      ...{ first: 100, pieces: 2 },
       ...{ promptTokens: 3, completionTokens: 2 },
     });
   });
@@ -35,9 +35,58 @@ describe("a stream", () => {
       call(1, { name: "time", arguments: "{}" }),
       call(0, { arguments: 'ty":"Oslo"}' }),
     );
-    expect(found.tools).toEqual([
+    expect(found.choices[0].tools).toEqual([
       { name: "weather", arguments: '{"city":"Oslo"}' },
       { name: "time", arguments: "{}" },
+    ]);
+  });
+
+  it("keeps several answers apart by their index, and counts all of them", () => {
+    const found = run(
+      { choices: [{ index: 1, text: "a" }] },
+      { choices: [{ index: 0, text: "b" }] },
+      { choices: [{ index: 1, text: "c", finish_reason: "length" }] },
+    );
+    expect(found.choices).toMatchObject([
+      { text: "b", finish: null },
+      { text: "ac", finish: "length" },
+    ]);
+    expect(found.pieces).toBe(3);
+  });
+
+  it("has log probabilities in the shape of either route", () => {
+    const other = { token: " a", logprob: -2 };
+    const chosen = { token: " the", logprob: -0.5 };
+    const chat = run({
+      choices: [
+        {
+          delta: { content: " the" },
+          logprobs: { content: [{ ...chosen, top_logprobs: [chosen, other] }] },
+        },
+      ],
+    });
+    const completion = run({
+      choices: [
+        {
+          text: " the",
+          logprobs: {
+            tokens: ["It", " the"],
+            token_logprobs: [null, -0.5],
+            top_logprobs: [null, { " an": -3, " a": -2, " the": -0.5 }],
+          },
+        },
+      ],
+    });
+    const token = { text: " the", logprob: -0.5 };
+    expect(chat.choices[0].tokens).toEqual([{ ...token, others: [{ text: " a", logprob: -2 }] }]);
+    expect(completion.choices[0].tokens).toEqual([
+      {
+        ...token,
+        others: [
+          { text: " a", logprob: -2 },
+          { text: " an", logprob: -3 },
+        ],
+      },
     ]);
   });
 
@@ -45,7 +94,7 @@ describe("a stream", () => {
     const found = run({ choices: [{ text: "a" }] }, { error: { message: "the engine ended" } });
     expect(found.state).toBe("failed");
     expect(found.error?.message).toBe("the engine ended");
-    expect(found.text).toBe("a");
+    expect(found.choices[0].text).toBe("a");
   });
 
   it("has a speed from the first token to the last", () => {

@@ -19,6 +19,12 @@ describe("a launch", () => {
     expect(engineOptions(query)).toEqual({ n_threads: "2" });
   });
 
+  it("has context and slots in fields of their own, by the names that options have", () => {
+    const shared = new URLSearchParams("n_ctx=512&n_parallel=8&n_batch=64");
+    expect(launchBody("m", shared)).toMatchObject({ n_ctx: 512, n_parallel: 8 });
+    expect(engineOptions(shared)).toEqual({ n_batch: "64" });
+  });
+
   it("has a command that does the same, quoted for a shell", () => {
     expect(launchCommand(launchBody("it's", query))).toBe(
       `paddock launch --model-name 'it'"'"'s' --quantization Q4_K_M --context-length 4096 --n-threads 2`,

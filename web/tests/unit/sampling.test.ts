@@ -9,7 +9,7 @@ describe("sampling fields", () => {
       ...{ temperature: "0", top_k: "40", stop: "END\n\\n\\n", logit_bias: '{"5": -1}' },
       schema: '{"type": "object"}',
     };
-    expect(samplingFields(typed)).toEqual({
+    expect(samplingFields(typed, "chat")).toEqual({
       max_tokens: 256,
       temperature: 0,
       top_k: 40,
@@ -22,6 +22,22 @@ describe("sampling fields", () => {
     });
   });
 
+  it("ask for log probabilities as each route does, and for nothing that it does not have", () => {
+    const typed = {
+      ...NOTHING,
+      ...{ max_tokens: "", n: "2", logprobs: "3", ignore_eos: "true", echo: "true", tools: "[]" },
+    };
+    expect(samplingFields(typed, "completion")).toEqual({
+      ...{ n: 2, logprobs: 3, ignore_eos: true, echo: true },
+    });
+    expect(samplingFields(typed, "chat")).toEqual({
+      ...{ n: 2, logprobs: true, top_logprobs: 3, ignore_eos: true, tools: [] },
+    });
+    const none = { ...NOTHING, max_tokens: "", logprobs: "0" };
+    expect(samplingFields(none, "chat")).toEqual({ logprobs: true });
+    expect(samplingFields(none, "completion")).toEqual({ logprobs: 0 });
+  });
+
   it("name the field that is wrong", () => {
     for (const [field, text] of [
       ["schema", "{"],
@@ -29,7 +45,7 @@ describe("sampling fields", () => {
       ["temperature", "hot"],
     ] as const) {
       try {
-        samplingFields({ ...NOTHING, [field]: text });
+        samplingFields({ ...NOTHING, [field]: text }, "chat");
         expect.unreachable();
       } catch (error) {
         expect((error as BadField).field).toBe(field);
@@ -52,6 +68,14 @@ describe("snippets", () => {
     const text = snippet("openai", request);
     expect(text).toContain('base_url="http://h:1/v1"');
     expect(text).toMatch(/extra_body=\{\s+"top_k": 3,\s+\}/);
+  });
+
+  it("ask for several answers whole: as a stream they would come through one another", () => {
+    for (const kind of ["openai", "xinference", "paddock"] as const) {
+      const text = snippet(kind, { ...request, body: { ...body, n: 2 } });
+      expect(text).not.toContain("stream");
+      expect(text).toContain("for choice in answer");
+    }
   });
 
   it("survive a shell's quotes, and never hold the key", () => {

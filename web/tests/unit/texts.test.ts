@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { en } from "../../src/i18n/en";
 import { preferred } from "../../src/i18n/preferred";
@@ -22,6 +23,14 @@ describe("texts", () => {
       const missing = holes(chinese[name] as string).filter((hole) => !holes(text).includes(hole));
       expect(missing, name).toEqual([]);
       expect(chinese[name]?.trim(), name).not.toBe("");
+    }
+  });
+
+  it("name every cause of a failure in each language", () => {
+    const document = JSON.parse(readFileSync("openapi.json", "utf8"));
+    const causes: string[] = document.components.schemas.Diagnosis.properties.cause.enum;
+    for (const texts of [en, zh]) {
+      expect(Object.keys(texts.diagnosis.causes).sort()).toEqual([...causes].sort());
     }
   });
 
