@@ -245,13 +245,7 @@ class Cluster:
 
 def _host(found: dict[str, Any]) -> Host:
     engines = {
-        name: Detection(
-            **{
-                **one,
-                "architectures": tuple(one["architectures"]),
-                "formats": tuple(one["formats"]),
-            }
-        )
+        name: Detection(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
         for name, one in found["engines"].items()
     }
     gpus = tuple(Gpu(**one) for one in found["gpus"])

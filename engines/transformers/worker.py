@@ -270,16 +270,19 @@ class Batch:
             self._front.send(what)
 
     def _listen(self) -> None:
-        """Takes requests and calls them off."""
-        try:
-            while True:
+        """Takes requests and calls them off, until the front is gone."""
+        while True:
+            try:
                 number, ask = self._front.recv()
+            except (EOFError, OSError):
+                os._exit(0)
+            try:
                 if ask is None:
                     self._leave(number)
                 else:
                     self._take(number, ask)
-        except (EOFError, OSError):
-            os._exit(0)  # the front is gone
+            except Exception as error:  # noqa: BLE001 - one request's trouble is not the others'
+                self._tell([(number, f"{type(error).__name__}: {error}")])
 
     def _take(self, number: int, ask: Ask) -> None:
         generator = None
