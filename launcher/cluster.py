@@ -244,12 +244,14 @@ class Cluster:
 
 
 def _host(found: dict[str, Any]) -> Host:
-    engines = {
-        name: Detection(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
-        for name, one in found["engines"].items()
-    }
+    engines = {name: Detection(**_tuples(one)) for name, one in found["engines"].items()}
     gpus = tuple(Gpu(**one) for one in found["gpus"])
     return Host(**{**found, "engines": engines, "gpus": gpus})
+
+
+def _tuples(found: dict[str, Any]) -> dict[str, Any]:
+    """With its lists as they were before they were JSON."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
 def bridge_record(home: Path, instance: str) -> dict[str, Any] | None:

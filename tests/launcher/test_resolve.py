@@ -66,7 +66,7 @@ def test_what_is_asked_for_is_obeyed(catalog: Catalog) -> None:
         format="ggufv2",
         quantization="q5_0",
         context_length=1000,
-        engine_options={"n_parallel": "3", "n-threads": "7", "repack": "false"},
+        engine_options={"n_parallel": "3", "n-threads": "7", "repack": "false", "n_ubatch": "512"},
         model_uid="a/b",
         replicas=2,
     )
@@ -133,7 +133,7 @@ def test_where_nothing_fits_the_smallest_is_chosen(catalog: Catalog) -> None:
 def test_every_choice_has_a_reason(catalog: Catalog) -> None:
     """Variant, engine, context, slots and what the engine chooses, where they were left open."""
     reasons = plan(catalog).reasons
-    named = ["variant", "engine", "context", "slots", "n_threads", "repack"]
+    named = ["variant", "engine", "context", "slots", "n_threads", "n_ubatch", "repack"]
     assert [reason.split()[0] for reason in reasons] == named
     assert "recommended by the spec" in reasons[0]
 
