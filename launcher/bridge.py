@@ -48,9 +48,9 @@ LINE_BYTES = 16_000_000
 def environment(home: Path) -> dict[str, str]:
     """What a process must have in its environment before it imports ray, to use a local Ray.
 
-    Token authentication with a token of our own; no usage reports; and loopback only: Ray listens
-    on every interface unless its node's address is 127.0.0.1, which it takes for itself only where
-    it believes that clusters are not to be had.
+    Token authentication with a token of our own; no usage reports; replicas as urgent as anything
+    else; and loopback only: Ray listens on every interface unless its node's address is 127.0.0.1,
+    which it takes for itself only where it believes that clusters are not to be had.
     """
     token = home / TOKEN
     if not token.exists():
@@ -63,6 +63,8 @@ def environment(home: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray would start replicas, and engines with them, at 15: behind all else on the machine.
+        "RAY_worker_niceness": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
 

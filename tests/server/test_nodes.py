@@ -6,10 +6,12 @@ import json
 from collections import namedtuple
 from pathlib import Path
 
+import psutil
 import pytest
 
 from paddock.client import Client
 from paddock.server import nodes
+from tests.conftest import Paddock
 from tests.server.asgi import call, gateway
 from tests.server.test_errors import raw
 
@@ -33,6 +35,13 @@ def test_replicas_are_told_by_machine(client: Client, tiny: str) -> None:
     found = json.loads(raw(client, "GET", "/v1/nodes")[2])["nodes"]
     replicas = [one for one in found[0]["replicas"] if one["model_uid"] == tiny]
     assert [one["state"] for one in replicas] == ["ready"]
+
+
+def test_an_engine_is_as_urgent_as_its_gateway(shared_paddock: Paddock, tiny: str) -> None:
+    """Ray would have it wait for everything else on the machine."""
+    (model,) = shared_paddock.client().instances(tiny)
+    engine = psutil.Process(model["replica_statuses"][0]["pid"])
+    assert engine.nice() == psutil.Process(shared_paddock.record["pid"]).nice()
 
 
 def test_the_use_of_processors_is_over_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
