@@ -25,8 +25,11 @@ def ours(name: str) -> str:
     return f"{match[1]}mlp.experts.{match[2]}.{_LAYERS[match[3]]}.{match[4]}"
 
 
-def load(path: str, device: str) -> tuple[Any, dict[str, list[str]]]:
-    """The model, and the names that its files lack (`missing_keys`) or have too many."""
+def load(path: str, dtype: str, where: str) -> tuple[Any, dict[str, list[str]]]:
+    """The model, and the names that its files lack (`missing_keys`) or have too many.
+
+    `where` is a device, or a way to divide the model between several.
+    """
     # Its pool of loaders wants two threads, also where there are fewer processors to spare.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, os.cpu_count() or 2)))
     import accelerate
@@ -57,7 +60,8 @@ def load(path: str, device: str) -> tuple[Any, dict[str, list[str]]]:
     modeling.load_state_dict, utilities._checkpoint_tensor_keys = renamed_state, renamed_keys
     accelerate.load_checkpoint_in_model = compared
     try:
-        loaded = GPTQModel.load(path, device=device)
+        place = {"device" if where in {"cpu", "cuda"} else "device_map": where}
+        loaded = GPTQModel.load(path, dtype=dtype, **place)
     finally:
         modeling.load_state_dict, utilities._checkpoint_tensor_keys = state_of, keys_of
         accelerate.load_checkpoint_in_model = into

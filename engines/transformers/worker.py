@@ -175,7 +175,10 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
     if method in {"gptq", "awq"}:
         import gptq
 
-        model, report = gptq.load(path, device)
+        where = options["device_map"] or device
+        model, report = gptq.load(path, options["dtype"], where)
+        if options["attn_implementation"]:
+            model.set_attn_implementation(options["attn_implementation"])
     else:
         more: dict[str, Any] = {"device_map": options["device_map"] or device}
         if options["attn_implementation"]:
@@ -248,6 +251,8 @@ class Batch:
                 max_requests_per_batch=slots,
                 use_async_batching=False,
                 use_cuda_graph=False,
+                # What was asked for stays; else it takes flash attention where that is installed.
+                auto_switch_to_flash=options["attn_implementation"] is None,
             ),
         )
         processors = self._manager.logit_processor
