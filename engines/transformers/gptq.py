@@ -25,16 +25,31 @@ def ours(name: str) -> str:
     return f"{match[1]}mlp.experts.{match[2]}.{_LAYERS[match[3]]}.{match[4]}"
 
 
-def load(path: str, dtype: str, where: str) -> tuple[Any, dict[str, list[str]]]:
+def _kernel(config: dict[str, Any]) -> str:
+    """The fastest of GPTQModel's for GPUs that need no compiler of CUDA: Triton's.
+
+    Left to choose it takes those that it compiles first (Marlin, …): for minutes where there is an
+    `nvcc`, and elsewhere it falls back to these.
+    """
+    if config["quant_method"] == "awq":
+        return "AWQ_GEMM_TRITON"
+    return "GPTQ_TRITON" if config["bits"] in {2, 4, 8} else "GPTQ_TORCH"
+
+
+def load(
+    path: str, config: dict[str, Any], dtype: str, where: str
+) -> tuple[Any, dict[str, list[str]]]:
     """The model, and the names that its files lack (`missing_keys`) or have too many.
 
-    `where` is a device, or a way to divide the model between several.
+    `config` is the checkpoint's of its quantization; `where` a device, or a way to divide the model
+    between several.
     """
     # Its pool of loaders wants two threads, also where there are fewer processors to spare.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, os.cpu_count() or 2)))
     import accelerate
+    import torch
     from accelerate.utils import modeling
-    from gptqmodel import GPTQModel
+    from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.utils import model as utilities
 
     read: set[str] = set()
@@ -61,7 +76,9 @@ def load(path: str, dtype: str, where: str) -> tuple[Any, dict[str, list[str]]]:
     accelerate.load_checkpoint_in_model = compared
     try:
         place = {"device" if where in {"cpu", "cuda"} else "device_map": where}
-        loaded = GPTQModel.load(path, dtype=dtype, **place)
+        kernel = BACKEND[_kernel(config) if where != "cpu" else "AUTO"]
+        kind = dtype if dtype == "auto" else getattr(torch, dtype)  # it takes no notice of names
+        loaded = GPTQModel.load(path, dtype=kind, backend=kernel, **place)
     finally:
         modeling.load_state_dict, utilities._checkpoint_tensor_keys = state_of, keys_of
         accelerate.load_checkpoint_in_model = into
