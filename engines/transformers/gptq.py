@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,7 +77,10 @@ def load(
     accelerate.load_checkpoint_in_model = compared
     try:
         place = {"device" if where in {"cpu", "cuda"} else "device_map": where}
-        kernel = BACKEND[_kernel(config) if where != "cpu" else "AUTO"]
+        on_gpu = torch.cuda.is_available() and where != "cpu"
+        if on_gpu and dtype == "float32":
+            sys.exit(f"dtype_refused: {config['quant_method']} is computed in 16 bits on a GPU")
+        kernel = BACKEND[_kernel(config) if on_gpu else "AUTO"]
         kind = dtype if dtype == "auto" else getattr(torch, dtype)  # it takes no notice of names
         loaded = GPTQModel.load(path, dtype=kind, backend=kernel, **place)
     finally:
