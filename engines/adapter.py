@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from paddock.engines.base import Detection, Devices, EngineOptions, Host
+from paddock.engines.base import UNKNOWN, Detection, Devices, EngineOptions, Host
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
@@ -18,7 +18,9 @@ CACHE_BYTES = TYPE_BYTES | {"auto": 2.0}
 class Adapter:
     """Answers by the names that options have everywhere: n_ctx, n_parallel, n_threads, dtype."""
 
+    name: ClassVar[str]
     environment: ClassVar[Environment | None] = None
+    made_for_gpus: ClassVar[bool] = False
 
     def detect(self) -> Detection:
         """Whether its environment is there."""
@@ -34,8 +36,9 @@ class Adapter:
         return getattr(options, "n_ctx", None), getattr(options, "n_parallel", None)
 
     def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Leaves one core to the gateway and the client."""
-        if getattr(options, "n_threads", 0) is not None:
+        """Leaves one core to the gateway and the client, where the processor computes."""
+        on_gpus = host.gpus and host.engines.get(self.name, UNKNOWN).cuda
+        if on_gpus or getattr(options, "n_threads", 0) is not None:
             return options
         return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
 

@@ -259,6 +259,8 @@ class Engine(Protocol):
     """Types of models that it can serve: LLM, embedding, rerank."""
     automatic: ClassVar[bool]
     """Whether a launch that names no engine may choose it."""
+    made_for_gpus: ClassVar[bool]
+    """Whether such a launch takes it before the others where it computes on GPUs."""
     environment: ClassVar[Environment | None]
     """What `paddock engine install` makes for it; None: it lives in Paddock's own environment."""
     context_step: ClassVar[int]

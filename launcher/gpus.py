@@ -35,6 +35,28 @@ def probe_gpus() -> tuple[Gpu, ...]:
     return visible([gpu for gpu in found if gpu is not None], os.environ.get(VISIBLE))
 
 
+def held_bytes() -> dict[int, int]:
+    """What each process of this machine holds of its GPUs' memory, by the process's id.
+
+    All GPUs count, also those that CUDA_VISIBLE_DEVICES hides from this process.
+    """
+    if find_accelerator() != "cuda":
+        return {}
+    import pynvml
+
+    held: dict[int, int] = {}
+    try:
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                # None: the driver does not tell, as in a container without the host's processes.
+                held[one.pid] = held.get(one.pid, 0) + (one.usedGpuMemory or 0)
+    except pynvml.NVMLError as error:
+        log.warning("NVIDIA's driver does not tell who holds the GPUs' memory: %s", error)
+    return held
+
+
 def _gpu(index: int, driver: str) -> Gpu | None:
     import pynvml
 

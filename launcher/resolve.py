@@ -612,7 +612,10 @@ def _here(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWeights:
 
 
 def _rank(request: LaunchRequest, spec: ModelSpec, candidate: _Candidate) -> tuple[object, ...]:
-    """Best first: fits the free memory, is here, is recommended, is large; if none fits, small."""
+    """Best first: fits the free memory, is here, is recommended, is large; if none fits, small.
+
+    Of engines for the same, those on GPUs come first, and of these those that are made for them.
+    """
     size = candidate.loaded_bytes
     fits = _weights_fit(candidate, request.replicas)
     quantization = candidate.variant.quantization
@@ -627,6 +630,7 @@ def _rank(request: LaunchRequest, spec: ModelSpec, candidate: _Candidate) -> tup
         preferred if fits else 0,
         -size if fits else size,
         not candidate.gpus,
+        not (candidate.gpus and candidate.engine.made_for_gpus),
         -candidate.free_bytes,
     )
 
@@ -746,7 +750,8 @@ def _why(fit: _Fit, search: _Search, guessed: str | None) -> Iterator[str]:
     if request.model_engine is None:
         only = {candidate.engine.name for candidate in search.servable} == {best.engine.name}
         why = "the only engine here that can serve" if only else "the first choice for"
-        yield f"engine {best.engine.name}: {why} {variant.format}"
+        where = " on GPUs" if best.gpus and not only else ""
+        yield f"engine {best.engine.name}: {why} {variant.format}{where}"
     if best.weights.others:
         names = ", ".join(source.hub for source in best.weights.others)
         yield f"hub {best.weights.hub}: the first that the spec names; {names} if it fails"

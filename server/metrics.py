@@ -40,6 +40,7 @@ from starlette.routing import Route
 
 import paddock
 from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.gpus import held_bytes
 from paddock.launcher.host import LOCAL
 from paddock.launcher.replica import State
 from paddock.server.timeline import Timeline
@@ -99,6 +100,8 @@ GAUGES = {
     "paddock_model_planned_memory_bytes": "Memory that the plan expects of all replicas together",
     "paddock_replica_memory_bytes": "Resident memory of an engine's processes on the gateway's "
     "machine; mapped weights count for each replica that shares them",
+    "paddock_replica_gpu_memory_bytes": "Memory of the gateway's machine's GPUs that an engine's "
+    "processes hold; of engines that compute on GPUs",
 }
 STATES: tuple[State, ...] = get_args(State)
 _SERIES = ("model", "replica", "route")
@@ -116,6 +119,14 @@ class Load:
     in_flight: int
     queued: int
     tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Memory that a replica's processes hold: of the host, and of its GPUs."""
+
+    resident_bytes: int
+    gpu_bytes: int
 
 
 class _Series:
@@ -145,7 +156,7 @@ class Metrics:
         self._controller = controller
         self._load = load
         self._series: dict[tuple[str, str, str], _Series] = {}
-        self._memory: dict[str, int] = {}
+        self._memory: dict[str, Held] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -192,7 +203,7 @@ class Metrics:
             if replica.pid is not None
         }
         # Looking at processes reads files: a few milliseconds in which the loop must serve others.
-        self._memory = await asyncio.to_thread(_resident_bytes, pids)
+        self._memory = await asyncio.to_thread(_held, pids)
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     def collect(self) -> Iterator[Metric]:
@@ -237,6 +248,7 @@ class Metrics:
         replica = _gauge("paddock_replica_state", "model", "replica", "state")
         planned = _gauge("paddock_model_planned_memory_bytes", "model")
         memory = _gauge("paddock_replica_memory_bytes", "model", "replica")
+        on_gpus = _gauge("paddock_replica_gpu_memory_bytes", "model", "replica")
         for status in models:
             planned.add_metric([status.uid], status.plan.memory.needed_bytes)
             for state in STATES:
@@ -244,9 +256,12 @@ class Metrics:
             for one in status.replicas:
                 for state in STATES:
                     replica.add_metric([status.uid, one.replica_id, state], one.state == state)
-                if one.replica_id in self._memory:
-                    memory.add_metric([status.uid, one.replica_id], self._memory[one.replica_id])
-        yield from (model, replica, planned, memory)
+                held = self._memory.get(one.replica_id)
+                if held is not None:
+                    memory.add_metric([status.uid, one.replica_id], held.resident_bytes)
+                if held is not None and held.gpu_bytes:
+                    on_gpus.add_metric([status.uid, one.replica_id], held.gpu_bytes)
+        yield from (model, replica, planned, memory, on_gpus)
 
     def _busy(self, models: Sequence[ModelStatus]) -> Iterator[Metric]:
         known = {status.uid for status in models}
@@ -266,15 +281,16 @@ def _gauge(name: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, GAUGES[name], labels=labels)
 
 
-def _resident_bytes(pids: dict[str, int]) -> dict[str, int]:
-    """Resident memory of each process with all its descendants; without those that are gone."""
-    found: dict[str, int] = {}
+def _held(pids: dict[str, int]) -> dict[str, Held]:
+    """What each process holds with all its descendants; without those that are gone."""
+    found: dict[str, Held] = {}
+    on_gpus = held_bytes() if pids else {}
     for name, pid in pids.items():
         try:
             root = psutil.Process(pid)
-            found[name] = root.memory_info().rss
-            for child in root.children(recursive=True):
-                found[name] += child.memory_info().rss
+            tree = (root, *root.children(recursive=True))
+            resident = sum(one.memory_info().rss for one in tree)
         except psutil.Error:  # it ended while we looked
             continue
+        found[name] = Held(resident, sum(on_gpus.get(one.pid, 0) for one in tree))
     return found

@@ -129,6 +129,7 @@ class Transformers(Adapter):
             "bad_option",
             "the adapter cannot be used: {0}",
         ),
+        Symptom(re.compile(r"^dtype_refused: (.*)"), "bad_option", "{0}"),
         unknown_architecture("Transformers"),
         out_of_memory(),
         BROKEN_SAFETENSORS,
@@ -177,6 +178,8 @@ class Transformers(Adapter):
                 "PADDOCK_ENGINE_KEY": serving.api_key,
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
+                # Else putting experts together leaves holes that torch keeps: 4.7 GB beside 23.
+                "PYTORCH_ALLOC_CONF": "expandable_segments:True",
                 "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
                 "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             },

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,13 +26,31 @@ def ours(name: str) -> str:
     return f"{match[1]}mlp.experts.{match[2]}.{_LAYERS[match[3]]}.{match[4]}"
 
 
-def load(path: str, device: str) -> tuple[Any, dict[str, list[str]]]:
-    """The model, and the names that its files lack (`missing_keys`) or have too many."""
+def _kernel(config: dict[str, Any]) -> str:
+    """The fastest of GPTQModel's for GPUs that need no compiler of CUDA: Triton's.
+
+    Left to choose it takes those that it compiles first (Marlin, …): for minutes where there is an
+    `nvcc`, and elsewhere it falls back to these.
+    """
+    if config["quant_method"] == "awq":
+        return "AWQ_GEMM_TRITON"
+    return "GPTQ_TRITON" if config["bits"] in {2, 4, 8} else "GPTQ_TORCH"
+
+
+def load(
+    path: str, config: dict[str, Any], dtype: str, where: str
+) -> tuple[Any, dict[str, list[str]]]:
+    """The model, and the names that its files lack (`missing_keys`) or have too many.
+
+    `config` is the checkpoint's of its quantization; `where` a device, or a way to divide the model
+    between several.
+    """
     # Its pool of loaders wants two threads, also where there are fewer processors to spare.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, os.cpu_count() or 2)))
     import accelerate
+    import torch
     from accelerate.utils import modeling
-    from gptqmodel import GPTQModel
+    from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.utils import model as utilities
 
     read: set[str] = set()
@@ -57,7 +76,13 @@ def load(path: str, device: str) -> tuple[Any, dict[str, list[str]]]:
     modeling.load_state_dict, utilities._checkpoint_tensor_keys = renamed_state, renamed_keys
     accelerate.load_checkpoint_in_model = compared
     try:
-        loaded = GPTQModel.load(path, device=device)
+        place = {"device" if where in {"cpu", "cuda"} else "device_map": where}
+        on_gpu = torch.cuda.is_available() and where != "cpu"
+        if on_gpu and dtype == "float32":
+            sys.exit(f"dtype_refused: {config['quant_method']} is computed in 16 bits on a GPU")
+        kernel = BACKEND[_kernel(config) if on_gpu else "AUTO"]
+        kind = dtype if dtype == "auto" else getattr(torch, dtype)  # it takes no notice of names
+        loaded = GPTQModel.load(path, dtype=kind, backend=kernel, **place)
     finally:
         modeling.load_state_dict, utilities._checkpoint_tensor_keys = state_of, keys_of
         accelerate.load_checkpoint_in_model = into

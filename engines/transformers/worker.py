@@ -171,11 +171,15 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
     """The model, in the quantization of its files or, of plain files, in the one asked for."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = AutoConfig.from_pretrained(path)
-    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    quantized = getattr(config, "quantization_config", None) or {}
+    method = quantized.get("quant_method")
     if method in {"gptq", "awq"}:
         import gptq
 
-        model, report = gptq.load(path, device)
+        where = options["device_map"] or device
+        model, report = gptq.load(path, quantized, options["dtype"], where)
+        if options["attn_implementation"]:
+            model.set_attn_implementation(options["attn_implementation"])
     else:
         more: dict[str, Any] = {"device_map": options["device_map"] or device}
         if options["attn_implementation"]:
@@ -236,6 +240,9 @@ class Batch:
         # Before the load, which may take long: the front may go meanwhile.
         threading.Thread(target=self._listen, daemon=True).start()
         self._model = _load(given["path"], given["quantization"], options)
+        if torch.cuda.is_available():
+            # What putting the experts together took beside the weights; it would stay taken.
+            torch.cuda.empty_cache()
         self._sampler = Sampler(self._tell)
         context, slots = given["context"], given["slots"]
         self._manager = self._model.init_continuous_batching(
@@ -248,6 +255,8 @@ class Batch:
                 max_requests_per_batch=slots,
                 use_async_batching=False,
                 use_cuda_graph=False,
+                # What was asked for stays; else it takes flash attention where that is installed.
+                auto_switch_to_flash=options["attn_implementation"] is None,
             ),
         )
         processors = self._manager.logit_processor

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
     Command,
+    Detection,
     Devices,
     EngineOptions,
     Host,
@@ -27,7 +28,7 @@ from paddock.engines.base import (
     Serving,
     Symptom,
 )
-from paddock.engines.environment import Environment
+from paddock.engines.environment import Environment, find_accelerator
 from paddock.engines.symptoms import (
     BROKEN_SAFETENSORS,
     MISSING_LIBRARY,
@@ -270,6 +271,7 @@ class Vllm(Adapter):
     formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq", "fp8")
     types: ClassVar[tuple[str, ...]] = ("LLM",)
     automatic: ClassVar[bool] = True
+    made_for_gpus: ClassVar[bool] = True
     environment: ClassVar[Environment] = Environment(
         name="vllm",
         requirements=(FOLDER / "requirements.txt",),
@@ -285,6 +287,16 @@ class Vllm(Adapter):
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = SYMPTOMS
+
+    def detect(self) -> Detection:
+        """Its environment; one for GPUs does not start where there is none."""
+        found = self.environment.detect()
+        if found.cuda and find_accelerator() == "cpu":
+            install = "paddock engine install vllm --force"
+            return Detection(
+                missing=f"it was installed for GPUs, and none is here; again: {install}"
+            )
+        return found
 
     def refuses(self, variant: Variant, host: Host) -> str | None:
         """What is to be quantized while it loads; the architecture is known when it is read."""

@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from paddock.engines import load_engine
+from paddock.engines import load_engine, vllm
 from paddock.engines.base import Detection, Host
+from paddock.engines.environment import CURRENT
 from paddock.engines.vllm import Vllm, VllmOptions, arguments
 from paddock.launcher.diagnosis import diagnose_exit
 from paddock.launcher.plan import LaunchPlan, LaunchRequest
@@ -544,3 +545,20 @@ def test_what_it_cannot_load_is_refused() -> None:
     assert ENGINE.refuses(plain, HOST) is None
     told = ENGINE.refuses(plain.model_copy(update={"quantization": "8-bit"}), HOST)
     assert "quantization" in (told or "")
+
+
+def test_build_for_gpus_is_refused_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end as it starts; the reason names the command that brings the other build."""
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    environment = Vllm.environment
+    folder = environment.folder(tmp_path)
+    (folder / "made" / "bin").mkdir(parents=True)
+    (folder / "made" / "bin" / "python").touch()
+    told = {"folder": "made", "digest": environment.digest("cuda"), "accelerator": "cuda"}
+    (folder / CURRENT).write_text(json.dumps({**told, "versions": {}, "architectures": []}))
+    monkeypatch.setattr(vllm, "find_accelerator", lambda: "cpu")
+    assert "paddock engine install vllm --force" in ENGINE.detect().missing
+    monkeypatch.setattr(vllm, "find_accelerator", lambda: "cuda")
+    assert ENGINE.detect().cuda

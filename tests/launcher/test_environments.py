@@ -12,11 +12,15 @@ from typing import Literal
 from zipfile import ZipFile
 
 import pytest
+from uv import find_uv_bin
 
+from paddock.engines import engines
 from paddock.engines.environment import CURRENT, Environment
 from paddock.launcher import environments
 from paddock.launcher.environments import install, remove
 from paddock.registry.errors import EngineInUse, InstallFailed
+
+ENVIRONMENTS = {one.name: one.environment for one in engines() if one.environment is not None}
 
 
 @pytest.fixture
@@ -162,6 +166,28 @@ def test_uv_and_pip_make_the_same_of_the_pins(
     assert made.versions["needy"] == "1"
     assert asking.detect().version == "1"
     assert asking.detect().architectures == ("A", "Z")
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.13"])
+@pytest.mark.parametrize("name", [name for name, one in ENVIRONMENTS.items() if one.cuda])
+def test_pins_for_gpus_go_together(name: str, python: str) -> None:
+    """What needs a GPU to run is resolved at least; the set is the whole of what is needed."""
+    environment = ENVIRONMENTS[name]
+    (pins, *_) = environment.pins("cuda")
+    resolve = ("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version")
+    done = subprocess.run(
+        [find_uv_bin(), *resolve, python, "--python-platform", "x86_64-manylinux_2_34", pins],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pinned = {line for line in pins.read_text().splitlines() if not line.startswith("#")}
+    assert set(map(_spelt, done.stdout.splitlines())) == set(map(_spelt, pinned))
+
+
+def _spelt(pin: str) -> str:
+    return pin.lower().replace("_", "-")
 
 
 def test_a_gpu_has_pins_of_its_own(environment: Environment, tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ import pytest
 from paddock.engines import environment
 from paddock.engines.base import Detection, Gpu, Host
 from paddock.launcher.cluster import _host
-from paddock.launcher.gpus import probe_gpus, visible
+from paddock.launcher.gpus import held_bytes, probe_gpus, visible
 from paddock.launcher.host import probe_host
 
 LOST, NO_DRIVER = 15, 9  # nvml.h: NVML_ERROR_GPU_IS_LOST, NVML_ERROR_DRIVER_NOT_LOADED
+INSUFFICIENT_SIZE = 7  # nvml.h: NVML_ERROR_INSUFFICIENT_SIZE
+HOLDERS = ((4001, 5_000_000_000), (4002, 700))
 NAMES = ("NVIDIA H100 80GB HBM3", "NVIDIA L4")
 TOTALS = (85_520_809_984, 24_152_899_584)
 FREE = (85_000_000_000, 1_000_000_000)
@@ -67,6 +69,15 @@ class Driver:
         text.value = f"GPU-{_index(handle)}{_index(handle)}aa-bb".encode()
         return 0
 
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Any, count: Any, infos: Any) -> int:
+        if infos is None:
+            count._obj.value = len(HOLDERS)
+            return INSUFFICIENT_SIZE
+        for slot, (pid, used) in zip(infos, HOLDERS, strict=False):
+            slot.pid, slot.usedGpuMemory = pid, used + _index(handle)
+        count._obj.value = len(HOLDERS)
+        return 0
+
 
 def _index(handle: Any) -> int:
     return int(ctypes.cast(handle, ctypes.c_void_p).value or 0) - 1
@@ -112,6 +123,12 @@ def test_gpu_that_is_lost_is_left_out(
     assert "GPU 0 is left out" in caplog.text
 
 
+def test_memory_is_told_by_process(driver: Callable[..., None]) -> None:
+    """Over all GPUs, as an engine may hold several."""
+    driver()
+    assert held_bytes() == {4001: 10_000_000_001, 4002: 1401}
+
+
 def test_without_a_driver_that_answers_there_are_none(
     driver: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,6 +136,8 @@ def test_without_a_driver_that_answers_there_are_none(
     driver(init=NO_DRIVER)
     assert probe_gpus() == ()
     assert "does not answer" in caplog.text
+    assert held_bytes() == {}
+    assert "does not tell" in caplog.text
 
 
 def test_without_the_drivers_files_its_library_is_not_looked_for(

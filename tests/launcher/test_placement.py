@@ -64,6 +64,18 @@ def test_gpu_holds_what_the_host_could_not() -> None:
     assert LaunchPlan.from_json(made.to_json()) == made
 
 
+def test_on_gpus_an_engine_that_is_made_for_them_comes_first() -> None:
+    """Of a mixture's tokens vLLM makes five to nine times as many there as Transformers."""
+    made = plan(host(gpu(0)), model_engine=None)
+    assert made.engine == "vLLM"
+    assert "engine vLLM: the first choice for gptq on GPUs" in made.reasons
+    assert made.options["n_threads"] is None  # they are a processor's
+    made = plan(host(), model_engine=None)
+    assert made.engine == "Transformers"
+    assert "engine Transformers: the first choice for gptq" in made.reasons
+    assert made.options["n_threads"] == 15
+
+
 def test_the_most_free_gpu_is_taken() -> None:
     """Of mixed sizes too, and where the largest is busy."""
     assert indices(plan(host(gpu(0, 24), gpu(1), gpu(2, 48)))) == [[1]]
