@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +16,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from paddock.client import Client
+from paddock.engines.environment import find_accelerator
 from paddock.launcher.controller import Controller
+from paddock.server import metrics
 from paddock.server.metrics import COUNTERS, GAUGES, HISTOGRAMS, Load, Metrics
 from paddock.server.timeline import Timeline
 from tests.e2e.test_failures import until
@@ -198,8 +203,27 @@ def test_gateway_answers_its_figures(client: Client, tiny: str) -> None:
     client.complete(tiny, "The old", max_tokens=2)
     assert list(client.generate(tiny, "The old", max_tokens=5, ignore_eos=True))
     every = {*COUNTERS, *GAUGES, *(f"{h.name}_sum" for h in HISTOGRAMS)}
+    if find_accelerator() == "cpu":
+        every.remove("paddock_replica_gpu_memory_bytes")
     # A request is counted when it has ended, which its client may know a moment before.
     until(lambda: every <= {name for name, _ in scraped(client)})
+
+
+def test_memory_of_gpus_is_that_of_all_of_a_replicas_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the driver's word; what runs on processors has none, and what is gone is left out."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        told = {os.getpid(): 5_000_000_000, child.pid: 700, 1: 9}
+        monkeypatch.setattr(metrics, "held_bytes", lambda: told)
+        held = metrics._held({"ours": os.getpid(), "its": child.pid})
+        assert held["ours"].gpu_bytes == 5_000_000_700
+        assert held["its"].gpu_bytes == 700
+        monkeypatch.setattr(metrics, "held_bytes", dict)
+        assert metrics._held({"ours": os.getpid()})["ours"].gpu_bytes == 0
+        assert held["ours"].resident_bytes > held["its"].resident_bytes > 0
+        child.communicate()
+    assert metrics._held({"its": child.pid}) == {}
 
 
 def test_tokens_of_an_answer_are_counted_while_it_streams(client: Client, tiny: str) -> None:
