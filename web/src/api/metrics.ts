@@ -33,7 +33,9 @@ export interface Counted {
   firstTokenSeconds: number;
   firstTokens: number;
   inFlight: number;
+  /** Of the host's memory, and of the memory of GPUs; null where nothing was told. */
   memoryBytes: number | null;
+  gpuBytes: number | null;
 }
 
 const FIELDS: Record<string, keyof Counted> = {
@@ -45,6 +47,7 @@ const FIELDS: Record<string, keyof Counted> = {
   paddock_time_to_first_token_seconds_count: "firstTokens",
   paddock_requests_in_flight: "inFlight",
   paddock_replica_memory_bytes: "memoryBytes",
+  paddock_replica_gpu_memory_bytes: "gpuBytes",
 };
 
 /** Every replica's counts by its id; `at` is in seconds. */
@@ -62,6 +65,7 @@ export function countReplicas(samples: Sample[], at: number): Record<string, Cou
       firstTokens: 0,
       inFlight: 0,
       memoryBytes: null,
+      gpuBytes: null,
     };
     const one = found[replica];
     one[field] = (one[field] ?? 0) + value;
@@ -76,6 +80,7 @@ export interface Figures {
   /** Seconds; null where no request has begun to answer. */
   firstTokenSeconds: number | null;
   inFlight: number;
+  /** Of the memory that plans count for it: that of GPUs, where it computes on some. */
   memoryBytes: number | null;
 }
 
@@ -91,6 +96,6 @@ export function between(before: Counted, now: Counted): Figures | null {
     tokensPerSecond: made / seconds,
     firstTokenSeconds: begun ? (now.firstTokenSeconds - before.firstTokenSeconds) / begun : null,
     inFlight: now.inFlight,
-    memoryBytes: now.memoryBytes,
+    memoryBytes: now.gpuBytes ?? now.memoryBytes,
   };
 }

@@ -42,16 +42,24 @@ describe("metrics", () => {
       firstTokens: 1,
     };
     const now = { at: 12, completionTokens: 30, requests: 3, firstTokenSeconds: 2, firstTokens: 3 };
-    const rest = { inFlight: 1, memoryBytes: null };
+    const rest = { inFlight: 1, memoryBytes: null, gpuBytes: null };
     expect(between({ ...before, ...rest }, { ...now, ...rest })).toEqual({
       at: 12,
       tokensPerSecond: 10,
       firstTokenSeconds: 0.5,
-      ...rest,
+      inFlight: 1,
+      memoryBytes: null,
     });
     expect(between({ ...now, ...rest }, { ...before, ...rest, at: 13 })).toBeNull();
     const fewer = { ...now, ...rest, at: 14, completionTokens: 29 };
     expect(between({ ...now, ...rest }, fewer)?.tokensPerSecond).toBe(0);
+  });
+
+  it("shows the memory of GPUs in the place of the host's", () => {
+    const gpu = `paddock_replica_gpu_memory_bytes{model="m",replica="m-rep0"} 3e+10\n`;
+    const [before, now] = [1, 2].map((at) => countReplicas(parseMetrics(TEXT + gpu), at)["m-rep0"]);
+    expect(now?.memoryBytes).toBe(6.4e7);
+    expect(before && now && between(before, now)?.memoryBytes).toBe(3e10);
   });
 
   it("begins anew where a replica's counters do", () => {
@@ -64,7 +72,7 @@ describe("metrics", () => {
           firstTokenSeconds: 0,
           firstTokens: 0,
         },
-        ...{ inFlight: 0, memoryBytes: null },
+        ...{ inFlight: 0, memoryBytes: null, gpuBytes: null },
       },
     });
     const first = extended({}, {}, count(0, 100));
