@@ -108,7 +108,12 @@ export function App() {
           </Group>
         </Group>
       </AppShell.Header>
-      <AppShell.Navbar p="xs" aria-label={t("nav.pages")}>
+      <AppShell.Navbar
+        p="xs"
+        aria-label={t("nav.pages")}
+        className={opened ? undefined : "closed"}
+        onKeyDown={(event) => event.key === "Escape" && close()}
+      >
         <AppShell.Section grow component={ScrollArea}>
           {pages.map(({ path, text, Icon, also }) => {
             const here =
