@@ -64,7 +64,7 @@ export const NOTHING: Sampling = {
   tools: "",
 };
 
-/** A field whose text is not what it must be; `reason` is the parser's. */
+/** A field whose text is not what it must be; `reason` is the parser's, where it could not be read. */
 export class BadField extends Error {
   readonly field: keyof Sampling;
 
@@ -98,7 +98,7 @@ export function samplingFields(sampling: Sampling, mode: Mode): Record<string, u
   }
   const tools = isOf(mode, "tools") ? parsed("tools", sampling) : undefined;
   if (tools !== undefined) {
-    if (!Array.isArray(tools)) throw new BadField("tools", "[…]");
+    if (!Array.isArray(tools)) throw new BadField("tools", "");
     fields.tools = tools;
   }
   return fields;

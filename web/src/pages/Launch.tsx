@@ -28,12 +28,13 @@ import { ErrorView } from "../components/Failure";
 import { OptionsForm, type OptionsSchema } from "../components/OptionsForm";
 import { PageHeader } from "../components/PageHeader";
 import { PlanView } from "../components/PlanView";
-import { bytes, parameters } from "../lib/format";
+import { bytes, parameters, tokens } from "../lib/format";
 import { engineOptions, FIELDS, launchBody, launchCommand } from "../lib/launch";
 import { modelPath, runningPath } from "../lib/paths";
 import { useQueryState } from "../lib/query";
 
 const TYPING_MS = 250;
+const LAUNCH = ["launch"];
 
 /** Says what to launch, with the plan beside it. */
 export default function LaunchPage() {
@@ -56,6 +57,7 @@ export default function LaunchPage() {
     refetchInterval: 15_000,
   });
   const launch = useMutation({
+    mutationKey: LAUNCH,
     mutationFn: () =>
       data(api.POST("/v1/models", { params: { query: { wait_ready: false } }, body })),
     onSuccess: async (launched) => {
@@ -123,7 +125,8 @@ export default function LaunchPage() {
                 loading={launch.isPending}
                 // What is launched is what the plan shows.
                 disabled={!plan.isSuccess || plan.isPlaceholderData || isNewer}
-                onClick={() => launch.mutate()}
+                // Of two quick clicks the second comes before the button is drawn as busy.
+                onClick={() => client.isMutating({ mutationKey: LAUNCH }) || launch.mutate()}
               >
                 {t("launch.launch")}
               </Button>
@@ -228,7 +231,7 @@ function Wanted(props: {
       />
       <NumberInput
         label={t("launch.context")}
-        placeholder={t("launch.contextHint", { most: model.context_length })}
+        placeholder={t("launch.contextHint", { most: tokens(model.context_length) })}
         value={query.get("context_length") ?? query.get("n_ctx") ?? ""}
         onChange={(value) => change({ context_length: String(value), n_ctx: null })}
         min={1}
@@ -248,10 +251,11 @@ function Wanted(props: {
       )}
       <NumberInput
         label={t("launch.replicas")}
-        value={query.get("replica") ?? "1"}
+        placeholder="1"
+        value={query.get("replica") ?? ""}
         onChange={set("replica")}
         min={1}
-        max={100}
+        max={64}
         allowDecimal={false}
       />
       {hubs.length > 1 && (

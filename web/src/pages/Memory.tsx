@@ -219,6 +219,7 @@ function Chart({ rows, by }: Omit<Shown, "estimate">) {
           type="stacked"
           orientation="vertical"
           withLegend
+          legendProps={{ itemSorter: null }}
           barChartProps={{ accessibilityLayer: false, margin: { top: 20 } }}
           gridAxis="x"
           yAxisProps={{
@@ -250,7 +251,14 @@ function Numbers({ rows, by, estimate }: Shown) {
   const { t } = useTranslation();
   return (
     <div className="scroll-x">
-      <Table fz="sm" aria-label={t("calculator.title")} miw={760} striped>
+      <Table
+        fz="sm"
+        aria-label={t("calculator.title")}
+        miw={760}
+        striped
+        // Numbers keep their units beside them.
+        styles={{ td: { whiteSpace: "nowrap" } }}
+      >
         <Table.Thead>
           <Table.Tr>
             <Table.Th>{by === "context" ? t("launch.context") : t("launch.quantization")}</Table.Th>
