@@ -118,8 +118,8 @@ export const zh: Texts = {
     needed: "需要",
   },
   plan: {
-    free: "，{{node}} 上空闲 {{free}}",
-    freeGpu: "，{{node}} 的 GPU 空闲 {{free}}",
+    free: "（{{node}} 上空闲 {{free}}）",
+    freeGpu: "（{{node}} 的 GPU 空闲 {{free}}）",
     gpus: "GPU",
     offload: "{{size}} 的权重留在主机内存中",
     fits: "{{node}} 的空闲内存足够",
@@ -154,7 +154,7 @@ export const zh: Texts = {
     firstToken: "首个词元用时",
     inFlight: "进行中的请求",
     memory: "内存",
-    planned: "，计划 {{size}}",
+    planned: "（计划 {{size}}）",
   },
   log: {
     follow: "跟随",
@@ -259,7 +259,7 @@ export const zh: Texts = {
     unquantized: "未量化",
     recommended: "推荐",
     fits: "适合",
-    free: "，{{node}} 上空闲 {{free}}，上下文 {{tokens}} 词元",
+    free: "（{{node}} 上空闲 {{free}}，上下文 {{tokens}} 词元）",
     engines: "引擎",
     serves: "可在本机运行",
     install: "安装 {{engine}}",

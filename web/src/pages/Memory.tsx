@@ -208,6 +208,7 @@ function Chart({ rows, by }: Omit<Shown, "estimate">) {
     cache: row.cache_bytes / GB,
     overhead: row.overhead_bytes / GB,
   }));
+  const longest = Math.max(...points.map((one) => one.name.length));
   // The table below says the same to those who cannot see it.
   return (
     <Card withBorder aria-hidden>
@@ -222,8 +223,9 @@ function Chart({ rows, by }: Omit<Shown, "estimate">) {
           legendProps={{ itemSorter: null }}
           barChartProps={{ accessibilityLayer: false, margin: { top: 20 } }}
           gridAxis="x"
+          xAxisProps={{ interval: "equidistantPreserveStart" }}
           yAxisProps={{
-            width: 120,
+            width: Math.min(120, 20 + 8 * longest),
             interval: 0,
             tick: { fontSize: 12, width: 200, fill: "currentColor" },
           }}
