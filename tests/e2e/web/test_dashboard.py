@@ -372,6 +372,7 @@ def test_what_is_copied_does_the_same(gateway: Paddock, open_page: Open, mode: s
     page.get_by_label("stop").fill("zebra")
     page.get_by_label("logprobs").fill("2")
     page.get_by_label("ignore_eos").check()
+    page.get_by_label("Other fields").fill('{"typical_p": 0.9}')
     question = 'It\'s "old",\nthe elephant'
     said = asked(page, question)
     assert len(said) == 1
@@ -494,14 +495,30 @@ def test_pages_are_accessible(gateway: Paddock, open_page: Open, path: str) -> N
         while not chart.is_visible():  # two rates take three reads
             with page.expect_response("**/metrics"):
                 page.clock.fast_forward(FIGURES_MS)
-    for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme)
-        expect(page.locator(f"html[data-mantine-color-scheme={scheme}]")).to_be_visible()
-        page.evaluate(COLOURS_ARE_THERE)
-        assert serious(page) == []
+    in_both_schemes(page)
     for width in (1440, 360):
         page.set_viewport_size({"width": width, "height": 740})
         wait_until_it_fits(page)
+
+
+def test_empty_pages_are_accessible(paddock: Paddock, open_page: Open) -> None:
+    """Where there is nothing yet, a page says what to do, and axe finds nothing serious."""
+    paddock.ok("list")
+    page = open_page(paddock, "/running")
+    for path, told, way in (
+        ("/running", "Nothing is launched", "tiny-mixtral"),
+        ("/playground", "No model can answer", "tiny-mixtral"),
+        ("/downloads", "No weights are here", "to the models"),
+        ("/keys", "There are no keys", None),
+        ("/?q=no+such+model", "No model has all that", None),
+    ):
+        page.goto(address(paddock, path))
+        expect(page.get_by_role("heading", name=told)).to_be_visible()
+        settle(page)
+        in_both_schemes(page)
+        if way:
+            page.get_by_role("main").get_by_role("link", name=way, exact=True).click()
+            expect(page.get_by_role("heading", name=told)).to_be_hidden()
 
 
 def test_what_opens_is_accessible(gateway: Paddock, open_page: Open) -> None:
@@ -553,6 +570,12 @@ def test_the_keyboard_is_enough(gateway: Paddock, open_page: Open) -> None:
     expect(page.get_by_role("searchbox")).to_be_focused()
     page.keyboard.type("tiny-mixtral")
     expect(page.get_by_role("listitem")).to_have_count(1)
+    page.get_by_role("link", name="tiny-mixtral", exact=True).press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    settle(page)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Memory").nth(1)).to_be_focused()
+    page.go_back()
     page.get_by_role("link", name="Running").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Running models")).to_be_visible()
@@ -659,6 +682,15 @@ def wait_until_it_fits(page: Page) -> None:
     while not page.evaluate(FITS):
         assert time.monotonic() < deadline, f"{page.url} is wider than its window"
         page.wait_for_timeout(20)
+
+
+def in_both_schemes(page: Page) -> None:
+    """axe finds nothing serious, in light and in dark."""
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator(f"html[data-mantine-color-scheme={scheme}]")).to_be_visible()
+        page.evaluate(COLOURS_ARE_THERE)
+        assert serious(page) == []
 
 
 def serious(page: Page) -> list[str]:

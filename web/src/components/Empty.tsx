@@ -8,7 +8,7 @@ export function Empty({ title, children }: { title: string; children?: ReactNode
       <Title order={2} size="h4" className="wrap">
         {title}
       </Title>
-      <Text component="div" c="dimmed" maw={520}>
+      <Text component="div" c="dimmed" maw={520} className="linked">
         {children}
       </Text>
     </Stack>

@@ -61,7 +61,7 @@ export default function Playground() {
   const { query, change } = useQueryState();
   const answering = useAnswering();
   const ready = answering.data ?? [];
-  const asked = query.get("models")?.split(",").filter(Boolean) ?? [];
+  const asked = [...new Set(query.get("models")?.split(",").filter(Boolean))];
   const models = asked.length ? asked : ready.slice(0, 1).map((model) => model.id);
   const chats = models.every((uid) => {
     const one = ready.find((model) => model.id === uid);
@@ -375,7 +375,9 @@ function Fields(props: {
   const { t } = useTranslation();
   const { sampling, change, bad } = props;
   const wrong = (name: keyof Sampling) =>
-    bad?.field === name ? bad.message || t("play.noList") : undefined;
+    bad?.field === name
+      ? bad.message || t(name === "tools" ? "play.noList" : "play.noObject")
+      : undefined;
   const [opened, setOpened] = useState<string | null>(null);
   useEffect(() => {
     if (bad) setOpened("fields");
@@ -469,6 +471,18 @@ function Fields(props: {
                   maxRows={12}
                 />
               )}
+              <JsonInput
+                label={t("play.more")}
+                description={t("play.moreHint")}
+                placeholder={'{"typical_p": 0.9}'}
+                value={sampling.more}
+                onChange={(value) => change("more", value)}
+                error={wrong("more")}
+                validationError={wrong("more") ?? t("play.noJson")}
+                autosize
+                minRows={2}
+                maxRows={12}
+              />
             </SimpleGrid>
           </Stack>
         </Accordion.Panel>
