@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +51,8 @@ COLOURS_ARE_THERE = """Promise.allSettled(
   document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished)
 ).then(() => null)"""
 ASKS = re.compile(r"/v1/models\b")
+ENDLESS = ("-en", "echo", "--token-seconds", "3600")
+"""Its answers stay at their first word."""
 FIRST_SCRIPT_BYTES = 350_000
 CLIENTS = ("OpenAI's client", "Xinference's client", "Paddock's client")
 AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
@@ -463,16 +467,50 @@ def test_replicas_are_added_and_ended(gateway: Paddock, open_page: Open) -> None
 
 
 def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
-    """Stop ends the stream and keeps what has come; a field that is no JSON is named."""
-    page = open_page(gateway, "/playground?models=tiny&mode=completion")
-    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
-    page.get_by_label("max_tokens").fill("1900")
-    page.get_by_label("logit_bias").fill('{"2": -100}')
-    page.get_by_label("Prompt", exact=True).fill("The old elephant")
+    """Stop ends the stream and keeps what has come."""
+    gateway.ok("launch", "tiny-mixtral", *ENDLESS, "-u", "slow")
+    page = open_page(gateway, "/playground?models=slow&mode=completion")
+    page.get_by_label("Prompt", exact=True).fill("One two")
     page.get_by_role("button", name="Continue the text").click()
-    expect(page.get_by_test_id("answer")).not_to_be_empty()
+    expect(page.get_by_test_id("answer")).to_have_text("One")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-run=stopped]")).to_be_visible()
+    expect(page.get_by_test_id("answer")).to_have_text("One")
+    gateway.ok("terminate", "-u", "slow")
+
+
+def test_a_broken_answer_keeps_what_has_come(
+    gateway: Paddock, paddock: Paddock, open_page: Open
+) -> None:
+    """Where the engine or the gateway is gone within an answer, that is told and the rest stays."""
+    gateway.ok("launch", "tiny-mixtral", "-en", "echo", "--die-after", "2", "-u", "dies")
+    gateway.ok("launch", "tiny-mixtral", *ENDLESS, "-u", "endless")
+    page = open_page(gateway, "/playground?models=dies&mode=completion")
+    page.get_by_label("Prompt", exact=True).fill("One two three")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("[data-run=failed]").get_by_role("alert")).to_contain_text("broke off")
+    expect(page.get_by_test_id("answer")).to_have_text("One two")
+    paddock.ok("list")
+    endpoint = f"{gateway.record['endpoint']}/v1"
+    paddock.client().attach(endpoint, model="endless", model_uid="far")
+    page = open_page(paddock, "/playground?models=far&mode=completion")
+    page.get_by_label("Prompt", exact=True).fill("One two")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_test_id("answer")).to_have_text("One")
+    os.kill(paddock.record["pid"], signal.SIGKILL)
+    run = page.locator("[data-run=failed]")
+    expect(run.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    expect(page.get_by_test_id("answer")).to_have_text("One")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("One two")
+    for uid in ("dies", "endless"):
+        gateway.ok("terminate", "-u", uid)
+
+
+def test_wrong_fields_are_named(gateway: Paddock, open_page: Open) -> None:
+    """A field that is no JSON, or other JSON than it must be, says so itself; nothing is sent."""
+    page = open_page(gateway, "/playground?models=tiny&mode=completion")
+    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
+    page.get_by_label("Prompt", exact=True).fill("The old elephant")
     page.get_by_label("JSON schema", exact=True).fill("{")
     page.get_by_role("button", name="Continue the text").click()
     expect(page.get_by_text(re.compile("property name"))).to_be_visible()
@@ -482,6 +520,7 @@ def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
     page.get_by_label("Message", exact=True).fill("Hello")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_text("A JSON list is needed")).to_be_visible()
+    expect(page.locator("[data-run]")).to_have_count(0)
 
 
 @pytest.mark.parametrize("path", PAGES)
