@@ -294,17 +294,20 @@ def test_a_key_for_asking_sees_what_it_may(
     expect(page.get_by_role("alert")).to_contain_text("Not allowed")
 
 
-def test_an_install_is_watched_and_called_off(gateway: Paddock, open_page: Open) -> None:
+@pytest.mark.parametrize("engine", ["sentence-transformers", "Transformers"])
+def test_an_install_is_watched_and_called_off(
+    gateway: Paddock, open_page: Open, engine: str
+) -> None:
     """A suggested install opens its dialog; its steps are told; called off, nothing of it stays."""
-    page = open_page(gateway, "/cluster?install=sentence-transformers")
+    page = open_page(gateway, f"/cluster?install={engine}")
     page.get_by_role("dialog").get_by_role("button", name="Install", exact=True).click()
-    card = page.locator("[data-engine='sentence-transformers']")
+    card = page.locator(f"[data-engine='{engine}']")
     expect(card).to_have_attribute("data-state", "installing")
     expect(card.get_by_role("status")).not_to_be_empty()
     card.get_by_role("button", name="Call off").click()
     expect(card).to_have_attribute("data-state", "cancelled")
     expect(card.get_by_text("not installed", exact=True)).to_be_visible()
-    assert not list((gateway.home / "engines").glob("sentence-transformers/*/bin"))
+    assert not list((gateway.home / "engines").glob(f"{engine.lower()}/*/bin"))
 
 
 def test_two_tabs_stay_in_step(gateway: Paddock, open_page: Open) -> None:
@@ -549,7 +552,7 @@ def test_empty_pages_are_accessible(paddock: Paddock, open_page: Open) -> None:
         ("/playground", "No model can answer", "tiny-mixtral"),
         ("/downloads", "No weights are here", "to the models"),
         ("/keys", "There are no keys", None),
-        ("/?q=no+such+model", "No model has all that", None),
+        ("/?q=no+such+model", "No model matches", None),
     ):
         page.goto(address(paddock, path))
         expect(page.get_by_role("heading", name=told)).to_be_visible()
@@ -660,7 +663,7 @@ def test_filters_stand_in_the_address(gateway: Paddock, open_page: Open) -> None
         f"{len(names)} models"
     )
     page.get_by_role("searchbox").fill("no such model at all")
-    expect(page.get_by_text("No model has all that")).to_be_visible()
+    expect(page.get_by_text("No model matches")).to_be_visible()
     page.get_by_role("button", name="Clear words and filters").click()
     expect(page.get_by_role("searchbox")).to_have_value("")
     page.goto(address(gateway, "/?q=mixtral"))

@@ -213,7 +213,7 @@ function Engines() {
           <EngineCard
             key={engine.name}
             engine={engine}
-            environment={environments.data?.find((one) => one.engine === engine.name)}
+            environment={environments.data?.find((one) => one.engine === engine.name.toLowerCase())}
             install={() => change({ install: engine.name.toLowerCase() }, { replace: false })}
           />
         ))}
