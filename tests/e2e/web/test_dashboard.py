@@ -208,6 +208,13 @@ def test_what_cannot_be_served_offers_what_can(gateway: Paddock, open_page: Open
     page.go_forward()
     page.get_by_label("Context, in tokens").fill("99999")
     expect(page.get_by_role("alert")).to_contain_text("2048")
+    much = "model_format=ggufv2&quantization=Q2_K&context_length=32768&n_parallel=256"
+    page.goto(address(gateway, f"/launch/mixtral-v0.1?{much}"))
+    expect(page.get_by_role("alert")).to_contain_text("No room")
+    expect(page.get_by_role("button", name="Launch", exact=True)).to_be_disabled()
+    page.get_by_role("link", name="Compare what fits").click()
+    expect(page.get_by_role("heading", name="Memory", exact=True)).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("^Q2_K"))).to_contain_text("GB")
 
 
 def test_a_download_is_called_off_and_taken_up(

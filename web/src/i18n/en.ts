@@ -97,6 +97,7 @@ export const en = {
     downloads: "To the downloads",
     logs: "Show the log",
     keys: "To the keys",
+    memory: "Compare what fits",
   },
   state: {
     pending: "waiting",
@@ -290,6 +291,7 @@ export const en = {
     slotsHint: "as the memory allows",
     replicas: "Replicas",
     hub: "Hub",
+    hubHint: "automatic",
     node: "Node",
     nodeHint: "the one with the most free memory",
     gpus: "GPUs",
@@ -302,6 +304,7 @@ export const en = {
     plan: "Plan",
     launch: "Launch",
     instead: "What can be launched here:",
+    compare: "Compare what fits",
   },
   play: {
     title: "Playground",

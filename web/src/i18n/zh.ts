@@ -99,6 +99,7 @@ export const zh: Texts = {
     downloads: "查看下载",
     logs: "查看日志",
     keys: "查看密钥",
+    memory: "比较所需内存",
   },
   state: {
     pending: "等待中",
@@ -291,6 +292,7 @@ export const zh: Texts = {
     slotsHint: "视内存而定",
     replicas: "副本",
     hub: "模型仓库",
+    hubHint: "自动选择",
     node: "节点",
     nodeHint: "空闲内存最多的节点",
     gpus: "GPU",
@@ -303,6 +305,7 @@ export const zh: Texts = {
     plan: "计划",
     launch: "启动",
     instead: "此处可以启动：",
+    compare: "比较所需内存",
   },
   play: {
     title: "试用",

@@ -35,6 +35,7 @@ import { useQueryState } from "../lib/query";
 
 const TYPING_MS = 250;
 const LAUNCH = ["launch"];
+const NO_ROOM = 507;
 
 /** Says what to launch, with the plan beside it. */
 export default function LaunchPage() {
@@ -141,7 +142,7 @@ export default function LaunchPage() {
               {plan.isError ? (
                 <Stack>
                   <ErrorView error={plan.error} retry={() => plan.refetch()} />
-                  <Alternatives error={plan.error} change={change} />
+                  <Alternatives model={name} error={plan.error} change={change} />
                 </Stack>
               ) : plan.data ? (
                 <PlanView plan={plan.data} diskFree={model.data?.disk_free_bytes} />
@@ -261,7 +262,7 @@ function Wanted(props: {
       {hubs.length > 1 && (
         <Select
           label={t("launch.hub")}
-          placeholder={t("launch.any")}
+          placeholder={t("launch.hubHint")}
           data={hubs}
           value={query.get("download_hub")}
           onChange={set("download_hub")}
@@ -348,15 +349,22 @@ function EngineOptions(props: {
 }
 
 /** What could be launched in place of what was refused. */
-function Alternatives({ error, change }: { error: unknown; change: Change }) {
+function Alternatives(props: { model: string; error: unknown; change: Change }) {
   const { t } = useTranslation();
-  const { alternatives, refused } = asApiError(error).fields as {
+  const { model, change } = props;
+  const { status, fields } = asApiError(props.error);
+  const { alternatives, refused } = fields as {
     alternatives?: string[];
     refused?: Record<string, string>;
   };
   const missing = Object.entries(refused ?? {}).filter(([, why]) => why.includes("engine install"));
   return (
     <Stack gap="xs">
+      {status === NO_ROOM && (
+        <Anchor component={Link} to={`/memory?model=${encodeURIComponent(model)}`} size="sm">
+          {t("launch.compare")}
+        </Anchor>
+      )}
       {missing.map(([engine]) => (
         <Anchor
           key={engine}

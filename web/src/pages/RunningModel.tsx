@@ -174,9 +174,16 @@ function Replicas({ model }: { model: Instance }) {
               </Text>
               <StateBadge state={replica.model_state} />
               <Text size="xs" c="dimmed">
-                {replica.worker_address}
-                {replica.pid ? ` · pid ${replica.pid}` : ""} ·{" "}
-                {t("replicas.since", { time: moment(replica.created_ts, i18n.language) })}
+                {[
+                  replica.worker_address,
+                  replica.pid ? `pid ${replica.pid}` : "",
+                  // 0 while it only waits.
+                  replica.created_ts
+                    ? t("replicas.since", { time: moment(replica.created_ts, i18n.language) })
+                    : "",
+                ]
+                  .filter(Boolean)
+                  .join(" · ")}
               </Text>
             </Group>
             <Tooltip
