@@ -221,7 +221,7 @@ function Chart({ rows, by }: Omit<Shown, "estimate">) {
           orientation="vertical"
           withLegend
           legendProps={{ itemSorter: null }}
-          barChartProps={{ accessibilityLayer: false, margin: { top: 20 } }}
+          barChartProps={{ accessibilityLayer: false, margin: { top: 20, right: 28 } }}
           gridAxis="x"
           xAxisProps={{ interval: "equidistantPreserveStart" }}
           yAxisProps={{
