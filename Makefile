@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # setuptools warns at length about every editable install.
 PIP := PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip
+WHEELS ?= dist
 NPM := npm --prefix web --loglevel=error
 # The folders too: their times tell of files that are gone. The types are written by the build.
 WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard web/*.ts) \
@@ -12,7 +13,7 @@ WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard w
 .DEFAULT_GOAL := help
 # A build that was called off shall not look like one.
 .DELETE_ON_ERROR:
-.PHONY: help demo web test check format typing docs screenshots clean node
+.PHONY: help demo web test check format typing docs screenshots wheel clean node
 
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +78,11 @@ docs: $(VENV)/.installed-dev  ## Write the generated documents anew.
 
 screenshots: web $(VENV)/.installed-dev  ## Take a picture of every page of the dashboard.
 	$(BIN)/python tools/screenshots.py
+
+# What setuptools has put together before would be carried too.
+wheel: web $(VENV)/.installed-dev  ## Build a wheel that carries the dashboard, into WHEELS.
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m build --wheel --outdir $(WHEELS) .
 
 clean:  ## Remove what was built; models that run are not touched.
 	rm -rf build dist web/dist .typing .mypy_cache .ruff_cache .pytest_cache *.egg-info src/*.egg-info

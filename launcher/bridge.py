@@ -193,10 +193,17 @@ async def _answer(bridge: Bridge, asked: dict[str, Any]) -> dict[str, Any]:
         return {**head, "result": await call(**asked["args"])}
     except ray.exceptions.ActorUnavailableError as error:
         return {**head, "error": "ActorUnavailable", "message": _first_line(error)}
-    except (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, KeyError) as error:
+    except _lost() as error:
         return {**head, "error": "ActorLost", "message": _first_line(error)}
     except Exception as error:  # noqa: BLE001 - the process's border: a bug goes back as one
         return {**head, "error": "internal", "message": f"{type(error).__name__}: {error}"}
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """What says that the actor is gone. Ray tells its own killing for memory by another error."""
+    from ray.exceptions import OutOfMemoryError, RayActorError, RaySystemError
+
+    return (RayActorError, OutOfMemoryError, RaySystemError, KeyError)
 
 
 def _first_line(error: Exception) -> str:

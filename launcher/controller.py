@@ -27,7 +27,7 @@ from paddock.launcher.host import LOCAL
 from paddock.launcher.hubs import HUBS
 from paddock.launcher.hubs.whole import Records
 from paddock.launcher.locks import Locking
-from paddock.launcher.logs import read_tail
+from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.machine import held_bytes
 from paddock.launcher.placement import grown, no_room
 from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
@@ -711,32 +711,45 @@ class Controller:
         model = self._get(uid)
         offsets: dict[str, int] = {}
         if not whole:
-            for replica_id, handle in list(model.handles.items()):
-                offsets[replica_id] = await self._log_end(model, handle)
+            for replica_id in {**model.replicas, **model.handles}:
+                offsets[replica_id] = await self._log_end(model, replica_id)
         while self._models.get(uid) is model and not self.bus.closed:
             quiet = True
-            for replica_id, handle in list(model.handles.items()):
-                with contextlib.suppress(ActorLost, ActorUnavailable):
-                    offsets[replica_id], text = await handle.log_after(offsets.get(replica_id, 0))
-                    for line in text.splitlines():
-                        quiet = False
-                        yield replica_id, line
+            for replica_id in {**model.replicas, **model.handles}:
+                offset = offsets.get(replica_id, 0)
+                offsets[replica_id], text = await self._log_after(model, replica_id, offset)
+                for line in text.splitlines():
+                    quiet = False
+                    yield replica_id, line
             if quiet:
                 await asyncio.sleep(FOLLOW_SECONDS)
 
-    async def _log_end(self, model: _Model, handle: Handle | Watched) -> int:
-        status = model.replicas.get(handle.replica_id)
+    async def _log_after(self, model: _Model, replica_id: str, offset: int) -> tuple[int, str]:
+        """What was logged after `offset`; of one that is not there any more, as in `tail`."""
+        handle = model.handles.get(replica_id)
+        if handle is not None:
+            with contextlib.suppress(ActorLost, ActorUnavailable):
+                return await handle.log_after(offset)
+            return offset, ""
+        status = model.replicas.get(replica_id)
+        if status is None:
+            return offset, ""
+        if model.plan.node == LOCAL and status.log:
+            return await asyncio.to_thread(read_after, Path(status.log), offset)
+        told = "\n".join((status.diagnosis or {}).get("lines", []))
+        return (offset, "") if offset else (len(told), told)
+
+    async def _log_end(self, model: _Model, replica_id: str) -> int:
+        status = model.replicas.get(replica_id)
         if status is not None and status.log and model.plan.node == LOCAL:
             with contextlib.suppress(OSError):
                 found = await asyncio.to_thread(Path(status.log).stat)
                 return found.st_size
         offset = 0
-        with contextlib.suppress(ActorLost, ActorUnavailable):
-            while True:
-                offset, text = await handle.log_after(offset)
-                if not text:
-                    break
-        return offset
+        while True:
+            offset, text = await self._log_after(model, replica_id, offset)
+            if not text:
+                return offset
 
     async def terminate(self, uid: str) -> None:
         """Ends a model, launched or on its way; returns when its processes are gone.

@@ -48,6 +48,7 @@ PAGES = {
     "keys": "/keys",
 }
 DOCUMENTS = ("zoo", "launch", "playground")
+HEIGHT = "Math.min(document.documentElement.scrollHeight, 4000)"
 SETTLED_MS = 1200
 """Charts draw themselves after the page."""
 
@@ -75,10 +76,15 @@ def main() -> None:
             )
             page = context.new_page()
             for name, path in PAGES.items():
+                page.mouse.move(0, 0)
                 page.goto(f"{endpoint}/#{path}")
                 show(page, name)
                 target = folder / f"{name}-{size}{'-dark' if given.dark else ''}.png"
-                page.screenshot(path=target, full_page=size == "small")
+                if size == "small":  # all of it: as high a window, so that nothing floats within
+                    page.set_viewport_size({"width": width, "height": page.evaluate(HEIGHT)})
+                    page.wait_for_timeout(SETTLED_MS / 4)
+                page.screenshot(path=target)
+                page.set_viewport_size({"width": width, "height": height})
                 print(target.relative_to(ROOT))
                 if given.documents and size == "wide" and name in DOCUMENTS:
                     images = ROOT / "docs" / "images"

@@ -32,7 +32,7 @@ import {
   Sun,
   WifiOff,
 } from "lucide-react";
-import { Suspense, useEffect } from "react";
+import { Suspense, useEffect, useRef } from "react";
 import { useTranslation } from "react-i18next";
 import { Link, Navigate, Outlet, useLocation } from "react-router";
 import { api, data, key, locked, signOut } from "./api/client";
@@ -64,8 +64,14 @@ export function App() {
   // A key of scope inference may ask models, and nothing else.
   const asks = caller.data?.scope === "inference";
   useEvents(!isLocked && caller.data?.scope === "admin");
+  const shown = useRef(pathname);
   // biome-ignore lint/correctness/useExhaustiveDependencies: going to another page closes the menu
-  useEffect(() => close(), [pathname]);
+  useEffect(() => {
+    close();
+    // The link that led here may have gone with its page.
+    if (shown.current !== pathname && document.activeElement === document.body) focusMain();
+    shown.current = pathname;
+  }, [pathname]);
 
   if (isLocked) return <SignIn />;
   if (asks && pathname !== PLAYGROUND) return <Navigate to={PLAYGROUND} replace />;
@@ -108,7 +114,12 @@ export function App() {
           </Group>
         </Group>
       </AppShell.Header>
-      <AppShell.Navbar p="xs" aria-label={t("nav.pages")}>
+      <AppShell.Navbar
+        p="xs"
+        aria-label={t("nav.pages")}
+        className={opened ? undefined : "closed"}
+        onKeyDown={(event) => event.key === "Escape" && close()}
+      >
         <AppShell.Section grow component={ScrollArea}>
           {pages.map(({ path, text, Icon, also }) => {
             const here =
@@ -145,7 +156,7 @@ export function App() {
 }
 
 function focusMain() {
-  document.getElementById("main")?.focus();
+  document.getElementById("main")?.focus({ preventScroll: true });
 }
 
 /** Follows the gateway's events while the page is open and the key is right. */

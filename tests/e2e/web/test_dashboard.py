@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +50,9 @@ FIGURES_MS = 2000
 COLOURS_ARE_THERE = """Promise.allSettled(
   document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished)
 ).then(() => null)"""
+ASKS = re.compile(r"/v1/models\b")
+ENDLESS = ("-en", "echo", "--token-seconds", "3600")
+"""Its answers stay at their first word."""
 FIRST_SCRIPT_BYTES = 350_000
 CLIENTS = ("OpenAI's client", "Xinference's client", "Paddock's client")
 AXE = (WEB / "node_modules" / "axe-core" / "axe.min.js").as_posix()
@@ -103,11 +108,18 @@ def test_from_search_to_terminate(gateway: Paddock, open_page: Open) -> None:
     expect(page.get_by_test_id("timeline")).to_contain_text(re.compile(r"\d+ \+ \d+ tokens"))
     page.goto(address(gateway, "/running/by-hand?tab=log"))
     expect(page.get_by_role("log")).to_contain_text("serving on http")
-    page.get_by_role("button", name="Terminate").click()
-    page.get_by_role("button", name="Undo").click()
-    expect(page.get_by_role("button", name="Terminate")).to_be_enabled()
+    terminate = page.get_by_role("button", name="Terminate")
+    terminate.click()
+    page.get_by_role("button", name="Undo", exact=True).click()
+    expect(terminate).to_be_enabled()
+    terminate.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Undo: by-hand lives on")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(terminate).to_be_enabled()
+    page.clock.fast_forward(UNDO_MS)
     assert gateway.client().describe("by-hand")["id"] == "by-hand"
-    page.get_by_role("button", name="Terminate").click()
+    terminate.click()
     page.clock.fast_forward(UNDO_MS)
     expect(page.get_by_text("by-hand is not launched")).to_be_visible()
     assert "by-hand" not in {one["model_uid"] for one in gateway.client().instances()}
@@ -130,17 +142,79 @@ def test_a_failed_launch_says_why(gateway: Paddock, open_page: Open, tmp_path: P
     expect(page.get_by_text("broken is not launched")).to_be_visible()
 
 
+def test_a_failed_engine_says_its_last_words(
+    gateway: Paddock, open_page: Open, tmp_path: Path
+) -> None:
+    """What the engine wrote stands in the diagnosis, and a button leads on to what would help."""
+    unfit = tmp_path / "unfit.Q4_K_M.gguf"
+    unfit.write_bytes(TINY.read_bytes().replace(b"blk.1.attn_q", b"blk.1.attn_x", 1))
+    path = f"/launch/tiny-mixtral?quantization=Q4_K_M&model_uid=unfit&model_path={unfit}"
+    page = open_page(gateway, path)
+    page.get_by_role("button", name="Launch", exact=True).click()
+    told = page.locator("[data-cause]")
+    expect(told).to_contain_text("The engine's last lines")
+    expect(told).to_contain_text("tensor 'blk.1.attn_q.weight' not found")
+    expect(told).to_contain_text("paddock logs --model-uid unfit")
+    told.get_by_role("link", name="Show the log").click()
+    expect(page.get_by_role("tab", name="Log")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("log")).to_contain_text("failed to load model")
+    gateway.ok("terminate", "-u", "unfit")
+
+
+def test_a_launch_is_called_off(here: Paddock, hub: HubServer, open_page: Open) -> None:
+    """A launch shows each file as it comes, still does after a reload, and can be called off."""
+    here.ok("list")
+    hub.fail(MIXTRAL, Fault(after=1_000_000, how="hold"))
+    page = open_page(
+        here, "/launch/mixtral-v0.1?model_format=ggufv2&quantization=Q4_K_M", clock=True
+    )
+    launched: list[str] = []
+    page.on(
+        "request",
+        lambda one: (
+            launched.append(one.url) if one.method == "POST" and ASKS.search(one.url) else 0
+        ),
+    )
+    launch = page.get_by_role("button", name="Launch", exact=True)
+    expect(launch).to_be_enabled()
+    launch.dblclick()
+    expect(page.get_by_role("heading", name="mixtral-v0.1")).to_be_visible()
+    assert len(launched) == 1
+    assert hub.held.wait(30)
+    page.reload()
+    progress = page.get_by_test_id("progress")
+    expect(progress).to_contain_text("Downloading")
+    page.clock.run_for(FIGURES_MS)
+    expect(progress.get_by_role("progressbar", name=MIXTRAL)).to_be_visible()
+    page.get_by_role("button", name="Call off").click()
+    page.clock.fast_forward(UNDO_MS)
+    expect(page.get_by_text("mixtral-v0.1 is not launched")).to_be_visible()
+    assert here.client().instances() == []
+    hub.go.set()
+
+
 def test_what_cannot_be_served_offers_what_can(gateway: Paddock, open_page: Open) -> None:
     """A refused plan names each engine's reason, and one button leads to a variant that works."""
     page = open_page(gateway, "/launch/tiny-mixtral?model_format=gptq")
-    expect(page.get_by_role("alert")).to_contain_text("no engine can serve tiny-mixtral")
+    refused = page.get_by_role("alert")
+    expect(refused).to_contain_text("No engine here can serve tiny-mixtral 4M gptq")
+    expect(refused.get_by_role("listitem").filter(has_text="llama.cpp")).to_have_text(
+        "llama.cpp: serves ggufv2, not gptq"
+    )
     page.get_by_role("button", name="ggufv2 Q4_K_M").click()
     expect(page.get_by_test_id("plan")).to_contain_text("ggufv2 Q4_K_M")
     page.go_back()
-    expect(page.get_by_role("alert")).to_contain_text("no engine can serve tiny-mixtral")
+    expect(refused).to_contain_text("No engine here can serve tiny-mixtral")
     page.go_forward()
     page.get_by_label("Context, in tokens").fill("99999")
     expect(page.get_by_role("alert")).to_contain_text("2048")
+    much = "model_format=ggufv2&quantization=Q2_K&context_length=32768&n_parallel=256"
+    page.goto(address(gateway, f"/launch/mixtral-v0.1?{much}"))
+    expect(page.get_by_role("alert")).to_contain_text("No room")
+    expect(page.get_by_role("button", name="Launch", exact=True)).to_be_disabled()
+    page.get_by_role("link", name="Compare what fits").click()
+    expect(page.get_by_role("heading", name="Memory", exact=True)).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("^Q2_K"))).to_contain_text("GB")
 
 
 def test_a_download_is_called_off_and_taken_up(
@@ -227,17 +301,20 @@ def test_a_key_for_asking_sees_what_it_may(
     expect(page.get_by_role("alert")).to_contain_text("Not allowed")
 
 
-def test_an_install_is_watched_and_called_off(gateway: Paddock, open_page: Open) -> None:
+@pytest.mark.parametrize("engine", ["sentence-transformers", "Transformers"])
+def test_an_install_is_watched_and_called_off(
+    gateway: Paddock, open_page: Open, engine: str
+) -> None:
     """A suggested install opens its dialog; its steps are told; called off, nothing of it stays."""
-    page = open_page(gateway, "/cluster?install=sentence-transformers")
+    page = open_page(gateway, f"/cluster?install={engine}")
     page.get_by_role("dialog").get_by_role("button", name="Install", exact=True).click()
-    card = page.locator("[data-engine='sentence-transformers']")
+    card = page.locator(f"[data-engine='{engine}']")
     expect(card).to_have_attribute("data-state", "installing")
     expect(card.get_by_role("status")).not_to_be_empty()
     card.get_by_role("button", name="Call off").click()
     expect(card).to_have_attribute("data-state", "cancelled")
     expect(card.get_by_text("not installed", exact=True)).to_be_visible()
-    assert not list((gateway.home / "engines").glob("sentence-transformers/*/bin"))
+    assert not list((gateway.home / "engines").glob(f"{engine.lower()}/*/bin"))
 
 
 def test_two_tabs_stay_in_step(gateway: Paddock, open_page: Open) -> None:
@@ -255,7 +332,10 @@ def test_two_tabs_stay_in_step(gateway: Paddock, open_page: Open) -> None:
 
 
 def test_a_gateway_that_restarts_is_found_again(paddock: Paddock, open_page: Open) -> None:
-    """A lost gateway is said to be lost; when it is back, the page goes on as if nothing was."""
+    """A lost gateway is said to be lost; when it is back, the page goes on as if nothing was.
+
+    A page that could not be fetched in between comes then.
+    """
     process = paddock.start("serve")
     paddock.ok("list")
     port = paddock.record["endpoint"].rpartition(":")[2]
@@ -264,8 +344,11 @@ def test_a_gateway_that_restarts_is_found_again(paddock: Paddock, open_page: Ope
     paddock.ok("stop")
     process.communicate()
     expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    page.get_by_role("link", name="Memory").click()
+    expect(page.get_by_text("This page could not be fetched")).to_be_visible()
     again = paddock.start("serve", "--port", port)
-    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.get_by_role("heading", name="Memory")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
     expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
     paddock.ok("stop")
     again.communicate()
@@ -303,6 +386,7 @@ def test_what_is_copied_does_the_same(gateway: Paddock, open_page: Open, mode: s
     page.get_by_label("stop").fill("zebra")
     page.get_by_label("logprobs").fill("2")
     page.get_by_label("ignore_eos").check()
+    page.get_by_label("Other fields").fill('{"typical_p": 0.9}')
     question = 'It\'s "old",\nthe elephant'
     said = asked(page, question)
     assert len(said) == 1
@@ -349,7 +433,7 @@ def test_answers_show_their_tokens(gateway: Paddock, open_page: Open) -> None:
         expect(rows.first.locator("td").nth(2)).to_contain_text("%")
     assert serious(page) == []
     page.get_by_label("echo").check()
-    page.get_by_role("button", name="Continue it").click()
+    page.get_by_role("button", name="Continue the text").click()
     expect(page.get_by_role("alert")).to_contain_text("echo")
     page.get_by_label("logprobs").clear()
     assert all(text.startswith("The old elephant") for text in asked(page, "The old elephant"))
@@ -357,6 +441,7 @@ def test_answers_show_their_tokens(gateway: Paddock, open_page: Open) -> None:
     expect(page.get_by_label("echo")).to_have_count(0)
     page.get_by_label("logprobs").fill("3")
     first, _ = asked(page, "What do you like to eat?")
+    expect(page.get_by_test_id("timeline")).to_be_in_viewport()
     expect(page.get_by_text("Log probabilities")).to_have_count(2)
     asked(page, "And what else?")
     turns = page.locator("[data-answers=tiny]")
@@ -392,19 +477,60 @@ def test_replicas_are_added_and_ended(gateway: Paddock, open_page: Open) -> None
 
 
 def test_an_answer_can_be_stopped(gateway: Paddock, open_page: Open) -> None:
-    """Stop ends the stream and keeps what has come; a field that is no JSON is named."""
-    page = open_page(gateway, "/playground?models=tiny&mode=completion")
-    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
-    page.get_by_label("max_tokens").fill("1900")
-    page.get_by_label("logit_bias").fill('{"2": -100}')
-    page.get_by_label("Prompt", exact=True).fill("The old elephant")
-    page.get_by_role("button", name="Continue it").click()
-    expect(page.get_by_test_id("answer")).not_to_be_empty()
+    """Stop ends the stream and keeps what has come."""
+    gateway.ok("launch", "tiny-mixtral", *ENDLESS, "-u", "slow")
+    page = open_page(gateway, "/playground?models=slow&mode=completion")
+    page.get_by_label("Prompt", exact=True).fill("One two")
+    page.get_by_role("button", name="Continue the text").click()
+    expect(page.get_by_test_id("answer")).to_have_text("One")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-run=stopped]")).to_be_visible()
+    expect(page.get_by_test_id("answer")).to_have_text("One")
+    gateway.ok("terminate", "-u", "slow")
+
+
+def test_a_broken_answer_keeps_what_has_come(
+    gateway: Paddock, paddock: Paddock, open_page: Open
+) -> None:
+    """Where the engine or the gateway is gone within an answer, that is told and the rest stays."""
+    gateway.ok("launch", "tiny-mixtral", "-en", "echo", "--die-after", "2", "-u", "dies")
+    gateway.ok("launch", "tiny-mixtral", *ENDLESS, "-u", "endless")
+    page = open_page(gateway, "/playground?models=dies&mode=completion")
+    page.get_by_label("Prompt", exact=True).fill("One two three")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("[data-run=failed]").get_by_role("alert")).to_contain_text("broke off")
+    expect(page.get_by_test_id("answer")).to_have_text("One two")
+    paddock.ok("list")
+    endpoint = f"{gateway.record['endpoint']}/v1"
+    paddock.client().attach(endpoint, model="endless", model_uid="far")
+    page = open_page(paddock, "/playground?models=far&mode=completion")
+    page.get_by_label("Prompt", exact=True).fill("One two")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_test_id("answer")).to_have_text("One")
+    os.kill(paddock.record["pid"], signal.SIGKILL)
+    run = page.locator("[data-run=failed]")
+    expect(run.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    expect(page.get_by_test_id("answer")).to_have_text("One")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("One two")
+    for uid in ("dies", "endless"):
+        gateway.ok("terminate", "-u", uid)
+
+
+def test_wrong_fields_are_named(gateway: Paddock, open_page: Open) -> None:
+    """A field that is no JSON, or other JSON than it must be, says so itself; nothing is sent."""
+    page = open_page(gateway, "/playground?models=tiny&mode=completion")
+    page.get_by_role("button", name="Sampling, JSON schema, tools").click()
+    page.get_by_label("Prompt", exact=True).fill("The old elephant")
     page.get_by_label("JSON schema", exact=True).fill("{")
-    page.get_by_role("button", name="Continue it").click()
+    page.get_by_role("button", name="Continue the text").click()
     expect(page.get_by_text(re.compile("property name"))).to_be_visible()
+    page.get_by_label("JSON schema", exact=True).clear()
+    page.get_by_text("Chat", exact=True).click()
+    page.get_by_label("Tools", exact=True).fill("{}")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("A JSON list is needed")).to_be_visible()
+    expect(page.locator("[data-run]")).to_have_count(0)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -418,14 +544,30 @@ def test_pages_are_accessible(gateway: Paddock, open_page: Open, path: str) -> N
         while not chart.is_visible():  # two rates take three reads
             with page.expect_response("**/metrics"):
                 page.clock.fast_forward(FIGURES_MS)
-    for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme)
-        expect(page.locator(f"html[data-mantine-color-scheme={scheme}]")).to_be_visible()
-        page.evaluate(COLOURS_ARE_THERE)
-        assert serious(page) == []
+    in_both_schemes(page)
     for width in (1440, 360):
         page.set_viewport_size({"width": width, "height": 740})
         wait_until_it_fits(page)
+
+
+def test_empty_pages_are_accessible(paddock: Paddock, open_page: Open) -> None:
+    """Where there is nothing yet, a page says what to do, and axe finds nothing serious."""
+    paddock.ok("list")
+    page = open_page(paddock, "/running")
+    for path, told, way in (
+        ("/running", "Nothing is launched", "tiny-mixtral"),
+        ("/playground", "No model can answer", "tiny-mixtral"),
+        ("/downloads", "No weights are here", "to the models"),
+        ("/keys", "There are no keys", None),
+        ("/?q=no+such+model", "No model matches", None),
+    ):
+        page.goto(address(paddock, path))
+        expect(page.get_by_role("heading", name=told)).to_be_visible()
+        settle(page)
+        in_both_schemes(page)
+        if way:
+            page.get_by_role("main").get_by_role("link", name=way, exact=True).click()
+            expect(page.get_by_role("heading", name=told)).to_be_hidden()
 
 
 def test_what_opens_is_accessible(gateway: Paddock, open_page: Open) -> None:
@@ -477,11 +619,43 @@ def test_the_keyboard_is_enough(gateway: Paddock, open_page: Open) -> None:
     expect(page.get_by_role("searchbox")).to_be_focused()
     page.keyboard.type("tiny-mixtral")
     expect(page.get_by_role("listitem")).to_have_count(1)
+    page.get_by_role("link", name="tiny-mixtral", exact=True).press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    settle(page)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Memory").nth(1)).to_be_focused()
+    page.go_back()
     page.get_by_role("link", name="Running").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Running models")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("searchbox")).to_have_value("tiny-mixtral")
+
+
+def test_the_focus_is_never_lost(gateway: Paddock, open_page: Open) -> None:
+    """A dialog holds the focus and gives it back; a menu that is folded away does not take it."""
+    page = open_page(gateway, "/keys", width=360)
+    create = page.get_by_role("button", name="Create a key")
+    create.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Name")).to_be_focused()
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        expect(dialog.locator(":focus")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(create).to_be_focused()
+    menu = page.get_by_role("button", name="Menu")
+    pages = page.get_by_role("navigation")
+    expect(pages).to_be_hidden()
+    menu.press("Enter")
+    pages.get_by_role("link", name="Cluster").focus()
+    page.keyboard.press("Escape")
+    expect(pages).to_be_hidden()
+    menu.press("Enter")
+    pages.get_by_role("link", name="Cluster").press("Enter")
+    expect(page.get_by_role("heading", name="Cluster")).to_be_visible()
+    expect(pages).to_be_hidden()
 
 
 def test_filters_stand_in_the_address(gateway: Paddock, open_page: Open) -> None:
@@ -496,7 +670,7 @@ def test_filters_stand_in_the_address(gateway: Paddock, open_page: Open) -> None
         f"{len(names)} models"
     )
     page.get_by_role("searchbox").fill("no such model at all")
-    expect(page.get_by_text("No model has all that")).to_be_visible()
+    expect(page.get_by_text("No model matches")).to_be_visible()
     page.get_by_role("button", name="Clear words and filters").click()
     expect(page.get_by_role("searchbox")).to_have_value("")
     page.goto(address(gateway, "/?q=mixtral"))
@@ -557,6 +731,15 @@ def wait_until_it_fits(page: Page) -> None:
     while not page.evaluate(FITS):
         assert time.monotonic() < deadline, f"{page.url} is wider than its window"
         page.wait_for_timeout(20)
+
+
+def in_both_schemes(page: Page) -> None:
+    """axe finds nothing serious, in light and in dark."""
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator(f"html[data-mantine-color-scheme={scheme}]")).to_be_visible()
+        page.evaluate(COLOURS_ARE_THERE)
+        assert serious(page) == []
 
 
 def serious(page: Page) -> list[str]:

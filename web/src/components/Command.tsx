@@ -2,7 +2,7 @@ import { ActionIcon, Code, Group, Tooltip } from "@mantine/core";
 import { useTimeout } from "@mantine/hooks";
 import { notifications } from "@mantine/notifications";
 import { Check, Copy } from "lucide-react";
-import { useState } from "react";
+import { Fragment, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { copyText } from "../lib/clipboard";
 
@@ -32,12 +32,23 @@ export function Copied({ value }: { value: string }) {
   );
 }
 
+/** A text that is broken between its words, and not after the hyphens of `--model-name`. */
+function Words({ text }: { text: string }) {
+  return text.split(" ").map((word, number) => (
+    // biome-ignore lint/suspicious/noArrayIndexKey: words have no ids
+    <Fragment key={number}>
+      {number > 0 && " "}
+      <span className="word">{word}</span>
+    </Fragment>
+  ));
+}
+
 /** A command line to copy. */
 export function Command({ value }: { value: string }) {
   return (
     <Group gap={4} wrap="nowrap" align="flex-start">
       <Code block className="wrap" style={{ flex: 1, whiteSpace: "pre-wrap", minWidth: 0 }}>
-        {value}
+        <Words text={value} />
       </Code>
       <Copied value={value} />
     </Group>

@@ -1,7 +1,7 @@
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Button, Group, Stack, Text } from "@mantine/core";
 import type { UseMutationResult } from "@tanstack/react-query";
 import type { ReactNode } from "react";
-import { useTranslation } from "react-i18next";
+import { Dialog } from "./Dialog";
 import { ErrorView } from "./Failure";
 
 /** Asks before something is lost; stays open, with the reason, where it could not be done. */
@@ -14,15 +14,9 @@ export function Confirm(props: {
   close: () => void;
   children?: ReactNode;
 }) {
-  const { t } = useTranslation();
   const { work } = props;
   return (
-    <Modal
-      opened
-      onClose={props.close}
-      title={props.title}
-      closeButtonProps={{ "aria-label": t("nav.close") }}
-    >
+    <Dialog title={props.title} close={props.close}>
       <Stack>
         <Text size="sm">{props.text}</Text>
         {props.children}
@@ -36,6 +30,6 @@ export function Confirm(props: {
           </Button>
         </Group>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }

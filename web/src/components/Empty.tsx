@@ -5,10 +5,10 @@ import type { ReactNode } from "react";
 export function Empty({ title, children }: { title: string; children?: ReactNode }) {
   return (
     <Stack align="center" ta="center" py={64} px="md" gap="sm">
-      <Title order={2} size="h4">
+      <Title order={2} size="h4" className="wrap">
         {title}
       </Title>
-      <Text component="div" c="dimmed" maw={520}>
+      <Text component="div" c="dimmed" maw={520} className="linked">
         {children}
       </Text>
     </Stack>

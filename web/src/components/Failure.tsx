@@ -3,6 +3,7 @@ import { CircleAlert } from "lucide-react";
 import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 import { type ApiError, asApiError, type Diagnosis } from "../api/client";
+import { variantText } from "../lib/format";
 import { Command } from "./Command";
 
 /** Why a launch failed: the cause, the deciding lines, what to do next. */
@@ -81,6 +82,7 @@ export function ErrorView({ error, retry }: { error: unknown; retry?: () => void
   const { t } = useTranslation();
   const found = asApiError(error);
   if (found.diagnosis) return <DiagnosisView diagnosis={found.diagnosis} />;
+  const refused = Object.entries((found.fields.refused ?? {}) as Record<string, string>);
   return (
     <Alert
       color="red"
@@ -90,10 +92,20 @@ export function ErrorView({ error, retry }: { error: unknown; retry?: () => void
       data-code={found.code}
     >
       <Stack gap="xs" align="flex-start">
-        <Text size="sm" className="wrap">
-          {found.status === 0 ? t("error.unreachable") : found.message}
-        </Text>
-        {retry && (
+        {refused.length > 0 ? (
+          <List size="sm">
+            {refused.map(([engine, why]) => (
+              <List.Item key={engine} className="wrap">
+                {engine}: {why}
+              </List.Item>
+            ))}
+          </List>
+        ) : (
+          <Text size="sm" className="wrap">
+            {found.status === 0 ? t("error.unreachable") : found.message}
+          </Text>
+        )}
+        {retry && mayPass(found) && (
           <Button size="xs" variant="default" onClick={retry}>
             {t("error.retry")}
           </Button>
@@ -103,7 +115,15 @@ export function ErrorView({ error, retry }: { error: unknown; retry?: () => void
   );
 }
 
+/** Whether the same request may be answered another time; what is wrong in itself stays wrong. */
+function mayPass({ status }: ApiError): boolean {
+  return status === 0 || status === 409 || status === 429 || status >= 500;
+}
+
 function title(t: Translate, error: ApiError): string {
+  if (error.fields.refused) {
+    return t("error.noEngine", { variant: variantText(String(error.fields.variant)) });
+  }
   if (error.status === 0) return t("error.lost");
   if (error.status === 403) return t("error.forbidden");
   if (error.status === 404) return t("error.notFound");

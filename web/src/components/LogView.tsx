@@ -7,7 +7,7 @@ import { soon } from "../lib/soon";
 
 const KEPT_LINES = 5000;
 const AGAIN_MS = 1000;
-const DRAW_MS = 30;
+const DRAW_MS = 60;
 
 interface Line {
   number: number;
@@ -87,7 +87,7 @@ async function followLog(uid: string, signal: AbortSignal, show: (lines: Line[])
     let lines: Line[] = [];
     let number = 0;
     const later = soon(() => {
-      if (!signal.aborted) show(lines);
+      if (!signal.aborted) show(lines.slice(-KEPT_LINES));
     }, DRAW_MS);
     try {
       await readEvents(
@@ -95,7 +95,8 @@ async function followLog(uid: string, signal: AbortSignal, show: (lines: Line[])
         ({ data }) => {
           const { replica, line } = JSON.parse(data);
           number += 1;
-          lines = [...lines.slice(1 - KEPT_LINES), { number, replica, text: line }];
+          lines.push({ number, replica, text: line });
+          if (lines.length > 2 * KEPT_LINES) lines = lines.slice(-KEPT_LINES);
           later();
         },
         { signal },

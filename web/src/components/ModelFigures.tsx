@@ -1,4 +1,4 @@
-import { Group, Text } from "@mantine/core";
+import { SimpleGrid, Text } from "@mantine/core";
 import { useTranslation } from "react-i18next";
 import type { Instance } from "../api/client";
 import { useFigures } from "../api/figures";
@@ -17,10 +17,10 @@ export function ModelFigures({ model, replica }: { model: Instance; replica?: st
   const { memory } = model.plan;
   const planned = replica ? memory.total_bytes : memory.needed_bytes;
   return (
-    <Group gap="8px 24px" align="flex-start">
+    <SimpleGrid cols={{ base: 2, md: 4 }} spacing="lg" verticalSpacing="xs">
       <Figure
         name={t("figures.tokens")}
-        value={`${rate(last?.tokensPerSecond)} /s`}
+        value={rate(last?.tokensPerSecond)}
         data={found.map((one) => one.tokensPerSecond)}
         color="teal.6"
       />
@@ -32,22 +32,23 @@ export function ModelFigures({ model, replica }: { model: Instance; replica?: st
       />
       <Figure
         name={t("figures.inFlight")}
-        value={String(last?.inFlight ?? "–")}
+        value={last?.inFlight ?? "–"}
         data={found.map((one) => one.inFlight)}
         color="grape.6"
       />
-      <div style={{ flex: "1 1 9rem" }}>
-        <Text size="xs" c="dimmed">
-          {t("figures.memory")}
-        </Text>
-        <Text size="sm" fw={600}>
-          {bytes(last?.memoryBytes)}
-          <Text span size="sm" fw={400} c="dimmed">
-            {" "}
-            {t("figures.planned", { size: bytes(planned) })}
-          </Text>
-        </Text>
-      </div>
-    </Group>
+      <Figure
+        name={t("figures.memory")}
+        value={
+          <>
+            {bytes(last?.memoryBytes)}{" "}
+            <Text span size="sm" fw={400} c="dimmed">
+              {t("figures.planned", { size: bytes(planned) })}
+            </Text>
+          </>
+        }
+        data={found.map((one) => one.memoryBytes)}
+        color="orange.6"
+      />
+    </SimpleGrid>
   );
 }

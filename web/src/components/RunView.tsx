@@ -89,6 +89,7 @@ function Timeline({ run }: { run: Run }) {
       </Text>
     );
   }
+  if (run.first === null && run.state === "failed") return null;
   const now = run.ended ?? performance.now();
   const whole = Math.max(now - run.began, 0.001);
   const waited = (run.first ?? now) - run.began;

@@ -1,26 +1,24 @@
-import { Box, Group, Text } from "@mantine/core";
-import { lazy, Suspense } from "react";
+import { Box, Text } from "@mantine/core";
+import { lazy, type ReactNode, Suspense } from "react";
 
 const Area = lazy(() => import("./charts").then((found) => ({ default: found.AreaChart })));
 
 /** A figure with its last two minutes; a moment without one is passed over. */
 export function Figure(props: {
   name: string;
-  value: string;
+  value: ReactNode;
   data: readonly (number | null)[];
   color: string;
 }) {
   const values = props.data.filter((one): one is number => one !== null);
   return (
-    <Box style={{ minWidth: 0, flex: "1 1 8rem" }}>
-      <Group justify="space-between" gap={4} wrap="nowrap">
-        <Text size="xs" c="dimmed" truncate>
-          {props.name}
-        </Text>
-        <Text size="sm" fw={600} style={{ whiteSpace: "nowrap" }}>
-          {props.value}
-        </Text>
-      </Group>
+    <Box style={{ minWidth: 0 }}>
+      <Text size="xs" c="dimmed">
+        {props.name}
+      </Text>
+      <Text size="sm" fw={600} component="div">
+        {props.value}
+      </Text>
       <Box h={28} aria-hidden>
         {values.length > 1 && (
           <Suspense>

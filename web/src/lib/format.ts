@@ -56,7 +56,13 @@ export function rate(perSecond: number | null | undefined): string {
 export function parameters(size: string | number): string {
   const billions = Number(String(size).replace("_", "."));
   if (!Number.isFinite(billions)) return String(size);
-  return billions < 1 ? `${Number((billions * 1000).toPrecision(3))}M` : `${billions}B`;
+  if (billions < 1) return `${Number((billions * 1000).toPrecision(3))}M`;
+  return billions < 1000 ? `${billions}B` : `${Number((billions / 1000).toPrecision(3))}T`;
+}
+
+/** A variant as the gateway names it (`mixtral-v0.1 46_7 gptq Int4`), with its size for people. */
+export function variantText(variant: string): string {
+  return variant.replace(/(?<= )\d+(_\d+)?(?= )/, parameters);
 }
 
 /** Tokens of a context: `32k` where it is a multiple of 1,024, else the number. */

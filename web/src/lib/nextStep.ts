@@ -1,6 +1,6 @@
 /** Where in the dashboard a suggested command is done. */
 export interface NextStep {
-  kind: "launch" | "install" | "running" | "downloads" | "logs" | "keys";
+  kind: "launch" | "install" | "running" | "downloads" | "logs" | "keys" | "memory";
   path: string;
 }
 
@@ -100,6 +100,8 @@ export function nextStep(line: string): NextStep | null {
     case "pull":
     case "cache":
       return { kind: "downloads", path: "/downloads" };
+    case "estimate":
+      return model ? { kind: "memory", path: `/memory?model=${encodeURIComponent(model)}` } : null;
     case "keys":
       return { kind: "keys", path: "/keys" };
     default:

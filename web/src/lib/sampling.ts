@@ -19,6 +19,7 @@ export interface Sampling {
   logit_bias: string;
   schema: string;
   tools: string;
+  more: string;
 }
 
 export const NUMBERS = [
@@ -62,9 +63,13 @@ export const NOTHING: Sampling = {
   logit_bias: "",
   schema: "",
   tools: "",
+  more: "",
 };
 
-/** A field whose text is not what it must be; `reason` is the parser's. */
+/** Fields of a request that are the page's own. */
+const OWN = ["model", "messages", "prompt", "stream", "stream_options"];
+
+/** A field whose text is not what it must be; `reason` is the parser's, where it could not be read. */
 export class BadField extends Error {
   readonly field: keyof Sampling;
 
@@ -77,6 +82,11 @@ export class BadField extends Error {
 /** The fields of a request. Raises `BadField`. */
 export function samplingFields(sampling: Sampling, mode: Mode): Record<string, unknown> {
   const fields: Record<string, unknown> = {};
+  const more = parsed("more", sampling) ?? {};
+  if (typeof more !== "object" || more === null || Array.isArray(more)) {
+    throw new BadField("more", "");
+  }
+  if (OWN.some((name) => name in more)) throw new BadField("more", "");
   for (const { name } of NUMBERS) {
     const text = sampling[name].trim();
     if (text === "") continue;
@@ -98,10 +108,10 @@ export function samplingFields(sampling: Sampling, mode: Mode): Record<string, u
   }
   const tools = isOf(mode, "tools") ? parsed("tools", sampling) : undefined;
   if (tools !== undefined) {
-    if (!Array.isArray(tools)) throw new BadField("tools", "[…]");
+    if (!Array.isArray(tools)) throw new BadField("tools", "");
     fields.tools = tools;
   }
-  return fields;
+  return { ...fields, ...more };
 }
 
 /** One stop text a line; `\n` stands for a line's end. */
@@ -112,7 +122,7 @@ export function stopTexts(text: string): string[] {
     .map((line) => line.replaceAll("\\n", "\n"));
 }
 
-function parsed(field: "logit_bias" | "schema" | "tools", sampling: Sampling): unknown {
+function parsed(field: "logit_bias" | "schema" | "tools" | "more", sampling: Sampling): unknown {
   const text = sampling[field].trim();
   if (!text) return undefined;
   try {

@@ -1,19 +1,57 @@
 import { Button, Group, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
-import { useQueryClient } from "@tanstack/react-query";
+import { type QueryClient, useQueryClient } from "@tanstack/react-query";
 import { useCallback } from "react";
 import { useTranslation } from "react-i18next";
-import { api, asApiError } from "../api/client";
+import { asApiError, request } from "../api/client";
 import { Store, useStore } from "./store";
 
 /** How long a model lives on after it was told to end: time to think again. */
 export const UNDO_MS = 5000;
 
 const ending = new Store<readonly string[]>([]);
+const timers = new Map<string, ReturnType<typeof setTimeout>>();
 
 /** The ids of models that will be ended unless that is undone. */
 export function useEnding(): readonly string[] {
   return useStore(ending);
+}
+
+/** Lets a model live on. */
+export function undo(uid: string): void {
+  clearTimeout(timers.get(uid));
+  timers.delete(uid);
+  ending.set(ending.get().filter((one) => one !== uid));
+  notifications.hide(note(uid));
+}
+
+const note = (uid: string) => `terminate-${uid}`;
+
+/** Tells the gateway; also of a page that is being left, which hears no answer. */
+function end(uid: string): Promise<unknown> {
+  undo(uid);
+  const path = `/v1/models/${encodeURIComponent(uid)}`;
+  return request(path, { method: "DELETE", keepalive: true });
+}
+
+// Whoever closes the page has not thought again.
+window.addEventListener("pagehide", () => {
+  for (const uid of ending.get()) end(uid).catch(() => {});
+});
+
+type Translate = ReturnType<typeof useTranslation>["t"];
+
+async function endAndTell(uid: string, client: QueryClient, t: Translate): Promise<void> {
+  try {
+    await end(uid);
+  } catch (error) {
+    notifications.show({
+      color: "red",
+      title: t("terminate.failed", { model: uid }),
+      message: asApiError(error).message,
+    });
+  }
+  void client.invalidateQueries({ queryKey: ["models"] });
 }
 
 /** Ends a model after a moment in which it can be undone. */
@@ -22,36 +60,21 @@ export function useTerminate(): (uid: string) => void {
   const client = useQueryClient();
   return useCallback(
     (uid: string) => {
-      if (ending.get().includes(uid)) return;
-      const note = `terminate-${uid}`;
-      const done = () => {
-        clearTimeout(timer);
-        ending.set(ending.get().filter((one) => one !== uid));
-        notifications.hide(note);
-      };
-      const timer = setTimeout(async () => {
-        done();
-        try {
-          await api.DELETE("/v1/models/{uid}", { params: { path: { uid } } });
-        } catch (error) {
-          notifications.show({
-            color: "red",
-            title: t("terminate.failed", { model: uid }),
-            message: asApiError(error).message,
-          });
-        }
-        void client.invalidateQueries({ queryKey: ["models"] });
-      }, UNDO_MS);
+      if (timers.has(uid)) return;
+      timers.set(
+        uid,
+        setTimeout(() => void endAndTell(uid, client, t), UNDO_MS),
+      );
       ending.set([...ending.get(), uid]);
       notifications.show({
-        id: note,
+        id: note(uid),
         autoClose: UNDO_MS,
         withCloseButton: false,
         color: "yellow",
         message: (
           <Group justify="space-between" wrap="nowrap">
             <Text size="sm">{t("terminate.soon", { model: uid })}</Text>
-            <Button size="compact-sm" variant="default" onClick={done}>
+            <Button size="compact-sm" variant="default" onClick={() => undo(uid)}>
               {t("terminate.undo")}
             </Button>
           </Group>

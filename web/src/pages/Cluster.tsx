@@ -8,7 +8,6 @@ import {
   Group,
   List,
   Loader,
-  Modal,
   Progress,
   Select,
   SimpleGrid,
@@ -24,6 +23,7 @@ import { useTranslation } from "react-i18next";
 import { Link } from "react-router";
 import { api, data, type Schemas } from "../api/client";
 import { useEngines, useNodes } from "../api/queries";
+import { Dialog } from "../components/Dialog";
 import { ErrorView } from "../components/Failure";
 import { PageHeader } from "../components/PageHeader";
 import { StateBadge } from "../components/StateBadge";
@@ -213,7 +213,7 @@ function Engines() {
           <EngineCard
             key={engine.name}
             engine={engine}
-            environment={environments.data?.find((one) => one.engine === engine.name)}
+            environment={environments.data?.find((one) => one.engine === engine.name.toLowerCase())}
             install={() => change({ install: engine.name.toLowerCase() }, { replace: false })}
           />
         ))}
@@ -377,12 +377,7 @@ function Install({ engine, close }: { engine: Engine; close: () => void }) {
     },
   });
   return (
-    <Modal
-      opened
-      onClose={close}
-      title={t("cluster.installLabel", { engine: engine.name })}
-      closeButtonProps={{ "aria-label": t("nav.close") }}
-    >
+    <Dialog title={t("cluster.installLabel", { engine: engine.name })} close={close}>
       <Stack>
         <Text size="sm">{t("cluster.installText", { engine: engine.name })}</Text>
         <Select
@@ -406,6 +401,6 @@ function Install({ engine, close }: { engine: Engine; close: () => void }) {
           </Button>
         </Group>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }

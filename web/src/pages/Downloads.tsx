@@ -1,5 +1,6 @@
 import {
   Alert,
+  Anchor,
   Badge,
   Button,
   Card,
@@ -15,6 +16,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { CircleCheck, CircleX, RotateCcw, ShieldCheck, Trash2, X } from "lucide-react";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
+import { Link } from "react-router";
 import { api, data, type Schemas } from "../api/client";
 import { usePull, usePulls } from "../api/pulls";
 import { useZoo } from "../api/queries";
@@ -188,7 +190,12 @@ function Cached() {
       {cached.isPending && <Skeleton h={120} />}
       {cached.isError && <ErrorView error={cached.error} retry={() => cached.refetch()} />}
       {cached.data?.length === 0 && (
-        <Empty title={t("downloads.empty")}>{t("downloads.emptyText")}</Empty>
+        <Empty title={t("downloads.empty")}>
+          {t("downloads.emptyText")}{" "}
+          <Anchor component={Link} to="/">
+            {t("downloads.models")}
+          </Anchor>
+        </Empty>
       )}
       <Stack>
         {[...models].map(([name, rows]) => (

@@ -4,7 +4,6 @@ import {
   Button,
   Card,
   Group,
-  Modal,
   MultiSelect,
   Radio,
   Skeleton,
@@ -20,6 +19,7 @@ import { api, data, type Schemas, signIn } from "../api/client";
 import { useInstances } from "../api/queries";
 import { Command } from "../components/Command";
 import { Confirm } from "../components/Confirm";
+import { Dialog } from "../components/Dialog";
 import { Empty } from "../components/Empty";
 import { ErrorView } from "../components/Failure";
 import { PageHeader } from "../components/PageHeader";
@@ -152,12 +152,7 @@ function Create(props: {
     create.mutate();
   };
   return (
-    <Modal
-      opened
-      onClose={props.close}
-      title={t("keys.create")}
-      closeButtonProps={{ "aria-label": t("nav.close") }}
-    >
+    <Dialog title={t("keys.create")} close={props.close}>
       <form onSubmit={submit}>
         <Stack>
           {props.first && (
@@ -207,7 +202,7 @@ function Create(props: {
           </Group>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }
 

@@ -28,12 +28,14 @@ import { ErrorView } from "../components/Failure";
 import { OptionsForm, type OptionsSchema } from "../components/OptionsForm";
 import { PageHeader } from "../components/PageHeader";
 import { PlanView } from "../components/PlanView";
-import { bytes, parameters } from "../lib/format";
+import { bytes, parameters, tokens } from "../lib/format";
 import { engineOptions, FIELDS, launchBody, launchCommand } from "../lib/launch";
 import { modelPath, runningPath } from "../lib/paths";
 import { useQueryState } from "../lib/query";
 
 const TYPING_MS = 250;
+const LAUNCH = ["launch"];
+const NO_ROOM = 507;
 
 /** Says what to launch, with the plan beside it. */
 export default function LaunchPage() {
@@ -56,6 +58,7 @@ export default function LaunchPage() {
     refetchInterval: 15_000,
   });
   const launch = useMutation({
+    mutationKey: LAUNCH,
     mutationFn: () =>
       data(api.POST("/v1/models", { params: { query: { wait_ready: false } }, body })),
     onSuccess: async (launched) => {
@@ -123,7 +126,8 @@ export default function LaunchPage() {
                 loading={launch.isPending}
                 // What is launched is what the plan shows.
                 disabled={!plan.isSuccess || plan.isPlaceholderData || isNewer}
-                onClick={() => launch.mutate()}
+                // Of two quick clicks the second comes before the button is drawn as busy.
+                onClick={() => client.isMutating({ mutationKey: LAUNCH }) || launch.mutate()}
               >
                 {t("launch.launch")}
               </Button>
@@ -138,7 +142,7 @@ export default function LaunchPage() {
               {plan.isError ? (
                 <Stack>
                   <ErrorView error={plan.error} retry={() => plan.refetch()} />
-                  <Alternatives error={plan.error} change={change} />
+                  <Alternatives model={name} error={plan.error} change={change} />
                 </Stack>
               ) : plan.data ? (
                 <PlanView plan={plan.data} diskFree={model.data?.disk_free_bytes} />
@@ -228,7 +232,7 @@ function Wanted(props: {
       />
       <NumberInput
         label={t("launch.context")}
-        placeholder={t("launch.contextHint", { most: model.context_length })}
+        placeholder={t("launch.contextHint", { most: tokens(model.context_length) })}
         value={query.get("context_length") ?? query.get("n_ctx") ?? ""}
         onChange={(value) => change({ context_length: String(value), n_ctx: null })}
         min={1}
@@ -248,16 +252,17 @@ function Wanted(props: {
       )}
       <NumberInput
         label={t("launch.replicas")}
-        value={query.get("replica") ?? "1"}
+        placeholder="1"
+        value={query.get("replica") ?? ""}
         onChange={set("replica")}
         min={1}
-        max={100}
+        max={64}
         allowDecimal={false}
       />
       {hubs.length > 1 && (
         <Select
           label={t("launch.hub")}
-          placeholder={t("launch.any")}
+          placeholder={t("launch.hubHint")}
           data={hubs}
           value={query.get("download_hub")}
           onChange={set("download_hub")}
@@ -344,15 +349,22 @@ function EngineOptions(props: {
 }
 
 /** What could be launched in place of what was refused. */
-function Alternatives({ error, change }: { error: unknown; change: Change }) {
+function Alternatives(props: { model: string; error: unknown; change: Change }) {
   const { t } = useTranslation();
-  const { alternatives, refused } = asApiError(error).fields as {
+  const { model, change } = props;
+  const { status, fields } = asApiError(props.error);
+  const { alternatives, refused } = fields as {
     alternatives?: string[];
     refused?: Record<string, string>;
   };
   const missing = Object.entries(refused ?? {}).filter(([, why]) => why.includes("engine install"));
   return (
     <Stack gap="xs">
+      {status === NO_ROOM && (
+        <Anchor component={Link} to={`/memory?model=${encodeURIComponent(model)}`} size="sm">
+          {t("launch.compare")}
+        </Anchor>
+      )}
       {missing.map(([engine]) => (
         <Anchor
           key={engine}

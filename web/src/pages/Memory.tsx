@@ -208,6 +208,7 @@ function Chart({ rows, by }: Omit<Shown, "estimate">) {
     cache: row.cache_bytes / GB,
     overhead: row.overhead_bytes / GB,
   }));
+  const longest = Math.max(...points.map((one) => one.name.length));
   // The table below says the same to those who cannot see it.
   return (
     <Card withBorder aria-hidden>
@@ -219,10 +220,12 @@ function Chart({ rows, by }: Omit<Shown, "estimate">) {
           type="stacked"
           orientation="vertical"
           withLegend
-          barChartProps={{ accessibilityLayer: false, margin: { top: 20 } }}
+          legendProps={{ itemSorter: null }}
+          barChartProps={{ accessibilityLayer: false, margin: { top: 20, right: 28 } }}
           gridAxis="x"
+          xAxisProps={{ interval: "equidistantPreserveStart" }}
           yAxisProps={{
-            width: 120,
+            width: Math.min(120, 20 + 8 * longest),
             interval: 0,
             tick: { fontSize: 12, width: 200, fill: "currentColor" },
           }}
@@ -250,7 +253,14 @@ function Numbers({ rows, by, estimate }: Shown) {
   const { t } = useTranslation();
   return (
     <div className="scroll-x">
-      <Table fz="sm" aria-label={t("calculator.title")} miw={760} striped>
+      <Table
+        fz="sm"
+        aria-label={t("calculator.title")}
+        miw={760}
+        striped
+        // Numbers keep their units beside them.
+        styles={{ td: { whiteSpace: "nowrap" } }}
+      >
         <Table.Thead>
           <Table.Tr>
             <Table.Th>{by === "context" ? t("launch.context") : t("launch.quantization")}</Table.Th>

@@ -33,6 +33,7 @@ import { Empty } from "../components/Empty";
 import { PageHeader } from "../components/PageHeader";
 import { RunView } from "../components/RunView";
 import { copyText } from "../lib/clipboard";
+import { useFollowing } from "../lib/following";
 import { moment } from "../lib/format";
 import { type Entry, forget, history, remember, type Turn } from "../lib/history";
 import { useQueryState } from "../lib/query";
@@ -51,6 +52,8 @@ import { soon } from "../lib/soon";
 import { useStore } from "../lib/store";
 
 const DRAW_MS = 40;
+/** Where several models' answers stand side by side. */
+const BESIDE = "(min-width: 62em)";
 
 /** Asks one or several models, side by side. */
 export default function Playground() {
@@ -58,7 +61,7 @@ export default function Playground() {
   const { query, change } = useQueryState();
   const answering = useAnswering();
   const ready = answering.data ?? [];
-  const asked = query.get("models")?.split(",").filter(Boolean) ?? [];
+  const asked = [...new Set(query.get("models")?.split(",").filter(Boolean))];
   const models = asked.length ? asked : ready.slice(0, 1).map((model) => model.id);
   const chats = models.every((uid) => {
     const one = ready.find((model) => model.id === uid);
@@ -79,6 +82,7 @@ export default function Playground() {
   const leaving = useRef<AbortController | null>(null);
   const isRunning = Object.values(runs).some((run) => run.state === "running");
   useEffect(() => () => leaving.current?.abort(), []);
+  const follow = useFollowing(runs);
 
   const body = (
     uid: string,
@@ -111,6 +115,8 @@ export default function Playground() {
       ...{ system, sampling, prompt, turns, answers: {} },
     };
     setSent(prompt);
+    // One below another, each has its own end.
+    if (models.length === 1 || window.matchMedia(BESIDE).matches) follow();
     if (mode === "chat") setPrompt("");
     const asking = requests.map(async ([uid, route, fields]) => {
       const run = await generate(route, fields, controller.signal, (now) => {
@@ -220,7 +226,10 @@ export default function Playground() {
           system={system}
           setSystem={setSystem}
           sampling={{ ...NOTHING, ...sampling }}
-          change={(name, value) => setSampling({ ...NOTHING, ...sampling, [name]: value })}
+          change={(name, value) => {
+            setSampling({ ...NOTHING, ...sampling, [name]: value });
+            setBad(null);
+          }}
           bad={bad}
         />
         <SimpleGrid cols={{ base: 1, md: Math.min(models.length, 3) || 1 }}>
@@ -365,7 +374,10 @@ function Fields(props: {
 }) {
   const { t } = useTranslation();
   const { sampling, change, bad } = props;
-  const wrong = (name: keyof Sampling) => (bad?.field === name ? bad.message : undefined);
+  const wrong = (name: keyof Sampling) =>
+    bad?.field === name
+      ? bad.message || t(name === "tools" ? "play.noList" : "play.noObject")
+      : undefined;
   const [opened, setOpened] = useState<string | null>(null);
   useEffect(() => {
     if (bad) setOpened("fields");
@@ -392,6 +404,7 @@ function Fields(props: {
                   key={name}
                   size="sm"
                   label={name}
+                  labelProps={{ fz: "xs", className: "wrap" }}
                   value={sampling[name]}
                   onChange={(value) => change(name, String(value))}
                   min={min}
@@ -458,6 +471,18 @@ function Fields(props: {
                   maxRows={12}
                 />
               )}
+              <JsonInput
+                label={t("play.more")}
+                description={t("play.moreHint")}
+                placeholder={'{"typical_p": 0.9}'}
+                value={sampling.more}
+                onChange={(value) => change("more", value)}
+                error={wrong("more")}
+                validationError={wrong("more") ?? t("play.noJson")}
+                autosize
+                minRows={2}
+                maxRows={12}
+              />
             </SimpleGrid>
           </Stack>
         </Accordion.Panel>

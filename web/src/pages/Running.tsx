@@ -1,5 +1,5 @@
 import { Anchor, Button, Card, Group, Skeleton, Stack, Text, Title } from "@mantine/core";
-import { MessagesSquare, ScrollText, Trash2 } from "lucide-react";
+import { MessagesSquare, ScrollText } from "lucide-react";
 import { useTranslation } from "react-i18next";
 import { Link } from "react-router";
 import type { Instance } from "../api/client";
@@ -11,9 +11,10 @@ import { ModelFigures } from "../components/ModelFigures";
 import { NextStepButton } from "../components/NextStep";
 import { PageHeader } from "../components/PageHeader";
 import { StateBadge } from "../components/StateBadge";
+import { Terminate } from "../components/Terminate";
 import { parameters, tokens } from "../lib/format";
 import { runningPath } from "../lib/paths";
-import { useEnding, useTerminate } from "../lib/terminate";
+import { useEnding } from "../lib/terminate";
 
 /** Every launched model. */
 export default function Running() {
@@ -47,7 +48,6 @@ export default function Running() {
 
 function ModelCard({ model }: { model: Instance }) {
   const { t } = useTranslation();
-  const terminate = useTerminate();
   const ending = useEnding().includes(model.model_uid);
   const { plan } = model;
   const path = runningPath(model.model_uid);
@@ -98,17 +98,7 @@ function ModelCard({ model }: { model: Instance }) {
             >
               {t("running.log")}
             </Button>
-            <Button
-              size="xs"
-              variant="light"
-              color="red"
-              leftSection={<Trash2 size={14} aria-hidden />}
-              disabled={ending || model.state === "stopping"}
-              onClick={() => terminate(model.model_uid)}
-              aria-label={t("terminate.label", { model: model.model_uid })}
-            >
-              {isComing(model) ? t("terminate.cancel") : t("terminate.action")}
-            </Button>
+            <Terminate model={model} size="xs" />
           </Group>
         </Group>
         {isComing(model) && <LaunchProgress model={model} />}

@@ -28,11 +28,13 @@ import { NextStepButton } from "../components/NextStep";
 import { PageHeader } from "../components/PageHeader";
 import { PlanView } from "../components/PlanView";
 import { StateBadge } from "../components/StateBadge";
+import { Terminate } from "../components/Terminate";
 import { moment } from "../lib/format";
 import { modelPath } from "../lib/paths";
 import { useStore } from "../lib/store";
-import { useEnding, useTerminate } from "../lib/terminate";
+import { useEnding } from "../lib/terminate";
 
+const ADD = ["replicas", "add"];
 const TABS = ["replicas", "log", "events", "plan"] as const;
 
 /** One launched model. */
@@ -42,7 +44,6 @@ export default function RunningModel() {
   const [query, setQuery] = useSearchParams();
   const found = useInstance(uid);
   const model = found.data;
-  const terminate = useTerminate();
   const ending = useEnding().includes(uid);
 
   if (found.isError) return <ErrorView error={found.error} retry={() => found.refetch()} />;
@@ -83,15 +84,7 @@ export default function RunningModel() {
             {t("running.try")}
           </Button>
         )}
-        <Button
-          variant="light"
-          color="red"
-          leftSection={<Trash2 size={16} aria-hidden />}
-          disabled={ending || model.state === "stopping"}
-          onClick={() => terminate(uid)}
-        >
-          {isComing(model) ? t("terminate.cancel") : t("terminate.action")}
-        </Button>
+        <Terminate model={model} />
       </PageHeader>
       <Stack>
         {isComing(model) && <LaunchProgress model={model} />}
@@ -148,6 +141,7 @@ function Replicas({ model }: { model: Instance }) {
       message: asApiError(error).message,
     });
   const add = useMutation({
+    mutationKey: ADD,
     mutationFn: () =>
       data(
         api.POST("/v1/models/{uid}/replicas", {
@@ -180,9 +174,16 @@ function Replicas({ model }: { model: Instance }) {
               </Text>
               <StateBadge state={replica.model_state} />
               <Text size="xs" c="dimmed">
-                {replica.worker_address}
-                {replica.pid ? ` · pid ${replica.pid}` : ""} ·{" "}
-                {t("replicas.since", { time: moment(replica.created_ts, i18n.language) })}
+                {[
+                  replica.worker_address,
+                  replica.pid ? `pid ${replica.pid}` : "",
+                  // 0 while it only waits.
+                  replica.created_ts
+                    ? t("replicas.since", { time: moment(replica.created_ts, i18n.language) })
+                    : "",
+                ]
+                  .filter(Boolean)
+                  .join(" · ")}
               </Text>
             </Group>
             <Tooltip
@@ -215,7 +216,7 @@ function Replicas({ model }: { model: Instance }) {
         <Button
           variant="default"
           leftSection={<Plus size={16} aria-hidden />}
-          onClick={() => add.mutate()}
+          onClick={() => client.isMutating({ mutationKey: ADD }) || add.mutate()}
           loading={add.isPending}
           disabled={model.state !== "ready"}
           style={{ alignSelf: "flex-start" }}

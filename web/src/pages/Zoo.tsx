@@ -17,7 +17,7 @@ import {
 } from "@mantine/core";
 import { useDebouncedValue, useDisclosure } from "@mantine/hooks";
 import { Filter, Rocket, Search } from "lucide-react";
-import { memo, useEffect, useState } from "react";
+import { memo, useEffect, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { Link, NavigationType, useNavigate, useNavigationType } from "react-router";
 import type { Schemas } from "../api/client";
@@ -34,6 +34,7 @@ type Model = Schemas["ZooModel"];
 
 const TYPING_MS = 120;
 const ROW_HEIGHT = 45;
+const ORDER = new Intl.Collator("en", { numeric: true });
 const LISTS = ["ability", "type", "format", "engine", "language"] as const;
 /** What names a model that no spec names. */
 const REFERENCE = /^(hf:|ms:|https?:\/\/|\/)/;
@@ -62,7 +63,12 @@ export default function Zoo() {
   const all = useZoo();
   const found = useZoo(filters);
   const cached = query.has("cached");
-  const models = (found.data?.models ?? []).filter((model) => !cached || model.cached);
+  const isSearch = words.trim() !== "";
+  // What words find comes in the order of how well it fits.
+  const models = useMemo(() => {
+    const those = (found.data?.models ?? []).filter((model) => !cached || model.cached);
+    return isSearch ? those : those.sort((a, b) => ORDER.compare(a.name, b.name));
+  }, [found.data, cached, isSearch]);
   const view = query.get("view") === "table" ? "table" : "cards";
   const active = LISTS.filter((name) => query.has(name)).length + (size ? 1 : 0);
   const isReference = REFERENCE.test(typed.trim());
@@ -185,6 +191,7 @@ export default function Zoo() {
           </Stack>
         </Empty>
       )}
+      {models.length > 0 && view === "table" && <TableHead />}
       {models.length > 0 && (
         <Rows
           key={view}
@@ -260,6 +267,45 @@ const ModelCard = memo(function ModelCard({ item: model }: { item: Model }) {
   );
 });
 
+const CELLS = {
+  name: { style: { flex: "2 1 10rem", minWidth: 0 } },
+  sizes: { style: { flex: "1 1 5rem", minWidth: 0 }, visibleFrom: "xs" },
+  formats: { style: { flex: "2 1 8rem", minWidth: 0 }, visibleFrom: "md" },
+  abilities: { style: { flex: "2 1 8rem", minWidth: 0 }, visibleFrom: "md" },
+  context: { style: { flex: "0 0 4.5rem" }, visibleFrom: "sm" },
+  standing: { style: { flex: "0 0 9rem" }, visibleFrom: "sm" },
+  launch: { style: { flex: "0 0 3.5rem" } },
+} as const;
+
+/** What the columns of the table are. */
+function TableHead() {
+  const { t } = useTranslation();
+  const cell = { size: "xs", c: "dimmed", truncate: true } as const;
+  return (
+    <Group wrap="nowrap" gap="sm" px="xs" pb={4} aria-hidden>
+      <Text {...cell} {...CELLS.name}>
+        {t("calculator.model")}
+      </Text>
+      <Text {...cell} {...CELLS.sizes}>
+        {t("model.sizes")}
+      </Text>
+      <Text {...cell} {...CELLS.formats}>
+        {t("model.formats")}
+      </Text>
+      <Text {...cell} {...CELLS.abilities}>
+        {t("model.abilities")}
+      </Text>
+      <Text {...cell} {...CELLS.context}>
+        {t("model.context")}
+      </Text>
+      <Text {...cell} {...CELLS.standing}>
+        {t("zoo.here")}
+      </Text>
+      <Text {...cell} {...CELLS.launch} />
+    </Group>
+  );
+}
+
 const ModelRow = memo(function ModelRow({ item: model }: { item: Model }) {
   const { t } = useTranslation();
   return (
@@ -267,31 +313,26 @@ const ModelRow = memo(function ModelRow({ item: model }: { item: Model }) {
       wrap="nowrap"
       gap="sm"
       px="xs"
-      h={ROW_HEIGHT}
+      mih={ROW_HEIGHT}
       style={{ borderBottom: "1px solid var(--mantine-color-default-border)" }}
       data-name={model.name}
     >
-      <Anchor
-        component={Link}
-        to={modelPath(model.name)}
-        style={{ flex: "2 1 10rem", minWidth: 0 }}
-        truncate
-      >
+      <Anchor component={Link} to={modelPath(model.name)} {...CELLS.name} className="wrap">
         {model.name}
       </Anchor>
-      <Text size="sm" style={{ flex: "1 1 5rem", minWidth: 0 }} truncate>
+      <Text size="sm" {...CELLS.sizes} truncate>
         {model.sizes.map(parameters).join(", ")}
       </Text>
-      <Text size="sm" style={{ flex: "2 1 8rem", minWidth: 0 }} truncate visibleFrom="md">
+      <Text size="sm" {...CELLS.formats} truncate>
         {model.formats.join(", ")}
       </Text>
-      <Text size="sm" style={{ flex: "2 1 8rem", minWidth: 0 }} truncate visibleFrom="md">
+      <Text size="sm" {...CELLS.abilities} truncate>
         {model.abilities.join(", ")}
       </Text>
-      <Text size="sm" style={{ flex: "0 0 4rem" }} visibleFrom="sm">
+      <Text size="sm" {...CELLS.context}>
         {tokens(model.context_length)}
       </Text>
-      <Group style={{ flex: "0 0 9rem" }} visibleFrom="sm">
+      <Group {...CELLS.standing}>
         <Standing model={model} />
       </Group>
       <UnstyledButton
@@ -300,6 +341,7 @@ const ModelRow = memo(function ModelRow({ item: model }: { item: Model }) {
         aria-label={t("zoo.launchLabel", { model: model.name })}
         c="var(--mantine-color-anchor)"
         fz="sm"
+        {...CELLS.launch}
       >
         {t("zoo.launch")}
       </UnstyledButton>

@@ -4,8 +4,10 @@ import {
   Anchor,
   Badge,
   Button,
+  Code,
   Group,
   List,
+  SimpleGrid,
   Skeleton,
   Stack,
   Table,
@@ -105,23 +107,38 @@ function Facts({ model }: { model: Page }) {
     [t("model.homepage"), model.homepage && <Outside url={model.homepage} />],
     [t("model.reference"), model.reference],
     [t("model.commit"), model.commit && <span className="mono wrap">{model.commit}</span>],
-    [t("model.notes"), [model.notes, ...model.derived_notes].filter(Boolean).join(" ")],
   ];
+  const notes = [model.notes, ...model.derived_notes].filter(Boolean).join(" ");
   return (
-    <Table withRowBorders={false} verticalSpacing={3} fz="sm" maw={760} layout="fixed">
-      <Table.Tbody>
-        {rows.map(([name, value]) =>
-          value ? (
-            <Table.Tr key={name}>
-              <Table.Th w="8rem" c="dimmed" fw={400} pl={0} style={{ verticalAlign: "top" }}>
-                {name}
-              </Table.Th>
-              <Table.Td className="wrap">{value}</Table.Td>
-            </Table.Tr>
-          ) : null,
-        )}
-      </Table.Tbody>
-    </Table>
+    <SimpleGrid cols={{ base: 1, md: notes ? 2 : 1 }} spacing="xl" verticalSpacing="xs">
+      <Table withRowBorders={false} verticalSpacing={3} fz="sm" maw={760} layout="fixed">
+        <Table.Tbody>
+          {rows.map(([name, value]) =>
+            value ? (
+              <Table.Tr key={name}>
+                <Table.Th w="8rem" c="dimmed" fw={400} pl={0} style={{ verticalAlign: "top" }}>
+                  {name}
+                </Table.Th>
+                <Table.Td className="wrap">{value}</Table.Td>
+              </Table.Tr>
+            ) : null,
+          )}
+        </Table.Tbody>
+      </Table>
+      {notes && (
+        <div>
+          <Text size="sm" c="dimmed" mb={4}>
+            {t("model.notes")}
+          </Text>
+          <Text size="sm" className="wrap">
+            {notes.split("`").map((part, number) =>
+              // biome-ignore lint/suspicious/noArrayIndexKey: parts have no ids
+              number % 2 ? <Code key={number}>{part}</Code> : part,
+            )}
+          </Text>
+        </div>
+      )}
+    </SimpleGrid>
   );
 }
 

@@ -60,6 +60,7 @@ describe("a suggested command", () => {
       "/cluster?install=transformers",
     );
     expect(nextStep("paddock terminate --model-uid tiny")?.path).toBe("/running/tiny");
+    expect(nextStep("paddock estimate mixtral-v0.1")?.path).toBe("/memory?model=mixtral-v0.1");
     expect(nextStep("paddock logs tiny")?.path).toBe("/running/tiny?tab=log");
     expect(nextStep("paddock pull tiny --quantization Q2_K")?.path).toBe("/downloads");
   });

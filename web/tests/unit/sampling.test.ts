@@ -38,10 +38,22 @@ describe("sampling fields", () => {
     expect(samplingFields(none, "completion")).toEqual({ logprobs: 0 });
   });
 
+  it("take any other field, and none that is the page's own", () => {
+    const typed = {
+      ...NOTHING,
+      max_tokens: "",
+      top_k: "1",
+      more: '{"typical_p": 0.9, "top_k": 2}',
+    };
+    expect(samplingFields(typed, "chat")).toEqual({ top_k: 2, typical_p: 0.9 });
+  });
+
   it("name the field that is wrong", () => {
     for (const [field, text] of [
       ["schema", "{"],
       ["tools", "{}"],
+      ["more", "[]"],
+      ["more", '{"stream": false}'],
       ["temperature", "hot"],
     ] as const) {
       try {
