@@ -49,8 +49,9 @@ def environment(home: Path) -> dict[str, str]:
     """What a process must have in its environment before it imports ray, to use a local Ray.
 
     Token authentication with a token of our own; no usage reports; replicas as urgent as anything
-    else; and loopback only: Ray listens on every interface unless its node's address is 127.0.0.1,
-    which it takes for itself only where it believes that clusters are not to be had.
+    else, and not killed for others' memory; and loopback only: Ray listens on every interface
+    unless its node's address is 127.0.0.1, which it takes for itself only where it believes that
+    clusters are not to be had.
     """
     token = home / TOKEN
     if not token.exists():
@@ -65,6 +66,9 @@ def environment(home: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray would start replicas, and engines with them, at 15: behind all else on the machine.
         "RAY_worker_niceness": "0",
+        # It would kill a replica's small actor, and its model, whoever fills the memory. The kernel
+        # ends the process that is too large, and an engine's end is told as what it is.
+        "RAY_memory_monitor_refresh_ms": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
 

@@ -198,3 +198,11 @@ def test_stop_ends_a_gateway_that_does_not_answer(paddock: Paddock) -> None:
     assert stopped["stopped"]
     assert gateway in stopped["ended_by_force"]
     assert paddock.processes() == []
+
+
+def test_memory_that_others_fill_ends_no_model(paddock: Paddock) -> None:
+    """Ray would kill the actor; with a bound that every machine is over, before it has started."""
+    launch = ("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "kept")
+    done = paddock.run(*launch, RAY_memory_usage_threshold="0.01")
+    assert done.returncode == 0, done.stderr
+    assert paddock.client().complete("kept", "The old", max_tokens=2)["choices"]
