@@ -16,6 +16,21 @@ BROKEN_SAFETENSORS = Symptom(
     "corrupt_file",
     "the weights are not whole safetensors",
 )
+MISSING_FILE = Symptom(
+    re.compile(r"No such file or directory: '?(.*\.safetensors)"),
+    "corrupt_file",
+    "a file of the weights is missing: {0}",
+)
+BROKEN_CONFIG = Symptom(
+    re.compile(r"^OSError: .*config file at '([^']*)' is not a valid JSON file"),
+    "corrupt_file",
+    "{0} is not JSON",
+)
+NO_TOKENIZER = Symptom(
+    re.compile(r"Couldn't instantiate the backend tokenizer"),
+    "load_failed",
+    "there is no tokenizer in the files that Transformers can read",
+)
 MISSING_LIBRARY = Symptom(
     re.compile(r"(?:^|\] )(?:ImportError|ModuleNotFoundError): (.*)"),
     "load_failed",

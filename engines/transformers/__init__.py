@@ -25,8 +25,11 @@ from paddock.engines.base import (
 )
 from paddock.engines.environment import Environment
 from paddock.engines.symptoms import (
+    BROKEN_CONFIG,
     BROKEN_SAFETENSORS,
+    MISSING_FILE,
     MISSING_LIBRARY,
+    NO_TOKENIZER,
     WRONG_WEIGHTS,
     out_of_memory,
     port_in_use,
@@ -120,6 +123,38 @@ class Transformers(Adapter):
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
         Symptom(
+            # A row of the library's load report; of a mixture's stacked experts, one may be gone.
+            re.compile(r"^(\S+) +\| (?:MISMATCH|CONVERSION) "),
+            "weights_mismatch",
+            "the files are not this model's weights: {0} has another shape",
+        ),
+        Symptom(
+            re.compile(r"Missing required quantized weights in checkpoint '[^']*': (.*)"),
+            "weights_mismatch",
+            "the files are not this model's weights; missing are {0}",
+        ),
+        Symptom(
+            re.compile(r"Trying to set a tensor of shape (.*), this looks incorrect"),
+            "weights_mismatch",
+            "the files are not this model's weights: a tensor of {0}",
+        ),
+        Symptom(
+            re.compile(r"^not_numbers: (.*)"),
+            "bad_option",
+            "the model's values overflow in {0}, and its scores are no numbers;"
+            " --dtype bfloat16 and --dtype float32 have more room",
+        ),
+        Symptom(
+            re.compile(r"^batch_differs: (.*)"),
+            "unsupported_arch",
+            "Transformers' batch does not compute this architecture as the model itself does: {0}",
+        ),
+        Symptom(
+            re.compile(r"ValueError: Invalid layer type: (.*)"),
+            "unsupported_arch",
+            "Transformers' batch has no cache for this architecture's layers: {0}",
+        ),
+        Symptom(
             re.compile(r"^quantization_left: (.*)"),
             "unsupported_arch",
             "bitsandbytes cannot quantize this architecture: it leaves {0}",
@@ -132,6 +167,9 @@ class Transformers(Adapter):
         unknown_architecture("Transformers"),
         out_of_memory(),
         BROKEN_SAFETENSORS,
+        MISSING_FILE,
+        BROKEN_CONFIG,
+        NO_TOKENIZER,
         port_in_use(),
         MISSING_LIBRARY,
     )
