@@ -25,7 +25,7 @@ def pin_positions(model: Any, context: int) -> list[str]:
     pinned = []
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
-        if kinds is None or not hasattr(module, "inv_freq") and not isinstance(kinds, dict):
+        if not isinstance(kinds, str | dict):
             continue
         each = kinds if isinstance(kinds, dict) else {None: kinds}
         for layer, kind in each.items():
@@ -56,12 +56,10 @@ def _capped(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    scaling: float,
-    softcap: float | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of the shapes [1, heads, tokens, size]; the mask is added to the scores."""
-    cache = more.pop("cache")
+    cache, scaling, softcap = more.pop("cache"), more.pop("scaling"), more.pop("softcap", None)
     key, value = cache.update(
         key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=more
     )
