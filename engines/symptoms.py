@@ -17,12 +17,14 @@ BROKEN_SAFETENSORS = Symptom(
     "the weights are not whole safetensors",
 )
 MISSING_FILE = Symptom(
-    re.compile(r"No such file or directory: '?(.*\.safetensors)"),
+    re.compile(
+        r"(?:No such file or directory: |referenced in index but missing: \{)'?(.*\.safetensors)"
+    ),
     "corrupt_file",
     "a file of the weights is missing: {0}",
 )
 BROKEN_CONFIG = Symptom(
-    re.compile(r"^OSError: .*config file at '([^']*)' is not a valid JSON file"),
+    re.compile(r"(?:^|\] )OSError: .*config file at '([^']*)' is not a valid JSON file"),
     "corrupt_file",
     "{0} is not JSON",
 )

@@ -82,3 +82,12 @@ def in_shards(folder: Path, lost: bool) -> None:
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "model.safetensors").unlink()
+
+
+def called(old: str, new: str) -> Callable[[Tensors], None]:
+    """A tensor has another name."""
+
+    def change(tensors: Tensors) -> None:
+        tensors[new] = tensors.pop(old)
+
+    return change

@@ -33,6 +33,7 @@ from paddock.server.uniform import standing
 from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
 from tests.conftest import Paddock, make_paddock
 from tests.launcher.test_hubs import until
+from tests.processor import has_tiles
 from tools.tiny_mixtral.corpus import generate_documents
 
 GGUF = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
@@ -76,7 +77,7 @@ VARIANTS = (
     Served("Transformers", "awq", "Int4"),
     # Not compiled: it is slower, and begins a minute sooner.
     Served("vLLM", "pytorch", "none", ("--dtype", "float32", *EAGER), exact=True),
-    Served("vLLM", "gptq", "Int4", EAGER, ties=True),
+    *((Served("vLLM", "gptq", "Int4", EAGER, ties=True),) if has_tiles() else ()),
 )
 # What the library itself says of the plain weights: a text, tokens, and each next token's chance.
 REFERENCE = """
