@@ -437,7 +437,7 @@ def test_what_vllm_says_of_files_is_understood(line: str) -> None:
         "OSError": ("corrupt_file", "/m/config.json"),
         "NotImplementedError": ("unsupported_arch", "AMX"),
     }
-    cause, names = causes[line.split()[0].strip(":")]
+    cause, names = causes[line.split(maxsplit=1)[0].strip(":")]
     found = diagnose_exit(ENGINE, plan(), 1, None, [said])
     assert (found.cause, names in found.message) == (cause, True), found
 
