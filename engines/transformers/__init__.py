@@ -27,6 +27,7 @@ from paddock.engines.environment import Environment
 from paddock.engines.symptoms import (
     BROKEN_CONFIG,
     BROKEN_SAFETENSORS,
+    MISSHAPEN,
     MISSING_FILE,
     MISSING_LIBRARY,
     NO_TOKENIZER,
@@ -122,12 +123,7 @@ class Transformers(Adapter):
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
-        Symptom(
-            # A row of the library's load report; of a mixture's stacked experts, one may be gone.
-            re.compile(r"^(\S+) +\| (?:MISMATCH|CONVERSION) "),
-            "weights_mismatch",
-            "the files are not this model's weights: {0} has another shape",
-        ),
+        MISSHAPEN,
         Symptom(
             re.compile(r"Missing required quantized weights in checkpoint '[^']*': (.*)"),
             "weights_mismatch",

@@ -25,8 +25,11 @@ def ours(name: str) -> str:
     return f"{match[1]}mlp.experts.{match[2]}.{_LAYERS[match[3]]}.{match[4]}"
 
 
-def load(path: str, device: str) -> tuple[Any, dict[str, list[str]]]:
-    """The model, and the names that its files lack (`missing_keys`) or have too many."""
+def load(path: str, device: str, **more: Any) -> tuple[Any, dict[str, list[str]]]:
+    """The model, and the names that its files lack (`missing_keys`) or have too many.
+
+    `more` goes to GPTQModel's loader.
+    """
     # Its pool of loaders wants two threads, also where there are fewer processors to spare.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, os.cpu_count() or 2)))
     import accelerate
@@ -39,25 +42,25 @@ def load(path: str, device: str) -> tuple[Any, dict[str, list[str]]]:
     state_of, keys_of = modeling.load_state_dict, utilities._checkpoint_tensor_keys
     into = accelerate.load_checkpoint_in_model
 
-    def renamed_state(*given: Any, **more: Any) -> Any:
-        state = {ours(name): tensor for name, tensor in state_of(*given, **more).items()}
+    def renamed_state(*given: Any, **also: Any) -> Any:
+        state = {ours(name): tensor for name, tensor in state_of(*given, **also).items()}
         read.update(state)
         return state
 
-    def renamed_keys(*given: Any, **more: Any) -> Any:
-        keys = keys_of(*given, **more)
+    def renamed_keys(*given: Any, **also: Any) -> Any:
+        keys = keys_of(*given, **also)
         return None if keys is None else set(map(ours, keys))
 
-    def compared(model: Any, *given: Any, **more: Any) -> Any:
+    def compared(model: Any, *given: Any, **also: Any) -> Any:
         has = set(model.state_dict())
-        done = into(model, *given, **more)
+        done = into(model, *given, **also)
         report.update(differences(has, read, getattr(model, "_tied_weights_keys", None) or ()))
         return done
 
     modeling.load_state_dict, utilities._checkpoint_tensor_keys = renamed_state, renamed_keys
     accelerate.load_checkpoint_in_model = compared
     try:
-        loaded = GPTQModel.load(path, device=device)
+        loaded = GPTQModel.load(path, device=device, **more)
     finally:
         modeling.load_state_dict, utilities._checkpoint_tensor_keys = state_of, keys_of
         accelerate.load_checkpoint_in_model = into

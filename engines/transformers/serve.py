@@ -129,6 +129,9 @@ class Model:
         given = self._given
         self.vocabulary: int = loaded.vocabulary
         self.tokenizer = AutoTokenizer.from_pretrained(given["path"])
+        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
+            # The library makes a blank one where the files have none.
+            sys.exit("no_tokenizer: it knows no words")
         if given["chat_template"]:
             self.tokenizer.chat_template = given["chat_template"]
         ends = self.tokenizer.eos_token_id if loaded.ends is None else loaded.ends

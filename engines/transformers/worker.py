@@ -196,7 +196,8 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
     if method in {"gptq", "awq"}:
         import gptq
 
-        model, report = gptq.load(path, device)
+        named = {} if options["dtype"] == "auto" else {"dtype": getattr(torch, options["dtype"])}
+        model, report = gptq.load(path, device, **named)
     else:
         more: dict[str, Any] = {"device_map": options["device_map"] or device}
         if options["attn_implementation"]:
