@@ -134,6 +134,7 @@ class Transformers(Adapter):
             "weights_mismatch",
             "the files are not this model's weights: a tensor of {0}",
         ),
+        out_of_memory(),  # before what becomes of a batch that has none
         Symptom(
             re.compile(r"^not_numbers: (.*)"),
             "bad_option",
@@ -161,7 +162,6 @@ class Transformers(Adapter):
             "the adapter cannot be used: {0}",
         ),
         unknown_architecture("Transformers"),
-        out_of_memory(),
         BROKEN_SAFETENSORS,
         MISSING_FILE,
         BROKEN_CONFIG,

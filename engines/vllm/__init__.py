@@ -248,6 +248,11 @@ SYMPTOMS = (
         "vLLM refused its command line: {0}",
     ),
     Symptom(
+        re.compile(r"KeyError: '(invalid (?:tool call|reasoning) parser: \S+)"),
+        "bad_option",
+        "vLLM refused its options: {0}",
+    ),
+    Symptom(
         re.compile(r"--(tool-call-parser \S+|reasoning-parser \S+) cannot be used with"),
         "bad_option",
         "the model's tokenizer does not go with {0}",

@@ -487,6 +487,7 @@ BROKEN = {
     "strange": ("unsupported_arch", "architecture"),
     "without a tokenizer": ("load_failed", "tokenizer"),
     "too large for float16": ("bad_option", "overflow in float16"),
+    "without room": ("oom", "memory"),
     # Its slopes count from the beginning of a batch: answered 200, and wrong as soon as two ask.
     "alibi": ("unsupported_arch", "chances are others in a batch"),
 }
@@ -517,6 +518,7 @@ def failed(
     (folder / "without a tokenizer" / "tokenizer.json").unlink()
     in_shards(folder / "half of its shards", lost=True)
     half = ENGINE.options.parse(ENGINE.name, {"dtype": "float16"})
+    asked["without room"] = wanted(folder / "without room", context_length=2 * 10**9)
     large = folder / "too large for float16"
     asked[large.name] = serving(half, weights=large)
     short = folder / "short" / "model.safetensors"

@@ -487,6 +487,7 @@ def test_weights_that_are_not_the_models_do_not_serve(tmp_path: Path) -> None:
         ("OSError: [Errno 98] Address already in use", "port_in_use"),
         ("ModuleNotFoundError: No module named 'triton_kernels'", "load_failed"),
         ("  Value error, User-specified max_model_len (9) is greater [type=x]", "bad_option"),
+        ("KeyError: 'invalid tool call parser: nonsense (chose from { hermes })'", "bad_option"),
         ("TypeError: --tool-call-parser mistral cannot be used with the tokenizer", "bad_option"),
         ("AttributeError: module 'triton.language' has no attribute 'float32'", "bad_option"),
         ("vllm serve: error: unrecognized arguments: --nonsense", "bad_option"),
