@@ -25,20 +25,18 @@ def pin_positions(model: Any, context: int) -> list[str]:
     pinned = []
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
-        if not isinstance(kinds, str | dict):
-            continue
         each = kinds if isinstance(kinds, dict) else {None: kinds}
         for layer, kind in each.items():
-            if kind != "longrope" and "dynamic" not in kind:
+            if not isinstance(kind, str) or (kind != "longrope" and "dynamic" not in kind):
                 continue
             more = {} if layer is None else {"layer_type": layer}
-            some = next(model.parameters())
-            last = torch.tensor([[context - 1]], device=some.device)
-            module(torch.zeros(1, 1, 1, device=some.device), last, **more)
+            device = next(model.parameters()).device
+            last = torch.tensor([[context - 1]], device=device)
+            module(torch.zeros(1, 1, 1, device=device), last, **more)  # which sets them
             if layer is None:
                 module.rope_type = "pinned"
             else:
-                kinds[layer] = "pinned"
+                each[layer] = "pinned"
             pinned.append(kind)
     return pinned
 
