@@ -46,7 +46,7 @@ def expect(model: Any, context: int, vocabulary: int) -> list[Text]:
         follow = [*ids[size:], 0]
         given = torch.tensor([ids], device=model.get_input_embeddings().weight.device)
         with torch.inference_mode():
-            scores = model(given, use_cache=False).logits[0, -STEPS:].float()
+            scores = model(given, use_cache=False).logits[0, -STEPS:].float().cpu()
         texts.append(Text(ids[:size], follow, scores.softmax(-1)))
     return texts
 
