@@ -11,10 +11,39 @@ WRONG_WEIGHTS = Symptom(
     "weights_mismatch",
     "the files are not this model's weights: {0}",
 )
+MISSHAPEN = Symptom(
+    # A row of Transformers' load report; of a mixture's stacked experts, one may be gone.
+    re.compile(r"^(\S+) +\| (?:MISMATCH|CONVERSION) "),
+    "weights_mismatch",
+    "the files are not this model's weights: {0} has another shape",
+)
 BROKEN_SAFETENSORS = Symptom(
     re.compile(r"SafetensorError|incomplete metadata|HeaderTooLarge|InvalidHeader"),
     "corrupt_file",
     "the weights are not whole safetensors",
+)
+MISSING_FILE = Symptom(
+    re.compile(
+        r"(?:No such file or directory: |referenced in index but missing: \{|no file named )"
+        r"'?(.*?\.safetensors)"
+    ),
+    "corrupt_file",
+    "a file of the weights is missing: {0}",
+)
+BROKEN_CONFIG = Symptom(
+    re.compile(r"(?:^|\] )OSError: .*config file at '([^']*)' is not a valid JSON file"),
+    "corrupt_file",
+    "{0} is not JSON",
+)
+BROKEN_JSON = Symptom(
+    re.compile(r"^json\.decoder\.JSONDecodeError: (.*)"),
+    "corrupt_file",
+    "a file of the model's settings is not JSON: {0}",
+)
+NO_TOKENIZER = Symptom(
+    re.compile(r"Couldn't instantiate the backend tokenizer|^no_tokenizer"),
+    "load_failed",
+    "there is no tokenizer in the files that Transformers can read",
 )
 MISSING_LIBRARY = Symptom(
     re.compile(r"(?:^|\] )(?:ImportError|ModuleNotFoundError): (.*)"),

@@ -45,6 +45,7 @@ LOOK_SECONDS, AGAIN_SECONDS, FAILED_SECONDS = 10.0, 1.0, 2.0
 ANSWER_SECONDS = 5.0
 PROBE_SECONDS = 60.0
 MAX_ANSWER_BYTES = 16_000_000
+BUSY = 429
 ABILITIES: tuple[str, ...] = get_args(Ability)
 _WORD: dict[str, Any] = {"prompt": "a", "max_tokens": 1}
 _TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "a"}]}
@@ -207,13 +208,21 @@ class Remote:
         return why
 
     def check(self, attached: Attached) -> None:
-        """Raises `Failure` unless it answers and has the model."""
+        """Raises `Failure` unless it answers and has the model; one that is busy answers too."""
         if attached.listed:
-            found = self.models()
+            found = self._listed()
             if found is not None and attached.model not in found:
                 raise self.unfit(f"has no model {attached.model} any more{_some(found)}")
-        else:
-            self._settled(self.ask("/models"))
+        elif (answer := self.ask("/models")).status != BUSY:
+            self._settled(answer)
+
+    def _listed(self) -> dict[str, dict[str, Any]] | None:
+        try:
+            return self.models()
+        except Failure as failure:
+            if failure.diagnosis.cause == "rate_limited":
+                return None
+            raise
 
     def _settled(self, answer: Answered) -> Answered:
         """The answer, unless it says that there is nothing to be had here at all."""
@@ -225,6 +234,8 @@ class Remote:
         if 300 <= answer.status < 400:
             to = f" to {shown(answer.location)}" if answer.location else ""
             raise self.unfit(f"redirects{to}, which is not followed with a key")
+        if answer.status == BUSY:
+            raise self._failed("rate_limited", f"asks to come again later (429 {answer.said()})")
         if answer.status >= 500 and answer.status != 501:
             raise self._failed("endpoint_unreachable", f"says {answer.status} {answer.said()}")
         return answer

@@ -19,7 +19,7 @@ Cause = Literal[
     "hub_unreachable",  # no hub that has the weights answers
     "not_found",  # the hub has no such repository, revision or file
     "gated_repo",  # the hub wants an accepted licence and a token
-    "rate_limited",  # the hub asks to come again later
+    "rate_limited",  # the hub, or the endpoint to be attached, asks to come again later
     "stalled",  # the hub has stopped sending
     "checksum_mismatch",  # the bytes are not those that the hub lists, or that are locked
     "disk_full",  # the disk cannot take the weights, or filled while they came

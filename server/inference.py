@@ -42,6 +42,7 @@ from paddock.server.media import inline_media
 from paddock.server.metrics import Load
 from paddock.server.protocol import outlet
 from paddock.server.sinks import (
+    NO_STREAM,
     Assembled,
     EngineRefused,
     Gathered,
@@ -265,10 +266,10 @@ class Inference:
                         assembly.add(changed)
             answer = assembly.answer()
             if not answer["choices"]:
-                raise EngineRefused(502, b"its answer is no stream, which it was asked for")
+                raise EngineRefused(502, NO_STREAM)
             usage = answer.get("usage") or {}
-            timeline.prompt_tokens = usage.get("prompt_tokens", 0)
-            timeline.completion_tokens = usage.get("completion_tokens", 0)
+            timeline.prompt_tokens = usage.get("prompt_tokens") or 0
+            timeline.completion_tokens = usage.get("completion_tokens") or 0
             body = dump(asked.encoder.whole(answer))
         timing = (b"server-timing", timeline.header().encode())
         exchange.out.start(200, [(b"content-type", JSON), timing], len(body))
@@ -462,7 +463,7 @@ _ITS_OWN = {
 
 def _without(key: str, error: EngineRefused) -> EngineRefused:
     body = error.body.replace(key.encode(), b"(key)") if key else error.body
-    return EngineRefused(error.status, body)
+    return EngineRefused(error.status, body, error.retry_after)
 
 
 def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
@@ -491,7 +492,8 @@ def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
 
 def _rendered(error: EngineRefused) -> Response:
     body = dump(_error_body(error))
-    return Response(body, error.status, media_type="application/json")
+    headers = {"Retry-After": error.retry_after.decode("latin-1")} if error.retry_after else {}
+    return Response(body, error.status, headers, media_type="application/json")
 
 
 def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from paddock.server.errors import envelope
 from paddock.server.protocol import Headers, Outlet
 from paddock.server.timeline import Timeline
-from paddock.server.treatment import DONE, Asked, Encoder, Events, OpenAI
+from paddock.server.treatment import DONE, Asked, Encoder, Events, OpenAI, dump
 
 
 class Lost(Exception):
@@ -18,27 +18,57 @@ class Lost(Exception):
 
 
 class EngineRefused(Exception):
-    """The engine answered with an error."""
+    """The engine answered with an error; `retry_after` is its header, of an attached endpoint."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, retry_after: bytes = b"") -> None:
         super().__init__(status, body)
         self.status = status
         self.body = body
+        self.retry_after = retry_after
+
+
+NO_STREAM = b"its answer is no stream, which it was asked for"
+
+
+def event_of(payload: bytes) -> dict[str, Any]:
+    """An event of an engine's stream. What is none, as attached endpoints may send, is an error."""
+    try:
+        event = json.loads(payload)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        said = payload[:200].decode("utf-8", "replace")
+        return {"error": {"message": f"its stream has what is no event: {said}", "code": 502}}
+    error = event.get("error")
+    if error is not None and not isinstance(error, dict):
+        event["error"] = {"message": str(error)}
+    elif error is None:  # some have the key in each event
+        event.pop("error", None)
+        if "choices" in event and event["choices"] is None:
+            event["choices"] = []
+    return event
 
 
 class PartSink:
     """One part's answer. `done` ends with it: with an exception where nothing has gone out."""
+
+    streams = True
+    """Whether events are awaited."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.timeline = timeline
         self._status = 0
         self._refusal: list[bytes] | None = None
+        self._retry_after = b""
+        self._passes = True
 
-    def head(self, status: int, content_type: bytes) -> None:
+    def head(self, status: int, content_type: bytes, retry_after: bytes = b"") -> None:
         """An error is collected, whatever the answer was to become."""
         if status >= 300:  # a redirect, which only an attached endpoint can mean, is none of ours
-            self._status, self._refusal = status, []
+            self._status, self._refusal, self._retry_after = status, [], retry_after
+        elif self.streams and content_type.lower().startswith((b"application/json", b"text/html")):
+            self._status, self._refusal, self._passes = 502, [NO_STREAM], False
 
     def body(self, data: bytes) -> None:
         """Takes a piece. Engines send the head of a stream long before its first token."""
@@ -46,7 +76,7 @@ class PartSink:
             self.timeline.first = time.perf_counter()
         if self._refusal is None:
             self.take(data)
-        else:
+        elif self._passes:
             self._refusal.append(data)
 
     @property
@@ -63,7 +93,8 @@ class PartSink:
         if self.done.done():
             return
         if self._refusal is not None:
-            self.done.set_exception(EngineRefused(self._status, b"".join(self._refusal)))
+            said = b"".join(self._refusal)
+            self.done.set_exception(EngineRefused(self._status, said, self._retry_after))
         else:
             self.done.set_result(None)
 
@@ -75,6 +106,8 @@ class PartSink:
 
 class Gathered(PartSink):
     """An answer that is one JSON object."""
+
+    streams = False
 
     def __init__(self, timeline: Timeline) -> None:
         super().__init__(timeline)
@@ -100,12 +133,12 @@ class Assembled(PartSink):
         for payload in self._cut.feed(data):
             if payload == DONE:
                 continue
-            event = json.loads(payload)
+            event = event_of(payload)
             self.timeline.events += 1
             if "error" in event:
-                status = (event["error"] or {}).get("code")
+                status = event["error"].get("code")
                 self._status = status if isinstance(status, int) and 400 <= status < 600 else 502
-                self._refusal = [payload]
+                self._refusal = [dump(event)]
                 return
             self.events.append(event)
 
@@ -159,35 +192,51 @@ class Rewritten(Straight):
         self._part = part
         self._cut = Events()
         self._needles = asked.needles
+        self._is_over = False
 
     def take(self, data: bytes) -> None:
         """Passes what has no needle in it, and rewrites the rest event by event."""
+        if self._is_over:  # what follows an error, or the end, is nobody's
+            return
         if self._needles is not None and self._cut.is_clean and data.endswith(b"\n\n"):
             for needle in self._needles:
                 if needle in data:
                     break
             else:
                 super().take(data)
+                self._is_over = data.endswith(b"[DONE]\n\n")
                 return
         written: list[bytes] = []
         for payload in self._cut.feed(data):
+            if self._is_over:
+                break
             if payload == DONE:
-                if self._needles is not None:
+                self._is_over = self._needles is not None
+                if self._is_over:
                     written.append(b"data: [DONE]\n\n")
                 continue
-            event = json.loads(payload)
+            event = event_of(payload)
             self.timeline.events += 1
             if "error" in event:
+                self._is_over = True
                 written.append(self._asked.encoder.error(event))
                 continue
             if usage := event.get("usage"):
-                self.timeline.prompt_tokens += usage.get("prompt_tokens", 0)
-                self.timeline.completion_tokens += usage.get("completion_tokens", 0)
+                self.timeline.prompt_tokens += usage.get("prompt_tokens") or 0
+                self.timeline.completion_tokens += usage.get("completion_tokens") or 0
             written += map(self._asked.encoder.event, self._asked.events(self._part, event))
         if not self._out.started:
             start(self._out, self.timeline, self._headers)
         self._last = b"".join(written)
         self._out.write(self._last)
+
+    def end(self) -> None:
+        """As its parent; a stream that ended without the sentinel gets it."""
+        if self._refusal is None and self._needles is not None and not self._is_over:
+            if not self._out.started:
+                start(self._out, self.timeline, self._headers)
+            self._out.write(b"data: [DONE]\n\n")
+        super().end()
 
     def lost(self, why: str) -> None:
         """As its parent, in the client's dialect; nothing of a half event has gone out."""

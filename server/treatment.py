@@ -335,9 +335,9 @@ class Parts:
         if not usage:
             return (event,)
         self._left -= 1
-        counted = {"completion_tokens": usage["completion_tokens"]}
+        counted = {"completion_tokens": usage.get("completion_tokens") or 0}
         if part % self._n == 0:
-            counted["prompt_tokens"] = usage["prompt_tokens"]
+            counted["prompt_tokens"] = usage.get("prompt_tokens") or 0
         for name, tokens in counted.items():
             self._usage[name] = self._usage.get(name, 0) + tokens
         if self._left == 0:

@@ -81,9 +81,9 @@ def _logprobs(value: Any) -> str | None:
 
 def _stop(value: Any) -> str | None:
     texts = value if isinstance(value, list) else [value]
-    if len(texts) <= 16 and all(isinstance(text, str) for text in texts):
-        return None
-    return "must be text, or up to 16 texts"
+    if len(texts) > 16 or not all(isinstance(text, str) for text in texts):
+        return "must be text, or up to 16 texts"
+    return "must not be empty: every answer would end before it begins" if "" in texts else None
 
 
 def _bias(value: Any) -> str | None:
@@ -169,7 +169,8 @@ CHECKS: Mapping[str, Check] = {
     "top_k": _whole(-1),
     "presence_penalty": _number(-2, 2),
     "frequency_penalty": _number(-2, 2),
-    "repetition_penalty": _number(0, 100),
+    "repetition_penalty": _number(0.01, 100),
+    "repeat_penalty": _number(0.01, 100),
     "seed": _whole(-(2**63), 2**63 - 1),
     "stop": _stop,
     "logit_bias": _bias,

@@ -27,8 +27,8 @@ TOKENS_BYTES = 16 * 1024
 class Sink(Protocol):
     """Where one answer goes. `head` once, `body` any number of times, then `end` or `lost`."""
 
-    def head(self, status: int, content_type: bytes) -> None:
-        """The engine has begun to answer."""
+    def head(self, status: int, content_type: bytes, retry_after: bytes) -> None:
+        """The engine has begun to answer; of an attached endpoint, when to come again."""
         ...
 
     def body(self, data: bytes) -> None:
@@ -61,7 +61,7 @@ class Upstream(asyncio.Protocol):
         self._reusable = True
         self._held = False
         self._rests = False
-        self._type = b""
+        self._type = self._retry_after = b""
         self._fd: int | None = None
 
     def ask(self, request: bytes, sink: Sink, reusable: bool = True) -> None:
@@ -138,21 +138,24 @@ class Upstream(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Nothing is known of the answer's length."""
         self._framed = self._until_close = False
+        self._retry_after = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keeps the content type, and whether the answer says where it ends."""
+        """Keeps the content type, when to come again, and whether it is told where it ends."""
         name = name.lower()
         if name == b"content-type":
             self._type = value
         elif name in {b"content-length", b"transfer-encoding"}:
             self._framed = True
+        elif name == b"retry-after":
+            self._retry_after = value
 
     def on_headers_complete(self) -> None:
         """Passes the head on. A stream of HTTP/1.0 ends with its connection."""
         status = self._parser.get_status_code()
         self._until_close = not self._framed
         if self._sink is not None and status >= 200:
-            self._sink.head(status, self._type)
+            self._sink.head(status, self._type, self._retry_after)
 
     def on_body(self, body: bytes) -> None:
         """Collects the chunks of one read, so that they leave in one write."""

@@ -41,6 +41,10 @@ class Foreign:
         self.routes = {"/v1/chat/completions"}
         self.redirect = ""
         self.status = 0
+        self.retry_after = ""
+        self.stream: list[str] | None = None
+        """What is sent in a stream's place, event by event; None: the words."""
+        self.content_type = "text/event-stream"
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self._tls = tls
         self._port = 0
@@ -104,7 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         if here.redirect:
             self._send(307, {}, Location=here.redirect)
         elif here.status:
-            self._send(here.status, {"error": {"message": f"{here.status} for {sent}"}})
+            more = {"Retry-After": here.retry_after} if here.retry_after else {}
+            self._send(here.status, {"error": {"message": f"{here.status} for {sent}"}}, **more)
         elif here.key and sent != f"Bearer {here.key}":
             self._send(401, {"error": {"message": f"wrong key: {sent}"}})
         elif self.path == "/v1/models":
@@ -129,9 +134,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Type", self.foreign.content_type)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        if self.foreign.stream is not None:
+            for event in self.foreign.stream:
+                self._chunk(f"data: {event}\n\n".encode())
+            self.wfile.write(b"0\r\n\r\n")
+            return
         self._chunk(b": a comment\r\n\r\n")
         for word in self.foreign.words:
             self._event([{"index": 0, "delta": {"content": word}, "finish_reason": None}])

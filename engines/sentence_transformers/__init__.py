@@ -23,8 +23,13 @@ from paddock.engines.base import (
 )
 from paddock.engines.environment import Environment
 from paddock.engines.symptoms import (
+    BROKEN_CONFIG,
+    BROKEN_JSON,
     BROKEN_SAFETENSORS,
+    MISSHAPEN,
+    MISSING_FILE,
     MISSING_LIBRARY,
+    NO_TOKENIZER,
     WRONG_WEIGHTS,
     out_of_memory,
     port_in_use,
@@ -89,6 +94,7 @@ class SentenceTransformers(Adapter):
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
+        MISSHAPEN,
         Symptom(
             re.compile(r"^no_modules: (.*)"),
             "bad_option",
@@ -103,6 +109,10 @@ class SentenceTransformers(Adapter):
         unknown_architecture("sentence-transformers"),
         out_of_memory(),
         BROKEN_SAFETENSORS,
+        MISSING_FILE,
+        BROKEN_CONFIG,
+        BROKEN_JSON,
+        NO_TOKENIZER,
         port_in_use(),
         MISSING_LIBRARY,
     )

@@ -168,6 +168,9 @@ class Model:
         if not isinstance(first, Transformer) or "text" not in first.modality_config:
             sys.exit("unsupported: the model's first module takes no plain text")
         self.tokenizer = first.tokenizer
+        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
+            # The library makes a blank one where the files have none: all texts would be alike.
+            sys.exit("no_tokenizer: it knows no words")
         self.limit = min(given["context"], _limit(self.model, first))
         self.scaled = any(isinstance(module, Normalize) for module in self.model)
         self._prompts = {name: self._told(text) for name, text in self.model.prompts.items()}

@@ -25,8 +25,12 @@ from paddock.engines.base import (
 )
 from paddock.engines.environment import Environment
 from paddock.engines.symptoms import (
+    BROKEN_CONFIG,
     BROKEN_SAFETENSORS,
+    MISSHAPEN,
+    MISSING_FILE,
     MISSING_LIBRARY,
+    NO_TOKENIZER,
     WRONG_WEIGHTS,
     out_of_memory,
     port_in_use,
@@ -119,6 +123,34 @@ class Transformers(Adapter):
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
+        MISSHAPEN,
+        Symptom(
+            re.compile(r"Missing required quantized weights in checkpoint '[^']*': (.*)"),
+            "weights_mismatch",
+            "the files are not this model's weights; missing are {0}",
+        ),
+        Symptom(
+            re.compile(r"Trying to set a tensor of shape (.*), this looks incorrect"),
+            "weights_mismatch",
+            "the files are not this model's weights: a tensor of {0}",
+        ),
+        out_of_memory(),  # before what becomes of a batch that has none
+        Symptom(
+            re.compile(r"^not_numbers: (.*)"),
+            "bad_option",
+            "the model's values overflow in {0}, and its scores are no numbers;"
+            " --dtype bfloat16 and --dtype float32 have more room",
+        ),
+        Symptom(
+            re.compile(r"^batch_differs: (.*)"),
+            "unsupported_arch",
+            "Transformers' batch does not compute this architecture as the model itself does: {0}",
+        ),
+        Symptom(
+            re.compile(r"ValueError: Invalid layer type: (.*)"),
+            "unsupported_arch",
+            "Transformers' batch has no cache for this architecture's layers: {0}",
+        ),
         Symptom(
             re.compile(r"^quantization_left: (.*)"),
             "unsupported_arch",
@@ -131,8 +163,10 @@ class Transformers(Adapter):
         ),
         Symptom(re.compile(r"^dtype_refused: (.*)"), "bad_option", "{0}"),
         unknown_architecture("Transformers"),
-        out_of_memory(),
         BROKEN_SAFETENSORS,
+        MISSING_FILE,
+        BROKEN_CONFIG,
+        NO_TOKENIZER,
         port_in_use(),
         MISSING_LIBRARY,
     )

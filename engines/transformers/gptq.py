@@ -58,18 +58,18 @@ def load(
     state_of, keys_of = modeling.load_state_dict, utilities._checkpoint_tensor_keys
     into = accelerate.load_checkpoint_in_model
 
-    def renamed_state(*given: Any, **more: Any) -> Any:
-        state = {ours(name): tensor for name, tensor in state_of(*given, **more).items()}
+    def renamed_state(*given: Any, **also: Any) -> Any:
+        state = {ours(name): tensor for name, tensor in state_of(*given, **also).items()}
         read.update(state)
         return state
 
-    def renamed_keys(*given: Any, **more: Any) -> Any:
-        keys = keys_of(*given, **more)
+    def renamed_keys(*given: Any, **also: Any) -> Any:
+        keys = keys_of(*given, **also)
         return None if keys is None else set(map(ours, keys))
 
-    def compared(model: Any, *given: Any, **more: Any) -> Any:
+    def compared(model: Any, *given: Any, **also: Any) -> Any:
         has = set(model.state_dict())
-        done = into(model, *given, **more)
+        done = into(model, *given, **also)
         report.update(differences(has, read, getattr(model, "_tied_weights_keys", None) or ()))
         return done
 

@@ -36,6 +36,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 KEY = "PADDOCK_ENGINE_KEY"
+COLD = 1e-5
+"""Below it the likeliest token is chosen, as in vLLM: scores over less are beyond float32."""
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -127,6 +129,9 @@ class Model:
         given = self._given
         self.vocabulary: int = loaded.vocabulary
         self.tokenizer = AutoTokenizer.from_pretrained(given["path"])
+        if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
+            # The library makes a blank one where the files have none.
+            sys.exit("no_tokenizer: it knows no words")
         if given["chat_template"]:
             self.tokenizer.chat_template = given["chat_template"]
         ends = self.tokenizer.eos_token_id if loaded.ends is None else loaded.ends
@@ -174,10 +179,10 @@ class Model:
         try:
             while True:
                 token = await queue.get()
-                if not isinstance(token, Token):
+                if isinstance(token, str):  # the batch may go on with it: it is called off
+                    raise RuntimeError(token)
+                if token is None:
                     over = True
-                    if token is not None:
-                        raise RuntimeError(token)
                     return
                 yield token
         finally:
@@ -194,6 +199,11 @@ class Model:
         room = self.context - len(prompt)
         if not prompt:
             raise Refused("the prompt has no tokens", "prompt")
+        # One of them would end the batch, and all that is in it.
+        strange = next((one for one in prompt if not 0 <= one < self.vocabulary), None)
+        if strange is not None:
+            reason = f"the prompt has token {strange}, and the model {self.vocabulary}"
+            raise Refused(f"{reason}, from 0", "prompt")
         if room < 1:
             reason = f"the prompt has {len(prompt)} tokens, and the context {self.context}"
             raise Refused(f"{reason}; shorten it, or launch with more context", "prompt")
@@ -221,6 +231,8 @@ def _sampling(given: dict[str, Any], vocabulary: int, top: int | None) -> Sampli
     }
     if "top_k" in values:
         values["top_k"] = max(0, int(values["top_k"]))
+    if values.get("temperature", 1.0) < COLD:
+        values["temperature"] = 0.0
     if "seed" in values:
         values["seed"] = int(values["seed"]) % (1 << 63)
     return Sampling(**values, logit_bias=bias, top_logprobs=top)

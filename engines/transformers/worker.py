@@ -20,8 +20,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
+import alike
+import attention
 import bnb
 import torch
 from asked import Ask, Loaded, Sampling, Token
@@ -37,6 +39,8 @@ BITS = {"4-bit": 4, "8-bit": 8}
 ALIVE_SECONDS = 0.25
 """How often it is looked whether the batch's thread lives."""
 
+NOT_NUMBERS = "the model's scores are not numbers: its values overflow in the type of its weights"
+
 Told = list[tuple[int, Token | str | None]]
 
 
@@ -49,6 +53,8 @@ class Running:
     sampling: Sampling
     generator: torch.Generator | None = None
     counts: dict[int, int] = field(default_factory=dict)
+    trial: alike.Text | None = None
+    """Nobody's: its tokens are given, and its scores kept."""
 
 
 class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it has no types here
@@ -77,20 +83,35 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
-        chosen = scores.argmax(dim=-1).tolist()
+        best, ids = scores.max(dim=-1)
+        chosen = ids.tolist()
         found: Told = []
         requests = [self.running.get(name) for name in self._rows]  # None: just called off
+        for row, finite in enumerate(best.isfinite().tolist()):
+            if not finite and (request := requests[row]):
+                # Whatever were chosen of them would be nonsense, and the draw would end the batch.
+                requests[row], chosen[row] = None, 0
+                found.append((request.number, NOT_NUMBERS))
         self._draw(scores, requests, chosen)
         for row, request in enumerate(requests):
             if request is None:
                 continue
+            if request.trial is not None:
+                chosen[row] = request.trial.follow[len(request.trial.found)]
+                request.trial.found.append(scores[row].float().cpu())
+                continue
             if not request.sampling.drawn:
-                chosen[row] = _chosen(scores[row], chosen[row], request)
+                try:
+                    chosen[row] = _chosen(scores[row], chosen[row], request)
+                except RuntimeError as error:  # else it would be the end of the whole batch
+                    found.append((request.number, f"no token can be chosen: {error}"))
+                    continue
             token = _token(scores[row], chosen[row], request.sampling.top_logprobs)
             if not request.sampling.as_is:
                 request.counts[token.id] = request.counts.get(token.id, 0) + 1
             found.append((request.number, token))
-        self._tell(found)
+        if found:
+            self._tell(found)
         ids = torch.tensor(chosen, device=scores.device).unsqueeze(-1)
         return torch.full_like(scores, -math.inf).scatter_(-1, ids, 0.0)
 
@@ -193,6 +214,7 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
             path, dtype=options["dtype"], output_loading_info=True, **more
         )
         if bits:
+            _check({**report, "mismatched_keys": bnb.misshapen(model)})
             part, names = bnb.left(model)
             if part > bnb.PLAIN:
                 some = ", ".join(names[:3])
@@ -245,6 +267,12 @@ class Batch:
             torch.cuda.empty_cache()
         self._sampler = Sampler(self._tell)
         context, slots = given["context"], given["slots"]
+        self._vocabulary = self._model.config.get_text_config().vocab_size
+        attention.cap_scores(self._model)
+        attention.pin_positions(self._model, context)
+        self._trials = alike.expect(self._model, context, self._vocabulary)
+        if any(not text.expected.isfinite().all() for text in self._trials):
+            _end(f"not_numbers: {str(self._model.dtype).removeprefix('torch.')}")
         self._manager = self._model.init_continuous_batching(
             # Each request says what ends it.
             GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=context),
@@ -265,14 +293,33 @@ class Batch:
 
     def run(self) -> None:
         """Serves until the batch's thread ends, which it does when something is wrong."""
-        self._manager.start()
+        self._try()
         ends = self._model.generation_config.eos_token_id
-        self._tell(Loaded(self._model.config.get_text_config().vocab_size, ends))
+        self._tell(Loaded(self._vocabulary, ends))
         while self._manager.is_running():
             end = self._manager.get_result(timeout=ALIVE_SECONDS)
             if end is not None:
                 self._sampler.running.pop(end.request_id, None)
                 self._tell([(int(end.request_id), end.error)])
+
+    def _try(self) -> None:
+        """Starts the batch, and ends the process if it does not say what the model says."""
+        for number, one in enumerate(self._trials):
+            name = f"trial {number}"
+            self._sampler.running[name] = Running(-1, one.prompt, Sampling(), trial=one)
+            self._manager.add_request(one.prompt, name, max_new_tokens=alike.STEPS, eos_token_id=-1)
+        self._manager.start()
+        for _ in self._trials:
+            while (end := self._manager.get_result(timeout=ALIVE_SECONDS)) is None:
+                if not self._manager.is_running():
+                    _end("batch_differs: it ends over several texts at once")
+            if end.error:
+                _end(f"batch_differs: {end.error}")
+        self._sampler.running.clear()
+        plain = getattr(self._model.config, "quantization_config", None) is None
+        exact = plain and self._model.dtype == torch.float32
+        if why := alike.wrong(self._trials, exact):
+            _end(f"batch_differs: {why}")
 
     def _tell(self, what: Told | Loaded) -> None:
         with self._telling:
@@ -315,8 +362,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     batch = Batch(json.loads(sys.argv[1]), Connection(int(sys.argv[2])))
     batch.run()
-    print("the batch has ended", file=sys.stderr, flush=True)
-    os._exit(1)  # the thread that listens would be waited for
+    _end("the batch has ended")
+
+
+def _end(why: str) -> NoReturn:
+    """Ends the process, and does not wait for the batch's thread, as the interpreter would."""
+    print(why, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

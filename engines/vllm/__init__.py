@@ -30,8 +30,11 @@ from paddock.engines.base import (
 )
 from paddock.engines.environment import Environment, find_accelerator
 from paddock.engines.symptoms import (
+    BROKEN_CONFIG,
     BROKEN_SAFETENSORS,
+    MISSING_FILE,
     MISSING_LIBRARY,
+    NO_TOKENIZER,
     WRONG_WEIGHTS,
     out_of_memory,
     port_in_use,
@@ -216,12 +219,24 @@ SYMPTOMS = (
         "the files are not this model's weights: a linear layer has a tensor that is none of its",
     ),
     Symptom(
-        re.compile(r"size of tensor|shape mismatch|does not match the shape|size mismatch"),
+        re.compile(
+            r"size of tensor|shape mismatch|does not match the shape|size mismatch|"
+            r"assert .*loaded_weight\.(?:shape|size)"
+        ),
         "weights_mismatch",
         "the files are not this model's weights: a tensor has another shape",
     ),
+    Symptom(
+        re.compile(r"NotImplementedError: No WNA16 MoE backend"),
+        "unsupported_arch",
+        "vLLM has no kernel here for a mixture's quantized experts: on a processor it takes AMX;"
+        " engine Transformers has one",
+    ),
     unknown_architecture("vLLM"),
     BROKEN_SAFETENSORS,
+    MISSING_FILE,
+    BROKEN_CONFIG,
+    NO_TOKENIZER,
     out_of_memory(
         "is less than (?:desired|requested memory)",
         "No available memory for the cache blocks",
@@ -232,6 +247,11 @@ SYMPTOMS = (
         re.compile(r"\b(?:serve|main\.py|vllm): error: (.*)"),
         "bad_option",
         "vLLM refused its command line: {0}",
+    ),
+    Symptom(
+        re.compile(r"KeyError: '(invalid (?:tool call|reasoning) parser: \S+)"),
+        "bad_option",
+        "vLLM refused its options: {0}",
     ),
     Symptom(
         re.compile(r"--(tool-call-parser \S+|reasoning-parser \S+) cannot be used with"),
@@ -395,6 +415,9 @@ def arguments(serving: Serving) -> list[str]:
         *("--tensor-parallel-size", str(options.tensor_parallel_size)),
         *("--pipeline-parallel-size", str(options.pipeline_parallel_size)),
         *("--cpu-offload-gb", f"{options.cpu_offload_gb:g}"),
+        # Else a repository's own settings (generation_config.json) would count where a request
+        # leaves something open, and cap its answers, on this engine alone. Its ends count anyhow.
+        *("--generation-config", "vllm"),
         *("--max-logprobs", "20", "--allowed-origins", "[]", "--disable-fastapi-docs"),
         *("--disable-uvicorn-access-log", "--no-enable-log-requests"),
         *("--middleware", "paddock_guard.Guard"),

@@ -58,7 +58,9 @@ def _checking(process: Callable[..., Any]) -> Callable[..., Any]:
             names = sorted(left)
             shown = ", ".join(f"{name} ({left[name]} values)" for name in names[:4])
             more_names = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            raise ValueError(f"weights_mismatch: not in the files: {shown}{more_names}")
+            # Not on the line that raises: a traceback would show it before its values.
+            why = f"weights_mismatch: not in the files: {shown}{more_names}"
+            raise ValueError(why)
         return process(model, *args, **more)
 
     return checked

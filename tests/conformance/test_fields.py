@@ -33,6 +33,7 @@ from paddock.server.uniform import standing
 from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
 from tests.conftest import Paddock, make_paddock
 from tests.launcher.test_hubs import until
+from tests.processor import has_tiles
 from tools.tiny_mixtral.corpus import generate_documents
 
 GGUF = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
@@ -76,7 +77,7 @@ VARIANTS = (
     Served("Transformers", "awq", "Int4"),
     # Not compiled: it is slower, and begins a minute sooner.
     Served("vLLM", "pytorch", "none", ("--dtype", "float32", *EAGER), exact=True),
-    Served("vLLM", "gptq", "Int4", EAGER, ties=True),
+    *((Served("vLLM", "gptq", "Int4", EAGER, ties=True),) if has_tiles() else ()),
 )
 # What the library itself says of the plain weights: a text, tokens, and each next token's chance.
 REFERENCE = """
@@ -89,7 +90,8 @@ ids = tokenizer(prompt, return_tensors="pt").input_ids
 made = model.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1]:]
 chat = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=True)
 told = {"text": tokenizer.decode(made, skip_special_tokens=True), "tokens": ids.shape[1],
-        "chat": len(chat["input_ids"]), "texts": [], "loss": []}
+        "chat": chat["input_ids"], "prompt": tokenizer.decode(chat["input_ids"]),
+        "texts": [], "loss": []}
 blanks = [tokenizer(text, add_special_tokens=False)["input_ids"]
           for text in ("\\n", " ", "\\t", "\\r", "\\n\\n", "  ")]
 told["blanks"] = {str(ids[0]): -100 for ids in blanks if len(ids) == 1}
@@ -266,25 +268,47 @@ def test_usage_is_the_tokenizers(
 ) -> None:
     """Of texts, and of chats, whose template writes the only BOS."""
     assert ask(max_tokens=1)["usage"]["prompt_tokens"] == reference["tokens"]
-    assert chat(max_tokens=1)["usage"]["prompt_tokens"] == reference["chat"]
+    assert chat(max_tokens=1)["usage"]["prompt_tokens"] == len(reference["chat"])
     usage = ask(max_tokens=5, ignore_eos=True)["usage"]
     assert usage["completion_tokens"] == 5
     assert usage["total_tokens"] == usage["prompt_tokens"] + 5
 
 
+def test_chat_is_the_prompt_that_the_model_was_trained_with(
+    served: Served, ask: Ask, chat: Ask, reference: dict[str, Any]
+) -> None:
+    """The template is applied once: its tokens, given as they are, are answered word for word."""
+    assert reference["prompt"] == f"<s> [INST] {QUESTION[0]['content']} [/INST]"
+    assert chat.text() == ask.text(prompt=reference["chat"]) or served.ties
+
+
 def test_sixteen_requests_side_by_side_are_not_mixed_up(served: Served, ask: Ask) -> None:
-    """Each answer belongs to its own prompt, and has an id of its own."""
+    """Each answer belongs to its own request, streamed or not, and has an id of its own.
 
-    def one(number: int) -> dict[str, Any]:
-        return ask(prompt=f"Number {number}:" + " and a lion" * number, echo=True, max_tokens=8)
+    A bias makes each say a token that is its alone, so that the engine's mixing them up would show
+    as well as the gateway's.
+    """
 
+    def fields(number: int) -> dict[str, Any]:
+        prompt = f"Number {number}:" + " and a lion" * number
+        bias = {str(300 + 7 * number): 100}
+        return {"prompt": prompt, "logit_bias": bias, "max_tokens": 8, "ignore_eos": True}
+
+    def one(number: int) -> tuple[str, str, int]:
+        if number % 2:
+            *events, last = ask.events(**fields(number), stream_options={"include_usage": True})
+            return ask.joined(events), events[0]["id"], last["usage"]["prompt_tokens"]
+        answer = ask(**fields(number))
+        return ask.texts(answer)[0], answer["id"], answer["usage"]["prompt_tokens"]
+
+    alone = [one(number) for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(one, range(16)))
-    counts = [answer["usage"]["prompt_tokens"] for answer in answers]
+        found = list(pool.map(one, range(16)))
+    assert [(text, count) for text, _, count in found] == [(text, n) for text, _, n in alone]
+    assert len({text for text, _, _ in found}) == 16
+    counts = [count for _, _, count in found]
     assert counts == sorted(set(counts))
-    for number, answer in enumerate(answers):
-        assert answer["choices"][0]["text"].startswith(f"Number {number}:")
-    assert len({answer["id"] for answer in answers}) == 16
+    assert len({name for _, name, _ in found}) == 16
 
 
 def test_prompt_that_is_too_long_is_refused_with_both_numbers(served: Served, ask: Ask) -> None:

@@ -23,6 +23,7 @@ from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import NoEngine
+from tests import tensors
 from tests.engines.child import Child, serving
 from tests.launcher.test_hubs import until
 from tests.library import QUERY, TEXTS, Told
@@ -216,6 +217,9 @@ CATALOG = Catalog.load()
 ECHO = Host("local", "here", 2, 10**11, 10**11, 10**11, {"echo": load_engine("echo").detect()})
 
 
+QUERY_WEIGHT = "encoder.layer.1.attention.self.query.weight"
+
+
 def test_weights_that_do_not_fit_are_a_failed_launch(
     home: Path, sentences: Path, tmp_path: Path
 ) -> None:
@@ -226,14 +230,25 @@ def test_weights_that_do_not_fit_are_a_failed_launch(
         sentences, tmp_path / "headless", architectures=["BertForSequenceClassification"],
         num_labels=1,
     )  # fmt: skip
+    square = tmp_path / "square"
+    tensors.changed(sentences, square, tensors.halved(QUERY_WEIGHT))
+    wordless = tmp_path / "wordless"
+    shutil.copytree(sentences, wordless)
+    for file in (*wordless.glob("tokenizer*"), *wordless.glob("vocab*")):
+        file.unlink()
     with ThreadPoolExecutor() as pool:  # each takes seconds to import its libraries
+        odd = pool.submit(failed, square, tmp_path / "square.log")
+        mute = pool.submit(failed, wordless, tmp_path / "wordless.log")
         deep = pool.submit(failed, deeper, tmp_path / "deeper.log")
         less = pool.submit(failed, shallow, tmp_path / "shallow.log")
         head = pool.submit(failed, headless, tmp_path / "headless.log", "rerank")
-    for found in (deep, less, head):
+    for found in (deep, less, head, odd):
         assert found.result().cause == "weights_mismatch"
     assert "32 missing" in deep.result().message
     assert "classifier" in head.result().message
+    assert f"{QUERY_WEIGHT} has another shape" in odd.result().message
+    # The library makes a blank tokenizer, to which all texts are one unknown word.
+    assert (mute.result().cause, "no tokenizer" in mute.result().message) == ("load_failed", True)
 
 
 def test_what_nothing_is_said_about_is_not_guessed(

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
 from tests.engines.child import DEADLINE, Child, serving
+from tests.tensors import changed, halved, in_shards, surplus, without
 from tools.tiny_mixtral.corpus import generate_documents
 
 WEIGHTS = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
@@ -121,24 +121,103 @@ logprobs = model(tokenizer(prompt, return_tensors="pt").input_ids).logits[0, -1]
 top = logprobs.topk(3)
 print(json.dumps(dict(zip(map(tokenizer.decode, top.indices.tolist()), top.values.tolist()))))
 """
-# A model of another kind and of random weights: one table for embeddings and head, positions that
-# are scaled, a window; and what the library says after a prompt that is longer than the window.
+# Models of other kinds and of random weights: one table for embeddings and head, positions that
+# are scaled, a window, scores with a soft cap; and what the library says after a prompt that is
+# longer than the window. The file of settings for answers names more ends than the model's own.
 OTHER = """
 import json, sys, torch
-from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM)
 torch.manual_seed(0)
-path, folder = sys.argv[1:]
+path, folder, kind = sys.argv[1:]
 scaled = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
-model = MistralForCausalLM(MistralConfig(
-    vocab_size=1024, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+same = dict(
+    vocab_size=1024, hidden_size=64, intermediate_size=128, num_hidden_layers=2, eos_token_id=2,
     num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, sliding_window=64,
-    rope_parameters=scaled, max_position_embeddings=512, initializer_range=0.2,
-)).eval()
+    max_position_embeddings=512)
+model = MistralForCausalLM(MistralConfig(
+    **same, rope_parameters=scaled, initializer_range=0.2)) if kind == "Mistral" else (
+    Gemma2ForCausalLM(Gemma2Config(
+        **same, head_dim=16, query_pre_attn_scalar=16, attn_logit_softcapping=1.0,
+        initializer_range=0.2)))
+model.eval().generation_config.eos_token_id = [2, 7]
 model.save_pretrained(folder)
 AutoTokenizer.from_pretrained(path).save_pretrained(folder)
 ids = torch.arange(5, 185).unsqueeze(0)
 top = model(ids).logits[0, -1].log_softmax(-1).topk(3)
 print(json.dumps([top.indices.tolist(), top.values.tolist()]))
+"""
+# Loads one checkpoint after another, as the worker would; what is said of each goes to its log.
+LOADS = """
+import json, os, sys, traceback
+sys.path.insert(0, sys.argv[1])
+import worker
+options = {"dtype": "auto", "attn_implementation": None, "device_map": None, "lora": []}
+for path, quantization in json.loads(sys.argv[2]):
+    with open(path + ".log", "w") as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            worker._load(path, quantization, {**options, "compute_dtype": "float32"})
+        except SystemExit as error:
+            print(error, file=sys.stderr, flush=True)
+        except Exception:
+            traceback.print_exc()
+print(json.dumps(None))
+"""
+# Models of random weights that cannot be served: the values of one are beyond float16, and the
+# attention of the other does not survive a batch of pages.
+UNFIT = """
+import json, sys, torch
+from transformers import (
+    AutoTokenizer, BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM)
+torch.manual_seed(0)
+path, folder = sys.argv[1:]
+large = MistralForCausalLM(MistralConfig(
+    vocab_size=1024, hidden_size=64, intermediate_size=128, num_hidden_layers=1,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
+    initializer_range=50.0))
+alibi = BloomForCausalLM(BloomConfig(
+    vocab_size=1024, hidden_size=64, n_layer=2, n_head=4, initializer_range=0.3))
+for name, model in (("too large for float16", large), ("alibi", alibi)):
+    model.save_pretrained(f"{folder}/{name}")
+    AutoTokenizer.from_pretrained(path).save_pretrained(f"{folder}/{name}")
+print(json.dumps(None))
+"""
+# What is not to be seen from outside: positions whose frequencies follow the length of a text, held
+# at those of the context, beside the library's own for a text of that length; and a step of the
+# batch in which one request's scores are no numbers, and another's choice fails.
+INSIDE = """
+import json, sys, torch
+sys.path.insert(0, sys.argv[1])
+import attention, worker
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.manual_seed(0)
+frequencies = [1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0]
+told = {"differs": [], "choices": []}
+for scaled in ({"rope_type": "dynamic"}, {"rope_type": "longrope", "short_factor": [1.0] * 8,
+               "long_factor": frequencies, "original_max_position_embeddings": 64}):
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3,
+        max_position_embeddings=256 if "long_factor" in scaled else 64,
+        rope_parameters={"factor": 4.0, "rope_theta": 10000.0, **scaled})
+    model = LlamaForCausalLM(config).eval()
+    ids = torch.arange(180).unsqueeze(0)
+    with torch.inference_mode():
+        alone = model(ids[:, :20]).logits[0, -1]
+        wanted = model(ids).logits[0, 19]
+        attention.pin_positions(model, 180)
+        found = model(ids[:, :20]).logits[0, -1]
+    told["differs"].append([float((found - one).abs().max()) for one in (wanted, alone)])
+sampler = worker.Sampler(told["choices"].append)
+good, bad = worker.Sampling(), worker.Sampling(repetition_penalty=0.0)
+asked = [good, good, good, bad]
+sampler.running = {str(n): worker.Running(n, [1], one) for n, one in enumerate(asked)}
+sampler._rows = ["0", "1", "2", "3"]
+scores = torch.zeros(4, 8)
+scores[0, 5], scores[1, 3], scores[2, 3], scores[3, 1] = 100.0, torch.nan, torch.inf, 2.0
+sampler(scores, scores)
+print(json.dumps(told))
 """
 # A text, what stops it, and what of it passes.
 TEXTS = [
@@ -288,12 +367,13 @@ def test_log_probabilities_are_the_librarys_own(child: Child, reference: list[An
         assert len(token["top_logprobs"]) == 2
 
 
-def test_tied_embeddings_scaled_positions_and_windows_are_the_librarys_own(
-    tmp_path: Path, transformers_home: Path
+@pytest.mark.parametrize("kind", ["Mistral", "Gemma2"])
+def test_tied_embeddings_positions_windows_and_caps_are_the_librarys_own(
+    tmp_path: Path, transformers_home: Path, kind: str
 ) -> None:
     """What is easily lost in silence between a checkpoint and a batch of pages."""
     folder = tmp_path / "other"
-    ids, values = python(transformers_home, OTHER, str(WEIGHTS), str(folder))
+    ids, values = python(transformers_home, OTHER, str(WEIGHTS), str(folder), kind)
     with Child(ENGINE, wanted(folder), tmp_path / "log") as child:
         child.await_health()
         found = []
@@ -301,7 +381,33 @@ def test_tied_embeddings_scaled_positions_and_windows_are_the_librarys_own(
             bias = {"logit_bias": {str(token): 100}, "logprobs": 1, "ignore_eos": True}
             answer = complete(child, list(range(5, 185)), max_tokens=1, **bias)
             found += answer["choices"][0]["logprobs"]["token_logprobs"]
+        # Either end ends it, though the model's own settings name but one of them.
+        ends = [complete(child, [5, 6], logit_bias={str(end): 100}) for end in (2, 7)]
     assert found == pytest.approx(values, abs=1e-3)
+    assert [answer["choices"][0]["finish_reason"] for answer in ends] == ["stop", "stop"]
+    assert [answer["usage"]["completion_tokens"] for answer in ends] == [1, 1]
+
+
+def test_one_requests_trouble_is_not_the_batchs(transformers_home: Path) -> None:
+    """Scores that are no numbers fail their own request; positions are those of the context."""
+    serve = str(Path(ENGINE.command(wanted()).argv[1]).parent)
+    told = python(transformers_home, INSIDE, serve)
+    for held, moved in told["differs"]:
+        assert held < 1e-3 < moved
+    by_number = dict(told["choices"][0])
+    assert by_number[0][0] == 5
+    assert all("not numbers" in by_number[number] for number in (1, 2))
+    assert "no token can be chosen" in by_number[3]
+
+
+def test_what_no_model_could_do_is_refused_and_ends_nothing(child: Child) -> None:
+    """Tokens beyond the vocabulary; and a temperature by which no score can be divided is none."""
+    for prompt in ([1024], [5, 2**40]):
+        status, answer = child.post("/v1/completions", {"prompt": prompt, "max_tokens": 2})
+        assert (status, answer["error"]["param"]) == (400, "prompt")
+        assert "1024" in answer["error"]["message"]
+    cold = complete(child, PROMPTS[0], temperature=1e-320)
+    assert said(cold) == said(complete(child, PROMPTS[0]))
 
 
 def test_prompt_that_is_too_long_is_refused_with_both_numbers(child: Child) -> None:
@@ -345,18 +451,6 @@ def test_only_the_gateway_is_answered(child: Child) -> None:
             assert child.post(f"/v1/{route}", {"prompt": "a"}, key)[0] == 401
 
 
-def renamed(source: Path, target: Path, old: str, new: str) -> None:
-    """A copy of the weights in which one tensor has another name."""
-    shutil.copytree(source, target)
-    path = target / "model.safetensors"
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = data[8 : 8 + length].decode()
-    assert f'"{old}"' in header
-    changed = header.replace(f'"{old}"', f'"{new}"').encode()
-    path.write_bytes(struct.pack("<Q", len(changed)) + changed + data[8 + length :])
-
-
 @pytest.fixture(scope="module")
 def adapter(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An adapter's folder, and what the library says with it after the first prompt."""
@@ -364,13 +458,39 @@ def adapter(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder, python(transformers_home, ADAPTER, str(WEIGHTS), str(folder), PROMPTS[0])
 
 
+LAYER = "model.layers.1"
+EXPERT = f"{LAYER}.block_sparse_moe.experts.3.w2"
+# What is wrong → whose weights, in which quantization, what was done to them, what is named.
+WRONG = {
+    "lost": (WEIGHTS, "none", without(f"{LAYER}.self_attn.q_proj.weight"), "q_proj.weight"),
+    "gptq scales": (GPTQ, "Int4", without(f"{LAYER}.self_attn.q_proj.scales"), "q_proj.scales"),
+}
+# The same, of loads that have no process of their own.
 MISMATCHED = {
-    "pytorch": (WEIGHTS, "model.layers.1.self_attn.q_proj.weight"),
-    "gptq scales": (GPTQ, "model.layers.1.self_attn.q_proj.scales"),
-    "gptq norm": (GPTQ, "model.layers.0.input_layernorm.weight"),
+    "lost expert": (WEIGHTS, "none", without(f"{EXPERT}.weight"), "mlp.experts.down_proj"),
+    "another shape": (WEIGHTS, "none", halved(f"{EXPERT}.weight"), "mlp.experts.down_proj"),
+    "too many": (WEIGHTS, "none", surplus("model.layers.9.x"), "model.layers.9.x"),
+    "gptq norm": (GPTQ, "Int4", without(f"{LAYER}.input_layernorm.weight"), "input_layernorm"),
+    "gptq lost expert": (GPTQ, "Int4", without(f"{EXPERT}.qweight"), "experts.3.down_proj.qweight"),
+    "gptq shape": (GPTQ, "Int4", halved(f"{EXPERT}.qweight"), '"qweight"'),
+    # Last: they change the model's class.
+    "4-bit lost expert": (WEIGHTS, "4-bit", without(f"{EXPERT}.weight"), "experts.3.down_proj"),
+    "4-bit shape": (WEIGHTS, "4-bit", halved(f"{EXPERT}.weight"), "experts.3.down_proj"),
+    "8-bit shape": (WEIGHTS, "8-bit", halved(f"{EXPERT}.weight"), "experts.3.down_proj"),
 }
 ADAPTERS = {"no adapter": "bad_option", "another's adapter": "weights_mismatch"}
-BROKEN = {"short": "corrupt_file", "strange": "unsupported_arch"}
+# Folder → cause, and what the message names.
+BROKEN = {
+    "short": ("corrupt_file", "safetensors"),
+    "half of its shards": ("corrupt_file", "model-00002-of-00002.safetensors"),
+    "no json": ("corrupt_file", "config.json"),
+    "strange": ("unsupported_arch", "architecture"),
+    "without a tokenizer": ("load_failed", "tokenizer"),
+    "too large for float16": ("bad_option", "overflow in float16"),
+    "without room": ("oom", "memory"),
+    # Its slopes count from the beginning of a batch: answered 200, and wrong as soon as two ask.
+    "alibi": ("unsupported_arch", "chances are others in a batch"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -380,18 +500,27 @@ def failed(
     """What is said of launches that fail. Each has a process of its own, two run at a time."""
     folder = tmp_path_factory.mktemp("failed")
     asked = {}
-    for label, (source, name) in MISMATCHED.items():
-        renamed(source, folder / label, name, f"{name}_of_another")
-        asked[label] = wanted(folder / label)
+    for label, (source, quantization, change, _) in WRONG.items():
+        changed(source, folder / label, change)
+        asked[label] = wanted(folder / label, quantization=quantization)
     shutil.copytree(adapter[0], folder / "another's adapter")
     file = folder / "another's adapter" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes().replace(b"q_proj", b"x_proj"))
     for label in ADAPTERS:
         options = ENGINE.options.parse(ENGINE.name, {"lora": str(folder / label)})
         asked[label] = serving(options, weights=WEIGHTS)
+    python(transformers_home, UNFIT, str(WEIGHTS), str(folder))
     for label in BROKEN:
-        shutil.copytree(WEIGHTS, folder / label)
+        if not (folder / label).exists():
+            shutil.copytree(WEIGHTS, folder / label)
         asked[label] = wanted(folder / label)
+    (folder / "no json" / "config.json").write_text("{")
+    (folder / "without a tokenizer" / "tokenizer.json").unlink()
+    in_shards(folder / "half of its shards", lost=True)
+    half = ENGINE.options.parse(ENGINE.name, {"dtype": "float16"})
+    asked["without room"] = wanted(folder / "without room", context_length=2 * 10**9)
+    large = folder / "too large for float16"
+    asked[large.name] = serving(half, weights=large)
     short = folder / "short" / "model.safetensors"
     short.write_bytes(short.read_bytes()[:5000])
     config = folder / "strange" / "config.json"
@@ -406,13 +535,41 @@ def failed(
         return dict(zip(asked, pool.map(diagnosis, asked), strict=True))
 
 
-@pytest.mark.parametrize("label", MISMATCHED)
+@pytest.fixture(scope="module")
+def loads(
+    transformers_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Diagnosis]:
+    """What is said of loads that fail, one after another in one process."""
+    folder = tmp_path_factory.mktemp("loads")
+    for label, (source, _, change, _) in MISMATCHED.items():
+        changed(source, folder / label, change)
+    asked = [(str(folder / label), one[1]) for label, one in MISMATCHED.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PADDOCK_HOME", str(transformers_home))
+        serve = str(Path(ENGINE.command(wanted()).argv[1]).parent)
+        python(transformers_home, LOADS, serve, json.dumps(asked))
+        return {
+            label: diagnose_exit(
+                ENGINE, plan(), 1, None, (folder / f"{label}.log").read_text().splitlines()
+            )
+            for label in MISMATCHED
+        }
+
+
+@pytest.mark.parametrize("label", WRONG)
 def test_weights_that_are_not_the_models_do_not_serve(
     failed: dict[str, Diagnosis], label: str
 ) -> None:
     """A load in which weights were made up or left over has failed, and says so."""
-    assert failed[label].cause == "weights_mismatch"
-    assert MISMATCHED[label][1] in failed[label].message
+    assert failed[label].cause == "weights_mismatch", failed[label]
+    assert WRONG[label][3] in failed[label].message
+
+
+@pytest.mark.parametrize("label", MISMATCHED)
+def test_weights_that_do_not_fit_are_named(loads: dict[str, Diagnosis], label: str) -> None:
+    """What is missing, too many or of another shape, in each way that there is to load them."""
+    assert loads[label].cause == "weights_mismatch", loads[label]
+    assert MISMATCHED[label][3] in loads[label].message
 
 
 @pytest.mark.parametrize("label", ADAPTERS)
@@ -426,8 +583,10 @@ def test_adapter_that_does_not_fit_is_a_failed_launch(
 
 @pytest.mark.parametrize("label", BROKEN)
 def test_broken_weights_are_called_so(failed: dict[str, Diagnosis], label: str) -> None:
-    """A file that is cut short is corrupt; an architecture that nobody knows is unsupported."""
-    assert failed[label].cause == BROKEN[label]
+    """What is cut short or lost, what nobody knows, and what would answer with nonsense."""
+    cause, says = BROKEN[label]
+    assert failed[label].cause == cause, failed[label]
+    assert says in failed[label].message
 
 
 @pytest.mark.parametrize("killed", ["front", "worker"])

@@ -12,8 +12,11 @@ from typing import Any
 
 import openai
 import pytest
+import requests
 
 from paddock.client import Client
+from paddock.launcher.attached import Remote
+from paddock.launcher.plan import Attached
 from tests.conftest import Paddock, make_paddock
 from tests.foreign import KEY, NAMED, Foreign, certificate
 from tests.launcher.test_hubs import until
@@ -243,6 +246,72 @@ def test_an_endpoint_that_goes_and_comes_back(
     assert sdk(near).chat.completions.create(model=big, messages=QUESTION).choices
     told = [row["event_content"] for row in near.client()._call("GET", f"/v1/models/{big}/events")]
     assert told[-1] == f"{big}-rep0 is ready"
+
+
+def test_one_that_has_too_much_to_do_says_when_to_come_again(
+    near: Paddock, foreign: Foreign, big: str
+) -> None:
+    """In each dialect; it is not taken for one that is away, and new ones are told why not."""
+    foreign.status, foreign.retry_after = 429, "17"
+    body = json.dumps({"model": big, "messages": QUESTION, "max_tokens": 5}).encode()
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        status, headers, text = raw(near.client(), "POST", path, body)
+        assert (status, headers["retry-after"]) == (429, "17"), text
+    remote = Remote(foreign.url, KEY)
+    for listed in (True, False):
+        remote.check(Attached(url=foreign.url, model="big-1", listed=listed))
+    done = near.run("attach", foreign.url, "-u", "late", "-m", "big-1", "--api-key-env", "THEIRS")
+    assert done.returncode == 4
+    assert "rate_limited" in done.stderr
+    assert shown(near, big)["state"] == "ready"
+
+
+WORD = {"id": "x", "model": NAMED, "choices": [{"index": 0, "delta": {"content": "one"}}]}
+END = {"id": "x", "model": NAMED, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+ODD: dict[str, tuple[list[Any], str]] = {
+    "no sentinel": ([WORD, END], ""),
+    "no error in each": ([{**WORD, "error": None}, {**END, "error": None}, "[DONE]"], ""),
+    "no choices": ([{**WORD, "choices": None}, WORD, END, "[DONE]"], ""),
+    "no counts": ([WORD, {**END, "usage": {"prompt_tokens": 3}}, "[DONE]"], ""),
+    "an error as text": ([WORD, {"model": NAMED, "error": "it broke"}, END, "[DONE]"], "it broke"),
+    "no JSON": ([WORD, '"model" of what', END, "[DONE]"], "no event"),
+    "a list": ([WORD, ["model"], END, "[DONE]"], "no event"),
+}
+
+
+@pytest.mark.parametrize("label", ODD)
+def test_streams_with_habits_of_their_own(
+    near: Paddock, foreign: Foreign, big: str, label: str
+) -> None:
+    """They end once, with the sentinel; what is wrong in them is told, whole or streamed."""
+    events, wrong = ODD[label]
+    foreign.stream = [one if isinstance(one, str) else json.dumps(one) for one in events]
+    url = f"{near.record['endpoint']}/v1/chat/completions"
+    ask = {"model": big, "messages": QUESTION}
+    streamed = requests.post(url, json={**ask, "stream": True}, timeout=30)
+    *told, last = streamed.text.removesuffix("\n\n").split("\n\n")
+    assert (streamed.status_code, last) == (200, "data: [DONE]")
+    found = [json.loads(one.removeprefix("data: ")) for one in told]
+    assert "error" in found[-1] or found[-1]["choices"][0]["finish_reason"] == "stop"
+    errors = [one["error"]["message"] for one in found if "error" in one]
+    assert (len(errors), wrong in "".join(errors)) == (bool(wrong), True)
+    whole = requests.post(url, json=ask, timeout=30)
+    if wrong:
+        assert whole.status_code == 502
+        assert wrong in whole.json()["error"]["message"]
+    else:
+        assert whole.json()["choices"][0]["message"]["content"] == "one"
+
+
+def test_an_answer_that_is_no_stream_is_not_an_empty_one(
+    near: Paddock, foreign: Foreign, big: str
+) -> None:
+    """An endpoint that does not stream is told as what it is."""
+    foreign.stream, foreign.content_type = ["{}"], "application/json"
+    for stream in (True, False):
+        body = json.dumps({"model": big, "messages": QUESTION, "stream": stream}).encode()
+        status, _, text = raw(near.client(), "POST", "/v1/chat/completions", body)
+        assert (status, b"no stream" in text) == (502, True)
 
 
 def test_a_key_or_a_model_that_is_withdrawn(

@@ -67,7 +67,7 @@ export const en = {
       hub_unreachable: "No hub answers",
       not_found: "The hub does not have it",
       gated_repo: "The hub asks for an accepted licence",
-      rate_limited: "The hub asks to come again later",
+      rate_limited: "The hub or the endpoint asks to come again later",
       stalled: "The hub has stopped sending",
       checksum_mismatch: "The checksum does not match",
       disk_full: "The disk is full",

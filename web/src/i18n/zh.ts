@@ -69,7 +69,7 @@ export const zh: Texts = {
       hub_unreachable: "无法连接模型仓库",
       not_found: "模型仓库中没有",
       gated_repo: "模型仓库要求先接受许可",
-      rate_limited: "模型仓库要求稍后再试",
+      rate_limited: "模型仓库或端点要求稍后再试",
       stalled: "模型仓库停止了发送",
       checksum_mismatch: "校验和不符",
       disk_full: "磁盘已满",
