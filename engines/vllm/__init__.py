@@ -1,8 +1,8 @@
 """vLLM: safetensors as they are or quantized, with paged attention and continuous batching.
 
 It runs in an environment of its own (`paddock engine install vllm`): `vllm serve` as its makers
-have it, with `paddock_vllm.py` beside it for what it leaves open (routes without a key, and weights
-that a load has left out). On a machine without a GPU that is vLLM's CPU build.
+have it, with `paddock_guard.py` and `paddock_whole.py` beside it for what it leaves open (routes
+without a key, and weights that a load has left out). Without a GPU that is vLLM's CPU build.
 """
 
 from __future__ import annotations

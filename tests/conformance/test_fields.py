@@ -43,6 +43,7 @@ WORSE = 0.03
 """How much higher than the plain weights' a quantization's perplexity may be."""
 CONTEXT = 512
 SECONDS = 120.0
+HALF = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ told = {"text": tokenizer.decode(made, skip_special_tokens=True), "tokens": ids.
         "texts": [], "loss": []}
 blanks = [tokenizer(text, add_special_tokens=False)["input_ids"]
           for text in ("\\n", " ", "\\t", "\\r", "\\n\\n", "  ")]
+told["odd"] = tokenizer("żółw 🐘🦓", add_special_tokens=False)["input_ids"]
 told["blanks"] = {str(ids[0]): -100 for ids in blanks if len(ids) == 1}
 for text in texts:
     ids = tokenizer(text, return_tensors="pt").input_ids[:, :48]
@@ -309,6 +311,16 @@ def test_sixteen_requests_side_by_side_are_not_mixed_up(served: Served, ask: Ask
     counts = [count for _, _, count in found]
     assert counts == sorted(set(counts))
     assert len({name for _, name, _ in found}) == 16
+
+
+def test_characters_come_whole(served: Served, ask: Ask, reference: dict[str, Any]) -> None:
+    """Each is several tokens: bytes that begin one are held back until it is there."""
+    # Only these tokens can be said, so that there are halves of characters in plenty.
+    bias = {str(token): 100 for token in reference["odd"]}
+    fields = {"logit_bias": bias, "temperature": 2.0, "seed": 3, "max_tokens": 60}
+    whole = ask.text(**fields, ignore_eos=True)
+    assert ask.joined(ask.events(**fields, ignore_eos=True)) == whole
+    assert any(ord(character) > 127 for character in whole.replace(HALF, ""))
 
 
 def test_prompt_that_is_too_long_is_refused_with_both_numbers(served: Served, ask: Ask) -> None:
