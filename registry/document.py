@@ -17,6 +17,7 @@ from paddock.registry.errors import InvalidSpec
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 16
+_TOO_DEEP = f"nested more than {_MAX_DEPTH} deep"
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _SHOWN = 80  # characters of a wrong value that a message repeats
@@ -117,6 +118,8 @@ def _from_yaml(error: yaml.MarkedYAMLError, text: str, path: str) -> InvalidSpec
     lines = text.split("\n")
     if mark and mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
         return InvalidSpec(path, line, "", "a tab; YAML is indented with spaces")
+    if "nesting depth" in problem:  # libyaml's own bound, since PyYAML 6.0.4: it looks ahead of us
+        return InvalidSpec(path, line, "", _TOO_DEEP)
     return InvalidSpec(path, line, "", f"not YAML: {problem}")
 
 
@@ -163,7 +166,7 @@ class _Builder:
             parent.value.append(node.value)
         if not isinstance(event, yaml.ScalarEvent):
             if len(self.open) == _MAX_DEPTH:
-                self.refuse(event, f"nested more than {_MAX_DEPTH} deep", ())
+                self.refuse(event, _TOO_DEEP, ())
             self.open.append(node)
 
     def take_key(self, parent: _Node, event: Any) -> None:
