@@ -89,7 +89,8 @@ def _plan(engine: Engine, settings: Settings) -> LaunchPlan | str:
     try:
         return resolve(request, Catalog.load(), [probe_host(settings.home)])
     except NoEngine as error:
-        return f"the bundled {MODEL} has nothing for it ({error})"
+        why = error.refused.get(engine.name, str(error))
+        return f"of {MODEL}, the model that is bundled, it has nothing to serve: it {why}"
     except PaddockError as error:
         return str(error)
 

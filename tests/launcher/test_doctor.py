@@ -28,9 +28,18 @@ class Dying(Echo):
         return EchoOptions(exit_code=3, say="the last words")
 
 
+class Ranking(Echo):
+    """Serves no language models."""
+
+    name = "ranking"
+    types = ("rerank",)
+
+
 @pytest.fixture
 def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Echo]:
-    points = EntryPoints([EntryPoint("dying", f"{__name__}:Dying", "paddock.engines")])
+    group = "paddock.engines"
+    entries = {"dying": "Dying", "ranking": "Ranking"}.items()
+    points = EntryPoints([EntryPoint(one, f"{__name__}:{name}", group) for one, name in entries])
     monkeypatch.setattr(engines_package, "entry_points", lambda group: points)
     for cached in (engines_package._table, load_engine):
         cached.cache_clear()
@@ -57,6 +66,13 @@ def test_engine_that_dies_is_told_with_its_last_words(dying: Echo) -> None:
     assert not serves.ok
     assert serves.says.startswith("engine_exited")
     assert "the last words" in serves.lines
+
+
+def test_engine_for_other_models_is_not_tried(dying: Echo) -> None:
+    """It is well as far as can be told, and why no further."""
+    _, serves = told(Ranking())
+    assert serves.ok
+    assert serves.says.endswith("it serves models of type rerank, not LLM")
 
 
 def test_environment_that_is_missing_or_broken(home: Path, tmp_path: Path) -> None:
