@@ -73,6 +73,10 @@ class TransformersOptions(EngineOptions):
     device_map: Literal["auto", "balanced", "sequential", "cpu", "cuda"] | None = Field(
         None, description="devices; auto: over all GPUs, then memory; left out: one GPU, or the CPU"
     )
+    compare: bool = Field(
+        True,
+        description="compare the batch with the model itself first, and do not serve what differs",
+    )
     lora: Paths = Field(
         (), description="LoRA adapters: absolute paths of PEFT's folders, comma-separated"
     )
@@ -144,7 +148,8 @@ class Transformers(Adapter):
         Symptom(
             re.compile(r"^batch_differs: (.*)"),
             "unsupported_arch",
-            "Transformers' batch does not compute this architecture as the model itself does: {0}",
+            "Transformers' batch does not compute this architecture as the model itself does: {0};"
+            " --compare false serves it as it is",
         ),
         Symptom(
             re.compile(r"ValueError: Invalid layer type: (.*)"),

@@ -589,6 +589,18 @@ def test_broken_weights_are_called_so(failed: dict[str, Diagnosis], label: str) 
     assert says in failed[label].message
 
 
+def test_batch_that_differs_is_served_where_that_is_asked_for(
+    transformers_home: Path, tmp_path: Path
+) -> None:
+    """Who knows better has a way; the log says what differs."""
+    python(transformers_home, UNFIT, str(WEIGHTS), str(tmp_path))
+    options = ENGINE.options.parse(ENGINE.name, {"compare": "false"})
+    with Child(ENGINE, serving(options, weights=tmp_path / "alibi"), tmp_path / "log") as child:
+        child.await_health()
+        assert any("chances are others in a batch" in line for line in child.lines())
+        assert complete(child, "The", max_tokens=2)["usage"]["completion_tokens"] == 2
+
+
 @pytest.mark.parametrize("killed", ["front", "worker"])
 def test_its_two_processes_end_together(tmp_path: Path, killed: str) -> None:
     """And as the one did that was killed, so that a want of memory is not taken for another."""
