@@ -202,6 +202,11 @@ class LlamaCpp(Adapter):
             "corrupt_file",
             "the weights are not a whole GGUF file",
         ),
+        Symptom(
+            re.compile(r"(?:check_tensor_dims|done_getting_tensors): (.*)"),
+            "weights_mismatch",
+            "the file has not this model's weights: {0}",
+        ),
         out_of_memory("(?:unable|failed) to allocate", "cudaMalloc failed", "out of memory"),
         port_in_use("couldn't bind"),
         Symptom(

@@ -143,6 +143,32 @@ def test_weights_that_do_not_load_have_their_cause(
     assert any("error loading model" in line for line in found.lines)
 
 
+NAME = b"blk.1.attn_q.weight"
+SHAPE = NAME + struct.pack("<IQQ", 2, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (NAME, b"blk.7.attn_q.weight", "tensor 'blk.1.attn_q.weight' not found"),
+        (SHAPE, NAME + struct.pack("<IQQ", 2, 128, 512), "wrong shape; expected    256,    256"),
+    ],
+    ids=["under another name", "of another shape"],
+)
+def test_weights_that_are_not_the_models_do_not_serve(
+    tmp_path: Path, old: bytes, new: bytes, says: str
+) -> None:
+    """The file is whole, and one of its tensors is none of the model's."""
+    whole = TINY.with_name("tiny-mixtral.Q8_0.gguf").read_bytes()
+    assert whole.count(old) == 1
+    file = tmp_path / "model.gguf"
+    file.write_bytes(whole.replace(old, new))
+    with Child(ENGINE, wanted(file), tmp_path / "log") as child:
+        found = failure(child)
+    assert found.cause == "weights_mismatch", found
+    assert says in found.message
+
+
 @pytest.mark.parametrize("content", [None, b"no adapter"])
 def test_a_bad_adapter_is_a_bad_option(tmp_path: Path, content: bytes | None) -> None:
     """A LoRA file that is missing or broken ends the start, and is not taken for the model."""
