@@ -26,12 +26,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engines.base import Host
+from paddock.launcher.agent import END_SECONDS, end_actor
 from paddock.launcher.host import LOCAL, probe_host
 from paddock.launcher.processes import instance_id
 from paddock.launcher.replica import Replica, ReplicaConfig
@@ -41,7 +43,10 @@ FILE = "ray.json"
 TOKEN = "ray-token"  # noqa: S105 - a file's name
 OBJECT_STORE_BYTES = 80_000_000
 """The least that Ray takes: nothing of ours goes through its object store."""
-PROBE_SECONDS = 60.0
+PROBE_SECONDS = 5.0
+"""How long another node may take to be looked at: a sick one must not hold up every plan."""
+DEAD_SECONDS = 5.0
+"""How long Ray may take to notice that an actor's process is gone."""
 LINE_BYTES = 16_000_000
 
 
@@ -81,10 +86,14 @@ def namespace(instance: str) -> str:
 class Bridge:
     """Ray's side of the calls. Each public coroutine is a call by its name."""
 
-    def __init__(self, space: str, node: str) -> None:
-        self._namespace = space
+    def __init__(self, instance: str, node: str) -> None:
+        self._instance = instance
+        self._namespace = namespace(instance)
         self._node = node
         self._actors: dict[str, Any] = {}
+
+    async def ping(self) -> None:
+        """Says that the bridge's event loop runs."""
 
     async def hosts(self, paths: list[str]) -> list[dict[str, Any]]:
         """The facts of every node but our own."""
@@ -101,26 +110,37 @@ class Bridge:
             for node in ray.nodes()
             if node["Alive"] and node["NodeID"] != self._node
         ]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=PROBE_SECONDS) if refs else ([], 0)
         hosts = []
-        for ref in refs:
+        for ref in ready:
             try:
-                hosts.append(ray.get(ref, timeout=PROBE_SECONDS))
+                hosts.append(ray.get(ref))
             except ray.exceptions.RayError as error:
                 # A node without Paddock, or one that is going: nothing can be planned on it.
                 print(f"a node is left out: {error}", file=sys.stderr, flush=True)
         return hosts
 
-    async def start(self, config: dict[str, Any], node: str) -> None:
-        """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
-        await asyncio.to_thread(self._start, ReplicaConfig(**config), node)
-
-    def _start(self, config: ReplicaConfig, node: str) -> None:
+    async def nodes(self) -> dict[str, list[str]]:
+        """The ids of all nodes that Ray knows, by whether they live."""
         import ray
 
-        self._actors[config.replica_id] = (
+        nodes = await asyncio.to_thread(ray.nodes)
+        return {
+            "alive": [node["NodeID"] for node in nodes if node["Alive"]],
+            "dead": [node["NodeID"] for node in nodes if not node["Alive"]],
+        }
+
+    async def start(self, actor: str, config: dict[str, Any], node: str) -> None:
+        """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
+        await asyncio.to_thread(self._start, actor, ReplicaConfig(**config), node)
+
+    def _start(self, actor: str, config: ReplicaConfig, node: str) -> None:
+        import ray
+
+        self._actors[actor] = (
             ray.remote(Replica)
             .options(
-                name=config.replica_id,
+                name=actor,
                 namespace=self._namespace,
                 lifetime="detached",
                 num_cpus=0,
@@ -130,84 +150,146 @@ class Bridge:
             .remote(config)
         )
 
-    async def find(self, replica_id: str) -> bool:
-        """Whether the actor of a replica lives."""
-        return await asyncio.to_thread(self._find, replica_id)
-
-    def _find(self, replica_id: str) -> bool:
-        import ray
-
+    async def find(self, actor: str) -> bool:
+        """Whether an actor of this name lives."""
+        self._actors.pop(actor, None)
         try:
-            self._actors[replica_id] = ray.get_actor(replica_id, namespace=self._namespace)
-        except ValueError:
-            self._actors.pop(replica_id, None)
+            await self._handle(actor)
+        except _NoActor:
             return False
         return True
 
+    async def _handle(self, actor: str) -> Any:
+        """The actor's handle, whichever bridge has started it. Raises `_NoActor`."""
+        import ray
+
+        if actor not in self._actors:
+            try:
+                self._actors[actor] = await asyncio.to_thread(
+                    ray.get_actor, actor, namespace=self._namespace
+                )
+            except ValueError:
+                raise _NoActor(f"no actor {actor} lives") from None
+        return self._actors[actor]
+
     async def actors(self) -> list[str]:
-        """The replica ids of all actors that live in our namespace."""
+        """The names of all replicas' actors that live in our namespace."""
         import ray
 
-        found = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-        return [actor["name"] for actor in found if actor["namespace"] == self._namespace]
+        actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+        return [actor["name"] for actor in actors if actor["namespace"] == self._namespace]
 
-    async def begin(self, replica_id: str) -> dict[str, Any]:
-        """See `Replica.begin`."""
-        return asdict(await self._actors[replica_id].begin.remote())
+    async def invoke(self, actor: str, method: str, seconds: float, args: dict[str, Any]) -> Any:
+        """Calls a method of the actor's `Replica`; dataclasses come back as dicts.
 
-    async def watch(self, replica_id: str, since: int) -> dict[str, Any]:
-        """See `Replica.watch`."""
-        return asdict(await self._actors[replica_id].watch.remote(since))
+        An actor that does not answer within `seconds` is given up, so that no task waits for ever.
+        """
+        if method not in METHODS:
+            raise AttributeError(f"a replica has no method {method!r}")
+        handle = await self._handle(actor)
+        async with asyncio.timeout(seconds):
+            answer = await getattr(handle, method).remote(**args)
+        return asdict(answer) if is_dataclass(answer) and not isinstance(answer, type) else answer
 
-    async def stop(self, replica_id: str) -> dict[str, Any]:
-        """See `Replica.stop`."""
-        return asdict(await self._actors[replica_id].stop.remote())
+    async def end(self, actor: str, node: str) -> None:
+        """Ends an actor with its warden and its engine by force; returns when none is left.
 
-    async def tail(self, replica_id: str, lines: int) -> list[str]:
-        """See `Replica.tail`."""
-        return list(await self._actors[replica_id].tail.remote(lines))
+        Args:
+            node: where to look if Ray does not know the actor any more.
+        """
+        handle, info = None, {}
+        with contextlib.suppress(_NoActor):
+            handle = await self._handle(actor)
+            info = await asyncio.to_thread(_describe, handle)
+        if handle is not None:
+            # Told first, so that Ray starts no process for it while we look.
+            await asyncio.to_thread(_kill, handle)
+        place = info.get("Address", {}).get("NodeID") or node
+        place = self._node if place in {"", LOCAL} else place
+        known = (self._instance, actor, info.get("Pid", 0), info.get("StartTime", 0) / 1000)
+        left = await self._end_on(place, known)
+        if left:
+            raise TimeoutError(f"processes {left} of {actor} could not be ended")
+        if handle is not None:
+            await _until_dead(actor, handle)
+        self._actors.pop(actor, None)
 
-    async def log_after(self, replica_id: str, offset: int) -> tuple[int, str]:
-        """See `Replica.log_after`."""
-        found: tuple[int, str] = await self._actors[replica_id].log_after.remote(offset)
-        return found
-
-    async def end(self, replica_id: str) -> None:
-        """Ends the actor's process."""
+    async def _end_on(self, node: str, known: tuple[str, str, int, float]) -> list[int]:
+        if node == self._node:
+            return await asyncio.to_thread(end_actor, *known)
         import ray
 
-        actor = self._actors.pop(replica_id, None)
-        if actor is not None:
-            await asyncio.to_thread(ray.kill, actor, no_restart=True)
+        task = ray.remote(num_cpus=0)(end_actor).options(scheduling_strategy=_on(node))
+        async with asyncio.timeout(PROBE_SECONDS + END_SECONDS):
+            return list(await task.remote(*known))
 
 
-CALLS = frozenset(
-    {"hosts", "start", "find", "actors", "begin", "watch", "stop", "tail", "log_after", "end"}
-)
+METHODS = frozenset({"begin", "watch", "stop", "tail", "log_after", "probe", "drain"})
+"""Methods of `Replica` that the gateway may call."""
+CALLS = frozenset({"ping", "hosts", "nodes", "start", "find", "actors", "invoke", "end"})
+
+
+class _NoActor(Exception):
+    """No actor of that name lives."""
+
+
+def _describe(handle: Any) -> dict[str, Any]:
+    """What Ray's control service knows of an actor: its state, process and node."""
+    from ray._private.state import actors
+
+    return dict(actors(handle._actor_id.hex()) or {})
+
+
+def _kill(handle: Any) -> None:
+    import ray
+
+    ray.kill(handle, no_restart=True)
+
+
+async def _until_dead(actor: str, handle: Any) -> None:
+    """Waits until Ray has noticed that the actor's process is gone."""
+    deadline = time.monotonic() + DEAD_SECONDS
+    while (await asyncio.to_thread(_describe, handle)).get("State", "DEAD") != "DEAD":
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Ray does not call {actor} dead")
+        await asyncio.sleep(0.02)
 
 
 async def _answer(bridge: Bridge, asked: dict[str, Any]) -> dict[str, Any]:
-    import ray
-
     head = {"id": asked["id"]}
     if asked["call"] not in CALLS:
         return {**head, "error": "internal", "message": f"no call {asked['call']!r}"}
     call: Callable[..., Awaitable[Any]] = getattr(bridge, asked["call"])
     try:
         return {**head, "result": await call(**asked["args"])}
-    except ray.exceptions.ActorUnavailableError as error:
-        return {**head, "error": "ActorUnavailable", "message": _first_line(error)}
-    except _lost() as error:
-        return {**head, "error": "ActorLost", "message": _first_line(error)}
     except Exception as error:  # noqa: BLE001 - the process's border: a bug goes back as one
-        return {**head, "error": "internal", "message": f"{type(error).__name__}: {error}"}
+        return {**head, **_wire(error)}
 
 
-def _lost() -> tuple[type[Exception], ...]:
-    """What says that the actor is gone. Ray tells its own killing for memory by another error."""
-    from ray.exceptions import OutOfMemoryError, RayActorError, RaySystemError
+def _wire(error: Exception) -> dict[str, str]:
+    """An error as the gateway reads it: its kind, and one line."""
+    from ray import exceptions
 
-    return (RayActorError, OutOfMemoryError, RaySystemError, KeyError)
+    cause = getattr(error, "cause", None)
+    # Before all others: what an actor's own method raised is also an instance of its cause's class,
+    # so that a replica's KeyError or TimeoutError would look like one of ours.
+    if isinstance(error, exceptions.RayTaskError):
+        inner = cause if isinstance(cause, Exception) else error
+        return {"error": "internal", "message": f"{type(inner).__name__}: {_first_line(inner)}"}
+    if isinstance(error, TimeoutError) and not isinstance(error, exceptions.RayError):
+        return {"error": "TimeoutError", "message": _first_line(error)}
+    unavailable = (
+        exceptions.ActorUnavailableError,
+        exceptions.GetTimeoutError,
+        exceptions.RaySystemError,
+        exceptions.RpcError,
+    )
+    if isinstance(error, unavailable):
+        return {"error": "ActorUnavailable", "message": _first_line(error)}
+    # Ray tells its own killing for memory by another error.
+    if isinstance(error, (_NoActor, exceptions.RayActorError, exceptions.OutOfMemoryError)):
+        return {"error": "ActorLost", "message": _first_line(error)}
+    return {"error": "internal", "message": f"{type(error).__name__}: {_first_line(error)}"}
 
 
 def _first_line(error: Exception) -> str:
@@ -281,7 +363,7 @@ def main() -> None:
             made.write_text(json.dumps(found), "utf-8")
             made.replace(home / FILE)
 
-        bridge = Bridge(space, ray.get_runtime_context().get_node_id())
+        bridge = Bridge(instance_id(home), ray.get_runtime_context().get_node_id())
         asyncio.run(_serve(bridge, folder / "bridge", record))
         (home / FILE).unlink(missing_ok=True)
         ray.shutdown()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,118 +19,80 @@ import psutil
 
 from paddock.engines.base import Detection, Gpu, Host
 from paddock.launcher import bridge, processes
+from paddock.launcher.connection import ActorLost, ActorUnavailable, Connection
 from paddock.launcher.host import probe_host
-from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
+from paddock.launcher.replica import WATCH_SECONDS, ReplicaConfig, ReplicaStatus
 from paddock.registry.errors import PaddockError
 from paddock.registry.settings import Settings
 
+__all__ = ["ActorLost", "ActorUnavailable", "Cluster", "Handle", "RayFailed"]
+
 log = logging.getLogger(__name__)
 
-START_SECONDS = 90.0
+START_SECONDS = 60.0
+"""How long a local Ray may take to start: 4 s on an idle machine, many times that on a busy one."""
+JOIN_SECONDS = 15.0
+"""How long the bridge may take to join a cluster that somebody named."""
 START_POLL = 0.02
 STOP_SECONDS = 15.0
+CALL_SECONDS = 10.0
+"""How long the bridge may take for what it does by itself, or asks Ray's control service for."""
+BEGIN_SECONDS = 60.0
+"""How long an actor's process may take to start: 0.3 s as a rule, longer on a node that is busy."""
+WATCH_SLACK = 10.0
+"""How much longer than a long poll its answer may take."""
+END_SECONDS = 30.0
+"""How long the end of an actor by force may take: the bridge's own limits, and Ray's to notice."""
 
 
 class RayFailed(PaddockError):
     """Ray could not be started, or not be reached."""
 
 
-class ActorLost(PaddockError):
-    """The actor is gone: it was killed, or its node or all of Ray is not there any more."""
-
-
-class ActorUnavailable(PaddockError):
-    """The actor cannot be reached now; it may be again."""
-
-
-class _Connection:
-    """Calls over the bridge's socket, many at a time."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._ids = itertools.count()
-        self.open = True
-        self._reading = asyncio.create_task(self._read(reader))
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
-            while line := await reader.readline():
-                answer = json.loads(line)
-                future = self._waiting.pop(answer["id"], None)
-                if future is not None and not future.done():
-                    _settle(future, answer)
-        self.open = False
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ActorLost("Ray is gone"))
-
-    async def call(self, name: str, **args: Any) -> Any:
-        """Raises what the bridge raised; `ActorLost` if the bridge is gone."""
-        if not self.open:
-            raise ActorLost("Ray is gone")
-        number = next(self._ids)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
-            asked = {"id": number, "call": name, "args": args}
-            self._writer.write(json.dumps(asked).encode() + b"\n")
-            return await future
-        finally:
-            self._waiting.pop(number, None)
-
-    async def close(self) -> None:
-        self._reading.cancel()
-        self._writer.close()
-        with contextlib.suppress(asyncio.CancelledError, OSError):
-            await self._reading
-        self.open = False
-
-
-def _settle(future: asyncio.Future[Any], answer: dict[str, Any]) -> None:
-    kinds = {"ActorLost": ActorLost, "ActorUnavailable": ActorUnavailable}
-    if "error" not in answer:
-        future.set_result(answer["result"])
-    else:
-        future.set_exception(kinds.get(answer["error"], RuntimeError)(answer["message"]))
-
-
 class Handle:
-    """One replica's actor."""
+    """One actor, by its name; whichever connection the cluster has is used.
 
-    def __init__(self, connection: _Connection, replica_id: str) -> None:
-        self._connection = connection
-        self.replica_id = replica_id
+    Each call raises `ActorLost` when the actor is gone, `ActorUnavailable` when nothing can be said
+    of it within the call's time, and `RuntimeError` with the text of what the replica raised.
+    """
+
+    def __init__(self, cluster: Cluster, actor: str) -> None:
+        self._cluster = cluster
+        self.actor = actor
 
     async def begin(self) -> ReplicaStatus:
         """See `Replica.begin`."""
-        return ReplicaStatus(**await self._connection.call("begin", replica_id=self.replica_id))
+        return ReplicaStatus(**await self.invoke("begin", BEGIN_SECONDS))
 
     async def watch(self, since: int) -> ReplicaStatus:
         """See `Replica.watch`."""
-        answer = await self._connection.call("watch", replica_id=self.replica_id, since=since)
+        answer = await self.invoke("watch", WATCH_SECONDS + WATCH_SLACK, since=since)
         return ReplicaStatus(**answer)
 
     async def stop(self, timeout: float) -> ReplicaStatus:
-        """See `Replica.stop`. Raises `TimeoutError` besides."""
-        call = self._connection.call("stop", replica_id=self.replica_id)
-        return ReplicaStatus(**await asyncio.wait_for(call, timeout))
+        """See `Replica.stop`. Raises `TimeoutError` if it has not stopped within `timeout`."""
+        return ReplicaStatus(**await self._cluster.invoke(self.actor, "stop", timeout))
 
     async def tail(self, lines: int) -> list[str]:
         """See `Replica.tail`."""
-        call = self._connection.call("tail", replica_id=self.replica_id, lines=lines)
-        return list(await call)
+        return list(await self.invoke("tail", CALL_SECONDS, lines=lines))
 
     async def log_after(self, offset: int) -> tuple[int, str]:
         """See `Replica.log_after`."""
-        call = self._connection.call("log_after", replica_id=self.replica_id, offset=offset)
-        found, text = await call
-        return int(found), str(text)
+        position, text = await self.invoke("log_after", CALL_SECONDS, offset=offset)
+        return int(position), str(text)
+
+    async def invoke(self, method: str, timeout: float, **args: Any) -> Any:
+        """Calls a method of `Replica` that `bridge.METHODS` names; dataclasses come as dicts."""
+        try:
+            return await self._cluster.invoke(self.actor, method, timeout, **args)
+        except TimeoutError:
+            message = f"{self.actor} did not answer {method!r} within {timeout:g} s"
+            raise ActorUnavailable(message) from None
 
     async def end(self) -> None:
-        """Ends the actor's process; an actor that is gone already is no error."""
-        with contextlib.suppress(ActorLost):
-            await self._connection.call("end", replica_id=self.replica_id)
+        """See `Cluster.end`; an actor that is gone already is no error."""
+        await self._cluster.end(self.actor, "")
 
 
 class Cluster:
@@ -139,8 +101,11 @@ class Cluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.instance = processes.instance_id(settings.home)
-        self._connection: _Connection | None = None
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called on the event loop when the connection breaks; `leave` breaks nothing."""
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._seen_nodes: set[str] = set()
 
     @property
     def external(self) -> bool:
@@ -164,15 +129,36 @@ class Cluster:
         """
         async with self._connecting:
             if not self.connected:
-                found = self.record() or await self._start_bridge()
-                try:
-                    pair = await asyncio.open_unix_connection(
-                        found["socket"], limit=bridge.LINE_BYTES
-                    )
-                except OSError as error:
-                    raise RayFailed(f"the bridge to Ray does not answer: {error}") from error
-                self._connection = _Connection(*pair)
-                log.info("connected to Ray at %s", found["address"])
+                record = self.record()
+                connection = await self._open(record) if record is not None else None
+                if connection is None:  # none runs, or it hangs
+                    record = await self._start_bridge()
+                    connection = await self._open(record)
+                if connection is None:
+                    raise RayFailed("the bridge to Ray does not answer")
+                assert record is not None
+                connection.on_broken = self._broken
+                self._connection, self._seen_nodes = connection, set()
+                log.info("connected to Ray at %s", record["address"])
+
+    async def _open(self, record: dict[str, Any]) -> Connection | None:
+        """A connection over which the bridge answers, or None."""
+        connection = None
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                pair = await asyncio.open_unix_connection(record["socket"], limit=bridge.LINE_BYTES)
+                connection = Connection(*pair)
+                await connection.call("ping", CALL_SECONDS)
+                return connection
+        except (OSError, ActorUnavailable) as error:  # a TimeoutError is one of the first
+            log.warning("the bridge to Ray does not answer: %s", error or "in time")
+        if connection is not None:
+            await connection.close()
+        return None
+
+    def _broken(self) -> None:
+        log.warning("the connection to Ray is broken")
+        self.on_lost()
 
     async def _start_bridge(self) -> dict[str, Any]:
         home, logs = self._settings.home, self._settings.logs
@@ -206,30 +192,58 @@ class Cluster:
     async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
         """The facts of every node that can be planned on, the gateway's own first."""
         own = await asyncio.to_thread(probe_host, self._settings.home, paths)
-        if self._connection is None or not self._connection.open:
+        if not self.connected:
             return [own]
-        others = await self._connection.call("hosts", paths=list(paths))
+        others = await self._call("hosts", CALL_SECONDS, paths=list(paths))
         return [own, *map(_host, others)]
 
-    async def start(self, config: ReplicaConfig, node: str) -> Handle:
-        """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
-        connection = self._connected()
-        await connection.call("start", config=asdict(config), node=node)
-        return Handle(connection, config.replica_id)
+    async def start(self, actor: str, config: ReplicaConfig, node: str) -> Handle:
+        """Starts an actor on `node` (`LOCAL` or a Ray node id), and does not wait for it to run."""
+        await self._call("start", CALL_SECONDS, actor=actor, config=asdict(config), node=node)
+        return Handle(self, actor)
 
-    async def find(self, replica_id: str) -> Handle | None:
-        """The actor of a replica that an earlier gateway started, if it lives."""
-        connection = self._connected()
-        found = await connection.call("find", replica_id=replica_id)
-        return Handle(connection, replica_id) if found else None
+    async def find(self, actor: str) -> Handle | None:
+        """The actor of this name, whichever gateway has started it; None if none lives."""
+        return Handle(self, actor) if await self._call("find", CALL_SECONDS, actor=actor) else None
 
     async def actors(self) -> set[str]:
-        """The replica ids of all actors that live in our namespace."""
-        return set(await self._connected().call("actors"))
+        """The names of all replicas' actors that live in our namespace."""
+        return set(await self._call("actors", CALL_SECONDS))
 
-    def _connected(self) -> _Connection:
+    async def lost_nodes(self) -> set[str]:
+        """The Ray node ids that were alive earlier in this connection, or in Ray, and are dead."""
+        nodes = await self._call("nodes", CALL_SECONDS)
+        alive, dead = set(nodes["alive"]), set(nodes["dead"])
+        self._seen_nodes |= alive
+        return (self._seen_nodes | dead) - alive
+
+    async def invoke(self, actor: str, method: str, seconds: float, **args: Any) -> Any:
+        """As `Handle.invoke`, but raises `TimeoutError` when there is no answer in time."""
+        connection = self._connected()
+        known = {"actor": actor, "method": method, "seconds": seconds, "args": args}
+        return await connection.call("invoke", seconds, **known)
+
+    async def end(self, actor: str, node: str) -> None:
+        """Ends an actor by force; returns when it, its warden and its engine are gone from `node`.
+
+        One that is gone already is no error. `node` is asked if Ray knows of none.
+
+        Raises:
+            TimeoutError: a process of it could not be ended.
+            ActorUnavailable: its node cannot be asked.
+        """
+        await self._connected().call("end", END_SECONDS, actor=actor, node=node)
+
+    async def _call(self, name: str, seconds: float, **args: Any) -> Any:
+        try:
+            return await self._connected().call(name, seconds, **args)
+        except TimeoutError:
+            message = f"Ray did not answer {name!r} within {seconds:g} s"
+            raise ActorUnavailable(message) from None
+
+    def _connected(self) -> Connection:
         if self._connection is None:
-            raise ActorLost("Ray does not run")
+            raise ActorUnavailable("Ray does not run")
         return self._connection
 
     async def leave(self) -> None:

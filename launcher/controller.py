@@ -479,7 +479,7 @@ class Controller:
             relay=on_another_node,
             number=replica_number(replica_id),
         )
-        return await self._cluster.start(config, model.plan.node)
+        return await self._cluster.start(replica_id, config, model.plan.node)
 
     def _note(self, model: _Model, replica_id: str, **changes: Any) -> None:
         model.replicas[replica_id] = replace(model.replicas[replica_id], **changes)

@@ -10,12 +10,18 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import psutil
 
 INSTANCE_VARIABLE = "PADDOCK_INSTANCE"
+ROLE_VARIABLE = "PADDOCK_ROLE"
+ACTOR_VARIABLE = "PADDOCK_ACTOR"
+"""The actor whose warden or engine a process is."""
+GATEWAY, BRIDGE, RAY, REPLICA, ENGINE, JOB = "gateway", "bridge", "ray", "replica", "engine", "job"
+"""Roles. Ray's workers, and so actors, have `RAY`; a warden has `REPLICA`, and what it runs
+`ENGINE` or `REPLICA`; a `JOB` is a download, an install or work on a lock."""
 STOP_GRACE = 5.0
 """Seconds that an engine may take to stop by itself."""
 
@@ -34,14 +40,34 @@ def instance_id(home: Path) -> str:
     return path.read_text("ascii").strip()
 
 
-def belonging(instance: str) -> list[psutil.Process]:
-    """Every process that inherited the instance's id, but this one."""
-    found = []
+def environment(instance: str, role: str) -> dict[str, str]:
+    """The environment for a process of ours: this one's, with its instance and its role."""
+    own = {INSTANCE_VARIABLE: instance, ROLE_VARIABLE: role}
+    return {key: value for key, value in os.environ.items() if key != ACTOR_VARIABLE} | own
+
+
+def belonging(
+    instance: str, roles: Collection[str] | None = None, actor: str | None = None
+) -> list[psutil.Process]:
+    """Every process that inherited the instance's id, but this one and zombies.
+
+    Args:
+        roles: only processes of these roles; an older version's have the role "".
+        actor: only the warden and the engine of this actor.
+    """
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(INSTANCE_VARIABLE) == instance:
-                found.append(process)
-    return found
+            environ = process.environ()
+            if (
+                process.pid != os.getpid()
+                and environ.get(INSTANCE_VARIABLE) == instance
+                and (roles is None or environ.get(ROLE_VARIABLE, "") in roles)
+                and (actor is None or environ.get(ACTOR_VARIABLE) == actor)
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                processes.append(process)
+    return processes
 
 
 def end(processes: Iterable[psutil.Process], grace: float) -> None:

@@ -39,7 +39,13 @@ from paddock.launcher.diagnosis import (
 )
 from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.plan import LaunchPlan
-from paddock.launcher.processes import INSTANCE_VARIABLE, STOP_GRACE
+from paddock.launcher.processes import (
+    ACTOR_VARIABLE,
+    ENGINE,
+    INSTANCE_VARIABLE,
+    ROLE_VARIABLE,
+    STOP_GRACE,
+)
 from paddock.launcher.relay import Relay
 from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.gguf import check_gguf
@@ -288,6 +294,7 @@ class Replica:
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)
         environ = {**os.environ, **command.environ, INSTANCE_VARIABLE: self._config.instance}
+        environ |= {ROLE_VARIABLE: ENGINE, ACTOR_VARIABLE: self._config.replica_id}
         if gpus := self._plan.gpus_of(self._config.number):
             # CUDA's own order is by speed; the driver's, which is counted by, is that of the bus.
             environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
