@@ -1,18 +1,16 @@
-"""The only process of ours that speaks to Ray: `python -m paddock.launcher.bridge HOME [ADDRESS]`.
+"""The only process of ours that speaks to Ray: `python -m paddock.launcher.bridge HOME`.
 
-Without ADDRESS it is also the head of a local Ray: `ray.init` in it takes 3 to 4 s where
-`ray start --head` takes 6, and Ray's processes live and die with it. It is a process of its own,
-and not part of the gateway, because
+It is a process of its own, and not part of the gateway, because
 
-- Ray and the models in it outlive the gateway;
 - a Ray driver ends its own process when Ray has been away for a minute, and cannot reliably join a
   second Ray after that: here it may, and the gateway starts another bridge;
 - the gateway stays at a third of the memory.
 
-It serves calls, one JSON line each way, on a socket in a folder that only its user can enter:
-`{"id": 1, "call": "watch", "args": {…}}` is answered by `{"id": 1, "result": …}` or
-`{"id": 1, "error": "ActorLost", "message": …}`, in any order. `HOME/ray.json` says where, once Ray
-is up.
+It holds nothing that is not in Ray too: when it is killed, the next one goes on (`head.py` starts
+Ray itself). Its stdin gets one line, the `Record` of the Ray to join, by which time it has imported
+ray. It serves calls, one JSON line each way, on a socket in a folder that only its user can enter:
+`{"id": 1, "call": "find", "args": {…}}` is answered by `{"id": 1, "result": …}` or
+`{"id": 1, "error": "ActorLost", "message": …}`, in any order. `HOME/ray.json` says where.
 """
 
 from __future__ import annotations
@@ -21,11 +19,8 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, is_dataclass, replace
@@ -34,48 +29,18 @@ from typing import Any
 
 from paddock.engines.base import Host
 from paddock.launcher.agent import END_SECONDS, end_actor
+from paddock.launcher.connection import is_own_peer
+from paddock.launcher.head import add_bridge, environment, parse_record
 from paddock.launcher.host import LOCAL, probe_host
 from paddock.launcher.processes import instance_id
 from paddock.launcher.replica import Replica, ReplicaConfig
 from paddock.registry.settings import read_settings
 
-FILE = "ray.json"
-TOKEN = "ray-token"  # noqa: S105 - a file's name
-OBJECT_STORE_BYTES = 80_000_000
-"""The least that Ray takes: nothing of ours goes through its object store."""
 PROBE_SECONDS = 5.0
 """How long another node may take to be looked at: a sick one must not hold up every plan."""
 DEAD_SECONDS = 5.0
 """How long Ray may take to notice that an actor's process is gone."""
 LINE_BYTES = 16_000_000
-
-
-def environment(home: Path) -> dict[str, str]:
-    """What a process must have in its environment before it imports ray, to use a local Ray.
-
-    Token authentication with a token of our own; no usage reports; replicas as urgent as anything
-    else, and not killed for others' memory; and loopback only: Ray listens on every interface
-    unless its node's address is 127.0.0.1, which it takes for itself only where it believes that
-    clusters are not to be had.
-    """
-    token = home / TOKEN
-    if not token.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        made = home / f".{TOKEN}.{os.getpid()}"
-        made.touch(mode=0o600)
-        made.write_text(secrets.token_hex(32), "ascii")
-        made.replace(token)
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray would start replicas, and engines with them, at 15: behind all else on the machine.
-        "RAY_worker_niceness": "0",
-        # It would kill a replica's small actor, and its model, whoever fills the memory. The kernel
-        # ends the process that is too large, and an engine's end is told as what it is.
-        "RAY_memory_monitor_refresh_ms": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
 
 
 def namespace(instance: str) -> str:
@@ -179,15 +144,15 @@ class Bridge:
         actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
         return [actor["name"] for actor in actors if actor["namespace"] == self._namespace]
 
-    async def invoke(self, actor: str, method: str, seconds: float, args: dict[str, Any]) -> Any:
+    async def invoke(self, actor: str, method: str, limit: float, args: dict[str, Any]) -> Any:
         """Calls a method of the actor's `Replica`; dataclasses come back as dicts.
 
-        An actor that does not answer within `seconds` is given up, so that no task waits for ever.
+        An actor that does not answer within `limit` seconds is given up: no task waits for ever.
         """
         if method not in METHODS:
             raise AttributeError(f"a replica has no method {method!r}")
         handle = await self._handle(actor)
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(limit):
             answer = await getattr(handle, method).remote(**args)
         return asdict(answer) if is_dataclass(answer) and not isinstance(answer, type) else answer
 
@@ -296,7 +261,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None:
+async def _serve(bridge: Bridge, path: Path, on_ready: Callable[[], None]) -> None:
     """Answers calls until SIGTERM."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -308,7 +273,7 @@ async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None
                 await writer.drain()
 
         try:
-            while line := await reader.readline():
+            while is_own_peer(writer) and (line := await reader.readline()):
                 task = asyncio.create_task(one(line))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
@@ -319,7 +284,7 @@ async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncio.start_unix_server(connected, path, limit=LINE_BYTES)
-    record()
+    on_ready()
     await stop.wait()
     server.close()
     for task in tasks:
@@ -327,48 +292,30 @@ async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None
 
 
 def main() -> None:
-    """Joins or starts Ray, says where it is, serves until SIGTERM, leaves or ends Ray."""
-    home, address = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
-    if not address:
+    """Joins Ray, says where it is, serves until SIGTERM."""
+    home = Path(sys.argv[1])
+    if len(sys.argv) > 2 and sys.argv[2] == "local":
         os.environ.update(environment(home))
         os.environ.pop("RAY_ADDRESS", None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import ray
 
-    space = namespace(instance_id(home))
-    # Ray's sockets lie below this folder, and a socket's path may have no more than 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="paddock-ray-", dir="/tmp"))
-    local = {
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        "_temp_dir": str(folder),
-    }
-    try:
-        context: Any = ray.init(
-            address=address or "local",
-            namespace=space,
-            log_to_driver=False,
-            configure_logging=False,
-            **({} if address else local),
-        )
-        found = {
-            "address": context.address_info["gcs_address"],
-            "pid": os.getpid(),
-            "folder": str(folder),
-            "socket": str(folder / "bridge"),
-        }
-
-        def record() -> None:
-            made = home / f".{FILE}.{os.getpid()}"
-            made.write_text(json.dumps(found), "utf-8")
-            made.replace(home / FILE)
-
-        bridge = Bridge(instance_id(home), ray.get_runtime_context().get_node_id())
-        asyncio.run(_serve(bridge, folder / "bridge", record))
-        (home / FILE).unlink(missing_ok=True)
-        ray.shutdown()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    line = sys.stdin.readline()
+    if not line:  # Ray's head did not start
+        return
+    record = parse_record(line)
+    instance = instance_id(home)
+    ray.init(
+        address=record.address,
+        namespace=namespace(instance),
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    bridge = Bridge(instance, ray.get_runtime_context().get_node_id())
+    address = str(ray.get_runtime_context().gcs_address)
+    record = replace(record, address=address)
+    asyncio.run(_serve(bridge, record.socket, lambda: add_bridge(home, record)))
+    ray.shutdown()
 
 
 def _on(node: str) -> Any:

@@ -11,6 +11,9 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +24,9 @@ BEAT_SECONDS = 5.0
 MISSED_BEATS = 2
 """After so many beats without an answer the bridge counts as hung. One is not enough: a process
 that was stopped itself sees its own timers pass before it reads the answers that wait for it."""
+
+CREDENTIALS = struct.Struct("3i")
+"""Process, user and group of a socket's other end, as Linux tells them."""
 
 
 class ActorLost(PaddockError):
@@ -123,6 +129,16 @@ class Connection:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ActorUnavailable("the connection to Ray is broken"))
+
+
+def is_own_peer(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other end of a local socket is a process of our own user."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:  # macOS; there, the folder's mode has to do
+        return True
+    peer = writer.get_extra_info("socket")
+    _, uid, _ = CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, option, CREDENTIALS.size))
+    return bool(uid == os.getuid())
 
 
 def _settle(future: asyncio.Future[Any], reply: dict[str, Any]) -> None:

@@ -57,6 +57,6 @@ async def test_only_calls_of_the_list_are_made(call: str) -> None:
 
 async def test_only_methods_of_the_list_are_invoked() -> None:
     """A replica's other methods cannot be called from the gateway."""
-    asked: dict[str, Any] = {"actor": "m", "method": "_live", "seconds": 1.0, "args": {}}
+    asked: dict[str, Any] = {"actor": "m", "method": "_live", "limit": 1.0, "args": {}}
     answer = await _answer(Bridge("instance", "node"), {"id": 1, "call": "invoke", "args": asked})
     assert "no method '_live'" in answer["message"]
