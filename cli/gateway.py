@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -79,24 +78,21 @@ def ensure(settings: Settings, output: Output) -> Client:
     found = find(settings)
     if found is not None:
         return found
+    from paddock.launcher import processes
     from paddock.server.keys import first_key
 
     # Made here and not by the gateway, whose every word goes to its log.
     minted = first_key(settings)
     if minted is not None:
         output.talk(introduced(minted.secret))
-    settings.logs.mkdir(parents=True, exist_ok=True)
+    processes.make_private(settings.home)
+    processes.make_private(settings.logs)
     path = settings.logs / "gateway.log"
-    from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
-
-    environ = {
-        **os.environ,
-        "PADDOCK_HOME": str(settings.home),
-        INSTANCE_VARIABLE: instance_id(settings.home),
-    }
+    own = processes.environment(processes.instance_id(settings.home), processes.GATEWAY)
+    environ = {**own, "PADDOCK_HOME": str(settings.home)}
     if settings.api_key:  # which may have been a flag
         environ["PADDOCK_API_KEY"] = settings.api_key
-    with path.open("ab") as log:
+    with processes.open_private(path, "ab") as log:
         began = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "paddock", "serve"],

@@ -65,13 +65,13 @@ def _gateway(settings: Settings, answers: bool) -> psutil.Process | None:
 def _sweep(settings: Settings, own: psutil.Process | None, patience: float) -> list[int]:
     """Waits for the gateway to be gone, then ends what is left; the process ids of that."""
     from paddock.launcher import processes
-    from paddock.launcher.cluster import end_ray
+    from paddock.launcher.sweep import end_all
 
     deaf = [own] if own is not None and not processes.gone(own, patience) else []
     processes.end(deaf, processes.STOP_GRACE)
     if not settings.home.exists():
         return []
-    left = [*(process.pid for process in deaf), *end_ray(settings.home, processes.STOP_GRACE)]
+    left = [*(process.pid for process in deaf), *end_all(settings.home, processes.STOP_GRACE).all]
     (settings.home / "gateway.json").unlink(missing_ok=True)
     _forget_models(settings)
     return left

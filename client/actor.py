@@ -24,14 +24,14 @@ def replica_actor(uid: str, number: int = 0) -> Any:
         NotLaunched: there is no such actor, or no Ray.
         BadValue: ray was imported before, without the environment that the local Ray needs.
     """
-    from paddock.launcher.bridge import environment, namespace
-    from paddock.launcher.cluster import bridge_record
+    from paddock.launcher.bridge import namespace
+    from paddock.launcher.head import environment, read_record
     from paddock.launcher.processes import instance_id
 
     settings = read_settings()
     instance = instance_id(settings.home)
-    found = bridge_record(settings.home, instance)
-    if found is None:
+    record = read_record(settings.home)
+    if record is None or not record.head_lives:
         raise NotLaunched(uid)
     if not settings.ray_address:
         needed = environment(settings.home)
@@ -44,7 +44,7 @@ def replica_actor(uid: str, number: int = 0) -> Any:
 
     space = namespace(instance)
     if not ray.is_initialized():
-        ray.init(address=found["address"], namespace=space, log_to_driver=False)
+        ray.init(address=record.address, namespace=space, log_to_driver=False)
     try:
         return ray.get_actor(f"{uid}-rep{number}", namespace=space)
     except ValueError:

@@ -1,18 +1,16 @@
-"""The only process of ours that speaks to Ray: `python -m paddock.launcher.bridge HOME [ADDRESS]`.
+"""The only process of ours that speaks to Ray: `python -m paddock.launcher.bridge HOME`.
 
-Without ADDRESS it is also the head of a local Ray: `ray.init` in it takes 3 to 4 s where
-`ray start --head` takes 6, and Ray's processes live and die with it. It is a process of its own,
-and not part of the gateway, because
+It is a process of its own, and not part of the gateway, because
 
-- Ray and the models in it outlive the gateway;
 - a Ray driver ends its own process when Ray has been away for a minute, and cannot reliably join a
   second Ray after that: here it may, and the gateway starts another bridge;
 - the gateway stays at a third of the memory.
 
-It serves calls, one JSON line each way, on a socket in a folder that only its user can enter:
-`{"id": 1, "call": "watch", "args": {…}}` is answered by `{"id": 1, "result": …}` or
-`{"id": 1, "error": "ActorLost", "message": …}`, in any order. `HOME/ray.json` says where, once Ray
-is up.
+It holds nothing that is not in Ray too: when it is killed, the next one goes on (`head.py` starts
+Ray itself). Its stdin gets one line, the `Record` of the Ray to join, by which time it has imported
+ray. It serves calls, one JSON line each way, on a socket in a folder that only its user can enter:
+`{"id": 1, "call": "find", "args": {…}}` is answered by `{"id": 1, "result": …}` or
+`{"id": 1, "error": "ActorLost", "message": …}`, in any order. `HOME/ray.json` says where.
 """
 
 from __future__ import annotations
@@ -21,56 +19,28 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import signal
 import sys
-import tempfile
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engines.base import Host
+from paddock.launcher.agent import END_SECONDS, end_actor
+from paddock.launcher.connection import is_own_peer
+from paddock.launcher.head import add_bridge, environment, parse_record
 from paddock.launcher.host import LOCAL, probe_host
 from paddock.launcher.processes import instance_id
 from paddock.launcher.replica import Replica, ReplicaConfig
 from paddock.registry.settings import read_settings
 
-FILE = "ray.json"
-TOKEN = "ray-token"  # noqa: S105 - a file's name
-OBJECT_STORE_BYTES = 80_000_000
-"""The least that Ray takes: nothing of ours goes through its object store."""
-PROBE_SECONDS = 60.0
+PROBE_SECONDS = 5.0
+"""How long another node may take to be looked at: a sick one must not hold up every plan."""
+DEAD_SECONDS = 5.0
+"""How long Ray may take to notice that an actor's process is gone."""
 LINE_BYTES = 16_000_000
-
-
-def environment(home: Path) -> dict[str, str]:
-    """What a process must have in its environment before it imports ray, to use a local Ray.
-
-    Token authentication with a token of our own; no usage reports; replicas as urgent as anything
-    else, and not killed for others' memory; and loopback only: Ray listens on every interface
-    unless its node's address is 127.0.0.1, which it takes for itself only where it believes that
-    clusters are not to be had.
-    """
-    token = home / TOKEN
-    if not token.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        made = home / f".{TOKEN}.{os.getpid()}"
-        made.touch(mode=0o600)
-        made.write_text(secrets.token_hex(32), "ascii")
-        made.replace(token)
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray would start replicas, and engines with them, at 15: behind all else on the machine.
-        "RAY_worker_niceness": "0",
-        # It would kill a replica's small actor, and its model, whoever fills the memory. The kernel
-        # ends the process that is too large, and an engine's end is told as what it is.
-        "RAY_memory_monitor_refresh_ms": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
 
 
 def namespace(instance: str) -> str:
@@ -81,10 +51,14 @@ def namespace(instance: str) -> str:
 class Bridge:
     """Ray's side of the calls. Each public coroutine is a call by its name."""
 
-    def __init__(self, space: str, node: str) -> None:
-        self._namespace = space
+    def __init__(self, instance: str, node: str) -> None:
+        self._instance = instance
+        self._namespace = namespace(instance)
         self._node = node
         self._actors: dict[str, Any] = {}
+
+    async def ping(self) -> None:
+        """Says that the bridge's event loop runs."""
 
     async def hosts(self, paths: list[str]) -> list[dict[str, Any]]:
         """The facts of every node but our own."""
@@ -101,26 +75,37 @@ class Bridge:
             for node in ray.nodes()
             if node["Alive"] and node["NodeID"] != self._node
         ]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=PROBE_SECONDS) if refs else ([], 0)
         hosts = []
-        for ref in refs:
+        for ref in ready:
             try:
-                hosts.append(ray.get(ref, timeout=PROBE_SECONDS))
+                hosts.append(ray.get(ref))
             except ray.exceptions.RayError as error:
                 # A node without Paddock, or one that is going: nothing can be planned on it.
                 print(f"a node is left out: {error}", file=sys.stderr, flush=True)
         return hosts
 
-    async def start(self, config: dict[str, Any], node: str) -> None:
-        """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
-        await asyncio.to_thread(self._start, ReplicaConfig(**config), node)
-
-    def _start(self, config: ReplicaConfig, node: str) -> None:
+    async def nodes(self) -> dict[str, list[str]]:
+        """The ids of all nodes that Ray knows, by whether they live."""
         import ray
 
-        self._actors[config.replica_id] = (
+        nodes = await asyncio.to_thread(ray.nodes)
+        return {
+            "alive": [node["NodeID"] for node in nodes if node["Alive"]],
+            "dead": [node["NodeID"] for node in nodes if not node["Alive"]],
+        }
+
+    async def start(self, actor: str, config: dict[str, Any], node: str) -> None:
+        """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
+        await asyncio.to_thread(self._start, actor, ReplicaConfig(**config), node)
+
+    def _start(self, actor: str, config: ReplicaConfig, node: str) -> None:
+        import ray
+
+        self._actors[actor] = (
             ray.remote(Replica)
             .options(
-                name=config.replica_id,
+                name=actor,
                 namespace=self._namespace,
                 lifetime="detached",
                 num_cpus=0,
@@ -130,91 +115,153 @@ class Bridge:
             .remote(config)
         )
 
-    async def find(self, replica_id: str) -> bool:
-        """Whether the actor of a replica lives."""
-        return await asyncio.to_thread(self._find, replica_id)
-
-    def _find(self, replica_id: str) -> bool:
-        import ray
-
+    async def find(self, actor: str) -> bool:
+        """Whether an actor of this name lives."""
+        self._actors.pop(actor, None)
         try:
-            self._actors[replica_id] = ray.get_actor(replica_id, namespace=self._namespace)
-        except ValueError:
-            self._actors.pop(replica_id, None)
+            await self._handle(actor)
+        except _NoActor:
             return False
         return True
 
+    async def _handle(self, actor: str) -> Any:
+        """The actor's handle, whichever bridge has started it. Raises `_NoActor`."""
+        import ray
+
+        if actor not in self._actors:
+            try:
+                self._actors[actor] = await asyncio.to_thread(
+                    ray.get_actor, actor, namespace=self._namespace
+                )
+            except ValueError:
+                raise _NoActor(f"no actor {actor} lives") from None
+        return self._actors[actor]
+
     async def actors(self) -> list[str]:
-        """The replica ids of all actors that live in our namespace."""
+        """The names of all replicas' actors that live in our namespace."""
         import ray
 
-        found = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-        return [actor["name"] for actor in found if actor["namespace"] == self._namespace]
+        actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+        return [actor["name"] for actor in actors if actor["namespace"] == self._namespace]
 
-    async def begin(self, replica_id: str) -> dict[str, Any]:
-        """See `Replica.begin`."""
-        return asdict(await self._actors[replica_id].begin.remote())
+    async def invoke(self, actor: str, method: str, limit: float, args: dict[str, Any]) -> Any:
+        """Calls a method of the actor's `Replica`; dataclasses come back as dicts.
 
-    async def watch(self, replica_id: str, since: int) -> dict[str, Any]:
-        """See `Replica.watch`."""
-        return asdict(await self._actors[replica_id].watch.remote(since))
+        An actor that does not answer within `limit` seconds is given up: no task waits for ever.
+        """
+        if method not in METHODS:
+            raise AttributeError(f"a replica has no method {method!r}")
+        handle = await self._handle(actor)
+        async with asyncio.timeout(limit):
+            answer = await getattr(handle, method).remote(**args)
+        return asdict(answer) if is_dataclass(answer) and not isinstance(answer, type) else answer
 
-    async def stop(self, replica_id: str) -> dict[str, Any]:
-        """See `Replica.stop`."""
-        return asdict(await self._actors[replica_id].stop.remote())
+    async def end(self, actor: str, node: str) -> None:
+        """Ends an actor with its warden and its engine by force; returns when none is left.
 
-    async def tail(self, replica_id: str, lines: int) -> list[str]:
-        """See `Replica.tail`."""
-        return list(await self._actors[replica_id].tail.remote(lines))
+        Args:
+            node: where to look if Ray does not know the actor any more.
+        """
+        handle, info = None, {}
+        with contextlib.suppress(_NoActor):
+            handle = await self._handle(actor)
+            info = await asyncio.to_thread(_describe, handle)
+        if handle is not None:
+            # Told first, so that Ray starts no process for it while we look.
+            await asyncio.to_thread(_kill, handle)
+        place = info.get("Address", {}).get("NodeID") or node
+        place = self._node if place in {"", LOCAL} else place
+        known = (self._instance, actor, info.get("Pid", 0), info.get("StartTime", 0) / 1000)
+        left = await self._end_on(place, known)
+        if left:
+            raise TimeoutError(f"processes {left} of {actor} could not be ended")
+        if handle is not None:
+            await _until_dead(actor, handle)
+        self._actors.pop(actor, None)
 
-    async def log_after(self, replica_id: str, offset: int) -> tuple[int, str]:
-        """See `Replica.log_after`."""
-        found: tuple[int, str] = await self._actors[replica_id].log_after.remote(offset)
-        return found
-
-    async def end(self, replica_id: str) -> None:
-        """Ends the actor's process."""
+    async def _end_on(self, node: str, known: tuple[str, str, int, float]) -> list[int]:
+        if node == self._node:
+            return await asyncio.to_thread(end_actor, *known)
         import ray
 
-        actor = self._actors.pop(replica_id, None)
-        if actor is not None:
-            await asyncio.to_thread(ray.kill, actor, no_restart=True)
+        task = ray.remote(num_cpus=0)(end_actor).options(scheduling_strategy=_on(node))
+        async with asyncio.timeout(PROBE_SECONDS + END_SECONDS):
+            return list(await task.remote(*known))
 
 
-CALLS = frozenset(
-    {"hosts", "start", "find", "actors", "begin", "watch", "stop", "tail", "log_after", "end"}
-)
+METHODS = frozenset({"begin", "watch", "stop", "tail", "log_after", "probe", "drain"})
+"""Methods of `Replica` that the gateway may call."""
+CALLS = frozenset({"ping", "hosts", "nodes", "start", "find", "actors", "invoke", "end"})
+
+
+class _NoActor(Exception):
+    """No actor of that name lives."""
+
+
+def _describe(handle: Any) -> dict[str, Any]:
+    """What Ray's control service knows of an actor: its state, process and node."""
+    from ray._private.state import actors
+
+    return dict(actors(handle._actor_id.hex()) or {})
+
+
+def _kill(handle: Any) -> None:
+    import ray
+
+    ray.kill(handle, no_restart=True)
+
+
+async def _until_dead(actor: str, handle: Any) -> None:
+    """Waits until Ray has noticed that the actor's process is gone."""
+    deadline = time.monotonic() + DEAD_SECONDS
+    while (await asyncio.to_thread(_describe, handle)).get("State", "DEAD") != "DEAD":
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Ray does not call {actor} dead")
+        await asyncio.sleep(0.02)
 
 
 async def _answer(bridge: Bridge, asked: dict[str, Any]) -> dict[str, Any]:
-    import ray
-
     head = {"id": asked["id"]}
     if asked["call"] not in CALLS:
         return {**head, "error": "internal", "message": f"no call {asked['call']!r}"}
     call: Callable[..., Awaitable[Any]] = getattr(bridge, asked["call"])
     try:
         return {**head, "result": await call(**asked["args"])}
-    except ray.exceptions.ActorUnavailableError as error:
-        return {**head, "error": "ActorUnavailable", "message": _first_line(error)}
-    except _lost() as error:
-        return {**head, "error": "ActorLost", "message": _first_line(error)}
     except Exception as error:  # noqa: BLE001 - the process's border: a bug goes back as one
-        return {**head, "error": "internal", "message": f"{type(error).__name__}: {error}"}
+        return {**head, **_wire(error)}
 
 
-def _lost() -> tuple[type[Exception], ...]:
-    """What says that the actor is gone. Ray tells its own killing for memory by another error."""
-    from ray.exceptions import OutOfMemoryError, RayActorError, RaySystemError
+def _wire(error: Exception) -> dict[str, str]:
+    """An error as the gateway reads it: its kind, and one line."""
+    from ray import exceptions
 
-    return (RayActorError, OutOfMemoryError, RaySystemError, KeyError)
+    cause = getattr(error, "cause", None)
+    # Before all others: what an actor's own method raised is also an instance of its cause's class,
+    # so that a replica's KeyError or TimeoutError would look like one of ours.
+    if isinstance(error, exceptions.RayTaskError):
+        inner = cause if isinstance(cause, Exception) else error
+        return {"error": "internal", "message": f"{type(inner).__name__}: {_first_line(inner)}"}
+    if isinstance(error, TimeoutError) and not isinstance(error, exceptions.RayError):
+        return {"error": "TimeoutError", "message": _first_line(error)}
+    unavailable = (
+        exceptions.ActorUnavailableError,
+        exceptions.GetTimeoutError,
+        exceptions.RaySystemError,
+        exceptions.RpcError,
+    )
+    if isinstance(error, unavailable):
+        return {"error": "ActorUnavailable", "message": _first_line(error)}
+    # Ray tells its own killing for memory by another error.
+    if isinstance(error, (_NoActor, exceptions.RayActorError, exceptions.OutOfMemoryError)):
+        return {"error": "ActorLost", "message": _first_line(error)}
+    return {"error": "internal", "message": f"{type(error).__name__}: {_first_line(error)}"}
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None:
+async def _serve(bridge: Bridge, path: Path, on_ready: Callable[[], None]) -> None:
     """Answers calls until SIGTERM."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -226,7 +273,7 @@ async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None
                 await writer.drain()
 
         try:
-            while line := await reader.readline():
+            while is_own_peer(writer) and (line := await reader.readline()):
                 task = asyncio.create_task(one(line))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
@@ -237,7 +284,7 @@ async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncio.start_unix_server(connected, path, limit=LINE_BYTES)
-    record()
+    on_ready()
     await stop.wait()
     server.close()
     for task in tasks:
@@ -245,48 +292,30 @@ async def _serve(bridge: Bridge, path: Path, record: Callable[[], None]) -> None
 
 
 def main() -> None:
-    """Joins or starts Ray, says where it is, serves until SIGTERM, leaves or ends Ray."""
-    home, address = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
-    if not address:
+    """Joins Ray, says where it is, serves until SIGTERM."""
+    home = Path(sys.argv[1])
+    if len(sys.argv) > 2 and sys.argv[2] == "local":
         os.environ.update(environment(home))
         os.environ.pop("RAY_ADDRESS", None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import ray
 
-    space = namespace(instance_id(home))
-    # Ray's sockets lie below this folder, and a socket's path may have no more than 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="paddock-ray-", dir="/tmp"))
-    local = {
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        "_temp_dir": str(folder),
-    }
-    try:
-        context: Any = ray.init(
-            address=address or "local",
-            namespace=space,
-            log_to_driver=False,
-            configure_logging=False,
-            **({} if address else local),
-        )
-        found = {
-            "address": context.address_info["gcs_address"],
-            "pid": os.getpid(),
-            "folder": str(folder),
-            "socket": str(folder / "bridge"),
-        }
-
-        def record() -> None:
-            made = home / f".{FILE}.{os.getpid()}"
-            made.write_text(json.dumps(found), "utf-8")
-            made.replace(home / FILE)
-
-        bridge = Bridge(space, ray.get_runtime_context().get_node_id())
-        asyncio.run(_serve(bridge, folder / "bridge", record))
-        (home / FILE).unlink(missing_ok=True)
-        ray.shutdown()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    line = sys.stdin.readline()
+    if not line:  # Ray's head did not start
+        return
+    record = parse_record(line)
+    instance = instance_id(home)
+    ray.init(
+        address=record.address,
+        namespace=namespace(instance),
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    bridge = Bridge(instance, ray.get_runtime_context().get_node_id())
+    address = str(ray.get_runtime_context().gcs_address)
+    record = replace(record, address=address)
+    asyncio.run(_serve(bridge, record.socket, lambda: add_bridge(home, record)))
+    ray.shutdown()
 
 
 def _on(node: str) -> Any:

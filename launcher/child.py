@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
+from paddock.launcher.processes import JOB, environment, instance_id
 
 END_SECONDS = 5.0
 """How long it may take to end by itself when it is called off."""
@@ -62,7 +61,7 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, INSTANCE_VARIABLE: instance_id(self._home)},
+            env=environment(instance_id(self._home), JOB),
             limit=LINE_BYTES,
         )
         self._process = process

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,119 +17,87 @@ from typing import Any
 import psutil
 
 from paddock.engines.base import Detection, Gpu, Host
-from paddock.launcher import bridge, processes
+from paddock.launcher import bridge, head, processes
+from paddock.launcher.connection import ActorLost, ActorUnavailable, Connection, is_own_peer
+from paddock.launcher.head import Record, read_record
 from paddock.launcher.host import probe_host
-from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
+from paddock.launcher.replica import WATCH_SECONDS, ReplicaConfig, ReplicaStatus
+from paddock.launcher.sweep import end_ray
 from paddock.registry.errors import PaddockError
 from paddock.registry.settings import Settings
 
+__all__ = ["ActorLost", "ActorUnavailable", "Cluster", "Handle", "RayFailed"]
+
 log = logging.getLogger(__name__)
 
-START_SECONDS = 90.0
+START_SECONDS = 60.0
+"""How long a local Ray may take to start: 4 s on an idle machine, many times that on a busy one."""
+JOIN_SECONDS = 15.0
+"""How long the bridge may take to join a cluster that somebody named."""
 START_POLL = 0.02
-STOP_SECONDS = 15.0
+OPEN_SECONDS = 5.0
+"""How long the bridge may take to answer at all: its event loop waits for nothing else."""
+HEAD_SECONDS = 1.0
+"""How often the local Ray's head is looked at, which costs some 50 µs."""
+STOP_SECONDS = 5.0
+CALL_SECONDS = 10.0
+"""How long the bridge may take for what it does by itself, or asks Ray's control service for."""
+BEGIN_SECONDS = 60.0
+"""How long an actor's process may take to start: 0.3 s as a rule, longer on a node that is busy."""
+WATCH_SLACK = 10.0
+"""How much longer than a long poll its answer may take."""
+END_SECONDS = 30.0
+"""How long the end of an actor by force may take: the bridge's own limits, and Ray's to notice."""
 
 
 class RayFailed(PaddockError):
     """Ray could not be started, or not be reached."""
 
 
-class ActorLost(PaddockError):
-    """The actor is gone: it was killed, or its node or all of Ray is not there any more."""
-
-
-class ActorUnavailable(PaddockError):
-    """The actor cannot be reached now; it may be again."""
-
-
-class _Connection:
-    """Calls over the bridge's socket, many at a time."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._ids = itertools.count()
-        self.open = True
-        self._reading = asyncio.create_task(self._read(reader))
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
-            while line := await reader.readline():
-                answer = json.loads(line)
-                future = self._waiting.pop(answer["id"], None)
-                if future is not None and not future.done():
-                    _settle(future, answer)
-        self.open = False
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ActorLost("Ray is gone"))
-
-    async def call(self, name: str, **args: Any) -> Any:
-        """Raises what the bridge raised; `ActorLost` if the bridge is gone."""
-        if not self.open:
-            raise ActorLost("Ray is gone")
-        number = next(self._ids)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
-            asked = {"id": number, "call": name, "args": args}
-            self._writer.write(json.dumps(asked).encode() + b"\n")
-            return await future
-        finally:
-            self._waiting.pop(number, None)
-
-    async def close(self) -> None:
-        self._reading.cancel()
-        self._writer.close()
-        with contextlib.suppress(asyncio.CancelledError, OSError):
-            await self._reading
-        self.open = False
-
-
-def _settle(future: asyncio.Future[Any], answer: dict[str, Any]) -> None:
-    kinds = {"ActorLost": ActorLost, "ActorUnavailable": ActorUnavailable}
-    if "error" not in answer:
-        future.set_result(answer["result"])
-    else:
-        future.set_exception(kinds.get(answer["error"], RuntimeError)(answer["message"]))
-
-
 class Handle:
-    """One replica's actor."""
+    """One actor, by its name; whichever connection the cluster has is used.
 
-    def __init__(self, connection: _Connection, replica_id: str) -> None:
-        self._connection = connection
-        self.replica_id = replica_id
+    Each call raises `ActorLost` when the actor is gone, `ActorUnavailable` when nothing can be said
+    of it within the call's time, and `RuntimeError` with the text of what the replica raised.
+    """
+
+    def __init__(self, cluster: Cluster, actor: str) -> None:
+        self._cluster = cluster
+        self.actor = actor
 
     async def begin(self) -> ReplicaStatus:
         """See `Replica.begin`."""
-        return ReplicaStatus(**await self._connection.call("begin", replica_id=self.replica_id))
+        return ReplicaStatus(**await self.invoke("begin", BEGIN_SECONDS))
 
     async def watch(self, since: int) -> ReplicaStatus:
         """See `Replica.watch`."""
-        answer = await self._connection.call("watch", replica_id=self.replica_id, since=since)
+        answer = await self.invoke("watch", WATCH_SECONDS + WATCH_SLACK, since=since)
         return ReplicaStatus(**answer)
 
     async def stop(self, timeout: float) -> ReplicaStatus:
-        """See `Replica.stop`. Raises `TimeoutError` besides."""
-        call = self._connection.call("stop", replica_id=self.replica_id)
-        return ReplicaStatus(**await asyncio.wait_for(call, timeout))
+        """See `Replica.stop`. Raises `TimeoutError` if it has not stopped within `timeout`."""
+        return ReplicaStatus(**await self._cluster.invoke(self.actor, "stop", timeout))
 
     async def tail(self, lines: int) -> list[str]:
         """See `Replica.tail`."""
-        call = self._connection.call("tail", replica_id=self.replica_id, lines=lines)
-        return list(await call)
+        return list(await self.invoke("tail", CALL_SECONDS, lines=lines))
 
     async def log_after(self, offset: int) -> tuple[int, str]:
         """See `Replica.log_after`."""
-        call = self._connection.call("log_after", replica_id=self.replica_id, offset=offset)
-        found, text = await call
-        return int(found), str(text)
+        position, text = await self.invoke("log_after", CALL_SECONDS, offset=offset)
+        return int(position), str(text)
+
+    async def invoke(self, method: str, timeout: float, **args: Any) -> Any:
+        """Calls a method of `Replica` that `bridge.METHODS` names; dataclasses come as dicts."""
+        try:
+            return await self._cluster.invoke(self.actor, method, timeout, **args)
+        except TimeoutError:
+            message = f"{self.actor} did not answer {method!r} within {timeout:g} s"
+            raise ActorUnavailable(message) from None
 
     async def end(self) -> None:
-        """Ends the actor's process; an actor that is gone already is no error."""
-        with contextlib.suppress(ActorLost):
-            await self._connection.call("end", replica_id=self.replica_id)
+        """See `Cluster.end`; an actor that is gone already is no error."""
+        await self._cluster.end(self.actor, "")
 
 
 class Cluster:
@@ -138,9 +105,14 @@ class Cluster:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.home = settings.home
         self.instance = processes.instance_id(settings.home)
-        self._connection: _Connection | None = None
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called on the event loop when the connection breaks; `leave` breaks nothing."""
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self._seen_nodes: set[str] = set()
 
     @property
     def external(self) -> bool:
@@ -152,95 +124,256 @@ class Cluster:
         """Whether Ray runs and calls can be made."""
         return self._connection is not None and self._connection.open
 
-    def record(self) -> dict[str, Any] | None:
-        """What the bridge wrote down of itself, if it lives."""
-        return bridge_record(self._settings.home, self.instance)
+    def record(self) -> Record | None:
+        """What runs of Ray: a bridge, or the head of a local Ray; None if neither does."""
+        record = read_record(self.home)
+        if record is None or not (record.bridge_lives or (record.head and record.head_lives)):
+            return None
+        return record
 
     async def connect(self) -> None:
-        """Connects to the bridge; starts one, and with it a local Ray if no cluster is named.
+        """Connects to the bridge; starts one, and a local Ray if none runs and none is named.
+
+        What runs is taken. What is left of a local Ray that was killed is ended first, with the
+        replicas and engines of it. Returns within `START_SECONDS`, whatever hangs.
 
         Raises:
             RayFailed: with what Ray said.
         """
         async with self._connecting:
-            if not self.connected:
-                found = self.record() or await self._start_bridge()
-                try:
-                    pair = await asyncio.open_unix_connection(
-                        found["socket"], limit=bridge.LINE_BYTES
-                    )
-                except OSError as error:
-                    raise RayFailed(f"the bridge to Ray does not answer: {error}") from error
-                self._connection = _Connection(*pair)
-                log.info("connected to Ray at %s", found["address"])
+            if self.connected:
+                return
+            await self._stop_watching()
+            record = self.record()
+            record = record if record is not None and record.head_lives else None
+            connection = await self._open(record) if record and record.bridge_lives else None
+            if connection is None:
+                record = await self._start(record)
+                connection = await self._open(record)
+            if connection is None or record is None:
+                raise RayFailed("the bridge to Ray does not answer")
+            connection.on_broken = self._lose
+            self._connection, self._seen_nodes = connection, set()
+            if record.head:
+                self._watching = asyncio.create_task(self._watch_head(record))
+            log.info("connected to Ray at %s", record.address)
 
-    async def _start_bridge(self) -> dict[str, Any]:
-        home, logs = self._settings.home, self._settings.logs
-        # What a Ray that was killed has left would hold memory, and names that we want.
-        await asyncio.to_thread(end_ray, home, processes.STOP_GRACE)
-        logs.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "paddock.launcher.bridge", str(home)]
-        if self.external:
-            argv.append(self._settings.ray_address)
-        with (logs / "ray.log").open("wb") as out:
-            process = subprocess.Popen(  # noqa: ASYNC220 - it is to outlive us
-                argv,
-                stdin=subprocess.DEVNULL,
+    async def _open(self, record: Record) -> Connection | None:
+        """A connection over which the bridge answers, or None."""
+        connection = None
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(
+                    record.socket, limit=bridge.LINE_BYTES
+                )
+                connection = Connection(reader, writer)
+                if is_own_peer(writer):
+                    await connection.call("ping", OPEN_SECONDS)
+                    return connection
+                log.error("another user's process listens at %s", record.socket)
+        except (OSError, ActorUnavailable) as error:  # a TimeoutError is one of the first
+            log.warning("the bridge to Ray does not answer: %s", error or "in time")
+        if connection is not None:
+            await connection.close()
+        return None
+
+    async def _start(self, record: Record | None) -> Record:
+        """Starts a bridge, and before it a local Ray where there is none to join."""
+        processes.make_private(self.home)
+        processes.make_private(self._settings.logs)
+        limit = JOIN_SECONDS if self.external else START_SECONDS
+        try:
+            async with asyncio.timeout(limit):
+                if record is not None:
+                    await asyncio.to_thread(_kill_bridge, record)
+                elif self.external:
+                    _remove_folder(read_record(self.home))
+                else:
+                    # What is left would hold memory, and names that we want.
+                    await asyncio.to_thread(end_ray, self.home, processes.STOP_GRACE)
+                return await self._start_bridge(record)
+        except TimeoutError:
+            raise RayFailed(f"{self._name} did not answer within {limit:g} s") from None
+
+    @property
+    def _name(self) -> str:
+        """The Ray that is used, in words."""
+        if not self.external:
+            return "the local Ray"
+        settings = self._settings
+        return f"the Ray cluster at {settings.ray_address} ({settings.ray_address_from})"
+
+    async def _start_bridge(self, record: Record | None) -> Record:
+        """Both processes at once: the bridge imports ray while the head starts."""
+        local = bool(record.head) if record is not None else not self.external
+        folder = record.folder if record else tempfile.mkdtemp(prefix="pd-", dir="/tmp")
+        spawned = [self._spawn(processes.BRIDGE, bridge.__name__, "local" if local else "cluster")]
+        joined = False
+        try:
+            if record is None and local:
+                spawned.append(self._spawn(processes.RAY, head.__name__, folder))
+                record = await self._until(
+                    spawned[1], lambda record: record.folder == folder and bool(record.head)
+                )
+            record = record or Record(self._settings.ray_address, folder, {})
+            assert spawned[0].stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # its log says why it ended
+                spawned[0].stdin.write(record.dump().encode() + b"\n")
+                spawned[0].stdin.close()
+            own = spawned[0].pid
+            record = await self._until(
+                spawned[0], lambda record: record.bridge is not None and record.bridge[0] == own
+            )
+            joined = True
+            return record
+        finally:
+            if not joined:
+                for process in spawned:
+                    process.kill()
+                if record is None or not record.head:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:
+        """A process that outlives the gateway. Its log is of its last start."""
+        for child in [child for child in CHILDREN if child.poll() is not None]:
+            CHILDREN.remove(child)
+        with processes.open_private(self._log(module), "wb") as out:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, str(self.home), argument],
+                stdin=subprocess.PIPE if role == processes.BRIDGE else subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={**os.environ, processes.INSTANCE_VARIABLE: self.instance},
+                env=processes.environment(self.instance, role),
                 start_new_session=True,
                 cwd="/",
             )
-        for _ in range(round(START_SECONDS / START_POLL)):
-            found = self.record()
-            if found is not None:
-                return found
-            if process.poll() is not None:
-                said = (logs / "ray.log").read_text(errors="replace").strip()
-                last = said.splitlines()[-1] if said else f"exit code {process.returncode}"
-                raise RayFailed(f"Ray did not start: {last}")
+        CHILDREN.append(child)
+        return child
+
+    def _log(self, module: str) -> Path:
+        return self._settings.logs / f"ray-{module.rpartition('.')[2]}.log"
+
+    async def _until(
+        self, process: subprocess.Popen[bytes], wanted: Callable[[Record], bool]
+    ) -> Record:
+        """Waits for a record. Raises `RayFailed` when the process ends without one."""
+        while True:
+            code = process.poll()
+            record = read_record(self.home)
+            if record is not None and wanted(record):
+                return record
+            if code is not None:
+                log = self._log(list(process.args)[2])  # type: ignore[arg-type]  # a list of ours
+                lines = log.read_text(errors="replace").strip().splitlines()
+                last = lines[-1] if lines else f"exit code {code}"
+                raise RayFailed(f"{self._name} cannot be used: {last}")
             await asyncio.sleep(START_POLL)
-        raise RayFailed(f"Ray did not start within {START_SECONDS:g} s (see {logs / 'ray.log'})")
+
+    async def _watch_head(self, record: Record) -> None:
+        """Breaks the connection when a process of the local Ray's head has ended."""
+        while record.head_lives:  # noqa: ASYNC110 - processes of others tell nobody of their end
+            await asyncio.sleep(HEAD_SECONDS)
+        log.warning("the local Ray is dead")
+        if self._connection is not None and self._connection.open:
+            await self._connection.close()
+            self.on_lost()
+
+    def _lose(self) -> None:
+        log.warning("the connection to Ray is broken")
+        self.on_lost()
+
+    async def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+            self._watching = None
 
     async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
         """The facts of every node that can be planned on, the gateway's own first."""
         own = await asyncio.to_thread(probe_host, self._settings.home, paths)
-        if self._connection is None or not self._connection.open:
+        if not self.connected:
             return [own]
-        others = await self._connection.call("hosts", paths=list(paths))
+        others = await self._call("hosts", CALL_SECONDS, paths=list(paths))
         return [own, *map(_host, others)]
 
-    async def start(self, config: ReplicaConfig, node: str) -> Handle:
-        """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
-        connection = self._connected()
-        await connection.call("start", config=asdict(config), node=node)
-        return Handle(connection, config.replica_id)
+    async def start(self, actor: str, config: ReplicaConfig, node: str) -> Handle:
+        """Starts an actor on `node` (`LOCAL` or a Ray node id), and does not wait for it to run."""
+        await self._call("start", CALL_SECONDS, actor=actor, config=asdict(config), node=node)
+        return Handle(self, actor)
 
-    async def find(self, replica_id: str) -> Handle | None:
-        """The actor of a replica that an earlier gateway started, if it lives."""
-        connection = self._connected()
-        found = await connection.call("find", replica_id=replica_id)
-        return Handle(connection, replica_id) if found else None
+    async def find(self, actor: str) -> Handle | None:
+        """The actor of this name, whichever gateway has started it; None if none lives."""
+        return Handle(self, actor) if await self._call("find", CALL_SECONDS, actor=actor) else None
 
     async def actors(self) -> set[str]:
-        """The replica ids of all actors that live in our namespace."""
-        return set(await self._connected().call("actors"))
+        """The names of all replicas' actors that live in our namespace."""
+        return set(await self._call("actors", CALL_SECONDS))
 
-    def _connected(self) -> _Connection:
+    async def lost_nodes(self) -> set[str]:
+        """The Ray node ids that were alive earlier in this connection, or in Ray, and are dead."""
+        nodes = await self._call("nodes", CALL_SECONDS)
+        alive, dead = set(nodes["alive"]), set(nodes["dead"])
+        self._seen_nodes |= alive
+        return (self._seen_nodes | dead) - alive
+
+    async def invoke(self, actor: str, method: str, seconds: float, **args: Any) -> Any:
+        """As `Handle.invoke`, but raises `TimeoutError` when there is no answer in time."""
+        connection = self._connected()
+        known = {"actor": actor, "method": method, "limit": seconds, "args": args}
+        return await connection.call("invoke", seconds, **known)
+
+    async def end(self, actor: str, node: str) -> None:
+        """Ends an actor by force; returns when it, its warden and its engine are gone from `node`.
+
+        One that is gone already is no error. `node` is asked if Ray knows of none.
+
+        Raises:
+            TimeoutError: a process of it could not be ended.
+            ActorUnavailable: its node cannot be asked.
+        """
+        await self._connected().call("end", END_SECONDS, actor=actor, node=node)
+
+    async def _call(self, name: str, seconds: float, **args: Any) -> Any:
+        try:
+            return await self._connected().call(name, seconds, **args)
+        except TimeoutError:
+            message = f"Ray did not answer {name!r} within {seconds:g} s"
+            raise ActorUnavailable(message) from None
+
+    def _connected(self) -> Connection:
         if self._connection is None:
-            raise ActorLost("Ray does not run")
+            raise ActorUnavailable("Ray does not run")
         return self._connection
 
     async def leave(self) -> None:
         """Lets go of the bridge, which goes on."""
+        await self._stop_watching()
         if self._connection is not None:
             await self._connection.close()
 
     async def shutdown(self) -> None:
         """Ends the bridge, the Ray that is ours, and everything that may be left of it."""
         await self.leave()
-        await asyncio.to_thread(end_ray, self._settings.home, processes.STOP_GRACE)
+        await asyncio.to_thread(end_ray, self.home, processes.STOP_GRACE)
+
+
+CHILDREN: list[subprocess.Popen[bytes]] = []
+"""Bridges and heads that this process has started: it must collect those that end before it."""
+
+
+def _kill_bridge(record: Record) -> None:
+    """Ends a bridge that hangs; Ray and all that runs in it go on."""
+    if record.bridge is not None and record.bridge_lives:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(record.bridge[0])
+            process.kill()
+            processes.gone(process, STOP_SECONDS)
+
+
+def _remove_folder(record: Record | None) -> None:
+    """Removes what a bridge to a foreign cluster has left that was killed."""
+    if record is not None and not record.head:
+        shutil.rmtree(record.folder, ignore_errors=True)
 
 
 def _host(found: dict[str, Any]) -> Host:
@@ -252,35 +385,3 @@ def _host(found: dict[str, Any]) -> Host:
 def _tuples(found: dict[str, Any]) -> dict[str, Any]:
     """With its lists as they were before they were JSON."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-
-
-def bridge_record(home: Path, instance: str) -> dict[str, Any] | None:
-    """What the bridge of a home folder wrote down of itself, if it lives."""
-    try:
-        found: dict[str, Any] = json.loads((home / bridge.FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if processes.alive(found["pid"], instance) else None
-
-
-def end_ray(home: Path, grace: float) -> list[int]:
-    """Ends the bridge of a home folder, its Ray and every other process of its instance.
-
-    Returns the ids of the processes that had to be ended by force.
-    """
-    instance = processes.instance_id(home)
-    try:
-        found = json.loads((home / bridge.FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if found is not None and processes.alive(found["pid"], instance):
-        with contextlib.suppress(psutil.Error):
-            processes.end([psutil.Process(found["pid"])], STOP_SECONDS)
-    # What Ray told to end may need a moment after its head has gone.
-    _, left = psutil.wait_procs(processes.belonging(instance), timeout=grace)
-    processes.end(left, grace)
-    if found is not None:
-        # Ray's own folder, which a bridge that was killed could not remove.
-        shutil.rmtree(found["folder"], ignore_errors=True)
-    (home / bridge.FILE).unlink(missing_ok=True)
-    return [process.pid for process in left]

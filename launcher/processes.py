@@ -9,15 +9,66 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
+import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 INSTANCE_VARIABLE = "PADDOCK_INSTANCE"
+ROLE_VARIABLE = "PADDOCK_ROLE"
+ACTOR_VARIABLE = "PADDOCK_ACTOR"
+"""The actor whose warden or engine a process is."""
+GATEWAY, BRIDGE, RAY, REPLICA, ENGINE, JOB = "gateway", "bridge", "ray", "replica", "engine", "job"
+UNKNOWN = ""
+"""Roles. Ray's workers, and so actors, have `RAY`; a warden has `REPLICA`, and what it runs
+`ENGINE` or `REPLICA`; a `JOB` is a download, an install or work on a lock."""
 STOP_GRACE = 5.0
 """Seconds that an engine may take to stop by itself."""
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder that only its user can enter; one that others can enter is closed to them."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = folder.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its user can read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def open_private(path: Path, mode: str) -> IO[bytes]:
+    """Opens a log, as `mode` has it, which only its user can read."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600)
+
+    file: IO[bytes] = open(path, mode, opener=opener)  # noqa: SIM115 - the caller closes it
+    if path.stat().st_mode & 0o077:  # an older version's
+        path.chmod(0o600)
+    return file
+
+
+def is_private(path: Path) -> bool:
+    """Whether a path is its user's own, and nobody else may write there.
+
+    Raises:
+        OSError: there is none.
+    """
+    status = path.stat(follow_symlinks=False)
+    others = 0o077 if stat.S_ISDIR(status.st_mode) else 0o022
+    return status.st_uid == os.getuid() and not status.st_mode & others
 
 
 def instance_id(home: Path) -> str:
@@ -25,23 +76,59 @@ def instance_id(home: Path) -> str:
     path = home / "instance"
     with contextlib.suppress(FileNotFoundError):
         return path.read_text("ascii").strip()
-    home.mkdir(parents=True, exist_ok=True)
-    made = home / f".instance.{os.getpid()}"
-    made.write_text(secrets.token_hex(8), "ascii")
+    make_private(home)
+    temporary = home / f".instance.{os.getpid()}"
+    write_private(temporary, secrets.token_hex(8))
     with contextlib.suppress(FileExistsError):
-        os.link(made, path)  # atomic, and the first of two wins
-    made.unlink()
+        os.link(temporary, path)  # atomic, and the first of two wins
+    temporary.unlink()
     return path.read_text("ascii").strip()
 
 
-def belonging(instance: str) -> list[psutil.Process]:
-    """Every process that inherited the instance's id, but this one."""
-    found = []
+def birth(pid: int) -> float | None:
+    """A number that tells the process from any other that had or gets its id; None: it has ended.
+
+    A zombie has ended. On Linux it counts from the boot: the clock may be set meanwhile.
+    """
+    try:
+        if sys.platform == "linux":
+            # The command's name may hold spaces and brackets: fields count from the last one.
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            return None if fields[0] in {b"Z", b"X"} else float(fields[19])
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except (OSError, IndexError, psutil.Error):
+        return None
+
+
+def environment(instance: str, role: str) -> dict[str, str]:
+    """The environment for a process of ours: this one's, with its instance and its role."""
+    own = {INSTANCE_VARIABLE: instance, ROLE_VARIABLE: role}
+    return {key: value for key, value in os.environ.items() if key != ACTOR_VARIABLE} | own
+
+
+def belonging(
+    instance: str, roles: Collection[str] | None = None, actor: str | None = None
+) -> list[psutil.Process]:
+    """Every process that inherited the instance's id, but this one and zombies.
+
+    Args:
+        roles: only processes of these roles; an older version's have `UNKNOWN`.
+        actor: only the warden and the engine of this actor.
+    """
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(INSTANCE_VARIABLE) == instance:
-                found.append(process)
-    return found
+            environ = process.environ()
+            if (
+                process.pid != os.getpid()
+                and environ.get(INSTANCE_VARIABLE) == instance
+                and (roles is None or environ.get(ROLE_VARIABLE, UNKNOWN) in roles)
+                and (actor is None or environ.get(ACTOR_VARIABLE) == actor)
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                processes.append(process)
+    return processes
 
 
 def end(processes: Iterable[psutil.Process], grace: float) -> None:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 import paddock
 from paddock.launcher.plan import DerivedFrom, LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
+from paddock.launcher.processes import JOB, environment, instance_id
 from paddock.registry import errors
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find, to_yaml
@@ -316,7 +316,7 @@ class References:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, INSTANCE_VARIABLE: instance_id(home)},
+                env=environment(instance_id(home), JOB),
                 limit=LINE_BYTES,
             )
             assert process.stdin is not None

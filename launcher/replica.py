@@ -52,6 +52,7 @@ from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.plan import LaunchPlan
 from paddock.launcher.processes import (
     ACTOR_VARIABLE,
+    ENGINE,
     INSTANCE_VARIABLE,
     ROLE_VARIABLE,
     STOP_GRACE,
@@ -337,7 +338,7 @@ class Replica:
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)
         own = {**command.environ, INSTANCE_VARIABLE: self._config.instance}
-        own |= {ROLE_VARIABLE: "engine", ACTOR_VARIABLE: self._config.actor}
+        own |= {ROLE_VARIABLE: ENGINE, ACTOR_VARIABLE: self._config.actor}
         if self._config.gpus:
             # CUDA's own order is by speed; the driver's, which is counted by, is that of the bus.
             own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

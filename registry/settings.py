@@ -89,6 +89,7 @@ class Settings:
     log_level: str
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    ray_address_from: str = ""
 
     @property
     def logs(self) -> Path:
@@ -140,6 +141,7 @@ def read_settings(
         endpoint=endpoint.rstrip("/"),
         api_key=texts["api_key"][0],
         ray_address=texts["ray_address"][0],
+        ray_address_from=texts["ray_address"][1],
         llama_server=texts["llama_server"][0],
         hub=hub.lower(),
         hub_timeout=_number(*texts["hub_timeout"], low=0.1, high=600),
