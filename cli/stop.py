@@ -94,11 +94,8 @@ def _serving(settings: Settings) -> bool:
 
 def _forget_models(settings: Settings) -> None:
     """What was launched shall not come back with the next gateway: the user has stopped it."""
-    from paddock.launcher.store import Store
+    from paddock.launcher.fleet.store import SqliteStore
 
     path = settings.home / "paddock.db"
     if path.exists():
-        store = Store(path)
-        for model in store.models():
-            store.remove(model.uid)
-        store.close()
+        SqliteStore(path).forget_all()

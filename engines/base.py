@@ -156,6 +156,7 @@ class Host:
     address: str = "127.0.0.1"
     gpus: tuple[Gpu, ...] = ()
     kept: Mapping[str, int] = field(default_factory=dict)
+    age_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

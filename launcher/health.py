@@ -15,7 +15,7 @@ HEALTH_SECONDS, AGAIN_SECONDS = 3.0, 0.5
 COMPUTE_SECONDS = 1.0
 """How long the processor time of an engine that does not answer is watched."""
 ANSWER_SECONDS = 3.0
-"""How long it may take to answer, of an engine on a processor: three misses in 16 seconds at most."""
+"""How long it may take to answer, of an engine on a processor: three misses take 16 seconds."""
 GPU_ANSWER_SECONDS = 10.0
 """The same on a GPU, where no processor time can speak for it."""
 TOKEN_SECONDS = 10.0
@@ -57,9 +57,11 @@ class Health:
 
     def note(self, look: Look) -> None:
         """Takes a look into account: any sign of life forgives the misses before it."""
-        if look.answered or look.has_moved:
-            self.misses = 0
-        elif look.computed_seconds and look.computed_seconds > IDLE_SHARE * look.seconds:
+        if (
+            look.answered
+            or look.has_moved
+            or (look.computed_seconds and look.computed_seconds > IDLE_SHARE * look.seconds)
+        ):
             self.misses = 0
         else:
             self.misses += 1

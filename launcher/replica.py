@@ -29,6 +29,14 @@ import psutil
 
 from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
+from paddock.launcher.diagnosis import (
+    LINES,
+    Cause,
+    Diagnosis,
+    Failure,
+    diagnose_exit,
+    launch_command,
+)
 from paddock.launcher.environ import engine_environment
 from paddock.launcher.health import (
     AGAIN_SECONDS,
@@ -39,14 +47,6 @@ from paddock.launcher.health import (
     TOKEN_SECONDS,
     Health,
     Look,
-)
-from paddock.launcher.diagnosis import (
-    LINES,
-    Cause,
-    Diagnosis,
-    Failure,
-    diagnose_exit,
-    launch_command,
 )
 from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.plan import LaunchPlan

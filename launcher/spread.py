@@ -1,4 +1,4 @@
-"""Places the replicas of a launch one by one, each on the node that has the fewest of them. Pure."""
+"""Places the replicas of a launch one by one, on the node that has the fewest of them. Pure."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: Launch
     own = resolve(request, catalog, [host])
     if host.node == plan.node:
         return Place(host.node, host.name, own.gpus_of(0))
-    return Place(
-        host.node, host.name, own.gpus_of(0), own.model_copy(update={"slots": plan.slots})
-    )
+    return Place(host.node, host.name, own.gpus_of(0), own.model_copy(update={"slots": plan.slots}))
 
 
 def _reduced(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAllowed
 from paddock.server import uniform
 from paddock.server.keys import principal
@@ -492,8 +493,8 @@ def _tool_use(id: str | None, name: str | None, arguments: Any) -> Body:
 class Models:
     """The launched models as Anthropic's clients list them."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     def routes(self) -> list[Route]:
         """The list, and one model."""
@@ -507,7 +508,7 @@ class Models:
         caller = principal(request.scope)
         found = [
             _model(one)
-            for one in self._controller.models()
+            for one in self._fleet.models()
             if one.state == "ready" and caller.may_use(one.uid)
         ]
         ids = [model["id"] for model in found] or [None]
@@ -519,7 +520,7 @@ class Models:
         uid = request.path_params["uid"]
         if not principal(request.scope).may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
-        return JSONResponse(_model(self._controller.get(uid)))
+        return JSONResponse(_model(self._fleet.get(uid)))
 
 
 def _model(status: ModelStatus) -> Body:

@@ -13,7 +13,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,18 +23,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.activity import Lease, start_of
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import (
     Aborted,
     BadValue,
+    EngineDied,
     NotAllowed,
     NotReady,
     PaddockError,
     TooLarge,
 )
 from paddock.server import anthropic, rerank, responses, uniform
-from paddock.server.balance import Balancer
 from paddock.server.body import check_content_type, parse
 from paddock.server.errors import envelope, on_bug, render, status_of
 from paddock.server.keys import principal
@@ -101,16 +102,13 @@ class _ClientLeft(Exception):
 class Inference:
     """Forwards requests to replicas. `observe` is told each request's timeline when it is over."""
 
-    def __init__(
-        self, controller: Controller, observe: Callable[[Timeline], None] | None = None
-    ) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, observe: Callable[[Timeline], None] | None = None) -> None:
+        self._fleet = fleet
         self._pool = Pool()
         self.observe = observe or (lambda _: None)
         self._running: dict[tuple[str, str], set[_Exchange]] = {}
         self._blocked: dict[tuple[str, str], float] = {}
         self.underway: dict[int, Timeline] = {}
-        self.balancer = Balancer(controller)
 
     def close(self) -> None:
         """Closes the connections that wait."""
@@ -121,10 +119,10 @@ class Inference:
         tokens: Counter[str] = Counter()
         for timeline in self.underway.values():
             tokens[timeline.replica_id] += timeline.events
-        for status in self._controller.models():
-            yield Load(status.uid, "", 0, self.balancer.waiting(status.uid))
+        for status in self._fleet.models():
+            yield Load(status.uid, "", 0, self._fleet.slots.waiting(status.uid))
             for replica in status.replicas:
-                in_flight = self.balancer.in_flight(replica.replica_id)
+                in_flight = self._fleet.slots.in_flight(replica.replica_id)
                 yield Load(status.uid, replica.replica_id, in_flight, 0, tokens[replica.replica_id])
 
     def routes(self) -> list[Route]:
@@ -188,7 +186,7 @@ class Inference:
             raise BadValue("model", uid, "is needed: the id of a launched model, as text")
         if not exchange.caller.may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
-        model = Model.of(self._controller.ready(uid))
+        model = Model.of(self._fleet.servable(uid))
         exchange.timeline.uid = uid
         encoder = exchange.encoder
         if way.translate is not None:
@@ -200,14 +198,14 @@ class Inference:
             inlined = await inline_media(media)
             if inlined is not None:
                 asked = way.make({**given, "messages": inlined}, model, b"", encoder)
-        self.balancer.check(uid, len(asked.bodies))
+        self._fleet.slots.check(uid, len(asked.bodies))
         with self._named(uid, given.get("request_id"), exchange):
             try:
                 await self._carry_out(exchange, asked)
             except EngineRefused as error:
                 if model.served and error.status in _ITS_OWN:
                     # Not the caller's: 401 would tell him that his own key is wrong.
-                    self._controller.doubt(uid)
+                    self._fleet.doubt(uid)
                     raise NotReady(uid, "ready", _ITS_OWN[error.status], 5.0) from None
                 if model.fields.too_long is None or not model.fields.too_long.search(error.body):
                     raise
@@ -299,33 +297,49 @@ class Inference:
         tried: list[str] = []
         while True:
             exchange.timeline.asked = time.perf_counter()
-            replica = await self.balancer.take(asked.uid, tried)
+            lease = await self._fleet.ensure_ready(asked.uid, tried)
+            replica = lease.replica
             exchange.timeline.taken = time.perf_counter()
             exchange.timeline.replica_id = replica.replica_id
             try:
-                return await self._ask(exchange, replica, asked, part, sink)
+                return await self._ask(exchange, lease, asked, part, sink)
             except EngineRefused as error:
                 # Some say in their errors with which key they were asked.
                 raise _without(replica.key, error) from None
             except (Lost, OSError) as error:
-                self._controller.doubt(asked.uid)
-                tried.append(replica.replica_id)
-                if len(tried) >= TRIES:
-                    raise NotReady(
-                        asked.uid, "ready", f"its engine does not answer ({error})", 1.0
-                    ) from error
+                lease.release()
+                await self._judge(lease, error, tried)
             finally:
-                self.balancer.give(asked.uid, replica)
+                lease.release()
+
+    async def _judge(self, lease: Lease, error: Exception, tried: list[str]) -> None:
+        """Lets the request go on to another replica, or raises.
+
+        An engine that ended by itself may have been ended by this very request: it is not sent
+        on, lest it end the others too. One that was killed, hung or could not be reached may not.
+        """
+        uid, replica = lease.uid, lease.replica
+        self._fleet.doubt(uid, replica.replica_id)
+        diagnosis = await self._fleet.verdict(lease)
+        if diagnosis is not None and died_by_itself(diagnosis):
+            raise EngineDied(uid, diagnosis["cause"], diagnosis["message"]) from error
+        tried.append(start_of(replica))
+        if len(tried) >= TRIES:
+            if diagnosis is not None:
+                raise EngineDied(uid, diagnosis["cause"], diagnosis["message"]) from error
+            reason = f"its engine does not answer ({error})"
+            raise NotReady(uid, "ready", reason, 1.0) from error
 
     async def _ask(
         self,
         exchange: _Exchange,
-        replica: ReplicaStatus,
+        lease: Lease,
         asked: Asked,
         part: int,
         sink: Callable[[int], PartSink],
     ) -> PartSink:
         """One part on one replica: on a kept connection, and if that was closed on a new one."""
+        replica = lease.replica
         assert replica.endpoint is not None
         request = _request(replica, asked.path, asked.bodies[part])
         upstream = self._pool.take(replica.endpoint)
@@ -459,6 +473,16 @@ _ITS_OWN = {
     401: "its endpoint does not take the key any more",
     403: "its endpoint does not allow that with its key",
 }
+
+
+def died_by_itself(diagnosis: Mapping[str, Any]) -> bool:
+    """Whether an engine's end may be the doing of a request: it exited, or crashed.
+
+    SIGKILL and SIGTERM come from outside.
+    """
+    if diagnosis.get("cause") in {"engine_hung", "actor_died", "node_lost"}:
+        return False
+    return diagnosis.get("signal") not in {"SIGKILL", "SIGTERM"}
 
 
 def _without(key: str, error: EngineRefused) -> EngineRefused:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from paddock.engines import attached, load_engine
 from paddock.engines.base import RequestFields
-from paddock.launcher.controller import ModelStatus
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAble, near
 from paddock.server.treatment import (
     Asked,

@@ -276,7 +276,7 @@ def delay(replica_id: str, failures: int) -> float:
     They double from one second to five minutes, and are longer by up to a quarter, which replica
     and number decide: the same question has the same answer.
     """
-    base = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 32))
+    base = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 32))
     share = zlib.crc32(f"{replica_id} {failures}".encode()) / 2**32
     return min(LONGEST_DELAY, base * (1 + JITTER * share))
 
@@ -313,4 +313,3 @@ def _lost_node(record: ReplicaRecord) -> dict[str, Any]:
         "next_command": "paddock list",
         "lines": [],
     }
-

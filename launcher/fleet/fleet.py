@@ -46,7 +46,6 @@ from paddock.registry.errors import (
     NotFound,
     NotLaunched,
     NotReady,
-    StateNotWritten,
     StillEnding,
     UidInUse,
     near,
@@ -271,7 +270,9 @@ class Fleet:
     def servable(self, uid: str) -> ModelStatus:
         """The model, if it can answer, or has served and is coming back. Raises as `ready`."""
         status = self.get(uid)
-        if status.can_serve or (status.recovering and not status.stopping and status.state != "failed"):
+        if status.can_serve or (
+            status.recovering and not status.stopping and status.state != "failed"
+        ):
             return status
         return self.ready(uid)
 
@@ -557,5 +558,3 @@ def _leaving(replica_id: str, leave_at: float) -> Callable[[Deployment], Deploym
         return deployment.with_replica(left).resized()
 
     return change
-
-

@@ -59,6 +59,8 @@ are further apart, up to"""
 LONGEST_RETRY_SECONDS = 10.0
 NODES_SECONDS = 1.0
 """Between two looks for lost nodes, where replicas run on others."""
+FAILURES = (ActorLost, ActorUnavailable, TimeoutError, RuntimeError)
+"""What a call to an actor, or to Ray, may raise."""
 SYNC_SECONDS = 60.0
 """Between two lists of the actors that live, by which those that nobody wants are found."""
 
@@ -330,7 +332,7 @@ class Reconciler:
             raise
         except (RayFailed, Refused) as error:
             self._ended(actor, Diagnosis("node_lost", str(error)).to_json(), is_clean=True)
-        except (ActorLost, ActorUnavailable, RuntimeError, TimeoutError) as error:
+        except FAILURES as error:
             message = f"the replica's actor could not be started: {error}"
             self._ended(actor, Diagnosis("actor_died", message).to_json())
         else:
@@ -425,7 +427,7 @@ class Reconciler:
                 await handle.stop(STOP_SLACK)
             elif sighting.node not in self._lost_nodes:
                 await self._stop_actor(actor, action, handle)
-        except (ActorLost, ActorUnavailable, RayFailed, TimeoutError, RuntimeError) as error:
+        except (RayFailed, *FAILURES) as error:
             log.warning("%s has not ended yet: %s", actor, error)
             await asyncio.sleep(RETRY_SECONDS)
             return
@@ -456,7 +458,7 @@ class Reconciler:
         handle = handle or await self._cluster.find(actor)
         if handle is not None:
             slack = HUNG_SLACK if action.is_hung else STOP_SLACK
-            with contextlib.suppress(ActorLost, ActorUnavailable, TimeoutError, RuntimeError):
+            with contextlib.suppress(*FAILURES):
                 await handle.stop(processes.STOP_GRACE + slack)
         await self._cluster.end(actor, action.node)
 
@@ -483,7 +485,7 @@ class Reconciler:
 
         async def ask() -> None:
             try:
-                with contextlib.suppress(ActorLost, ActorUnavailable, TimeoutError, RuntimeError):
+                with contextlib.suppress(*FAILURES):
                     answer = await handle.invoke("probe", PROBE_LIMIT, full=action.is_full)
                     if answer == "silent":
                         log.warning("%s has requests and generates nothing", action.replica)
@@ -663,7 +665,13 @@ class Reconciler:
                     await self._cluster.connect()
                     self._list(await self._cluster.actors())
                     failures = 0
-                except (RayFailed, ActorLost, ActorUnavailable, TimeoutError, RuntimeError) as error:
+                except (
+                    RayFailed,
+                    ActorLost,
+                    ActorUnavailable,
+                    TimeoutError,
+                    RuntimeError,
+                ) as error:
                     failures += 1
                     log.error("the actors that live cannot be listed: %s", error)
             pause = RETRY_SECONDS * 2 ** min(failures, 6) if failures else SYNC_SECONDS
@@ -688,7 +696,7 @@ class Reconciler:
         """Follows an actor that lives."""
         try:
             handle = await self._cluster.find(actor)
-        except (ActorLost, ActorUnavailable, TimeoutError, RuntimeError) as error:
+        except FAILURES as error:
             self._lose_sight(actor, error)
             handle = None
         if handle is None:
@@ -701,7 +709,7 @@ class Reconciler:
         while True:
             await asyncio.sleep(NODES_SECONDS)
             if self._cluster.connected and self._spans_nodes:
-                with contextlib.suppress(ActorLost, ActorUnavailable, TimeoutError, RuntimeError):
+                with contextlib.suppress(*FAILURES):
                     lost = frozenset(await self._cluster.lost_nodes())
                     if lost != self._lost_nodes:
                         self._lost_nodes = lost
@@ -767,5 +775,3 @@ def _internal(error: Exception) -> dict[str, Any]:
 
 def _words(diagnosis: Mapping[str, Any]) -> tuple[str, str]:
     return str(diagnosis.get("cause", "")), str(diagnosis.get("message", ""))
-
-

@@ -35,7 +35,7 @@ class ModelStatus:
         states = {replica.state for replica in self.replicas}
         for state in ("ready", *_ON_THE_WAY, "unhealthy", "unreachable", "failed"):
             if state in states:
-                return state  # type: ignore[return-value]  # all are states
+                return state
         return "stopped"
 
     @property
@@ -99,21 +99,20 @@ def replica_status(
         node_name=record.place.node_name,
         gpus=tuple(gpu.index for gpu in record.place.gpus),
     )
-    over = {"endpoint": None, "pid": None, "ready_at": None}
+    over = replace(status, endpoint=None, pid=None, ready_at=None)
     if not deployment.wants(record):
         return replace(status, state="stopping", endpoint=None)
     if record.given_up:
-        return replace(status, state="failed", diagnosis=record.diagnosis, **over)
+        return replace(over, state="failed", diagnosis=record.diagnosis)
     if sighting is None or sighting.ended is not None:
         waits = 0.0 if record.restart_at is None else max(0.0, record.restart_at - now)
         note = _waiting(record) if record.diagnosis is not None else status.note
         return replace(
-            status,
+            over,
             state="pending",
             note=note,
             diagnosis=None,
             next_try_at=wall + waits if record.restart_at is not None else None,
-            **over,
         )
     if not sighting.is_reachable and status.state != "pending":
         return replace(status, state="unreachable", note="nothing is heard of its actor")

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
 from paddock.server import pacer
@@ -179,7 +179,7 @@ async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
         made.replicas.append(
             ReplicaStatus(f"m-rep{number}", state="ready", endpoint=endpoint, key="k")
         )
-    inference = made.inference = Inference(cast(Controller, made), made.ended.append)
+    inference = made.inference = Inference(cast(Fleet, made), made.ended.append)
 
     async def missing(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": []})
@@ -510,7 +510,7 @@ async def test_full_queue_refuses_with_429() -> None:
 
     async with world(holds, slots=1) as here:
         assert here.inference is not None
-        balancer = here.inference.balancer = Balancer(cast(Controller, here), queue=2)
+        balancer = here.inference.balancer = Balancer(cast(Fleet, here), queue=2)
         waiting = [asyncio.create_task(here.post(stream=True)) for _ in range(3)]
         async with asyncio.timeout(SECONDS):
             await until(lambda: balancer.waiting("m") == 2)
@@ -646,7 +646,7 @@ def test_fewest_in_flight_is_picked_and_full_ones_are_not() -> None:
 
 def test_many_parts_count_against_the_queue() -> None:
     """A request that asks for more answers than the queue holds is refused as a whole."""
-    balancer = Balancer(cast(Controller, World()), queue=4)
+    balancer = Balancer(cast(Fleet, World()), queue=4)
     balancer.check("m", 4)
     with pytest.raises(QueueFull):
         balancer.check("m", 5)
