@@ -12,12 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.launcher.fleet.deployment import Deployment, Policy, ReplicaRecord, replica_of
-from paddock.launcher.fleet.observation import Activity, Observation, ReplicaLoad, Sighting
+from paddock.launcher.fleet.observation import (
+    Activity,
+    Ended,
+    Observation,
+    ReplicaLoad,
+    Sighting,
+)
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
 """Seconds until the first restart, and at most between two."""
 JITTER = 0.25
-"""The part by which a delay may be longer, so that replicas do not all start at once."""
+"""The part by which a delay may be shorter, so that replicas do not all start at once."""
 SETTLED_SECONDS = 600.0
 """A replica that has served for so long begins to count its failures anew."""
 QUIET_SECONDS = 15.0
@@ -71,12 +77,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Restart:
-    """Note a failure; the next start is due at `at`."""
+    """Note that an actor ended; the next start is due at `at`, after `failures` in a row."""
 
     uid: str
     replica: str
     actor: str
     at: float
+    failures: int
     diagnosis: dict[str, Any]
 
 
@@ -171,14 +178,15 @@ def _of_replica(
 ) -> Iterator[Action]:
     sighting = observation.actors.get(record.actor)
     if sighting is not None and sighting.ended is None and sighting.node in observation.lost_nodes:
-        yield from _ended(deployment, record, _lost_node(record), now)
+        ended = Ended(_lost_node(record), is_blameless=True)
+        yield from _ended(deployment, record, ended, now)
     elif not deployment.wants(record) or record.given_up:
         yield from _unwanted(deployment, record, sighting, observation, activity, now)
     elif sighting is None:
         if _is_absent(deployment, observation) and is_due(record, now):
             yield Start(deployment.uid, record.id, record.actor)
     elif sighting.ended is not None:
-        yield from _ended(deployment, record, sighting.ended.diagnosis, now)
+        yield from _ended(deployment, record, sighting.ended, now)
     elif sighting.status is not None and not deployment.is_attached:
         yield from _alive(deployment, record, sighting, activity, now)
 
@@ -209,20 +217,24 @@ def _is_absent(deployment: Deployment, observation: Observation) -> bool:
 
 
 def _ended(
-    deployment: Deployment, record: ReplicaRecord, diagnosis: dict[str, Any] | None, now: float
+    deployment: Deployment, record: ReplicaRecord, ended: Ended, now: float
 ) -> Iterator[Action]:
     """What follows the end of an actor that is wanted."""
     uid, actor = deployment.uid, record.actor
     if not deployment.wants(record):
         yield Drop(uid, record.id)
         return
-    if diagnosis is None:  # somebody stopped it past us, say by another gateway's order
-        diagnosis = {"cause": "actor_died", "message": "the replica was stopped from outside"}
-    if may_restart(deployment.policy, record, diagnosis):
-        at = now + delay(record.id, record.failures + 1)
-        yield Restart(uid, record.id, actor, at, diagnosis)
-    else:
+    # Without one, somebody stopped it past us.
+    diagnosis = ended.diagnosis or {
+        "cause": "actor_died",
+        "message": "the replica was stopped from outside",
+    }
+    if not may_restart(deployment.policy, record, diagnosis):
         yield GiveUp(uid, record.id, actor, diagnosis)
+        return
+    failures = record.failures + (not ended.is_blameless)
+    at = now + delay(record.id, max(1, failures))
+    yield Restart(uid, record.id, actor, at, failures, diagnosis)
 
 
 def _alive(
@@ -241,9 +253,8 @@ def _alive(
         return
     if not record.has_served:
         yield MarkServed(deployment.uid, record.id)
-    elif record.failures and sighting.ready_since is not None:
-        if now - sighting.ready_since >= SETTLED_SECONDS:
-            yield Settle(deployment.uid, record.id)
+    elif record.failures and now - (sighting.ready_since or now) >= SETTLED_SECONDS:
+        yield Settle(deployment.uid, record.id)
     load = activity.get(record.id)
     if load is not None and sighting.is_reachable and needs_probe(load, now):
         yield Probe(record.actor, record.id, load.in_flight >= load.slots)
@@ -273,12 +284,12 @@ def may_restart(policy: Policy, record: ReplicaRecord, diagnosis: dict[str, Any]
 def delay(replica_id: str, failures: int) -> float:
     """Seconds until the next start after so many failures in a row.
 
-    They double from one second to five minutes, and are longer by up to a quarter, which replica
+    They double from one second to five minutes, and are shorter by up to a quarter, which replica
     and number decide: the same question has the same answer.
     """
     base = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 32))
     share = zlib.crc32(f"{replica_id} {failures}".encode()) / 2**32
-    return min(LONGEST_DELAY, base * (1 + JITTER * share))
+    return base * (1 - JITTER * share)
 
 
 def is_due(record: ReplicaRecord, now: float) -> bool:

@@ -16,10 +16,12 @@ class Ended:
     Attributes:
         diagnosis: why; None: it stopped because it was told to.
         is_clean: neither a process of the actor nor one of its engine is left.
+        is_blameless: it went with its node, or with all of Ray: the replica has not failed.
     """
 
     diagnosis: dict[str, Any] | None = None
     is_clean: bool = False
+    is_blameless: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import psutil
 from paddock.launcher import processes
 from paddock.launcher.attached import Keys, Watched
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Handle, RayFailed
-from paddock.launcher.diagnosis import Diagnosis
+from paddock.launcher.diagnosis import Cause, Diagnosis
 from paddock.launcher.fleet.decide import (
     Action,
     Drop,
@@ -244,7 +244,7 @@ class Reconciler:
                 handle.doubt()
             elif not sighting.is_reachable and sighting.ended is None:
                 message = "nothing is heard of its actor, and its engine refuses connections"
-                self._ended(actor, Diagnosis("actor_died", message).to_json())
+                self._ended(actor, Ended(Diagnosis("actor_died", message).to_json()))
 
     async def close(self) -> None:
         """Lets go of everything without ending it, for the next gateway to take up."""
@@ -308,7 +308,7 @@ class Reconciler:
             except Exception as error:
                 # The border of an action: a bug becomes an observation as a failure does.
                 log.exception("actor %s", actor)
-                self._ended(actor, _internal(error))
+                self._ended(actor, Ended(_internal(error)))
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 self._effects.pop(actor, None)
@@ -331,10 +331,11 @@ class Reconciler:
                 self._forget_actor(actor)  # nothing was begun
             raise
         except (RayFailed, Refused) as error:
-            self._ended(actor, Diagnosis("node_lost", str(error)).to_json(), is_clean=True)
+            diagnosis = Diagnosis("node_lost", str(error)).to_json()
+            self._ended(actor, Ended(diagnosis, is_clean=True))
         except FAILURES as error:
             message = f"the replica's actor could not be started: {error}"
-            self._ended(actor, Diagnosis("actor_died", message).to_json())
+            self._ended(actor, Ended(Diagnosis("actor_died", message).to_json()))
         else:
             self._handles[actor] = handle
             self._follow(actor)
@@ -378,6 +379,7 @@ class Reconciler:
     async def _hear_of(self, actor: str) -> None:
         """Hears of an actor until it has ended, through any loss of the bridge."""
         failures = 0
+        was_lost = False  # the bridge, or all of Ray
         while True:
             handle = self._handles[actor]
             try:
@@ -385,7 +387,7 @@ class Reconciler:
                     await self._cluster.connect()
                 status = await handle.begin()
                 while True:
-                    failures = 0
+                    failures, was_lost = 0, False
                     self._hear(actor, status)
                     if self._is_end(actor, handle, status):
                         return
@@ -393,15 +395,18 @@ class Reconciler:
             except ActorLost as error:
                 if isinstance(handle, Watched) or self._cluster.connected:
                     message = f"the replica's actor is gone, and its engine with it ({error})"
-                    self._ended(actor, Diagnosis("actor_died", message).to_json())
+                    cause: Cause = "node_lost" if was_lost else "actor_died"
+                    diagnosis = Diagnosis(cause, message).to_json()
+                    self._ended(actor, Ended(diagnosis, is_blameless=was_lost))
                     return
                 reason: Exception = error
             except (ActorUnavailable, RayFailed, TimeoutError) as error:
                 reason = error
             except RuntimeError as error:  # what the replica itself raised
-                self._ended(actor, _internal(error))
+                self._ended(actor, Ended(_internal(error)))
                 return
             failures += 1
+            was_lost = was_lost or not self._cluster.connected
             self._lose_sight(actor, reason)
             await asyncio.sleep(min(LONGEST_RETRY_SECONDS, 0.2 * 2 ** min(failures, 8)))
 
@@ -410,9 +415,9 @@ class Reconciler:
             return status.state == "stopped"
         if status.state == "failed":
             # The diagnosis has all that is worth keeping; the process can give its memory back.
-            self._ended(actor, status.diagnosis)
+            self._ended(actor, Ended(status.diagnosis))
         elif status.state == "stopped" and actor not in self._effects:
-            self._ended(actor, None)
+            self._ended(actor, Ended())
         return status.state in {"failed", "stopped"}
 
     # Ending.
@@ -438,7 +443,7 @@ class Reconciler:
             diagnosis = ended.diagnosis if ended is not None else None
             if action.is_hung and status is not None:
                 diagnosis = status.diagnosis
-            self._ended(actor, diagnosis, is_clean=True)
+            self._ended(actor, Ended(diagnosis, is_clean=True))
         else:
             self._forget_actor(actor)
 
@@ -450,10 +455,11 @@ class Reconciler:
 
     async def _stop_actor(self, actor: str, action: Stop, handle: Handle | None) -> None:
         """Returns when no process of it is left. Raises what kept it from that."""
-        if not self._cluster.connected and not self._cluster.external:
-            if self._cluster.record() is None:  # to start a Ray only to end what it had: no
-                await asyncio.to_thread(self._end_here, actor)
-                return
+        has_ray = self._cluster.connected or self._cluster.external
+        if not has_ray and self._cluster.record() is None:
+            # To start a Ray only to end what it had would be absurd.
+            await asyncio.to_thread(self._end_here, actor)
+            return
         await self._cluster.connect()
         handle = handle or await self._cluster.find(actor)
         if handle is not None:
@@ -507,7 +513,7 @@ class Reconciler:
         self._say(
             action.uid,
             f"{record.id} failed ({cause}: {message}); starts again in {seconds:.1f} s, "
-            f"try {record.failures + 1}",
+            f"restart {record.restarts + 1}",
             is_error=True,
         )
         self._clear(action.actor)
@@ -515,7 +521,7 @@ class Reconciler:
             action.uid,
             action.replica,
             start=record.start + 1,
-            failures=record.failures + 1,
+            failures=action.failures,
             restarts=record.restarts + 1,
             restart_at=action.at,
             diagnosis=action.diagnosis,
@@ -606,12 +612,9 @@ class Reconciler:
             log.warning("nothing is heard of %s: %s", actor, reason)
             self._see(replace(sighting, is_reachable=False))
 
-    def _ended(
-        self, actor: str, diagnosis: Mapping[str, Any] | None, is_clean: bool = False
-    ) -> None:
+    def _ended(self, actor: str, ended: Ended) -> None:
         sighting = self._sightings.get(actor)
         if sighting is not None:
-            ended = Ended(dict(diagnosis) if diagnosis is not None else None, is_clean)
             self._see(replace(sighting, ended=ended))
             self.wake()
 
@@ -700,7 +703,8 @@ class Reconciler:
             self._lose_sight(actor, error)
             handle = None
         if handle is None:
-            self._ended(actor, Diagnosis("actor_died", "the replica's actor is gone").to_json())
+            gone = Diagnosis("actor_died", "the replica's actor is gone").to_json()
+            self._ended(actor, Ended(gone))
         else:
             self._handles[actor] = handle
             self._follow(actor)
