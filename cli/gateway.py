@@ -18,17 +18,20 @@ from paddock.web import is_built
 
 START_SECONDS = 30.0
 POLL_SECONDS = 0.02
+ANSWER_SECONDS = 600.0
+"""How long a gateway may take for one answer: a large model may take minutes for a long one."""
 
 
-def find(settings: Settings) -> Client | None:
+def find(settings: Settings, timeout: float = ANSWER_SECONDS) -> Client | None:
     """A client for the gateway that runs, or None. A named endpoint is taken as it is."""
     if settings.endpoint:
-        return Client(settings.endpoint, settings.api_key)
+        return Client(settings.endpoint, settings.api_key, timeout)
     record = _record(settings)
     if "endpoint" not in record:
         return None
     # The gateway's own key for commands of its user, which it makes anew at each start.
-    client = Client(str(record["endpoint"]), settings.api_key or str(record.get("key", "")))
+    key = settings.api_key or str(record.get("key", ""))
+    client = Client(str(record["endpoint"]), key, timeout)
     try:
         client.health()
     except (GatewayUnreachable, GatewayError):

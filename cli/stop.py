@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import shutil
+import time
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
-from paddock.registry.errors import GatewayUnreachable
+from paddock.registry.errors import GatewayError, GatewayUnreachable, StopFailed
 
 if TYPE_CHECKING:
     import psutil
 
-GONE_SECONDS = 30.0
+STOP_SECONDS = 60.0
+"""How long a gateway may take to end its models: an engine has 5 s, its actor 15 s beyond that."""
+GONE_SECONDS = 35.0
+"""How long it may take to finish the requests that run: a little more than it gives them itself."""
 DEAF_SECONDS = 5.0
 """How long a gateway that does not answer is given to end by itself: it may be doing so."""
+QUIET_SECONDS = 2.0
+"""After so long the command says what it waits for."""
 
 
 @click.command(short_help="End the gateway, all models and the local Ray.")
@@ -26,28 +33,34 @@ def stop(settings: Settings, output: Output) -> None:
     """End the gateway, all models and the local Ray.
 
     Works whatever state they are in: what does not end by itself is ended by force, and only
-    processes that this PADDOCK_HOME started.
+    processes that this PADDOCK_HOME started. Requests that run get 30 seconds to finish.
 
     \b
     Example:
       paddock stop
     """
-    client = gateway.find(settings)
+    client = gateway.find(settings, timeout=STOP_SECONDS)
     own = None if settings.endpoint else _gateway(settings, client is not None)
-    models: list[str] = []
+    models: set[str] = set()
+    heeds = False
     if client is not None:
-        # A gateway that dies in the middle is dealt with below like one that was dead before.
-        with suppress(GatewayUnreachable):
-            models = [model["model_uid"] for model in client.instances()]
+        # One that dies or hangs in the middle is dealt with below like one that was dead before.
+        with nullcontext() if settings.endpoint else suppress(GatewayUnreachable, GatewayError):
+            models.update(model["model_uid"] for model in client.instances())
             client.stop()
-    patience = GONE_SECONDS if client is not None else DEAF_SECONDS
-    ended = [] if settings.endpoint else _sweep(settings, own, patience)
-    stopped = client is not None or bool(ended)
+            heeds = True
+    by_force: list[int] = []
+    everything: list[int] = []
+    if not settings.endpoint:
+        by_force = _end_gateway(own, GONE_SECONDS if heeds else DEAF_SECONDS, output)
+        everything, rest = _sweep(settings, models)
+        by_force += rest
+    stopped = client is not None or bool(everything or by_force)
+    names = ", ".join(sorted(models)) or "none"
+    forced = f"; processes ended by force: {len(by_force)}" if by_force else ""
     output.result(
-        {"stopped": stopped, "models": models, "ended_by_force": ended},
-        f"stopped; models ended: {', '.join(models) or 'none'}"
-        if stopped
-        else "nothing was running",
+        {"stopped": stopped, "models": sorted(models), "ended_by_force": by_force},
+        f"stopped; models ended: {names}{forced}" if stopped else "nothing was running",
     )
 
 
@@ -62,19 +75,44 @@ def _gateway(settings: Settings, answers: bool) -> psutil.Process | None:
     return None
 
 
-def _sweep(settings: Settings, own: psutil.Process | None, patience: float) -> list[int]:
-    """Waits for the gateway to be gone, then ends what is left; the process ids of that."""
+def _end_gateway(own: psutil.Process | None, patience: float, output: Output) -> list[int]:
+    """Waits for the gateway to be gone, then ends it; its process id if that was by force."""
+    from paddock.launcher import processes
+
+    if own is None or processes.gone(own, QUIET_SECONDS):
+        return []
+    output.talk(f"the gateway still ends, or requests run; waiting for {patience:g} s at most")
+    deadline = time.monotonic() + patience - QUIET_SECONDS
+    if processes.gone(own, max(0.1, deadline - time.monotonic())):
+        return []
+    processes.end([own], processes.STOP_GRACE)
+    return [own.pid]
+
+
+def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
+    """Ends what is left, and adds the models that it was to `models`.
+
+    Returns:
+        The ids of all processes that were ended, and of those that were ended by force.
+
+    Raises:
+        StopFailed: some cannot be ended.
+    """
     from paddock.launcher import processes
     from paddock.launcher.sweep import end_all
 
-    deaf = [own] if own is not None and not processes.gone(own, patience) else []
-    processes.end(deaf, processes.STOP_GRACE)
     if not settings.home.exists():
-        return []
-    left = [*(process.pid for process in deaf), *end_all(settings.home, processes.STOP_GRACE).all]
+        return [], []
+    ended = end_all(settings.home, processes.STOP_GRACE)
+    if ended.left:
+        raise StopFailed(ended.left)
     (settings.home / "gateway.json").unlink(missing_ok=True)
-    _forget_models(settings)
-    return left
+    forgotten = _forget_models(settings)
+    if ended.all:
+        models.update(forgotten)
+    # Downloads and installs shall not go on with the next gateway either.
+    shutil.rmtree(settings.home / "jobs", ignore_errors=True)
+    return list(ended.all), list(ended.by_force)
 
 
 def _serving(settings: Settings) -> bool:
@@ -92,10 +130,11 @@ def _serving(settings: Settings) -> bool:
     return False
 
 
-def _forget_models(settings: Settings) -> None:
+def _forget_models(settings: Settings) -> list[str]:
     """What was launched shall not come back with the next gateway: the user has stopped it."""
     from paddock.launcher.fleet.store import SqliteStore
 
     path = settings.home / "paddock.db"
-    if path.exists():
-        SqliteStore(path).forget_all()
+    if not path.exists():
+        return []
+    return SqliteStore(path).forget_all()

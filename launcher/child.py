@@ -63,6 +63,8 @@ class Child:
             stderr=asyncio.subprocess.DEVNULL,
             env=environment(instance_id(self._home), JOB),
             limit=LINE_BYTES,
+            # Ctrl-C in a terminal is for the gateway, which calls it off, or lets it go on later.
+            start_new_session=True,
         )
         self._process = process
         assert process.stdin is not None

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engines.environment import Accelerator, Environment, find_accelerator
-from paddock.launcher.child import Child
-from paddock.launcher.environments import clean, describe, remove
+from paddock.launcher.environments import clean, describe, find_environment, remove
 from paddock.launcher.install import pack
+from paddock.launcher.jobs import Job, Jobs
 from paddock.registry.errors import BadValue, InstallFailed
 from paddock.registry.settings import Settings
 
@@ -34,8 +34,7 @@ class InstallStatus:
 
 
 @dataclass
-class _Work:
-    child: Child
+class _Work(Job):
     began_at: float = field(default_factory=time.time)
     state: State = "installing"
     note: str = ""
@@ -43,12 +42,15 @@ class _Work:
     last: dict[str, Any] = field(default_factory=dict)
 
 
-class Installs:
-    """Starts, shows and calls off installs. Use from one event loop only."""
+class Installs(Jobs[_Work]):
+    """Starts, shows and calls off installs, one for an engine. Use from one event loop only."""
+
+    kind = "install"
+    noun = "install"
+    module = "paddock.launcher.install"
 
     def __init__(self, settings: Settings) -> None:
-        self._home = settings.home
-        self._works: dict[str, _Work] = {}
+        super().__init__(settings)
         self._sizes: dict[str, int] = {}
 
     async def status(self, environment: Environment) -> InstallStatus:
@@ -61,7 +63,7 @@ class Installs:
                 self._sizes[folder] = await asyncio.to_thread(_size, folder)
             size = self._sizes[folder]
         rest: State = "none" if found is None else "installed"
-        work = self._works.get(environment.name)
+        work = self._jobs.get(environment.name)
         # What was made since, by a command perhaps, says more than how this one ended.
         if work is None or (
             work.state != "installing" and found is not None and found["made_at"] >= work.began_at
@@ -92,23 +94,28 @@ class Installs:
         up_to_date = found is not None and wanted and found["current"]
         if self._runs(name) or (up_to_date and not force):
             return await self.status(environment)
-        work = _Work(Child("paddock.launcher.install", self._home))
-        self._works[name] = work
+        self._begin(environment, on)
+        return await self.status(environment)
+
+    def _begin(self, environment: Environment, accelerator: Accelerator) -> None:
         given = {
             "environment": pack(environment),
             "home": str(self._home),
-            "accelerator": on,
+            "accelerator": accelerator,
         }
-        work.child.start(given, lambda said: self._hear(work, said))
-        return await self.status(environment)
+        work = _Work(environment.name, self._child())
+        self._run(work, given, {"accelerator": accelerator})
+
+    def _begin_again(self, job_id: str, record: dict[str, Any]) -> None:
+        self._begin(find_environment(job_id), record["accelerator"])
 
     def _runs(self, name: str) -> bool:
-        work = self._works.get(name)
+        work = self._jobs.get(name)
         return work is not None and work.state == "installing"
 
     async def cancel(self, environment: Environment) -> InstallStatus:
         """Calls it off; returns when nothing of it runs, and nothing half made is left."""
-        work = self._works.get(environment.name)
+        work = self._jobs.get(environment.name)
         if work is not None and work.child.running:
             await work.child.end()
             with contextlib.suppress(InstallFailed):  # a command has begun one meanwhile
@@ -124,27 +131,23 @@ class Installs:
         """
         await asyncio.to_thread(remove, environment, self._home)
         if not self._runs(environment.name):
-            self._works.pop(environment.name, None)
+            self._jobs.pop(environment.name, None)
         return await self.status(environment)
 
-    async def close(self) -> None:
-        """Ends all."""
-        await asyncio.gather(*(work.child.end() for work in self._works.values()))
-
-    def _hear(self, work: _Work, said: dict[str, Any]) -> None:
+    def _hear(self, job: _Work, said: dict[str, Any]) -> None:
         if "note" in said:
-            work.note = said["note"]
+            job.note = said["note"]
         elif "made" in said or "failed" in said:
-            work.last = said
+            job.last = said
         else:  # only now does nothing of it run
             silent = f"the install's process ended with code {said['ended']} and said nothing"
-            if "made" in work.last:
-                work.state, work.note = "installed", ""
-            elif work.child.called_off:
-                work.state = "cancelled"
+            if "made" in job.last:
+                job.state, job.note = "installed", ""
+            elif job.child.called_off:
+                job.state = "cancelled"
             else:
-                work.state = "failed"
-                work.lines = tuple(work.last.get("failed", (silent,)))
+                job.state = "failed"
+                job.lines = tuple(job.last.get("failed", (silent,)))
 
 
 def _size(folder: str) -> int:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from paddock.launcher.child import Child
 from paddock.launcher.diagnosis import Diagnosis
+from paddock.launcher.jobs import Job, Jobs
 from paddock.launcher.plan import PlannedWeights
-from paddock.registry.errors import NotFound
 from paddock.registry.lockfile import LockedModel
-from paddock.registry.settings import Settings
 from paddock.registry.spec import Source, Variant
-
-KEPT = 100
-"""How many are remembered."""
-MODULE = "paddock.launcher.hubs.pins"
 
 State = Literal["running", "done", "failed", "cancelled"]
 Kind = Literal["lock", "verify", "outdated"]
@@ -52,20 +45,19 @@ class Locking:
 
 
 @dataclass
-class _Running:
+class _Running(Job):
     work: Work
-    child: Child
     more: Mapping[str, Mapping[str, Any]]
     """What rows have that the process does not know, by the model that they are of."""
     following: str
 
 
-class Locks:
+class Locks(Jobs[_Running]):
     """Starts, shows and calls off work on locks. Use from one event loop only."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._running: dict[str, _Running] = {}
+    kind = "lock"
+    noun = "work on locks"
+    module = "paddock.launcher.hubs.pins"
 
     def make(self, what: Locking, newest: bool) -> Work:
         """Begins to make an entry; its row is one, as `LockedModel` has it."""
@@ -80,7 +72,9 @@ class Locks:
         }
         if what.weights.lock is not None and not newest:  # it runs by a lock, which says it all
             entry = what.weights.lock.model_dump(mode="json")
-            return self._add(_Running(self._work("lock", "done", (entry,)), self._child(), {}, ""))
+            work = Work(_new_id("lock"), "lock", "done", rows=(entry,))
+            self._remember(_Running(work.id, self._child(), work, {}, ""))
+            return work
         following = ["paddock", "lock", variant.model, "--model-format", variant.format]
         following += ["--quantization", variant.quantization]
         given = {"task": "make", "weights": what.weights.model_dump(mode="json"), "newest": newest}
@@ -119,42 +113,17 @@ class Locks:
 
     def get(self, work_id: str) -> Work:
         """One. Raises `NotFound`."""
-        return self._get(work_id).work
+        return self._find(work_id).work
 
     def all(self) -> tuple[Work, ...]:
         """Every one that is remembered, oldest first."""
-        return tuple(running.work for running in self._running.values())
+        return tuple(running.work for running in self._jobs.values())
 
     async def cancel(self, work_id: str) -> Work:
         """Calls it off; returns when its process is gone. Raises `NotFound`."""
-        running = self._get(work_id)
+        running = self._find(work_id)
         await running.child.end()
         return running.work
-
-    async def close(self) -> None:
-        """Ends all."""
-        await asyncio.gather(*(running.child.end() for running in self._running.values()))
-
-    def _get(self, work_id: str) -> _Running:
-        if work_id not in self._running:
-            raise NotFound.among("work on locks", work_id, self._running)
-        return self._running[work_id]
-
-    def _work(self, kind: Kind, state: State, rows: tuple[dict[str, Any], ...] = ()) -> Work:
-        return Work(f"{kind}-{secrets.token_hex(4)}", kind, state, rows=rows)
-
-    def _child(self) -> Child:
-        return Child(MODULE, self._settings.home)
-
-    def _add(self, running: _Running) -> Work:
-        while len(self._running) >= KEPT and self._forget_one():
-            pass
-        self._running[running.work.id] = running
-        return running.work
-
-    def _forget_one(self) -> bool:
-        ended = next((i for i, r in self._running.items() if r.work.state != "running"), None)
-        return ended is not None and self._running.pop(ended) is not None
 
     def _start(
         self,
@@ -163,35 +132,47 @@ class Locks:
         more: Mapping[str, Mapping[str, Any]],
         following: str,
     ) -> Work:
-        running = _Running(self._work(kind, "running"), self._child(), more, following)
-        common = {"home": str(self._settings.home), "timeout": self._settings.hub_timeout}
-        running.child.start({**given, **common}, lambda said: self._hear(running, said))
-        return self._add(running)
+        record = {"kind": kind, "given": given, "more": more, "following": following}
+        return self._begin(_new_id(kind), record)
 
-    def _hear(self, running: _Running, said: dict[str, Any]) -> None:
-        work = running.work
+    def _begin_again(self, job_id: str, record: dict[str, Any]) -> None:
+        self._begin(job_id, record)
+
+    def _begin(self, job_id: str, record: dict[str, Any]) -> Work:
+        work = Work(job_id, record["kind"])
+        running = _Running(job_id, self._child(), work, record["more"], record["following"])
+        common = {"home": str(self._home), "timeout": self._settings.hub_timeout}
+        self._run(running, {**record["given"], **common}, record)
+        return work
+
+    def _hear(self, job: _Running, said: dict[str, Any]) -> None:
+        work = job.work
         if "progress" in said:
             progress = {key: value for key, value in said["progress"].items() if key != "files"}
-            running.work = replace(work, **progress)
+            job.work = replace(work, **progress)
         elif "row" in said:
             row = said["row"]
-            more = running.more.get(row.get("model", ""), running.more.get("", {}))
-            running.work = replace(work, rows=(*work.rows, {**more, **row}))
+            more = job.more.get(row.get("model", ""), job.more.get("", {}))
+            job.work = replace(work, rows=(*work.rows, {**more, **row}))
         elif "done" in said:
-            running.work = replace(work, state="done", note="")
+            job.work = replace(work, state="done", note="")
         elif "failure" in said:
             failure = said["failure"]
             tried = tuple(failure["tried"])
             self._fail(
-                running,
-                Diagnosis(failure["cause"], failure["reason"], running.following, tried=tried),
+                job,
+                Diagnosis(failure["cause"], failure["reason"], job.following, tried=tried),
             )
         elif work.state == "running":
             message = f"the process of {work.id} ended with code {said['ended']} and said nothing"
-            self._fail(running, Diagnosis("internal", message, running.following))
+            self._fail(job, Diagnosis("internal", message, job.following))
 
     def _fail(self, running: _Running, diagnosis: Diagnosis) -> None:
         called_off = running.child.called_off
         state: State = "cancelled" if called_off else "failed"
         told = None if called_off else diagnosis.to_json()
         running.work = replace(running.work, state=state, diagnosis=told)
+
+
+def _new_id(kind: Kind) -> str:
+    return f"{kind}-{secrets.token_hex(4)}"

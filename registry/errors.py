@@ -32,6 +32,7 @@
     ├── Cancelled             a launch that its user called off
     ├── GatewayUnreachable    no gateway answers at the endpoint
     ├── GatewayNotStarted     a gateway was started in the background and did not come up
+    ├── StopFailed            processes of a home could not be ended
     ├── GatewayError          the gateway answered with an error; carries its status and text
     ├── InstallFailed         an engine's environment was not made; the old one stands
     ├── EngineInUse           an engine's environment from which something runs
@@ -451,6 +452,17 @@ class GatewayNotStarted(PaddockError):
 
     def __str__(self) -> str:
         return f"the gateway did not start: {self.reason} (log: {self.log})"
+
+
+@dataclass(eq=False)
+class StopFailed(PaddockError):
+    """Processes of a home folder could not be ended, not even by force."""
+
+    pids: tuple[int, ...]
+
+    def __str__(self) -> str:
+        numbers = ", ".join(map(str, self.pids))
+        return f"processes {numbers} cannot be ended; once they are gone: paddock stop"
 
 
 class NotBuilt(Refused):

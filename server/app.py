@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.installs import Installs
+from paddock.launcher.jobs import Jobs, resume_all
 from paddock.launcher.locks import Locks
 from paddock.launcher.pulls import Pulls
 from paddock.registry.custom import Library
@@ -57,17 +59,19 @@ def create_app(
     pulls = Pulls(settings)
     locks = Locks(settings)
     installs = Installs(settings)
+    jobs: tuple[Jobs[Any], ...] = (pulls, locks, installs)
     metrics = Metrics(fleet, inference.load)
     inference.observe = metrics.observe
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await fleet.start()
+        await resume_all(settings.home, jobs)
         yield
         inference.close()
-        await pulls.close()
-        await locks.close()
-        await installs.close()
+        # Who asked the gateway to end wants nothing of it to go on.
+        stopped = leave is not None and leave.is_set()
+        await asyncio.gather(*(one.close(forget=stopped) for one in jobs))
         await fleet.close()
 
     app = Starlette(

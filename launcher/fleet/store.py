@@ -204,14 +204,16 @@ class SqliteStore:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
         self._thread.shutdown()
 
-    def forget_all(self) -> None:
-        """Removes all deployments. Blocks: for `paddock stop`, once no gateway runs.
+    def forget_all(self) -> list[str]:
+        """Removes all deployments; their ids. Blocks: for `paddock stop`, once no gateway runs.
 
         Raises:
             StateNotWritten: the file is locked, or the disk full.
         """
         try:
+            uids = [uid for (uid,) in self._db.execute("SELECT uid FROM deployments")]
             self._db.execute("DELETE FROM deployments")
+            return uids
         except sqlite3.OperationalError as error:
             raise self._not_written(error) from error
         finally:

@@ -1,0 +1,135 @@
+"""Work of the gateway's in processes of their own, which its next start takes up again.
+
+What a job needs to begin anew lies in `HOME/jobs`, one JSON file a job, from its start to its end.
+A gateway that was killed, or that makes way for another, leaves the files: the next one begins the
+same jobs under the same ids, and downloads go on from the parts that are there. `paddock stop`
+calls them off and removes the files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+from urllib.parse import quote
+
+from paddock.launcher import processes
+from paddock.launcher.child import Child
+from paddock.registry.errors import NotFound, PaddockError
+from paddock.registry.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FOLDER = "jobs"
+REMEMBERED = 100
+"""How many jobs of a kind are remembered; the oldest that have ended are forgotten first."""
+
+
+@dataclass
+class Job:
+    """One piece of work, and its process."""
+
+    id: str
+    child: Child
+
+
+J = TypeVar("J", bound=Job)
+
+
+class Jobs(Generic[J]):
+    """The jobs of one kind. Use from one event loop only."""
+
+    kind: ClassVar[str]
+    """The first word of the jobs' files."""
+    noun: ClassVar[str]
+    """What one is called in errors."""
+    module: ClassVar[str]
+    """What is run for a job; see `Child`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._home = settings.home
+        self._jobs: dict[str, J] = {}
+        self._leaving = False
+
+    @abstractmethod
+    def _hear(self, job: J, said: dict[str, Any]) -> None:
+        """Notes a line of the job's process."""
+
+    @abstractmethod
+    def _begin_again(self, job_id: str, record: dict[str, Any]) -> None:
+        """Begins a job from what `_run` was given to write down."""
+
+    def _child(self) -> Child:
+        return Child(self.module, self._home)
+
+    def _run(self, job: J, given: dict[str, Any], record: dict[str, Any]) -> None:
+        """Starts a job's process; `record` is what `_begin_again` needs."""
+        self._remember(job)
+        self._write(job.id, record)
+        job.child.start(given, lambda said: self._listen(job, said))
+
+    def _remember(self, job: J) -> None:
+        over = len(self._jobs) - REMEMBERED + 1
+        ended = [known for known, one in self._jobs.items() if not one.child.running]
+        for known in ended[: max(0, over)]:
+            del self._jobs[known]
+        self._jobs[job.id] = job
+
+    def _listen(self, job: J, said: dict[str, Any]) -> None:
+        self._hear(job, said)
+        # One that a leaving gateway has ended is for the next.
+        if "ended" in said and not (self._leaving and job.child.called_off):
+            self._path(job.id).unlink(missing_ok=True)
+
+    def _find(self, job_id: str) -> J:
+        if job_id not in self._jobs:
+            raise NotFound.among(self.noun, job_id, self._jobs)
+        return self._jobs[job_id]
+
+    def _path(self, job_id: str) -> Path:
+        return self._home / FOLDER / f"{self.kind}-{quote(job_id, safe='')}.json"
+
+    def _write(self, job_id: str, record: dict[str, Any]) -> None:
+        path = self._path(job_id)
+        try:
+            processes.make_private(path.parent)
+            processes.write_private(path, json.dumps({"id": job_id, **record}))
+        except OSError as error:  # a full disk: the job itself says so, where it needs one
+            log.warning("%s will not outlive the gateway: %s", job_id, error)
+
+    def resume(self) -> None:
+        """Begins again what an earlier gateway has left."""
+        for path in sorted((self._home / FOLDER).glob(f"{self.kind}-*.json")):
+            try:
+                record = json.loads(path.read_text("utf-8"))
+                self._begin_again(str(record.pop("id")), record)
+                log.info("%s goes on", path.stem)
+            # Another version's, or of an engine that is gone: nothing can be begun from it.
+            except (OSError, ValueError, KeyError, TypeError, PaddockError) as error:
+                log.warning("%s is not taken up: %s", path.name, error)
+                path.unlink(missing_ok=True)
+
+    async def close(self, forget: bool) -> None:
+        """Ends all processes; unless it is to `forget` them, the next gateway goes on."""
+        self._leaving = not forget
+        await asyncio.gather(*(job.child.end() for job in self._jobs.values()))
+
+
+async def resume_all(home: Path, several: Sequence[Jobs[Any]]) -> None:
+    """Begins again what an earlier gateway has left, once its processes are gone."""
+    if any((home / FOLDER).glob("*.json")):
+        instance = processes.instance_id(home)
+        await asyncio.to_thread(_end_processes, instance)
+        for jobs in several:
+            jobs.resume()
+
+
+def _end_processes(instance: str) -> None:
+    # A process ends when its gateway does, but may be in the middle of hashing gigabytes.
+    processes.end(processes.belonging(instance, {processes.JOB}), processes.STOP_GRACE)
