@@ -1,9 +1,10 @@
 """Who may talk to the gateway: an ASGI middleware over all routes.
 
-In this order: a request's head must be of a sane size; `Host` must be a name of this gateway
-(against DNS rebinding); a browser's `Origin` must be the gateway's own page or in the list
-`cors_origins`; and where keys are asked for, the request must carry one whose scope reaches the
-route. The caller is then in `scope["paddock.principal"]`.
+In this order: a request's head must be of a sane size, and its body framed by a length or by
+chunks alone; `Host` must be a name of this gateway (against DNS rebinding); a browser's `Origin`
+must be the gateway's own page or in the list `cors_origins`; and where keys are asked for, the
+request must carry one whose scope reaches the route. The caller is then in
+`scope["paddock.principal"]`.
 
 It runs before every request: it makes no response object, wraps no `send` and asks no database
 unless the request is refused or comes from a page of another origin.
@@ -119,6 +120,7 @@ class Security:
         hosts: list[bytes] = []
         origins: list[bytes] = []
         given: list[bytes] = []
+        coding = b"chunked"
         headers = scope["headers"]
         size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         for name, value in headers:
@@ -132,16 +134,18 @@ class Security:
                     given.append(value[7:].strip())
             elif name == b"x-api-key":
                 given.append(value.strip())
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                coding = value
         if size > MAX_HEAD_BYTES or len(headers) > MAX_HEADERS:
             refused: Response | None = _refusal(431, HEAD_TOO_LARGE)
-        elif len(hosts) != 1:
-            refused = _refusal(400, f"a request needs one Host header; this one has {len(hosts)}")
-        elif not self._knows_host(hosts[0]):
-            refused = self._foreign_host(hosts[0])
-        elif origins:
-            refused, send = self._crosses(scope, hosts[0], origins, send)
+        elif coding != b"chunked":
+            # The parser takes every list that ends in `chunked`, and unpacks nothing else.
+            shown = _text(coding)
+            refused = _refusal(501, f"Transfer-Encoding '{shown}' is not supported, only chunked")
         else:
-            refused = None
+            refused = self._foreign_host(hosts)
+        if refused is None and origins:
+            refused, send = self._crosses(scope, hosts[0], origins, send)
         if refused is None:
             refused = self._admits(scope, given)
         await (refused or self._app)(scope, receive, send)
@@ -231,9 +235,14 @@ class Security:
 
         return None, with_cors
 
-    def _foreign_host(self, host: bytes) -> Response:
+    def _foreign_host(self, hosts: Sequence[bytes]) -> Response | None:
+        """The refusal of a request that does not name this gateway, once; None if it does."""
+        if len(hosts) != 1:
+            return _refusal(400, f"a request needs one Host header; this one has {len(hosts)}")
+        if self._knows_host(hosts[0]):
+            return None
         way = "more names are allowed by allowed_hosts (PADDOCK_ALLOWED_HOSTS)"
-        return _refusal(403, f"Host '{_text(host)}' is not a name of this gateway; {way}")
+        return _refusal(403, f"Host '{_text(hosts[0])}' is not a name of this gateway; {way}")
 
     def _is_own_host(self, host: bytes) -> bool:
         found = _AUTHORITY.fullmatch(_text(host).lower())
