@@ -23,6 +23,7 @@
     ├── NotReady              the model is launched, but cannot answer yet (or any more)
     ├── QueueFull             too many requests wait for the model
     ├── Aborted               a request that was ended by its id, with `abort`
+    ├── KeyRevoked            a request in progress whose key was revoked
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── HubFailure            weights that a hub could not or would not give
@@ -334,6 +335,16 @@ class Aborted(PaddockError):
 
     def __str__(self) -> str:
         return "the request was aborted by its id"
+
+
+@dataclass(eq=False)
+class KeyRevoked(PaddockError):
+    """The key `key_id`, with which the request began, was revoked before its end."""
+
+    key_id: str
+
+    def __str__(self) -> str:
+        return f"the key {self.key_id} was revoked, and the request ended with it"
 
 
 @dataclass(eq=False)

@@ -43,6 +43,7 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.QueueFull, 429),
     (errors.Cancelled, 499),
     (errors.Aborted, 499),
+    (errors.KeyRevoked, 401),
     (errors.LaunchFailed, 502),
     (PaddockError, 503),
 )

@@ -28,6 +28,7 @@ from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import (
     Aborted,
     BadValue,
+    KeyRevoked,
     NotAllowed,
     NotReady,
     PaddockError,
@@ -41,6 +42,7 @@ from paddock.server.keys import principal
 from paddock.server.media import inline_media
 from paddock.server.metrics import Load
 from paddock.server.protocol import outlet
+from paddock.server.revocation import is_revoked
 from paddock.server.sinks import (
     NO_STREAM,
     Assembled,
@@ -421,18 +423,17 @@ class _Forward:
             timeline.status = 200 if exchange.is_whole else 499
             if exchange.out.is_gone:
                 return  # there is nobody to tell
-            if not exchange.aborted:
+            ending = _ending(exchange, scope)
+            if ending is None:
                 raise
-            error = Aborted()
+            timeline.status = status_of(ending)
             if exchange.out.started:
-                exchange.out.write(b"\n\n" + exchange.encoder.error(_error_body(error)))
+                exchange.out.write(b"\n\n" + exchange.encoder.error(_error_body(ending)))
                 exchange.out.end()
             else:
-                await render(error)(scope, receive, send)
+                await self._answer(ending)(scope, receive, send)
         except (EngineRefused, PaddockError) as error:
-            answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
-            if self._way.failed is not None:
-                answer = _as_dialect(answer, self._way.failed)
+            answer = self._answer(error)
             timeline.status = answer.status_code
             await answer(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the border: a bug is a 500, as on other routes
@@ -447,6 +448,18 @@ class _Forward:
             timeline.done = time.perf_counter()
             del underway[id(timeline)]
             self._inference.observe(timeline)
+
+    def _answer(self, error: EngineRefused | PaddockError) -> Response:
+        """An error in the route's dialect."""
+        answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
+        return answer if self._way.failed is None else _as_dialect(answer, self._way.failed)
+
+
+def _ending(exchange: _Exchange, scope: Scope) -> PaddockError | None:
+    """Why the gateway itself cancelled a request; None if it did not."""
+    if is_revoked(scope):
+        return KeyRevoked(exchange.caller.id)
+    return Aborted() if exchange.aborted else None
 
 
 # What an attached endpoint says of the gateway, and not of the request.

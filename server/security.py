@@ -6,8 +6,8 @@ must be the gateway's own page or in the list `cors_origins`; and where keys are
 request must carry one whose scope reaches the route. The caller is then in
 `scope["paddock.principal"]`.
 
-It runs before every request: it makes no response object, wraps no `send` and asks no database
-unless the request is refused or comes from a page of another origin.
+It runs before every request: on the way to a model it makes no response object, wraps no `send` and
+asks no database unless the request is refused or comes from a page of another origin.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from paddock.server.keys import (
     digest,
     is_loopback,
 )
+from paddock.server.revocation import Revocations
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
@@ -95,6 +96,7 @@ class Security:
     ) -> None:
         self._app = app
         self._keys = keys
+        self._revocations = Revocations(keys)
         self.routes = routes
         self._loopback = is_loopback(settings.host)
         self._always_keyed = always_keyed(settings)
@@ -146,9 +148,17 @@ class Security:
             refused = self._foreign_host(hosts)
         if refused is None and origins:
             refused, send = self._crosses(scope, hosts[0], origins, send)
-        if refused is None:
-            refused = self._admits(scope, given)
-        await (refused or self._app)(scope, receive, send)
+        app = refused or self._admits(scope, given) or self._pass
+        await app(scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands the request on; one with a key from the file may be ended with that key."""
+        if not scope["paddock.principal"].revocable:
+            await self._app(scope, receive, send)
+        elif (scope["method"], scope["path"]) in INFERENCE_ROUTES and scope["method"] == "POST":
+            await self._revocations.inference(self._app, scope, receive, send)
+        else:
+            await self._revocations.stream(self._app, scope, receive, send)
 
     def _admits(self, scope: Scope, given: Sequence[bytes]) -> Response | None:
         """Finds the caller and says whether the route is open to it; None if it is."""
