@@ -24,6 +24,7 @@
     ├── QueueFull             too many requests wait for the model
     ├── Aborted               a request that was ended by its id, with `abort`
     ├── KeyRevoked            a request in progress whose key was revoked
+    ├── EngineSilent          an engine that sent nothing for too long, and was given up
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── HubFailure            weights that a hub could not or would not give
@@ -345,6 +346,22 @@ class KeyRevoked(PaddockError):
 
     def __str__(self) -> str:
         return f"the key {self.key_id} was revoked, and the request ended with it"
+
+
+@dataclass(eq=False)
+class EngineSilent(PaddockError):
+    """The engine of replica `replica_id` of model `uid` sent nothing for `seconds`."""
+
+    uid: str
+    replica_id: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"the engine of model '{self.uid}' ({self.replica_id}) sent nothing for "
+            f"{self.seconds:.0f} s, and the request was given up; "
+            f"its log: paddock logs --model-uid {self.uid}"
+        )
 
 
 @dataclass(eq=False)

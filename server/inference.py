@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ from paddock.server.metrics import Load
 from paddock.server.protocol import outlet
 from paddock.server.revocation import is_revoked
 from paddock.server.sinks import (
+    NO_SHAPE,
     NO_STREAM,
     Assembled,
     EngineRefused,
@@ -57,7 +59,7 @@ from paddock.server.sinks import (
 from paddock.server.timeline import Timeline
 from paddock.server.treatment import Asked, Assembly, Encoder, OpenAI, dump
 from paddock.server.uniform import Body, Model
-from paddock.server.upstream import Pool, Upstream
+from paddock.server.upstream import SILENCE_SECONDS, Pool, Upstream
 
 MAX_BODY_BYTES = 64_000_000
 JSON = b"application/json"
@@ -192,6 +194,7 @@ class Inference:
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
         model = Model.of(self._controller.ready(uid))
         exchange.timeline.uid = uid
+        exchange.silence_seconds = model.silence_seconds
         encoder = exchange.encoder
         if way.translate is not None:
             (given, encoder), raw = way.translate(given), b""
@@ -254,18 +257,17 @@ class Inference:
             if asked.reshape is not None:
                 try:
                     body = dump(asked.reshape(json.loads(body)))
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    raise EngineRefused(502, b"its answer is not of OpenAI's shape") from None
+                except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                    raise EngineRefused(502, NO_SHAPE) from None
+            elif not body.lstrip().startswith(b"{"):
+                raise EngineRefused(502, NO_SHAPE)
         else:
-            sinks = await self._parts(
-                exchange, asked, lambda part: Assembled(timeline, asked, part)
-            )
+            sinks = await self._parts(exchange, asked, lambda _: Assembled(timeline, asked.chat))
             assembly = Assembly(asked.chat)
             for part, one in enumerate(sinks):
                 assert isinstance(one, Assembled)
-                for event in one.events:
-                    for changed in asked.events(part, event):
-                        assembly.add(changed)
+                for event in asked.events(part, one.event):
+                    assembly.add(event)
             answer = assembly.answer()
             if not answer["choices"]:
                 raise EngineRefused(502, NO_STREAM)
@@ -349,6 +351,7 @@ class _Exchange:
             (v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), ""
         )
         self.encoder: Encoder = OpenAI()
+        self.silence_seconds = SILENCE_SECONDS
         self.aborted = False
         self._live: set[Upstream] = set()
         self._sinks: list[PartSink] = []
@@ -362,14 +365,19 @@ class _Exchange:
     ) -> PartSink:
         """Sends the request and waits until the sink has the whole answer.
 
-        However it ends before that, the connection is closed, which tells the engine to stop.
+        However it ends before that, the connection is closed, which tells the engine to stop. So
+        it is when the engine sends nothing for `silence_seconds`.
         """
         self._live.add(upstream)
         self._sinks.append(sink)
         try:
             self.timeline.sent = time.perf_counter()
             upstream.ask(request, sink, reusable)
-            await sink.done
+            with _patience(upstream, self.silence_seconds):
+                await sink.done
+        except Lost:
+            self._sinks.remove(sink)  # another connection or replica takes its place
+            raise
         finally:
             self._live.discard(upstream)
             upstream.release()
@@ -399,6 +407,27 @@ class _Exchange:
     def _room(self) -> None:
         for upstream in self._live:
             upstream.resume()
+
+
+@contextlib.contextmanager
+def _patience(upstream: Upstream, seconds: float) -> Iterator[None]:
+    """Gives the connection up once its engine was silent for so long."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        left = seconds - upstream.silent_seconds
+        if left > 0:
+            timer = loop.call_later(left, look)
+        else:
+            upstream.give_up()
+
+    timer = loop.call_later(seconds, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Forward:
@@ -474,6 +503,9 @@ _ITS_OWN = {
 }
 
 
+_RETRY_AFTER = re.compile(rb"[\x20-\x7e]{1,100}")
+
+
 def _without(key: str, error: EngineRefused) -> EngineRefused:
     body = error.body.replace(key.encode(), b"(key)") if key else error.body
     return EngineRefused(error.status, body, error.retry_after)
@@ -484,7 +516,7 @@ def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
         return envelope(status_of(error), str(error), type(error).__name__, error.fields())
     message = error.body.decode("utf-8", "replace").strip()
     fields: dict[str, Any] = {}
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(error.body)
         said = found.get("error", found) if isinstance(found, dict) else {}
         if isinstance(said, dict):
@@ -494,7 +526,15 @@ def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
                 fields["param"] = "prompt"
         else:
             message = str(said)
-    return envelope(error.status, message, "EngineRefused", {**fields, "layer": "engine"})
+    status = _status(error)
+    if status != error.status:
+        message = f"its engine answered with status {error.status}: {message}"
+    return envelope(status, message, "EngineRefused", {**fields, "layer": "engine"})
+
+
+def _status(error: EngineRefused) -> int:
+    """The engine's status where it is one of an error; others have no place for our body."""
+    return error.status if 400 <= error.status < 600 else 502
 
 
 def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
@@ -505,8 +545,10 @@ def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
 
 def _rendered(error: EngineRefused) -> Response:
     body = dump(_error_body(error))
-    headers = {"Retry-After": error.retry_after.decode("latin-1")} if error.retry_after else {}
-    return Response(body, error.status, headers, media_type="application/json")
+    headers = {}
+    if _RETRY_AFTER.fullmatch(error.retry_after):
+        headers["Retry-After"] = error.retry_after.decode("ascii")
+    return Response(body, _status(error), headers, media_type="application/json")
 
 
 def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:

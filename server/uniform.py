@@ -33,6 +33,7 @@ from paddock.server.treatment import (
     dump,
     named,
 )
+from paddock.server.upstream import SILENCE_SECONDS
 
 MAX_PARTS = 128
 """Answers that one request may ask for: prompts × `n`."""
@@ -248,6 +249,8 @@ class Model:
     context_length: int
     served: str = ""
     """The name that requests to an attached endpoint use; empty: the model's id, as everywhere."""
+    silence_seconds: float = SILENCE_SECONDS
+    """How long its engine may send nothing before a request is given up."""
 
     @classmethod
     def of(cls, status: ModelStatus) -> Model:
@@ -255,7 +258,10 @@ class Model:
         plan = status.plan
         fields = attached.FIELDS if plan.attached else load_engine(plan.engine).fields
         served = plan.attached.model if plan.attached else ""
-        return cls(status.uid, plan.abilities, plan.engine, fields, plan.context_length, served)
+        silence = getattr(status, "silence_seconds", None) or SILENCE_SECONDS
+        return cls(
+            status.uid, plan.abilities, plan.engine, fields, plan.context_length, served, silence
+        )
 
     @property
     def name(self) -> str:
