@@ -37,6 +37,7 @@ from paddock.registry.errors import (
 )
 from paddock.server import anthropic, rerank, responses, uniform
 from paddock.server.balance import Balancer
+from paddock.server.blocklist import Blocklist
 from paddock.server.body import check_content_type, parse
 from paddock.server.errors import envelope, on_bug, render, status_of
 from paddock.server.keys import principal
@@ -112,7 +113,7 @@ class Inference:
         self._pool = Pool()
         self.observe = observe or (lambda _: None)
         self._running: dict[tuple[str, str], set[_Exchange]] = {}
-        self._blocked: dict[tuple[str, str], float] = {}
+        self._blocked = Blocklist()
         self.underway: dict[int, Timeline] = {}
         self.balancer = Balancer(controller)
 
@@ -156,7 +157,7 @@ class Inference:
 
         False: none is there now.
         """
-        self._blocked[uid, request_id] = time.monotonic() + block_seconds
+        self._blocked.add(uid, request_id, block_seconds)
         found = self._running.get((uid, request_id), set())
         for exchange in tuple(found):
             exchange.abort()
@@ -167,9 +168,7 @@ class Inference:
         if not isinstance(request_id, str):
             yield
             return
-        now = time.monotonic()
-        self._blocked = {key: until for key, until in self._blocked.items() if until > now}
-        if (uid, request_id) in self._blocked:
+        if self._blocked.has(uid, request_id):
             raise Aborted(request_id)
         running = self._running.setdefault((uid, request_id), set())
         running.add(exchange)
