@@ -26,6 +26,8 @@
     ├── StateNotWritten       the state file is locked, or its disk full: nothing was changed
     ├── StillEnding           what was told to end has not within the time; it goes on
     ├── EngineDied            a request whose engine ended while it worked on it
+    ├── KeyRevoked            a request in progress whose key was revoked
+    ├── EngineSilent          an engine that sent nothing for too long, and was given up
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── HubFailure            weights that a hub could not or would not give
@@ -382,6 +384,32 @@ class EngineDied(PaddockError):
         return (
             f"the engine of {self.uid} ended while it worked on this request ({self.reason}), "
             "which is not tried again: it may be the reason"
+        )
+
+
+@dataclass(eq=False)
+class KeyRevoked(PaddockError):
+    """The key `key_id`, with which the request began, was revoked before its end."""
+
+    key_id: str
+
+    def __str__(self) -> str:
+        return f"the key {self.key_id} was revoked, and the request ended with it"
+
+
+@dataclass(eq=False)
+class EngineSilent(PaddockError):
+    """The engine of replica `replica_id` of model `uid` sent nothing for `seconds`."""
+
+    uid: str
+    replica_id: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"the engine of model '{self.uid}' ({self.replica_id}) sent nothing for "
+            f"{self.seconds:.0f} s, and the request was given up; "
+            f"its log: paddock logs --model-uid {self.uid}"
         )
 
 

@@ -46,6 +46,8 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.EngineDied, 502),
     (errors.Cancelled, 499),
     (errors.Aborted, 499),
+    (errors.KeyRevoked, 401),
+    (errors.EngineSilent, 504),
     (errors.LaunchFailed, 502),
     (PaddockError, 503),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import logging
@@ -126,7 +127,7 @@ def _bind(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind(address)
         except OSError as error:
-            if error.errno == 98:
+            if error.errno == errno.EADDRINUSE:
                 raise PortInUse(host, port, _holder(port)) from None
             raise BadValue("host", host, error.strerror or str(error)) from None
         listener.listen(2048)

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from paddock.launcher.fleet.observation import ReplicaLoad
@@ -44,23 +44,25 @@ class Directory(Protocol):
 class Lease:
     """One slot of one replica, for one request. Give it back with `release`.
 
-    `heard_at` says when the engine last sent something of the request, on `time.monotonic`'s
-    clock; whoever holds the lease sets it to what knows. `on_revoked` is called with a reason when
-    the replica will not answer any more.
+    Attributes:
+        silent_seconds: says for how long the engine has sent nothing of the request; whoever holds
+            the lease sets it to what knows. None: nothing was sent to the engine yet.
+        on_revoked: called with a reason when the replica will not answer any more.
+        revoked: that reason, from then on.
     """
 
     replica: ReplicaStatus
     _queue: SlotQueue
     uid: str
-    granted_at: float = field(default_factory=time.monotonic)
-    heard_at: Callable[[], float] | None = None
+    silent_seconds: Callable[[], float] | None = None
     on_revoked: Callable[[str], None] | None = None
+    revoked: str = ""
     released: bool = False
 
     @property
-    def last_heard(self) -> float:
-        """When the engine last sent something, or else when the lease was granted."""
-        return max(self.granted_at, self.heard_at() if self.heard_at is not None else 0.0)
+    def quiet_seconds(self) -> float:
+        """For how long its engine has been silent."""
+        return self.silent_seconds() if self.silent_seconds is not None else 0.0
 
     def release(self) -> None:
         """Gives the slot back; the first who waits gets it. Again is no error."""
@@ -127,7 +129,9 @@ class SlotQueue:
                 if absent_since and time.monotonic() - absent_since >= recovery_seconds:
                     note = f"it has not come back within {recovery_seconds:g} s"
                     raise NotReady(uid, status.state, note, retry_after=5.0)
-                await asyncio.wait((ticket,), timeout=LOOK_SECONDS)
+                # The others are woken in turn, once the first has got its slot or given up.
+                pause = LOOK_SECONDS if line[0] is ticket else recovery_seconds
+                await asyncio.wait((ticket,), timeout=pause)
                 if ticket.done():
                     line.remove(ticket)
                     ticket = asyncio.get_running_loop().create_future()
@@ -166,6 +170,7 @@ class SlotQueue:
     def revoke(self, replica_id: str, reason: str) -> None:
         """Ends the requests of a replica that will not answer them."""
         for lease in tuple(self._leases.get(replica_id, ())):
+            lease.revoked = reason
             if lease.on_revoked is not None:
                 lease.on_revoked(reason)
 
@@ -181,12 +186,11 @@ class SlotQueue:
 
     def loads(self, slots: Mapping[str, int]) -> dict[str, ReplicaLoad]:
         """The load of each replica that serves requests. `slots`: model id → slots a replica."""
-        now = time.monotonic()
         return {
             replica_id: ReplicaLoad(
                 in_flight=len(leases),
                 slots=max(slots.get(lease.uid, 1) for lease in leases),
-                quiet_seconds=now - max(lease.last_heard for lease in leases),
+                quiet_seconds=min(lease.quiet_seconds for lease in leases),
                 probed_at=self._probed.get(replica_id, 0.0),
             )
             for replica_id, leases in self._leases.items()

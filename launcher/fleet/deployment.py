@@ -19,9 +19,6 @@ from paddock.registry.errors import BadValue, UnknownName
 Wanted = Literal["serving", "on_demand", "gone"]
 RestartWhen = Literal["always", "on-failure", "never"]
 RESTARTS: tuple[str, ...] = get_args(RestartWhen)
-SILENCE_SECONDS = 1800.0
-"""How long an engine may say nothing of a request before the gateway gives up on it. A prompt of
-100,000 tokens takes most of this on a slow processor, and some engines are silent meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,13 @@ class Policy:
         restart: when a replica that ended by itself is started again. `on-failure`: not after an
             engine's orderly exit (code 0).
         restart_tries: starts in a row that may fail before it is given up; None: no limit.
-        silence_seconds: see `SILENCE_SECONDS`.
+        silence_seconds: how long an engine may say nothing of a request before the gateway gives up
+            on it; None: the gateway's own limit (`server/upstream.py`).
     """
 
     restart: RestartWhen = "on-failure"
     restart_tries: int | None = None
-    silence_seconds: float = SILENCE_SECONDS
+    silence_seconds: float | None = None
 
     @classmethod
     def of(cls, request: LaunchRequest) -> Policy:
@@ -69,7 +67,7 @@ class Policy:
             raise BadValue("restart_tries", tries, "must be a whole number")
         if tries is not None and tries < 0:
             raise BadValue("restart_tries", tries, "must be 0 or more")
-        if policy.silence_seconds <= 0:
+        if policy.silence_seconds is not None and not 0 < policy.silence_seconds < 1e9:
             raise BadValue("silence_seconds", policy.silence_seconds, "must be over 0 seconds")
         return policy
 

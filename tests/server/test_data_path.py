@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
@@ -147,8 +148,13 @@ def dechunked(body: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
-    """A gateway over engines that follow the scripts, in order, one replica each."""
+async def world(
+    *scripts: Script, slots: int = 4, guard: Callable[[ASGIApp], ASGIApp] | None = None
+) -> AsyncIterator[World]:
+    """A gateway over engines that follow the scripts, in order, one replica each.
+
+    `guard` stands before it and says who calls; without one, anyone may.
+    """
     made = World(slots=slots)
     servers = []
     scripted: set[asyncio.Task[Any]] = set()
@@ -190,7 +196,8 @@ async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await ahead({**scope, "paddock.principal": ANYONE}, receive, send)
 
-    config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None)
+    guarded = guard(ahead) if guard is not None else app
+    config = uvicorn.Config(guarded, http=Protocol, lifespan="off", log_config=None)
     gateway = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
