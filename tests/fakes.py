@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -10,11 +11,15 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, unquote
+
+from paddock.engines.base import Host
+from paddock.launcher.cluster import ActorLost, ActorUnavailable
+from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
 
 STRING, ARRAY = 8, 9
 
@@ -418,3 +423,219 @@ def hub_server() -> Iterator[HubServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class FakeActor:
+    """A replica's actor that does what a test says; see `cluster.Handle`.
+
+    It becomes ready by itself, unless `FakeCluster.holds` says otherwise.
+    """
+
+    def __init__(self, cluster: FakeCluster, actor: str, node: str, plan: dict[str, Any]) -> None:
+        self.actor = actor
+        self.node = node
+        self.plan = plan
+        self.stopped = False
+        self._cluster = cluster
+        self._changed = asyncio.Event()
+        self.status = ReplicaStatus(actor.partition("@")[0])
+
+    def become(self, state: Any, **changes: Any) -> None:
+        """Is in this state from now on."""
+        if state == "ready":
+            changes.setdefault("endpoint", f"http://{self.node}/{self.actor}")
+        else:
+            changes.setdefault("endpoint", None)
+        version = self.status.version + 1
+        self.status = replace(self.status, state=state, version=version, **changes)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def fail(self, cause: str = "engine_killed", **more: Any) -> None:
+        """Its engine has ended."""
+        self.become("failed", diagnosis={"cause": cause, "message": cause, **more})
+
+    def hang(self) -> None:
+        """Its engine hangs."""
+        self.become("unhealthy", note="hangs", diagnosis={"cause": "engine_hung", "message": "h"})
+
+    async def begin(self) -> ReplicaStatus:
+        """See `Replica.begin`."""
+        self._cluster.check("begin", self)
+        if self.status.state == "pending" and self.actor.partition("@")[0] not in (
+            self._cluster.holds
+        ):
+            self.become("ready")
+        return self.status
+
+    async def watch(self, since: int) -> ReplicaStatus:
+        """See `Replica.watch`."""
+        self._cluster.check("watch", self)
+        while self.status.version <= since:
+            await self._changed.wait()
+            self._cluster.check("watch", self)
+        return self.status
+
+    async def stop(self, timeout: float) -> ReplicaStatus:
+        """See `Replica.stop`."""
+        self._cluster.check("stop", self)
+        self.stopped = True
+        self.become("stopped")
+        return self.status
+
+    async def invoke(self, method: str, timeout: float, **args: Any) -> Any:
+        """See `Handle.invoke`."""
+        self._cluster.check(method, self)
+        self._cluster.calls.append((method, self.actor))
+        return "answers"
+
+    async def tail(self, lines: int) -> list[str]:
+        """See `Replica.tail`."""
+        self._cluster.check("tail", self)
+        return [self.actor]
+
+    async def log_after(self, offset: int) -> tuple[int, str]:
+        """See `Replica.log_after`."""
+        return offset, ""
+
+    def wake(self) -> None:
+        """Has whoever waits for it look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class FakeCluster:
+    """Ray as a fleet sees it, whose calls fail and whose nodes are lost when a test says so.
+
+    Attributes:
+        alive: the actors that live, by name.
+        holds: replica ids that do not become ready by themselves.
+        troubles: call → errors that its next calls raise; the call of one actor is `call actor`.
+        partitioned: actors that cannot be reached, and live.
+        lost: nodes that are dead.
+        calls: `start`, `end` and what was invoked, with the actor.
+    """
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.external = False
+        self.connected = False
+        self.instance = "test"
+        self.on_lost: Any = lambda: None
+        self.alive: dict[str, FakeActor] = {}
+        self.holds: set[str] = set()
+        self.troubles: dict[str, list[Exception]] = {}
+        self.partitioned: set[str] = set()
+        self.lost: set[str] = set()
+        self.calls: list[tuple[str, str]] = []
+        self.ray = False
+        self._hosts = list(hosts)
+
+    def check(self, call: str, actor: FakeActor | None = None) -> None:
+        """Raises what the call is to raise."""
+        names = (call, *(f"{call} {actor.actor}" for _ in range(actor is not None)))
+        for name in names:
+            if self.troubles.get(name):
+                raise self.troubles[name].pop(0)
+        if not self.connected:
+            raise ActorUnavailable("the connection to Ray is broken")
+        if actor is not None and (actor.actor in self.partitioned or actor.node in self.lost):
+            raise ActorUnavailable(f"{actor.actor} cannot be reached")
+        if actor is not None and self.alive.get(actor.actor) is not actor:
+            raise ActorLost(f"{actor.actor} is gone")
+
+    def trouble(self, call: str, *errors: Exception) -> None:
+        """Lets the next calls fail."""
+        self.troubles.setdefault(call, []).extend(errors)
+
+    def record(self) -> Any:
+        """See `Cluster.record`."""
+        return True if self.ray else None
+
+    async def connect(self) -> None:
+        """See `Cluster.connect`."""
+        await asyncio.sleep(0)
+        if self.troubles.get("connect"):
+            raise self.troubles["connect"].pop(0)
+        self.ray = self.connected = True
+
+    async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
+        """See `Cluster.hosts`."""
+        return [host for host in self._hosts if host.node not in self.lost]
+
+    async def start(self, actor: str, config: ReplicaConfig, node: str) -> Any:
+        """See `Cluster.start`. It may fail after the actor was begun, as a real call may."""
+        late = self.troubles.get("start late")
+        self.check("start")
+        assert actor not in self.alive, f"{actor} is started twice"
+        self.calls.append(("start", actor))
+        self.alive[actor] = FakeActor(self, actor, node, config.plan)
+        if late:
+            raise late.pop(0)
+        return self.alive[actor]
+
+    async def find(self, actor: str) -> Any:
+        """See `Cluster.find`."""
+        self.check("find")
+        found = self.alive.get(actor)
+        return found if found is not None and found.node not in self.lost else None
+
+    async def actors(self) -> set[str]:
+        """See `Cluster.actors`."""
+        self.check("actors")
+        return {name for name, actor in self.alive.items() if actor.node not in self.lost}
+
+    async def end(self, actor: str, node: str) -> None:
+        """See `Cluster.end`."""
+        self.check("end")
+        found = self.alive.get(actor)
+        if found is not None:
+            if actor in self.partitioned or found.node in self.lost:
+                raise ActorUnavailable(f"{actor} cannot be ended")
+            self.calls.append(("end", actor))
+            self.kill(actor)
+
+    async def lost_nodes(self) -> set[str]:
+        """See `Cluster.lost_nodes`."""
+        self.check("nodes")
+        return set(self.lost)
+
+    async def leave(self) -> None:
+        """See `Cluster.leave`."""
+        self.connected = False
+
+    async def shutdown(self) -> None:
+        """See `Cluster.shutdown`."""
+        await self.leave()
+        self.end_ray()
+
+    def kill(self, actor: str) -> None:
+        """The actor's process and its engine are gone."""
+        self.alive.pop(actor).wake()
+
+    def break_bridge(self) -> None:
+        """The bridge is gone; Ray and the actors live on."""
+        self.connected = False
+        for actor in self.alive.values():
+            actor.wake()
+        self.on_lost()
+
+    def end_ray(self) -> None:
+        """All of the local Ray is gone, and what ran in it on this machine."""
+        self.ray = False
+        for name in list(self.alive):
+            self.kill(name)
+        self.break_bridge()
+
+    def lose_node(self, node: str) -> None:
+        """The node counts as dead; what runs there runs on, out of sight."""
+        self.lost.add(node)
+        for actor in self.alive.values():
+            actor.wake()
+
+    def return_node(self, node: str) -> None:
+        """The node is back, with all that ran there."""
+        self.lost.discard(node)
+
+    def running(self, replica_id: str) -> list[FakeActor]:
+        """The actors of a replica that live."""
+        return [one for name, one in self.alive.items() if name.partition("@")[0] == replica_id]

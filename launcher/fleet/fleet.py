@@ -297,7 +297,8 @@ class Fleet:
             if left <= 0:
                 return None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reconciler.changed(), left)
+                async with asyncio.timeout(left):
+                    await self._reconciler.changed()
 
     async def wait(self, uid: str) -> ModelStatus:
         """Waits until every replica of a launch is ready.
@@ -534,7 +535,8 @@ class Fleet:
 def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
     """The diagnosis of a deployment whose plan names an engine that is not known (any more)."""
     plan = deployment.plan
-    if plan.attached is not None or plan.engine in engine_names():
+    failed = all(record.given_up for record in deployment.replicas)
+    if failed or plan.attached is not None or plan.engine in engine_names():
         return None
     again = launch_command(plan)
     message = f"its plan names the engine {plan.engine}, which this Paddock does not know"

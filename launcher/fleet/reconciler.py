@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import psutil
@@ -98,9 +99,10 @@ PlaceAnew = Callable[[Deployment, frozenset[str]], Coroutine[Any, Any, Place]]
 
 @dataclass
 class _Effect:
-    """An action that is being carried out. `is_sent`: it may have begun an actor."""
+    """An action that is being carried out. `is_sent`: a start that may have begun an actor."""
 
     task: asyncio.Task[None]
+    is_start: bool = False
     is_sent: bool = False
 
 
@@ -140,7 +142,13 @@ class Reconciler:
         self._dirtied = asyncio.Event()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        cluster.on_lost = self.wake
+        self._losses = 0
+        cluster.on_lost = self._on_lost
+
+    def _on_lost(self) -> None:
+        """The connection to Ray is broken."""
+        self._losses += 1
+        self.wake()
 
     async def start(self) -> None:
         """Takes up what an earlier gateway left.
@@ -223,11 +231,10 @@ class Reconciler:
         self.wake()
 
     def cancel_start(self, uid: str) -> None:
-        """Calls off the starts of a deployment that are underway: an effect would go on waiting."""
+        """Calls off the starts of a deployment that wait for Ray: there is nothing to end yet."""
         for record in self.deployments[uid].replicas:
             effect = self._effects.get(record.actor)
-            sighting = self._sightings.get(record.actor)
-            if effect is not None and sighting is not None and sighting.status is None:
+            if effect is not None and effect.is_start and not effect.is_sent:
                 effect.task.cancel()
 
     def doubt(self, replica_id: str) -> None:
@@ -269,8 +276,10 @@ class Reconciler:
                 tuple(self.deployments.values()), self.observation(), self.activity(), now
             )
             pause = None if at is None else max(0.01, at - now)
+            # Not `wait_for`, which can lose a cancellation that comes with the event (3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
 
     def _step(self) -> None:
         for action in decide(
@@ -281,9 +290,9 @@ class Reconciler:
     def _carry_out(self, action: Action) -> None:
         match action:
             case Start():
-                self._begin(action.actor, self._start(action))
+                self._begin(action.actor, lambda: self._start(action), is_start=True)
             case Stop():
-                self._begin(action.actor, self._stop(action))
+                self._begin(action.actor, lambda: self._stop(action))
             case Probe():
                 self._probe(action)
             case Restart():
@@ -299,22 +308,36 @@ class Reconciler:
             case Forget():
                 self._forget(action.uid)
 
-    def _begin(self, actor: str, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(
+        self, actor: str, work: Callable[[], Coroutine[Any, Any, None]], is_start: bool = False
+    ) -> None:
         """Carries an action out in a task; the actor is busy until it has ended."""
 
         async def run() -> None:
             try:
-                await work
+                await work()
             except Exception as error:
                 # The border of an action: a bug becomes an observation as a failure does.
                 log.exception("actor %s", actor)
                 self._ended(actor, Ended(_internal(error)))
                 await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                self._effects.pop(actor, None)
-                self.wake()
 
-        self._effects[actor] = _Effect(asyncio.create_task(run()))
+        def done(_: asyncio.Task[None]) -> None:
+            # Not in `run`: a task that is cancelled before its first step never runs at all.
+            self._effects.pop(actor, None)
+            if is_start and actor not in self._handles:
+                self._forget_unsent(actor, effect)
+            self.wake()
+
+        effect = _Effect(asyncio.create_task(run()), is_start)
+        self._effects[actor] = effect
+        effect.task.add_done_callback(done)
+
+    def _forget_unsent(self, actor: str, effect: _Effect) -> None:
+        """Forgets an actor whose start was called off before anything was begun."""
+        sighting = self._sightings.get(actor)
+        if effect.task.cancelled() and not effect.is_sent and sighting is not None:
+            self._forget_actor(actor)
 
     # Starting and following.
 
@@ -326,10 +349,6 @@ class Reconciler:
         self._see(Sighting(actor, record.place.node))
         try:
             handle = await self._obtain(deployment, record)
-        except asyncio.CancelledError:
-            if not self._effects[actor].is_sent:
-                self._forget_actor(actor)  # nothing was begun
-            raise
         except (RayFailed, Refused) as error:
             diagnosis = Diagnosis("node_lost", str(error)).to_json()
             self._ended(actor, Ended(diagnosis, is_clean=True))
@@ -378,8 +397,7 @@ class Reconciler:
 
     async def _hear_of(self, actor: str) -> None:
         """Hears of an actor until it has ended, through any loss of the bridge."""
-        failures = 0
-        was_lost = False  # the bridge, or all of Ray
+        failures, losses = 0, self._losses
         while True:
             handle = self._handles[actor]
             try:
@@ -387,7 +405,7 @@ class Reconciler:
                     await self._cluster.connect()
                 status = await handle.begin()
                 while True:
-                    failures, was_lost = 0, False
+                    failures, losses = 0, self._losses
                     self._hear(actor, status)
                     if self._is_end(actor, handle, status):
                         return
@@ -395,6 +413,7 @@ class Reconciler:
             except ActorLost as error:
                 if isinstance(handle, Watched) or self._cluster.connected:
                     message = f"the replica's actor is gone, and its engine with it ({error})"
+                    was_lost = losses != self._losses  # it went with the bridge, or all of Ray
                     cause: Cause = "node_lost" if was_lost else "actor_died"
                     diagnosis = Diagnosis(cause, message).to_json()
                     self._ended(actor, Ended(diagnosis, is_blameless=was_lost))
@@ -406,7 +425,6 @@ class Reconciler:
                 self._ended(actor, Ended(_internal(error)))
                 return
             failures += 1
-            was_lost = was_lost or not self._cluster.connected
             self._lose_sight(actor, reason)
             await asyncio.sleep(min(LONGEST_RETRY_SECONDS, 0.2 * 2 ** min(failures, 8)))
 
@@ -691,7 +709,7 @@ class Reconciler:
             if actor not in wanted:
                 log.warning("actor %s belongs to no deployment and is ended", actor)
         for actor in actors & wanted.keys() - self._handles.keys() - self._effects.keys():
-            self._begin(actor, self._take_up(actor))
+            self._begin(actor, partial(self._take_up, actor))
         self._is_complete = True
         self.wake()
 
@@ -767,10 +785,11 @@ class Reconciler:
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1.0)
 
 
 def _internal(error: Exception) -> dict[str, Any]:

@@ -101,7 +101,7 @@ async def test_bad_http_is_a_reason(answer: bytes, reason: str, streamed: bool) 
         assert status == 502
         assert reason in json.loads(body)["detail"]
         assert here.inference is not None
-        assert here.inference.balancer.in_flight("m-rep0") == 0
+        assert here.slots.in_flight("m-rep0") == 0
     assert [timeline.status for timeline in here.ended] == [502]
 
 
@@ -372,7 +372,7 @@ async def test_silent_engine_is_given_up(streamed: bool, said: bytes) -> None:
         assert error["code"] == "EngineSilent"
         assert (error["uid"], error["replica_id"]) == ("m", "m-rep0")
         assert here.inference is not None
-        assert here.inference.balancer.in_flight("m-rep0") == 0
+        assert here.slots.in_flight("m-rep0") == 0
 
 
 @pytest.mark.usefixtures("impatient")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -15,11 +16,11 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
+from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
 from paddock.server import pacer
-from paddock.server.balance import Balancer, pick
 from paddock.server.inference import Inference
 from paddock.server.keys import ANYONE
 from paddock.server.protocol import Protocol
@@ -89,11 +90,24 @@ class World:
     """Replicas of one model, the gateway in front of them, and what was asked of whom."""
 
     port: int = 0
-    slots: int = 4
+    slot_count: int = 4
     replicas: list[ReplicaStatus] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     ended: list[Timeline] = field(default_factory=list)
     inference: Inference | None = None
+    diagnosis: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.slots = SlotQueue(self)
+
+    async def ensure_ready(self, uid: str, avoid: Sequence[str] = ()) -> Lease:
+        return await self.slots.acquire(uid, avoid)
+
+    async def verdict(self, lease: Lease) -> dict[str, Any] | None:
+        return self.diagnosis
+
+    def servable(self, uid: str) -> Any:
+        return self.ready(uid)
 
     def ready(self, uid: str) -> Any:
         if uid != "m":
@@ -102,12 +116,14 @@ class World:
             engine="echo",
             abilities=("generate", "chat"),
             context_length=100,
-            slots=self.slots,
+            slots=self.slot_count,
             attached=None,
         )
-        return SimpleNamespace(uid=uid, plan=plan, state="ready", replicas=tuple(self.replicas))
+        return SimpleNamespace(
+            uid=uid, plan=plan, state="ready", can_serve=True, replicas=tuple(self.replicas)
+        )
 
-    def doubt(self, uid: str) -> None:
+    def doubt(self, uid: str, replica_id: str | None = None) -> None:
         assert uid == "m"
 
     def models(self) -> list[Any]:
@@ -155,7 +171,7 @@ async def world(
 
     `guard` stands before it and says who calls; without one, anyone may.
     """
-    made = World(slots=slots)
+    made = World(slot_count=slots)
     servers = []
     scripted: set[asyncio.Task[Any]] = set()
     for number, script in enumerate(scripts):
@@ -214,6 +230,9 @@ async def world(
             for server in servers:
                 server.close()
                 await server.wait_closed()
+
+
+EVENT_TEXTS = re.compile(rb'"text": "([^"]*)"')
 
 
 def texts(body: bytes) -> list[str]:
@@ -375,12 +394,64 @@ async def test_replica_that_does_not_listen_is_passed_over() -> None:
 
 async def test_request_that_kills_replicas_does_not_kill_them_all() -> None:
     """After two replicas it is given up, with 503 and a time to ask again."""
-    async with world(hangs_up, hangs_up, answers) as here:
+    async with world(hangs_up, hangs_up, hangs_up) as here:
         status, head, body = await here.post()
         assert status == 503
         assert b"retry-after" in head
         assert "does not answer" in json.loads(body)["detail"]
-        assert 2 not in here.asked
+        assert len(set(here.asked)) == 2
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "tries"),
+    [
+        ({"cause": "engine_exited", "message": "exited with code 9", "signal": None}, 1),
+        ({"cause": "engine_killed", "message": "crashed", "signal": "SIGSEGV"}, 1),
+        ({"cause": "engine_killed", "message": "killed", "signal": "SIGKILL"}, 2),
+        ({"cause": "engine_hung", "message": "hangs", "signal": None}, 2),
+    ],
+)
+async def test_request_whose_engine_ended_by_itself_is_not_moved(
+    diagnosis: dict[str, Any], tries: int
+) -> None:
+    """A crash may be the request's doing, and ends it; what came from outside lets it go on once."""
+    async with world(hangs_up, hangs_up, hangs_up) as here:
+        here.diagnosis = diagnosis
+        status, _, body = await here.post()
+        assert status == 502
+        assert json.loads(body)["error"]["code"] == "EngineDied"
+        assert json.loads(body)["error"]["cause"] == diagnosis["cause"]
+        assert len(set(here.asked)) == tries
+
+
+async def test_requests_on_a_replica_that_hangs_end_or_go_on_elsewhere() -> None:
+    """What nothing was sent of is answered by another replica; what has begun ends with an error."""
+
+    async def begins(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(STREAM + event("one"))
+        await asyncio.Event().wait()
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        await asyncio.Event().wait()
+
+    for hangs, expected in ((never, ["one", " two", ""]), (begins, ["one"])):
+        async with world(hangs, answers) as here:
+            asking = asyncio.create_task(here.post(stream=True))
+            async with asyncio.timeout(SECONDS):
+                await until(lambda: here.asked)  # noqa: B023 - within the round
+                await until(lambda: here.ended or _begun(here))  # noqa: B023
+                here.slots.revoke("m-rep0", "its engine hangs")
+                _, _, body = await asking
+        assert [text.decode() for text in EVENT_TEXTS.findall(body)] == expected
+        assert (b"its engine hangs" in body) == (hangs is begins)
+
+
+def _begun(here: World) -> bool:
+    """Whether the first replica has a request that it can be told about."""
+    leases = here.slots._leases.get("m-rep0", set())
+    return any(lease.on_revoked is not None for lease in leases)
 
 
 async def test_engine_that_dies_in_mid_stream_ends_it_with_an_error_event() -> None:
@@ -470,20 +541,19 @@ async def test_client_that_leaves_the_queue_never_reaches_the_engine() -> None:
         writer.write(STREAM + event("one") + END)
 
     async with world(holds, slots=1) as here:
-        assert here.inference is not None
-        balancer = here.inference.balancer
+        slots = here.slots
         first = asyncio.create_task(here.post(stream=True))
         _, leaver = await here.connect()
         async with asyncio.timeout(SECONDS):
-            await until(lambda: balancer.in_flight("m-rep0") == 1)
+            await until(lambda: slots.in_flight("m-rep0") == 1)
             leaver.write(post())
-            await until(lambda: balancer.waiting("m") == 1)
+            await until(lambda: slots.waiting("m") == 1)
             leaver.transport.abort()
-            await until(lambda: not balancer.waiting("m"))
+            await until(lambda: not slots.waiting("m"))
             free.set()
             assert (await first)[0] == 200
         assert here.asked == [0]
-        assert balancer.in_flight("m-rep0") == 0
+        assert slots.in_flight("m-rep0") == 0
 
 
 async def test_requests_beyond_the_slots_wait_their_turn() -> None:
@@ -516,47 +586,16 @@ async def test_full_queue_refuses_with_429() -> None:
         writer.write(STREAM + event("one") + END)
 
     async with world(holds, slots=1) as here:
-        assert here.inference is not None
-        balancer = here.inference.balancer = Balancer(cast(Fleet, here), queue=2)
+        slots = here.slots = SlotQueue(here, limit=2)
         waiting = [asyncio.create_task(here.post(stream=True)) for _ in range(3)]
         async with asyncio.timeout(SECONDS):
-            await until(lambda: balancer.waiting("m") == 2)
+            await until(lambda: slots.waiting("m") == 2)
             status, head, body = await here.post(stream=True)
             assert status == 429
             assert b"retry-after: 1" in head.lower()
             assert json.loads(body)["error"]["code"] == "QueueFull"
             free.set()
             assert [found[0] for found in await asyncio.gather(*waiting)] == [200] * 3
-
-
-async def test_replica_that_leaves_is_drained_first() -> None:
-    """It gets no more requests, and its last one is waited for."""
-    free = asyncio.Event()
-
-    async def holds(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        await free.wait()
-        writer.write(STREAM + event("held") + END)
-
-    async with world(holds, answers) as here:
-        assert here.inference is not None
-        balancer = here.inference.balancer
-        held = asyncio.create_task(here.post(stream=True))
-        async with asyncio.timeout(SECONDS):
-            await until(lambda: balancer.in_flight("m-rep0") == 1)
-
-            async def drain() -> None:
-                async with balancer.drained("m-rep0", SECONDS):
-                    assert balancer.in_flight("m-rep0") == 0
-
-            draining = asyncio.create_task(drain())
-            await asyncio.sleep(0)
-            for _ in range(3):
-                assert texts((await here.post(stream=True))[2])[0] == "one"
-            assert not draining.done()
-            free.set()
-            await draining
-            assert texts((await held)[2]) == ["held"]
 
 
 async def test_slow_client_holds_the_engine_back() -> None:
@@ -653,7 +692,7 @@ def test_fewest_in_flight_is_picked_and_full_ones_are_not() -> None:
 
 def test_many_parts_count_against_the_queue() -> None:
     """A request that asks for more answers than the queue holds is refused as a whole."""
-    balancer = Balancer(cast(Fleet, World()), queue=4)
-    balancer.check("m", 4)
+    slots = SlotQueue(World(), limit=4)
+    slots.check("m", 4)
     with pytest.raises(QueueFull):
-        balancer.check("m", 5)
+        slots.check("m", 5)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from tests.launcher.test_events import shown
+from tests.launcher.fleet.test_events import shown
 
 from paddock.client import Client
 from paddock.launcher.fleet.events import PENDING, Bus

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from paddock.client import Client
 from paddock.engines.environment import find_accelerator
 from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.replica import ReplicaStatus
 from paddock.server import metrics
 from paddock.server.metrics import COUNTERS, GAUGES, HISTOGRAMS, Load, Metrics
 from paddock.server.timeline import Timeline
@@ -37,7 +38,7 @@ def parsed(text: str) -> Samples:
 
 def status(uid: str, *states: str) -> Any:
     replicas = [
-        SimpleNamespace(replica_id=f"{uid}-rep{n}", state=state, pid=None)
+        ReplicaStatus(f"{uid}-rep{n}", state=cast(Any, state), restarts=n)
         for n, state in enumerate(states)
     ]
     memory = SimpleNamespace(needed_bytes=7)

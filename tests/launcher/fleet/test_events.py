@@ -110,10 +110,10 @@ def test_note_is_progress() -> None:
 def shown(bus: Bus, count: int) -> None:
     """Makes so many events: a model that goes back and forth between two notes."""
     first = model("a", "ready")
-    bus.show({"a": first})
+    bus.show("a", first)
     while bus.number < count:
         note = str(bus.number)
-        bus.show({"a": replace(first, replicas=(replace(first.replicas[0], note=note),))})
+        bus.show("a", replace(first, replicas=(replace(first.replicas[0], note=note),)))
 
 
 def test_one_who_comes_back_is_told_what_was_missed() -> None:

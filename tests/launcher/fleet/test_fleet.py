@@ -1,0 +1,520 @@
+"""The life of models, from the outside: what is wanted is kept, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
+from paddock.launcher.fleet import fleet as fleet_module
+from paddock.registry.errors import (
+    BadValue,
+    Cancelled,
+    LaunchFailed,
+    NotLaunched,
+    NotReady,
+    StateNotWritten,
+    StillEnding,
+    UidInUse,
+    UnknownName,
+)
+from tests.launcher.fleet.conftest import World, asking, within
+
+
+async def test_launch_gets_ready_and_its_end_leaves_nothing(world: World) -> None:
+    """An actor for each replica, by a name with its generation; none, and no row, afterwards."""
+    status = await world.ready(replicas=2)
+    assert [one.state for one in status.replicas] == ["ready", "ready"]
+    assert all("@" in name for name in world.cluster.alive)
+    await within(world.fleet.terminate("m"))
+    assert world.cluster.alive == {}
+    assert world.fleet.models() == ()
+    await world.restart()
+    assert world.fleet.models() == ()
+
+
+async def test_ids_are_taken_until_their_model_has_failed(world: World) -> None:
+    """A second launch of an id is refused, and replaces a model that has failed."""
+    await world.ready()
+    with pytest.raises(UidInUse):
+        await world.launch()
+    world.cluster.holds.add("m-rep0")
+    await within(world.fleet.terminate("m"))
+    await world.launch()
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    world.actor().fail("load_failed")
+    with pytest.raises(LaunchFailed):
+        await within(world.fleet.wait("m"))
+    world.cluster.holds.clear()
+    await world.ready()
+    assert len(world.cluster.alive) == 1
+
+
+@pytest.mark.parametrize("cause", ["engine_killed", "engine_exited", "oom"])
+async def test_engine_that_ends_comes_back(world: World, cause: str) -> None:
+    """In an actor of its own, with the same plan; the restart is counted, and its cause told."""
+    before = await world.ready()
+    first = world.actor()
+    first.fail(cause, exit_code=9)
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+    await world.serves()
+    after = world.fleet.get("m")
+    assert world.actor() is not first
+    assert after.plan == before.plan
+    assert (after.replicas[0].last_failure or {})["cause"] == cause
+    assert after.diagnosis is None
+    texts = [event.text for event in world.fleet.events("m")]
+    assert any(cause in text and "starts again in" in text for text in texts)
+
+
+async def test_actor_that_is_killed_comes_back(world: World) -> None:
+    """As its engine does."""
+    await world.ready(replicas=2)
+    world.cluster.kill(world.actor("m-rep1").actor)
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+    await world.serves("m-rep0", "m-rep1")
+
+
+async def test_first_start_that_fails_is_reported_and_not_tried_again(world: World) -> None:
+    """Whoever launches is told; nothing of it is left but the row with the diagnosis."""
+    world.cluster.holds.add("m-rep0")
+    await world.launch()
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    world.actor().fail("oom")
+    with pytest.raises(LaunchFailed):
+        await within(world.fleet.wait("m"))
+    await world.until(lambda: not world.cluster.alive)
+    assert world.state() == "failed"
+    await world.restart()
+    assert world.state() == "failed"
+    assert world.cluster.alive == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "failure"),
+    [
+        ({"restart": "never"}, {"cause": "engine_killed"}),
+        ({}, {"cause": "weights_mismatch"}),
+        ({}, {"cause": "engine_exited", "exit_code": 0}),
+        ({"restart_tries": 0}, {"cause": "engine_killed"}),
+    ],
+)
+async def test_what_is_not_to_be_tried_again_is_given_up(
+    world: World, options: dict[str, Any], failure: dict[str, Any]
+) -> None:
+    """The policy, a cause that would come again, or an orderly exit: failed, with the cause."""
+    await world.ready(**options)
+    world.actor().fail(**failure)
+    await world.until(lambda: world.state() == "failed")
+    assert (world.fleet.get("m").diagnosis or {})["cause"] == failure["cause"]
+    await world.until(lambda: not world.cluster.alive)
+
+
+async def test_always_starts_again_after_an_orderly_exit_too(world: World) -> None:
+    """`--restart always`."""
+    await world.ready(restart="always")
+    world.actor().fail("engine_exited", exit_code=0)
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+    await world.serves()
+
+
+async def test_tries_are_limited(world: World) -> None:
+    """After so many failures in a row there is no other start."""
+    await world.ready(restart_tries=2)
+    for number in (1, 2):
+        world.actor().fail()
+        await world.until(lambda: world.fleet.get("m").restarts == number)  # noqa: B023
+        await world.serves()
+    world.actor().fail()
+    await world.until(lambda: world.state() == "failed")
+    assert world.fleet.get("m").restarts == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("restart", "sometimes"), ("restart_tries", -1), ("silence_seconds", 0.0)],
+)
+async def test_policies_that_do_not_exist_are_refused(world: World, field: str, value: Any) -> None:
+    """By their name, and nothing is begun."""
+    with pytest.raises((UnknownName, BadValue), match=str(value)):
+        await world.launch(**{field: value})
+    assert world.fleet.models() == ()
+
+
+async def test_replica_that_hangs_gets_no_requests_and_is_started_again(world: World) -> None:
+    """Its requests are told, its actor is ended, and a new one serves."""
+    await world.ready()
+    lease = await within(world.fleet.ensure_ready("m"))
+    reasons: list[str] = []
+    lease.on_revoked = reasons.append
+    first = world.actor()
+    first.hang()
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+    await world.serves()
+    assert reasons == ["hangs"]
+    assert first.stopped
+    lease.release()
+
+
+async def test_requests_wait_for_a_model_that_comes_back(world: World) -> None:
+    """A model that has served is waited for; one that is yet to get ready is not."""
+    world.cluster.holds.add("m-rep0")
+    await world.launch()
+    with pytest.raises(NotReady):
+        await within(world.fleet.ensure_ready("m"))
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    world.actor().become("ready")
+    await within(world.fleet.wait("m"))
+    await world.until(lambda: world.fleet.get("m").recovering)
+    world.actor().fail()
+    await world.until(lambda: world.state() != "ready")
+    asking = asyncio.create_task(world.fleet.ensure_ready("m"))
+    await world.until(lambda: world.fleet.get("m").restarts and world.cluster.running("m-rep0"))
+    assert not asking.done()
+    world.actor().become("ready")
+    lease = await within(asking)
+    assert lease.replica.endpoint == world.actor().status.endpoint
+    lease.release()
+
+
+async def test_termination_that_fails_is_done_again(world: World) -> None:
+    """Whatever the actor or Ray answers, the end is tried until nothing is left (B2)."""
+    await world.ready(replicas=2)
+    world.cluster.trouble("stop", RuntimeError("OSError"), ActorUnavailable("away"))
+    world.cluster.trouble("end", RuntimeError("internal"), TimeoutError(), ActorLost("gone"))
+    await within(world.fleet.terminate("m"))
+    assert world.cluster.alive == {}
+
+
+async def test_termination_says_when_it_takes_longer_and_can_be_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is never said to be done while something lives; asked again, it goes on."""
+    await world.ready()
+    name = world.actor().actor
+    world.cluster.partitioned.add(name)
+    monkeypatch.setattr(fleet_module, "TERMINATE_SECONDS", 0.05)
+    with pytest.raises(StillEnding, match="m-rep0"):
+        await within(world.fleet.terminate("m"))
+    assert world.state() == "stopping"
+    with pytest.raises(UidInUse):
+        await world.launch()
+    monkeypatch.undo()
+    world.cluster.partitioned.clear()
+    await within(world.fleet.terminate("m"))
+    assert world.cluster.alive == {}
+    with pytest.raises(NotLaunched):
+        world.fleet.get("m")
+
+
+async def test_termination_goes_on_in_the_next_gateway(world: World) -> None:
+    """A gateway that dies within it leaves no model that is `stopped` for ever (3.2)."""
+    await world.ready()
+    world.cluster.partitioned.add(world.actor().actor)
+    ending = asyncio.create_task(world.fleet.terminate("m"))
+    await world.until(lambda: world.state() == "stopping")
+    ending.cancel()
+    world.cluster.partitioned.clear()
+    await world.restart()
+    await world.until(lambda: not world.fleet.models())
+    assert world.cluster.alive == {}
+
+
+async def test_launch_is_called_off_at_any_point(world: World) -> None:
+    """Before Ray is there, while the actor begins, and while the weights come."""
+    held = asyncio.Event()
+    connect = world.cluster.connect
+
+    async def slow() -> None:
+        await held.wait()
+        await connect()
+
+    world.cluster.connect = slow  # type: ignore[method-assign]
+    await world.launch()
+    await world.until(lambda: world.fleet.get("m").replicas[0].note == "starting Ray")
+    waiting = asyncio.create_task(world.fleet.wait("m"))
+    await within(world.fleet.terminate("m"))
+    with pytest.raises(Cancelled):
+        await within(waiting)
+    held.set()
+    world.cluster.holds.add("m-rep0")
+    await world.launch()
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    await within(world.fleet.terminate("m"))
+    assert world.cluster.alive == {}
+
+
+async def test_relaunch_never_meets_the_actor_of_the_launch_before(world: World) -> None:
+    """Though that one lives on after a partition: it is ended when it is seen again (B3)."""
+    await world.ready(engine_options={"slots": 4})
+    old = world.actor()
+    world.cluster.partitioned.add(old.actor)
+    world.fleet.doubt("m", "m-rep0")
+    old_gone = asyncio.create_task(world.fleet.terminate("m"))
+    await world.until(lambda: world.state() == "stopping")
+    world.cluster.partitioned.clear()
+    await within(old_gone)
+    await world.ready(engine_options={"slots": 7})
+    assert world.actor() is not old
+    assert world.actor().plan["slots"] == world.fleet.get("m").plan.slots == 7
+
+
+async def test_actor_that_no_row_wants_is_ended_whenever_it_is_seen(world: World) -> None:
+    """Also long after the start of the gateway."""
+    await world.ready()
+    actor = world.actor()
+    orphan = type(actor)(world.cluster, "gone-rep0@00000000.0", "local", {})
+    world.cluster.alive[orphan.actor] = orphan
+    await world.until(lambda: orphan.actor not in world.cluster.alive)
+    assert world.actor() is actor
+
+
+async def test_models_of_an_earlier_gateway_are_taken_up(world: World) -> None:
+    """What lives is followed and not started again; what died meanwhile is started."""
+    await world.ready("a")
+    await world.ready("b")
+    kept = world.actor("a-rep0")
+    await world.die()
+    world.cluster.kill(world.actor("b-rep0").actor)
+    await world.start()
+    await world.serves("a-rep0", "b-rep0")
+    assert world.actor("a-rep0") is kept
+
+
+async def test_adoption_survives_a_ray_that_fails_at_first(world: World) -> None:
+    """Listing the actors is tried until it succeeds; then every model is followed (B4)."""
+    await world.ready()
+    await world.die()
+    world.cluster.trouble("connect", RayFailed("no"), RayFailed("no"))
+    world.cluster.trouble("actors", ActorLost("Ray is gone"), RuntimeError("internal"))
+    await world.start()
+    assert not world.fleet.adopted
+    await world.serves()
+    assert world.fleet.adopted
+
+
+async def test_after_a_reboot_what_was_wanted_starts(world: World) -> None:
+    """No Ray, no actor: only the rows are there."""
+    await world.ready(replicas=2)
+    await world.die()
+    world.cluster.end_ray()
+    await world.start()
+    await world.serves("m-rep0", "m-rep1")
+    assert world.fleet.get("m").restarts == 0
+
+
+async def test_lost_bridge_ends_nothing(world: World) -> None:
+    """The models can be asked all the time, in the same actors; nothing counts as a failure."""
+    await world.ready(replicas=2)
+    actors = set(world.cluster.alive)
+    world.cluster.trouble("connect", RayFailed("no"), RayFailed("no"))
+    world.cluster.break_bridge()
+    lease = await within(world.fleet.ensure_ready("m"))
+    lease.release()
+    await world.until(lambda: world.cluster.connected)
+    await world.serves("m-rep0", "m-rep1")
+    assert set(world.cluster.alive) == actors
+    assert world.fleet.get("m").restarts == 0
+
+
+async def test_slow_heartbeat_stops_nothing(world: World) -> None:
+    """A replica that is not heard of is `unreachable`, gets requests, and is ready again later."""
+    await world.ready()
+    actor = world.actor()
+    world.cluster.partitioned.add(actor.actor)
+    actor.wake()
+    await world.until(lambda: world.state() == "unreachable")
+    assert world.fleet.ready("m").replicas[0].endpoint == actor.status.endpoint
+    lease = await within(world.fleet.ensure_ready("m"))
+    lease.release()
+    world.cluster.partitioned.clear()
+    await world.serves()
+    assert world.actor() is actor
+
+
+async def test_lost_ray_is_nobodys_failure(world: World) -> None:
+    """All replicas start anew at once, however often they have failed before."""
+    await world.ready(replicas=2, restart_tries=1)
+    for number in (1, 2, 3):
+        world.cluster.end_ray()
+        await world.until(lambda: world.fleet.get("m").restarts == 2 * number)  # noqa: B023
+        await world.serves("m-rep0", "m-rep1")
+
+
+async def test_replicas_are_spread_and_move_from_a_lost_node(cluster_world: World) -> None:
+    """Each on a node of its own; what a lost node had starts elsewhere, and nothing doubles."""
+    world = cluster_world
+    await world.ready(replicas=3)
+    names = ["m-rep0", "m-rep1", "m-rep2"]
+    assert sorted(world.actor(name).node for name in names) == ["local", "n1", "n2"]
+    lost = next(name for name in names if world.actor(name).node == "n1")
+    old = world.actor(lost)
+    world.cluster.lose_node("n1")
+    await world.until(lambda: world.state(lost) == "ready" and len(world.cluster.alive) == 4)
+    (new,) = [one for one in world.cluster.running(lost) if one is not old]
+    assert new.node in {"local", "n2"}
+    assert world.fleet.get("m").replicas[names.index(lost)].node == new.node
+    world.cluster.return_node("n1")
+    await world.until(lambda: old.actor not in world.cluster.alive)
+    await world.serves(*names)
+
+
+async def test_lost_node_is_waited_for_where_there_is_no_room(cluster_world: World) -> None:
+    """Its replicas are tried again until some node can take them; the others serve on."""
+    world = cluster_world
+    await world.ready(replicas=3)
+    full = [replace(one, memory_free_bytes=0) for one in world.cluster._hosts]
+    free, world.cluster._hosts = world.cluster._hosts, full
+    world.cluster.lose_node("n2")
+    await world.until(lambda: world.fleet.get("m").restarts > 1)
+    assert world.fleet.ready("m").state == "ready"
+    world.cluster._hosts = free
+    await world.until(lambda: all(r.state == "ready" for r in world.fleet.get("m").replicas))
+
+
+async def test_replica_that_leaves_finishes_its_requests(world: World) -> None:
+    """It gets no more, and ends once its last one is done."""
+    await world.ready(replicas=2)
+    leases = [await within(world.fleet.ensure_ready("m")) for _ in range(2)]
+    (held,) = [one for one in leases if one.replica.replica_id == "m-rep0"]
+    for lease in leases:
+        if lease is not held:
+            lease.release()
+    removing = asyncio.create_task(world.fleet.remove_replica("m", "0", 1000.0))
+    await world.until(lambda: world.state() == "stopping")
+    for _ in range(3):
+        other = await within(world.fleet.ensure_ready("m"))
+        assert other.replica.replica_id == "m-rep1"
+        other.release()
+    assert world.cluster.running("m-rep0")
+    held.release()
+    assert await within(removing) == 1
+    assert not world.cluster.running("m-rep0")
+    assert world.fleet.get("m").plan.replicas == 1
+    with pytest.raises(BadValue, match="last one"):
+        await world.fleet.remove_replica("m", "1")
+
+
+async def test_numbers_of_replicas_are_never_used_again(world: World) -> None:
+    """An id never stands for two copies, over a restart of the gateway too."""
+    await world.ready(replicas=2)
+    await within(world.fleet.remove_replica("m", "1"))
+    await world.restart()
+    await world.serves()
+    assert await within(world.fleet.add_replicas("m", 1)) == ("m-rep2",)
+    await world.serves("m-rep0", "m-rep2")
+
+
+async def test_state_file_that_cannot_be_written_refuses_and_forgets_nothing(
+    world: World,
+) -> None:
+    """A launch and a termination are refused and change nothing; they succeed later (3.5 to 3.8)."""
+    await world.ready("a")
+    world.store.broken = True
+    with pytest.raises(StateNotWritten):
+        await world.launch("b")
+    with pytest.raises(StateNotWritten):
+        await world.fleet.terminate("a")
+    assert world.state("a-rep0") == "ready"
+    world.actor("a-rep0").fail()
+    await world.until(lambda: world.fleet.get("a").restarts == 1)
+    await world.serves("a-rep0")
+    world.store.broken = False
+    await world.ready("b")
+    await within(world.fleet.terminate("a"))
+    await world.restart()
+    await world.until(lambda: [one.uid for one in world.fleet.models()] == ["b"])
+
+
+async def test_stop_ends_everything_though_nothing_can_be_written(world: World) -> None:
+    """`paddock stop` hangs on nothing."""
+    await world.ready("a", 2)
+    await world.ready("b")
+    world.store.broken = True
+    await within(world.fleet.shutdown())
+    assert world.cluster.alive == {}
+
+
+async def test_plan_with_an_engine_that_is_gone_fails_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are served; the diagnosis names the engine and a command."""
+    await world.ready("a")
+    await world.ready("b")
+    await world.die()
+    world.cluster.end_ray()
+    db = world.store
+    del db
+    import sqlite3
+
+    with sqlite3.connect(world.home / "paddock.db") as file:
+        file.execute(
+            "UPDATE deployments SET document = replace(document, ?, ?) WHERE uid = 'a'",
+            ('"engine": "echo"', '"engine": "gone"'),
+        )
+    file.close()
+    await world.start()
+    await world.serves("b-rep0")
+    diagnosis = world.fleet.get("a").diagnosis or {}
+    assert diagnosis["cause"] == "engine_missing"
+    assert "gone" in diagnosis["message"]
+    assert "paddock launch" in diagnosis["next_command"]
+
+
+async def test_row_that_cannot_be_read_fails_alone(world: World) -> None:
+    """It is listed with the reason, can be ended, and the others are served."""
+    await world.ready("a")
+    await world.ready("b")
+    await world.die()
+    import sqlite3
+
+    with sqlite3.connect(world.home / "paddock.db") as file:
+        file.execute("""UPDATE deployments SET document = '{"uid": "a"}' WHERE uid = 'a'""")
+    file.close()
+    await world.start()
+    await world.serves("b-rep0")
+    assert "cannot be read" in (world.fleet.get("a").diagnosis or {})["message"]
+    await within(world.fleet.terminate("a"))
+    assert [one.uid for one in world.fleet.models()] == ["b"]
+
+
+async def test_what_is_promised_is_not_free(world: World) -> None:
+    """A replica that is on its way, or waits for its next start, keeps its memory reserved."""
+    world.cluster.holds.add("m-rep0")
+    await world.launch()
+    (reserved,) = world.fleet._reservations()
+    assert reserved.host_bytes > 0
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    world.actor().become("ready")
+    await within(world.fleet.wait("m"))
+    assert world.fleet._reservations() == []
+
+
+async def test_bug_in_one_action_ends_no_others_care(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It becomes the replica's failure, with the error, and the other model is kept."""
+    await world.ready("a")
+
+    def broken(*_: Any) -> Any:
+        raise KeyError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.fleet._reconciler, "_config", broken)
+        await world.launch("b")
+        with pytest.raises(LaunchFailed) as failure:
+            await within(world.fleet.wait("b"))
+    assert failure.value.diagnosis["cause"] == "internal"
+    world.actor("a-rep0").fail()
+    await world.until(lambda: world.fleet.get("a").restarts == 1)
+    await world.serves("a-rep0")
+
+
+async def test_plan_is_the_same_for_a_dry_run_and_a_launch(world: World) -> None:
+    """One planning path: what is shown is what is done."""
+    shown = await world.fleet.plan(asking("m", 2))
+    status = await world.ready("m", 2)
+    assert shown.model_copy(update={"memory": status.plan.memory}) == status.plan
