@@ -26,7 +26,7 @@ def end_actor(instance: str, actor: str, pid: int = 0, started_at: float = 0.0) 
     deadline = time.monotonic() + END_SECONDS
     roots = [*_worker(pid, started_at), *processes.belonging(instance, actor=actor)]
     # The warden's parent is the actor, whatever Ray says of it.
-    roots += [parent for root in roots for parent in _worker(root.ppid(), root.create_time())]
+    roots += [actor_process for root in roots for actor_process in _parent_worker(root)]
     known = {process.pid: process for root in roots for process in _tree(root)}
     while True:
         for process in known.values():
@@ -48,6 +48,13 @@ def _worker(pid: int, started_at: float) -> list[psutil.Process]:
         # Ray notes the start when the actor is ready, which its process was before.
         if title.startswith("ray::") and process.create_time() <= started_at + 1.0:
             return [process]
+    return []
+
+
+def _parent_worker(process: psutil.Process) -> list[psutil.Process]:
+    """The Ray worker that has started a process; none if either is gone."""
+    with contextlib.suppress(psutil.Error):
+        return _worker(process.ppid(), process.create_time())
     return []
 
 
