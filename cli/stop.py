@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
@@ -103,6 +104,7 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
 
     if not settings.home.exists():
         return [], []
+    _end_foreign(settings, models)
     ended = end_all(settings.home, processes.STOP_GRACE)
     if ended.left:
         raise StopFailed(ended.left)
@@ -113,6 +115,34 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
     # Downloads and installs shall not go on with the next gateway either.
     shutil.rmtree(settings.home / "jobs", ignore_errors=True)
     return list(ended.all), list(ended.by_force)
+
+
+def _end_foreign(settings: Settings, models: set[str]) -> None:
+    """Ends the replicas that a gateway which is dead has left on a cluster of somebody else's.
+
+    They do not end with the processes of this machine. A cluster that cannot be reached is said.
+    """
+    import asyncio
+
+    from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, RayFailed
+    from paddock.launcher.head import read_record
+
+    record = read_record(settings.home)
+    if record is None or record.head or not settings.ray_address:
+        return
+
+    async def end() -> None:
+        cluster = Cluster(settings)
+        await cluster.connect()
+        for actor in await cluster.actors():
+            models.add(actor.partition("-rep")[0])
+            await cluster.end(actor, "")
+        await cluster.shutdown()
+
+    try:
+        asyncio.run(end())
+    except (RayFailed, ActorLost, ActorUnavailable, TimeoutError, RuntimeError) as error:
+        print(f"paddock: replicas may be left on other nodes: {error}", file=sys.stderr)
 
 
 def _serving(settings: Settings) -> bool:

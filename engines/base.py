@@ -143,6 +143,7 @@ class Host:
         engines: engine name → what was detected there.
         gpus: those that Paddock may use there, by their index.
         kept: model id → bytes that are free but promised to it, and so taken off what is free.
+        age_seconds: how long ago the node told this.
     """
 
     node: str
@@ -156,6 +157,7 @@ class Host:
     address: str = "127.0.0.1"
     gpus: tuple[Gpu, ...] = ()
     kept: Mapping[str, int] = field(default_factory=dict)
+    age_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

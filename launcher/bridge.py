@@ -22,22 +22,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engines.base import Host
-from paddock.launcher.agent import END_SECONDS, end_actor
+from paddock.launcher.agent import PREFIX, Agent, end_actor
 from paddock.launcher.connection import is_own_peer
 from paddock.launcher.head import add_bridge, environment, parse_record
-from paddock.launcher.host import LOCAL, probe_host
+from paddock.launcher.host import LOCAL
+from paddock.launcher.nodes import AgentHandle, Node, Nodes
 from paddock.launcher.processes import instance_id
 from paddock.launcher.replica import Replica, ReplicaConfig
-from paddock.registry.settings import read_settings
 
-PROBE_SECONDS = 5.0
-"""How long another node may take to be looked at: a sick one must not hold up every plan."""
+AGENT_SECONDS = 15.0
+"""How long another node's agent may take to end an actor, and to start itself before that."""
 DEAD_SECONDS = 5.0
 """How long Ray may take to notice that an actor's process is gone."""
 LINE_BYTES = 16_000_000
@@ -56,34 +56,48 @@ class Bridge:
         self._namespace = namespace(instance)
         self._node = node
         self._actors: dict[str, Any] = {}
+        self._nodes = Nodes(self._list_nodes, self._agent)
+
+    def follow_nodes(self) -> None:
+        """Begins to follow the agents of the other nodes. Call it on the event loop."""
+        self._nodes.start()
 
     async def ping(self) -> None:
         """Says that the bridge's event loop runs."""
 
     async def hosts(self, paths: list[str]) -> list[dict[str, Any]]:
-        """The facts of every node but our own."""
-        return [asdict(host) for host in await asyncio.to_thread(self._hosts, tuple(paths))]
+        """The facts of every node but our own, as the nodes have told them last."""
+        return [asdict(host) for host in await self._nodes.hosts(paths)]
 
-    def _hosts(self, paths: tuple[str, ...]) -> list[Host]:
+    def _list_nodes(self) -> list[Node]:
         import ray
 
-        probe = ray.remote(num_cpus=0)(_probe_node)
-        refs = [
-            probe.options(scheduling_strategy=_on(node["NodeID"])).remote(
-                node["NodeID"], node["NodeManagerAddress"], paths
-            )
+        return [
+            Node(node["NodeID"], node["NodeManagerAddress"])
             for node in ray.nodes()
             if node["Alive"] and node["NodeID"] != self._node
         ]
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=PROBE_SECONDS) if refs else ([], 0)
-        hosts = []
-        for ref in ready:
-            try:
-                hosts.append(ray.get(ref))
-            except ray.exceptions.RayError as error:
-                # A node without Paddock, or one that is going: nothing can be planned on it.
-                print(f"a node is left out: {error}", file=sys.stderr, flush=True)
-        return hosts
+
+    async def _agent(self, node: Node) -> AgentHandle:
+        return await asyncio.to_thread(self._open_agent, node)
+
+    def _open_agent(self, node: Node) -> _AgentHandle:
+        import ray
+
+        handle = (
+            ray.remote(Agent)
+            .options(
+                name=PREFIX + node.id,
+                namespace=self._namespace,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=0,
+                max_restarts=0,
+                scheduling_strategy=_on(node.id),
+            )
+            .remote(node.id, node.address)
+        )
+        return _AgentHandle(handle)
 
     async def nodes(self) -> dict[str, list[str]]:
         """The ids of all nodes that Ray knows, by whether they live."""
@@ -94,6 +108,14 @@ class Bridge:
             "alive": [node["NodeID"] for node in nodes if node["Alive"]],
             "dead": [node["NodeID"] for node in nodes if not node["Alive"]],
         }
+
+    async def dismiss(self) -> None:
+        """Ends the agents of the other nodes: nobody follows them any more."""
+        await self._nodes.close()
+        for name in await self._named():
+            if name.startswith(PREFIX):
+                with contextlib.suppress(_NoActor):
+                    await asyncio.to_thread(_kill, await self._handle(name))
 
     async def start(self, actor: str, config: dict[str, Any], node: str) -> None:
         """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
@@ -139,6 +161,9 @@ class Bridge:
 
     async def actors(self) -> list[str]:
         """The names of all replicas' actors that live in our namespace."""
+        return [name for name in await self._named() if not name.startswith(PREFIX)]
+
+    async def _named(self) -> list[str]:
         import ray
 
         actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
@@ -182,20 +207,49 @@ class Bridge:
     async def _end_on(self, node: str, known: tuple[str, str, int, float]) -> list[int]:
         if node == self._node:
             return await asyncio.to_thread(end_actor, *known)
-        import ray
+        nodes = {one.id: one for one in await asyncio.to_thread(self._list_nodes)}
+        if node not in nodes:
+            raise _NoNode(f"node {node} is not in the cluster")
+        agent = await asyncio.to_thread(self._open_agent, nodes[node])
+        try:
+            async with asyncio.timeout(AGENT_SECONDS):
+                return await agent.end(*known)
+        except TimeoutError:
+            raise _NoNode(f"node {node} does not answer") from None
 
-        task = ray.remote(num_cpus=0)(end_actor).options(scheduling_strategy=_on(node))
-        async with asyncio.timeout(PROBE_SECONDS + END_SECONDS):
-            return list(await task.remote(*known))
+
+class _AgentHandle:
+    """An agent's actor, as `AgentHandle` has it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def report(self, since: int) -> tuple[int, Host]:
+        """See `Agent.report`."""
+        number, host = await self._handle.report.remote(since)
+        return number, host
+
+    async def look(self, paths: Sequence[str]) -> Host:
+        """See `Agent.look`."""
+        host: Host = await self._handle.look.remote(list(paths))
+        return host
+
+    async def end(self, instance: str, actor: str, pid: int, started_at: float) -> list[int]:
+        """See `Agent.end`."""
+        return list(await self._handle.end.remote(instance, actor, pid, started_at))
 
 
 METHODS = frozenset({"begin", "watch", "stop", "tail", "log_after", "probe", "drain"})
 """Methods of `Replica` that the gateway may call."""
-CALLS = frozenset({"ping", "hosts", "nodes", "start", "find", "actors", "invoke", "end"})
+CALLS = frozenset({"ping", "hosts", "nodes", "dismiss", "start", "find", "actors", "invoke", "end"})
 
 
 class _NoActor(Exception):
     """No actor of that name lives."""
+
+
+class _NoNode(Exception):
+    """A node cannot be asked."""
 
 
 def _describe(handle: Any) -> dict[str, Any]:
@@ -244,6 +298,7 @@ def _wire(error: Exception) -> dict[str, str]:
     if isinstance(error, TimeoutError) and not isinstance(error, exceptions.RayError):
         return {"error": "TimeoutError", "message": _first_line(error)}
     unavailable = (
+        _NoNode,
         exceptions.ActorUnavailableError,
         exceptions.GetTimeoutError,
         exceptions.RaySystemError,
@@ -284,6 +339,7 @@ async def _serve(bridge: Bridge, path: Path, on_ready: Callable[[], None]) -> No
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncio.start_unix_server(connected, path, limit=LINE_BYTES)
+    bridge.follow_nodes()
     on_ready()
     await stop.wait()
     server.close()
@@ -322,11 +378,6 @@ def _on(node: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
-def _probe_node(node: str, address: str, paths: tuple[str, ...]) -> Host:
-    """Runs on another node: its facts."""
-    return replace(probe_host(read_settings().home, paths, node), address=address)
 
 
 if __name__ == "__main__":
