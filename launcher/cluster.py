@@ -240,8 +240,6 @@ class Cluster:
 
     def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:
         """A process that outlives the gateway. Its log is of its last start."""
-        for child in [child for child in CHILDREN if child.poll() is not None]:
-            CHILDREN.remove(child)
         with processes.open_private(self._log(module), "wb") as out:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, str(self.home), argument],
@@ -276,7 +274,8 @@ class Cluster:
 
     async def _watch_head(self, record: Record) -> None:
         """Breaks the connection when a process of the local Ray's head has ended."""
-        while record.head_lives:  # noqa: ASYNC110 - processes of others tell nobody of their end
+        while record.head_lives:
+            _collect()
             await asyncio.sleep(HEAD_SECONDS)
         log.warning("the local Ray is dead")
         if self._connection is not None and self._connection.open:
@@ -376,6 +375,12 @@ class Cluster:
 
 CHILDREN: list[subprocess.Popen[bytes]] = []
 """Bridges and heads that this process has started: it must collect those that end before it."""
+
+
+def _collect() -> None:
+    """Collects heads and bridges that have ended, which were zombies otherwise."""
+    for child in [child for child in CHILDREN if child.poll() is not None]:
+        CHILDREN.remove(child)
 
 
 def _kill_bridge(record: Record) -> None:
