@@ -21,8 +21,8 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ from paddock.launcher.replica import Replica, ReplicaConfig
 
 AGENT_SECONDS = 15.0
 """How long another node's agent may take to end an actor, and to start itself before that."""
+RAY_SECONDS = 5.0
+"""How long Ray's control service may take, where something can be done without it."""
+THREADS = 64
+"""For calls that wait for Ray: one that hangs must not keep the others from a thread."""
 DEAD_SECONDS = 5.0
 """How long Ray may take to notice that an actor's process is gone."""
 LINE_BYTES = 16_000_000
@@ -188,12 +192,13 @@ class Bridge:
             node: where to look if Ray does not know the actor any more.
         """
         handle, info = None, {}
-        with contextlib.suppress(_NoActor):
-            handle = await self._handle(actor)
-            info = await asyncio.to_thread(_describe, handle)
-        if handle is not None:
-            # Told first, so that Ray starts no process for it while we look.
-            await asyncio.to_thread(_kill, handle)
+        # Processes of this node can be ended though Ray's control service hangs.
+        with contextlib.suppress(_NoActor, TimeoutError):
+            async with asyncio.timeout(RAY_SECONDS):
+                handle = await self._handle(actor)
+                info = await asyncio.to_thread(_describe, handle)
+                # Before we look, so that Ray starts no process for it meanwhile.
+                await asyncio.to_thread(_kill, handle)
         place = info.get("Address", {}).get("NodeID") or node
         place = self._node if place in {"", LOCAL} else place
         known = (self._instance, actor, info.get("Pid", 0), info.get("StartTime", 0) / 1000)
@@ -259,6 +264,10 @@ def _describe(handle: Any) -> dict[str, Any]:
     return dict(actors(handle._actor_id.hex()) or {})
 
 
+def _is_dead(handle: Any) -> bool:
+    return _describe(handle).get("State", "DEAD") == "DEAD"
+
+
 def _kill(handle: Any) -> None:
     import ray
 
@@ -267,11 +276,12 @@ def _kill(handle: Any) -> None:
 
 async def _until_dead(actor: str, handle: Any) -> None:
     """Waits until Ray has noticed that the actor's process is gone."""
-    deadline = time.monotonic() + DEAD_SECONDS
-    while (await asyncio.to_thread(_describe, handle)).get("State", "DEAD") != "DEAD":
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Ray does not call {actor} dead")
-        await asyncio.sleep(0.02)
+    try:
+        async with asyncio.timeout(DEAD_SECONDS):
+            while not await asyncio.to_thread(_is_dead, handle):  # noqa: ASYNC110 - Ray tells nobody
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise TimeoutError(f"Ray does not say that {actor} is dead") from None
 
 
 async def _answer(bridge: Bridge, asked: dict[str, Any]) -> dict[str, Any]:
@@ -338,6 +348,7 @@ async def _serve(bridge: Bridge, path: Path, on_ready: Callable[[], None]) -> No
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.set_default_executor(ThreadPoolExecutor(THREADS))
     server = await asyncio.start_unix_server(connected, path, limit=LINE_BYTES)
     bridge.follow_nodes()
     on_ready()

@@ -24,6 +24,8 @@ LOOK_SECONDS = 5.0
 """How long an agent may take to look at named files."""
 STALE_SECONDS = 10.0
 """A node whose last report is older is not asked to look at files: it would not answer either."""
+PAUSE_SECONDS = 60.0
+"""The longest pause between two starts of an agent: on a node without Paddock each one fails."""
 REPORT_SECONDS = 30.0
 """How long one report may take before the agent is looked up anew."""
 
@@ -130,6 +132,7 @@ class Nodes:
 
     async def _follow(self, followed: _Followed) -> None:
         """Takes one report after another, for as long as the node is listed."""
+        pause = LIST_SECONDS
         while True:
             try:
                 agent, since = await self._open_agent(followed.node), -1
@@ -138,9 +141,11 @@ class Nodes:
                         since, followed.host = await agent.report(since)
                     followed.heard_at = self._clock()
                     followed.reported.set()
+                    pause = LIST_SECONDS
             except Exception as error:  # noqa: BLE001 - a node's border: whatever it is, it ages
                 _note(f"node {followed.node.id} does not report: {type(error).__name__}: {error}")
-            await asyncio.sleep(LIST_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSE_SECONDS)
 
     async def _look(self, followed: _Followed, paths: Sequence[str]) -> Host:
         """What is there now with the named files; without them where the node does not answer."""

@@ -139,3 +139,24 @@ async def test_a_node_that_is_gone_is_forgotten(follow: Follow) -> None:
     await followed.refresh()
     assert [host.node for host in await followed.hosts(())] == ["b"]
     await followed.close()
+
+
+async def test_an_agent_that_cannot_start_is_tried_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node without Paddock gets a new try after 2 s, 4 s and so on, up to a minute."""
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        pauses.put_nowait(seconds)
+        await sleep(0)
+
+    async def open_agent(_: Node) -> AgentHandle:
+        raise RuntimeError("no module named paddock")
+
+    monkeypatch.setattr(nodes.asyncio, "sleep", pause)
+    followed = Nodes(lambda: [Node("bare", "")], open_agent, Clock())
+    await followed.refresh()
+    assert [await pauses.get() for _ in range(7)] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    await followed.close()
