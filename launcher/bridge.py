@@ -265,7 +265,7 @@ def _describe(handle: Any) -> dict[str, Any]:
 
 
 def _is_dead(handle: Any) -> bool:
-    return _describe(handle).get("State", "DEAD") == "DEAD"
+    return bool(_describe(handle).get("State", "DEAD") == "DEAD")
 
 
 def _kill(handle: Any) -> None:
