@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import sys
 import time
 from contextlib import nullcontext, suppress
@@ -54,7 +55,10 @@ def stop(settings: Settings, output: Output) -> None:
     everything: list[int] = []
     if not settings.endpoint:
         by_force = _end_gateway(own, GONE_SECONDS if heeds else DEAF_SECONDS, output)
-        everything, rest = _sweep(settings, models)
+        try:
+            everything, rest = _sweep(settings, models)
+        except (OSError, sqlite3.Error) as error:
+            raise gateway.unusable(settings, error) from None
         by_force += rest
     stopped = client is not None or bool(everything or by_force)
     names = ", ".join(sorted(models)) or "none"
@@ -102,7 +106,7 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
     from paddock.launcher import processes
     from paddock.launcher.sweep import end_all
 
-    if not settings.home.exists():
+    if not (settings.home / "instance").exists():  # nothing has ever run
         return [], []
     _end_foreign(settings, models)
     ended = end_all(settings.home, processes.STOP_GRACE)
@@ -152,7 +156,7 @@ def _serving(settings: Settings) -> bool:
     path = settings.home / "gateway.lock"
     if not path.exists():
         return False
-    with path.open("ab") as lock:
+    with path.open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

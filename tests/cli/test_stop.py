@@ -11,6 +11,7 @@ import pytest
 
 from paddock.cli import stop
 from paddock.cli.output import Output
+from tests.conftest import Paddock
 
 
 @pytest.fixture
@@ -48,3 +49,22 @@ def test_a_gateway_that_does_not_end_is_ended_by_force(
     own = psutil.Process(gateway.pid)
     assert stop._end_gateway(own, 0.1, Output(True)) == [gateway.pid]
     assert not own.is_running()
+
+
+@pytest.mark.parametrize("command", ["serve", "list", "launch tiny-mixtral -en echo"])
+def test_a_home_that_cannot_be_written_is_refused_in_one_line(
+    paddock: Paddock, command: str
+) -> None:
+    """It is named with the reason and the way out; no traceback."""
+    home = "/proc/paddock"  # not even root can make it
+    done = paddock.run(*command.split(), PADDOCK_HOME=home)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert home in line
+    assert "PADDOCK_HOME" in line
+
+
+def test_stop_in_a_home_where_nothing_has_run_makes_none(paddock: Paddock) -> None:
+    """`stop` without a home leaves it so."""
+    assert not paddock.json("stop")["stopped"]
+    assert not paddock.home.exists()
