@@ -216,11 +216,15 @@ class Bridge:
         if node not in nodes:
             raise _NoNode(f"node {node} is not in the cluster")
         agent = await asyncio.to_thread(self._open_agent, nodes[node])
+        from ray.exceptions import RayActorError
+
         try:
             async with asyncio.timeout(AGENT_SECONDS):
                 return await agent.end(*known)
-        except TimeoutError:
-            raise _NoNode(f"node {node} does not answer") from None
+        # That the agent is lost says nothing of the actor that it was to end.
+        except (TimeoutError, RayActorError) as error:
+            said = _first_line(error)
+            raise _NoNode(f"the agent of node {node} does not answer: {said}") from None
 
 
 class _AgentHandle:
@@ -317,7 +321,14 @@ def _wire(error: Exception) -> dict[str, str]:
     if isinstance(error, unavailable):
         return {"error": "ActorUnavailable", "message": _first_line(error)}
     # Ray tells its own killing for memory by another error.
-    if isinstance(error, (_NoActor, exceptions.RayActorError, exceptions.OutOfMemoryError)):
+    lost = (
+        _NoActor,
+        exceptions.RayActorError,
+        exceptions.OutOfMemoryError,
+        exceptions.NodeDiedError,
+        exceptions.ActorUnschedulableError,  # its node is gone
+    )
+    if isinstance(error, lost):
         return {"error": "ActorLost", "message": _first_line(error)}
     return {"error": "internal", "message": f"{type(error).__name__}: {_first_line(error)}"}
 

@@ -198,7 +198,8 @@ class Cluster:
                         log.warning("processes %s of an earlier Ray cannot be ended", ended.left)
                 return await self._start_bridge(record)
         except TimeoutError:
-            raise RayFailed(f"{self._name} did not answer within {limit:g} s") from None
+            out = "" if self.external else "; to end it: paddock stop"
+            raise RayFailed(f"{self._name} did not answer within {limit:g} s{out}") from None
 
     @property
     def _name(self) -> str:
