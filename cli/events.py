@@ -53,6 +53,10 @@ def _line(kind: str, data: dict[str, Any]) -> str:
         parts.append(data["note"])
     if kind == "progress" and data["total_bytes"]:
         parts.append(f"{size(data['came_bytes'])} of {size(data['total_bytes'])}")
+    cause = data.get("last_failure") or {}
+    if data.get("next_try_at") is not None and not data["gone"]:
+        left = max(0.0, data["next_try_at"] - data["at"])
+        parts.append(f"after {cause.get('cause')}: {cause.get('message')}; in {left:.1f} s")
     if data["diagnosis"]:
         parts.append(f"{data['diagnosis']['cause']}: {data['diagnosis']['message']}")
     return "; ".join(parts)

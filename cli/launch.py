@@ -42,6 +42,11 @@ POLL_SECONDS = 0.05
 @lockable
 @click.option("--multimodal-projector", metavar="FILE", help="GGUF that lets a GGUF see pictures.")
 @click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit run.")
+@click.option(
+    "--restart", metavar="WHEN", help="After it ends: always, on-failure or never.  [on-failure]"
+)
+@click.option("--restart-tries", type=int, help="Starts in a row that may fail.  [unlimited]")
+@click.option("--silence-seconds", type=float, help="Give up on a silent engine after.  [1800]")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.pass_context
 @connected
@@ -116,6 +121,9 @@ def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
         "n_gpu": given["n_gpu"],
         "gpu_idx": given["gpu_idx"],
         "trust": given["trust"],
+        "restart": given["restart"],
+        "restart_tries": given["restart_tries"],
+        "silence_seconds": given["silence_seconds"],
         "multimodal_projector": _projector(given["multimodal_projector"]),
     }
     if given["lora_modules"]:
@@ -159,19 +167,11 @@ def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     """The plan without a gateway: for this machine alone."""
     import asyncio
 
-    from paddock.launcher.host import probe_host
-    from paddock.launcher.references import References
-    from paddock.launcher.resolve import resolve
-    from paddock.registry.catalog import Catalog
+    from paddock.launcher.fleet.planner import Planner
     from paddock.server.wire import launch_request
 
     request = launch_request(body)
-    index = settings.index if settings.index.exists() else None
-    catalog = Catalog.load(index=index, custom=settings.specs)
-    asked = asyncio.run(References(settings).asked(request, catalog))
-    asked.check()
-    hosts = [probe_host(settings.home, asked.paths)]
-    return asked.finish(resolve(asked.request, asked.choice, hosts)).to_json()
+    return asyncio.run(Planner.alone(settings).plan(request)).to_json()
 
 
 def plan_text(plan: dict[str, Any]) -> str:

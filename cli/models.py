@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
@@ -32,6 +33,10 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
     state = model["state"]
     if model["diagnosis"]:
         state = f"{state} ({model['diagnosis']['cause']})"
+    elif waiting := _waiting(model):
+        state = f"{state} ({waiting})"
+    elif model["restarts"]:
+        state = f"{state} ({model['restarts']} restarts)"
     return (
         model["model_uid"],
         plan["model"],
@@ -42,6 +47,16 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         size(plan["memory"]["total_bytes"] * model["replica"]),
         state,
     )
+
+
+def _waiting(model: dict[str, Any]) -> str:
+    """When the first replica that failed is started again, and why it failed."""
+    replicas = [one for one in model["replica_statuses"] if one["next_try_at"] is not None]
+    if not replicas:
+        return ""
+    first = min(replicas, key=lambda one: float(one["next_try_at"]))
+    cause = (first["last_failure"] or {}).get("cause", "failed")
+    return f"{cause}; starts again in {max(0.0, first['next_try_at'] - time.time()):.0f} s"
 
 
 @click.command(short_help="Show the last lines of a model's engine.")

@@ -139,7 +139,7 @@ def _end_foreign(settings: Settings, models: set[str]) -> None:
         cluster = Cluster(settings)
         await cluster.connect()
         for actor in await cluster.actors():
-            models.add(actor.partition("-rep")[0])
+            models.add(actor.rpartition("-rep")[0])
             await cluster.end(actor, "")
         await cluster.shutdown()
 
@@ -166,14 +166,9 @@ def _serving(settings: Settings) -> bool:
 
 def _forget_models(settings: Settings) -> list[str]:
     """What was launched shall not come back with the next gateway: the user has stopped it."""
-    from paddock.launcher.store import Store
+    from paddock.launcher.fleet.store import SqliteStore
 
     path = settings.home / "paddock.db"
     if not path.exists():
         return []
-    store = Store(path)
-    uids = [model.uid for model in store.models()]
-    for uid in uids:
-        store.remove(uid)
-    store.close()
-    return uids
+    return SqliteStore(path).forget_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from paddock.registry.errors import BadValue, NotLaunched
@@ -45,7 +46,14 @@ def replica_actor(uid: str, number: int = 0) -> Any:
     space = namespace(instance)
     if not ray.is_initialized():
         ray.init(address=record.address, namespace=space, log_to_driver=False)
-    try:
-        return ray.get_actor(f"{uid}-rep{number}", namespace=space)
-    except ValueError:
-        raise NotLaunched(uid) from None
+    # The name goes on with the generation, and with how often the replica was started.
+    begin = f"{uid}-rep{number}@"
+    names = [
+        one["name"]
+        for one in ray.util.list_named_actors(all_namespaces=True)
+        if one["namespace"] == space and one["name"].startswith(begin)
+    ]
+    for name in sorted(names, key=lambda name: int(name.rpartition(".")[2]), reverse=True):
+        with suppress(ValueError):  # it ended meanwhile
+            return ray.get_actor(name, namespace=space)
+    raise NotLaunched(uid)

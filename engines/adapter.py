@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from paddock.engines.base import UNKNOWN, Detection, Devices, EngineOptions, Host
+from paddock.engines.base import UNKNOWN, Detection, Devices, EngineOptions, Host, Progress
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
@@ -21,6 +21,7 @@ class Adapter:
     name: ClassVar[str]
     environment: ClassVar[Environment | None] = None
     made_for_gpus: ClassVar[bool] = False
+    progress: ClassVar[Progress | None] = None
 
     def detect(self) -> Detection:
         """Whether its environment is there."""

@@ -208,6 +208,20 @@ class Symptom:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """Where an engine tells how far it is, for telling a long prompt from a deadlock.
+
+    Attributes:
+        path: a route of the engine's, asked with its key.
+        pattern: the counters in its answer. They move while tokens are generated or a prompt is
+            read, and stand still otherwise.
+    """
+
+    path: str
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True)
 class RequestFields:
     """What an engine makes of the fields of OpenAI's requests.
 
@@ -269,6 +283,8 @@ class Engine(Protocol):
     """Tokens to whose multiple the engine rounds up the context of each slot."""
     health_path: ClassVar[str]
     """Answers 200 once the engine can serve, anything else (or nothing) before."""
+    progress: ClassVar[Progress | None]
+    """Counters of its work; None: it has none."""
     symptoms: ClassVar[tuple[Symptom, ...]]
     fields: ClassVar[RequestFields]
 

@@ -1,7 +1,7 @@
 """Models that somebody else serves: asks their endpoints, watches them, keeps their keys.
 
 There is no process to supervise, and so no actor: the gateway itself looks whether the endpoint
-answers. `Watched` has the methods of `cluster.Handle`, so that the controller follows an attached
+answers. `Watched` has the methods of `cluster.Handle`, so that the fleet follows an attached
 model as it follows any other.
 """
 

@@ -102,7 +102,7 @@ class Handle:
 
 
 class Cluster:
-    """Ray, as the controller sees it."""
+    """Ray, as the fleet sees it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

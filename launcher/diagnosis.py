@@ -30,6 +30,8 @@ Cause = Literal[
     "load_failed",  # the engine said that it could not load the model
     "engine_exited",  # the engine ended by itself
     "engine_killed",  # a signal ended the engine
+    "engine_hung",  # the engine was ready, and shows no sign of life any more
+    "engine_missing",  # the plan names an engine that this Paddock does not know
     "port_in_use",  # the engine's port was taken
     "start_timeout",  # the engine neither got ready nor said anything for too long
     "probe_failed",  # the engine said it was ready, and could not answer one token

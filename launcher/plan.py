@@ -33,7 +33,8 @@ class LaunchRequest(_Frozen):
     one to ask first where no `hub` is asked for: a setting, and no wish. `projector` is a file
     beside a GGUF that makes tokens of pictures: one that the spec names, or an absolute path.
     `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
-    the driver's index.
+    the driver's index. `restart`, `restart_tries` and `silence_seconds` are the deployment's policy
+    (`fleet/deployment.py`).
     """
 
     model_name: str
@@ -55,6 +56,9 @@ class LaunchRequest(_Frozen):
     gpu_idx: tuple[int, ...] = ()
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
+    restart: str | None = None
+    restart_tries: int | None = None
+    silence_seconds: float | None = None
 
     @field_validator("size", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""One running copy of a model: brings the weights, starts the engine, watches it, ends it.
+"""One running copy of a model: brings the weights, starts the engine, looks after it, ends it.
 
 `Replica` is a plain class; `cluster.py` runs it as a detached Ray actor on the planned node. All
 its methods are coroutines on one event loop, so its state has one writer. Tokens do not pass
@@ -37,6 +37,17 @@ from paddock.launcher.diagnosis import (
     diagnose_exit,
     launch_command,
 )
+from paddock.launcher.environ import engine_environment
+from paddock.launcher.health import (
+    AGAIN_SECONDS,
+    ANSWER_SECONDS,
+    COMPUTE_SECONDS,
+    GPU_ANSWER_SECONDS,
+    HEALTH_SECONDS,
+    TOKEN_SECONDS,
+    Health,
+    Look,
+)
 from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.plan import LaunchPlan
 from paddock.launcher.processes import (
@@ -51,7 +62,17 @@ from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.gguf import check_gguf
 from paddock.registry.split import parts
 
-State = Literal["pending", "downloading", "starting", "ready", "stopping", "stopped", "failed"]
+State = Literal[
+    "pending",  # wanted, and not begun; or waiting for its next start
+    "downloading",
+    "starting",
+    "ready",
+    "unhealthy",  # its engine hangs, and is about to be ended
+    "unreachable",  # nothing is heard of it; it may serve all the same
+    "stopping",
+    "stopped",
+    "failed",  # and not started again
+]
 
 WARDEN = Path(__file__).with_name("warden.py")
 READY_POLL = 0.025
@@ -70,9 +91,11 @@ class ReplicaConfig:
     """What a replica needs to know. Durations are seconds.
 
     Attributes:
+        actor: the name of the actor that it runs in; its processes carry it.
         silence: how long a starting engine may neither log nor compute anything.
-        number: the replica's, by which the plan knows its GPUs.
+        gpus: the driver's indices of the GPUs that it has.
         relay: whether the gateway is on another node, and reaches the engine through a relay.
+        health_seconds: between two looks at the health of an engine that serves.
     """
 
     replica_id: str
@@ -83,7 +106,9 @@ class ReplicaConfig:
     hub_timeout: float = 5.0
     silence: float = 120.0
     relay: bool = False
-    number: int = 0
+    gpus: tuple[int, ...] = ()
+    actor: str = ""
+    health_seconds: float = HEALTH_SECONDS
 
 
 @dataclass(frozen=True)
@@ -91,7 +116,9 @@ class ReplicaStatus:
     """A snapshot. `version` grows with every change; `endpoint` is set while ready.
 
     `key` is what `endpoint` asks for, and never leaves the gateway. While it downloads, `files` are
-    `hubs.FileProgress` as dicts; speed and time left are None where they are not known.
+    `hubs.FileProgress` as dicts; speed and time left are None where they are not known. The last
+    six are the fleet's, not the actor's: how often it was started again and after what, when the
+    next start is due (in seconds since 1970), and where it runs.
     """
 
     replica_id: str
@@ -110,6 +137,13 @@ class ReplicaStatus:
     started_at: float = 0.0
     ready_at: float | None = None
     diagnosis: dict[str, Any] | None = None
+    actor_pid: int | None = None
+    restarts: int = 0
+    last_failure: dict[str, Any] | None = None
+    next_try_at: float | None = None
+    node: str = ""
+    node_name: str = ""
+    gpus: tuple[int, ...] = ()
 
 
 class Replica:
@@ -123,7 +157,11 @@ class Replica:
         name = config.replica_id.replace("/", "%2F")
         self._log = Path(config.home) / "logs" / f"{name}.log"
         self._status = ReplicaStatus(
-            config.replica_id, key=self._key, started_at=time.time(), log=str(self._log)
+            config.replica_id,
+            key=self._key,
+            started_at=time.time(),
+            log=str(self._log),
+            actor_pid=os.getpid(),
         )
         self._changed = asyncio.Event()
         self._cancelled = threading.Event()
@@ -136,6 +174,11 @@ class Replica:
         self._port = 0
         self._looked_at = 0.0
         self._computed = 0.0
+        self._health = Health()
+        self._work = Health()
+        self._counters: tuple[str, ...] | None = None
+        self._probed_at = 0.0
+        self._probed_computed = 0.0
 
     async def begin(self) -> ReplicaStatus:
         """Starts the life of the replica, once, and returns at once."""
@@ -197,12 +240,13 @@ class Replica:
             weights = await self._bring_weights()
             await self._start_engine(weights)
             await self._until_ready()
-            await self._probe()
+            await self._until_token()
             await self._open_relay()
             endpoint = self._relay.endpoint if self._relay else f"http://127.0.0.1:{self._port}"
             self._set(state="ready", endpoint=endpoint, note="", ready_at=time.time())
-            assert self._ended is not None
-            self._fail_unless_stopping(await self._exit_diagnosis(await self._ended))
+            end = await self._until_end()
+            if self._status.state != "unhealthy":  # else the diagnosis is there: it hung
+                self._fail_unless_stopping(await self._exit_diagnosis(end))
         except Failure as failure:
             await self._end_engine()
             self._fail_unless_stopping(failure.diagnosis)
@@ -293,16 +337,16 @@ class Replica:
             )
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        environ = {**os.environ, **command.environ, INSTANCE_VARIABLE: self._config.instance}
-        environ |= {ROLE_VARIABLE: ENGINE, ACTOR_VARIABLE: self._config.replica_id}
-        if gpus := self._plan.gpus_of(self._config.number):
+        own = {**command.environ, INSTANCE_VARIABLE: self._config.instance}
+        own |= {ROLE_VARIABLE: ENGINE, ACTOR_VARIABLE: self._config.actor}
+        if self._config.gpus:
             # CUDA's own order is by speed; the driver's, which is counted by, is that of the bus.
-            environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-            environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu.index) for gpu in gpus)
-        # Engines must not find Ray's settings: vLLM for one would join our cluster by itself.
-        environ = {k: v for k, v in environ.items() if not k.startswith("RAY_")}
-        # Often set in containers: each start would compile anew all that the engine imports.
-        environ.pop("PYTHONDONTWRITEBYTECODE", None)
+            own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._config.gpus))
+        environ = engine_environment(os.environ, own)
+        # The start before may be the one whose end is to be understood.
+        with contextlib.suppress(FileNotFoundError):
+            self._log.replace(self._log.with_suffix(".log.1"))
         with self._log.open("wb") as log:
             self._warden = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),
@@ -349,6 +393,103 @@ class Replica:
                 raise Failure(Diagnosis("start_timeout", message, following, lines))
             await asyncio.wait([self._ended], timeout=READY_POLL)
 
+    async def _until_end(self) -> dict[str, Any]:
+        """Waits for the engine's end, and looks meanwhile whether it still answers."""
+        assert self._ended is not None
+        while True:
+            pause = AGAIN_SECONDS if self._health.misses else self._config.health_seconds
+            await asyncio.wait([self._ended], timeout=pause)
+            if self._ended.done():
+                return self._ended.result()
+            if self._status.state == "ready":
+                await self._look()
+
+    @property
+    def _on_processor(self) -> bool:
+        return not self._config.gpus and not self._plan.memory.gpus
+
+    async def _look(self) -> None:
+        """One look at the health route."""
+        assert self._ended is not None
+        limit = ANSWER_SECONDS if self._on_processor else GPU_ANSWER_SECONDS
+        answer = asyncio.create_task(asyncio.to_thread(self._healthy, limit))
+        await asyncio.wait([answer, self._ended], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            return  # it has ended, which says more
+        look = Look(answered=answer.result())
+        if not look.answered:
+            look = replace(
+                look,
+                has_moved=await self._counters_moved(),
+                computed_seconds=await self._computing() if self._on_processor else None,
+                seconds=COMPUTE_SECONDS,
+            )
+        self._health.note(look)
+        if self._health.is_hung:
+            self._hang("does not answer its health route")
+
+    async def _computing(self) -> float:
+        """The processor time of the engine within the next second."""
+        assert self._ended is not None
+        before = _computed(self._status.pid)
+        await asyncio.wait([self._ended], timeout=COMPUTE_SECONDS)
+        return _computed(self._status.pid) - before
+
+    async def probe(self, full: bool) -> str:
+        """Whether the engine still generates, where requests have heard nothing for a while.
+
+        By one token, unless all slots are taken (`full`), and by its counters. Says `answers`,
+        `busy`, `silent`, or the replica's state where it is not ready.
+        """
+        if self._status.state != "ready":
+            return self._status.state
+        now, computed = time.monotonic(), _computed(self._status.pid)
+        first = not self._probed_at
+        if first:  # nothing to compare with yet
+            await self._counters_moved()
+            self._probed_at, self._probed_computed = now, computed
+        answered = False
+        if not full:
+            path, body = self._smallest()
+            status, _ = await asyncio.to_thread(self._post, path, body, TOKEN_SECONDS)
+            answered = status == 200
+        elif first:
+            return "busy"
+        moved = None if answered else await self._counters_moved()
+        now, computed_now = time.monotonic(), _computed(self._status.pid)
+        look = Look(
+            answered=answered,
+            has_moved=moved,
+            computed_seconds=computed_now - self._probed_computed if self._on_processor else None,
+            seconds=now - self._probed_at,
+        )
+        self._probed_at, self._probed_computed = now, computed_now
+        if full and look.has_moved is None and look.computed_seconds is None:
+            return "busy"  # nothing here can tell; the gateway's own limit will
+        self._work.note(look)
+        if self._work.is_hung:
+            self._hang("has requests, and generates nothing")
+        return "answers" if answered else "silent" if self._work.misses else "busy"
+
+    async def _counters_moved(self) -> bool | None:
+        """Whether the engine's counters differ from those of the last time; None: no counters."""
+        progress = self._engine.progress
+        if progress is None:
+            return None
+        status, text = await asyncio.to_thread(self._get, progress.path, ANSWER_SECONDS)
+        if status != 200:
+            return None
+        before, self._counters = self._counters, tuple(progress.pattern.findall(text))
+        return before is not None and before != self._counters
+
+    def _hang(self, how: str) -> None:
+        """The engine counts as hung: no new requests, and whoever keeps the fleet ends it."""
+        message = f"{self._plan.engine} {how}, and shows no other sign of life"
+        following = f"paddock logs --model-uid {self._plan.model_id}"
+        lines = tuple(read_tail(self._log, LINES))
+        diagnosis = Diagnosis("engine_hung", message, following, lines).to_json()
+        self._set(state="unhealthy", endpoint=None, note=message, diagnosis=diagnosis)
+
     def _life_sign(self) -> tuple[int, float]:
         """What changes while an engine loads: its log, or the time that it has computed.
 
@@ -357,30 +498,16 @@ class Replica:
         """
         now = time.monotonic()
         if now - self._looked_at >= LIFE_SECONDS:
-            self._looked_at, self._computed = now, _computed(self._status.pid)
+            self._looked_at, self._computed = now, round(_computed(self._status.pid), 1)
         return self._log.stat().st_size, self._computed
 
-    def _healthy(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=READY_ANSWER)
-        try:
-            connection.request("GET", self._engine.health_path)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+    def _healthy(self, timeout: float = READY_ANSWER) -> bool:
+        return self._ask("GET", self._engine.health_path, None, timeout)[0] == 200
 
-    async def _probe(self) -> None:
+    async def _until_token(self) -> None:
         """Asks for one token with our key: ready means that it answers, and that it is ours."""
         self._set(note="asking for one token")
-        if "embed" in self._plan.abilities:
-            path = "/v1/embeddings"
-            body: dict[str, Any] = {"input": "a"}
-        elif "rerank" in self._plan.abilities:
-            path, body = "/v1/rerank", {"query": "a", "documents": ["a"]}
-        else:
-            path, body = "/v1/completions", {"prompt": "a", "max_tokens": 1}
-        body["model"] = self._plan.model_id
+        path, body = self._smallest()
         assert self._ended is not None
         answer = asyncio.create_task(asyncio.to_thread(self._post, path, body))
         await asyncio.wait([answer, self._ended], return_when=asyncio.FIRST_COMPLETED)
@@ -394,10 +521,31 @@ class Replica:
                 Diagnosis("probe_failed", message, following, tuple(read_tail(self._log, LINES)))
             )
 
-    def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PROBE_ANSWER)
+    def _smallest(self) -> tuple[str, dict[str, Any]]:
+        """The smallest request that makes the engine compute: its route and body."""
+        model = {"model": self._plan.model_id}
+        if "embed" in self._plan.abilities:
+            return "/v1/embeddings", {**model, "input": "a"}
+        if "rerank" in self._plan.abilities:
+            return "/v1/rerank", {**model, "query": "a", "documents": ["a"]}
+        return "/v1/completions", {**model, "prompt": "a", "max_tokens": 1}
+
+    def _post(
+        self, path: str, body: dict[str, Any], timeout: float = PROBE_ANSWER
+    ) -> tuple[int, str]:
+        return self._ask("POST", path, json.dumps(body), timeout)
+
+    def _get(self, path: str, timeout: float) -> tuple[int, str]:
+        return self._ask("GET", path, None, timeout)
+
+    def _ask(self, method: str, path: str, body: str | None, timeout: float) -> tuple[int, str]:
+        """One request to the engine; status 0 and the reason where there is no answer in time.
+
+        `timeout` bounds each wait on the connection, not their sum. Blocks.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         try:
-            connection.request("POST", path, json.dumps(body), self._headers())
+            connection.request(method, path, body, self._headers())
             response = connection.getresponse()
             return response.status, response.read().decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as error:
@@ -474,7 +622,7 @@ def _computed(pid: int | None) -> float:
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 total += times.user + times.system
-    return round(total, 1)
+    return total
 
 
 def _free_port() -> int:

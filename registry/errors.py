@@ -23,6 +23,11 @@
     ├── NotReady              the model is launched, but cannot answer yet (or any more)
     ├── QueueFull             too many requests wait for the model
     ├── Aborted               a request that was ended by its id, with `abort`
+    ├── StateNotWritten       the state file is locked, or its disk full: nothing was changed
+    ├── StillEnding           what was told to end has not within the time; it goes on
+    ├── EngineDied            a request whose engine ended while it worked on it
+    ├── KeyRevoked            a request in progress whose key was revoked
+    ├── EngineSilent          an engine that sent nothing for too long, and was given up
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── HubFailure            weights that a hub could not or would not give
@@ -335,6 +340,77 @@ class Aborted(PaddockError):
 
     def __str__(self) -> str:
         return "the request was aborted by its id"
+
+
+@dataclass(eq=False)
+class StateNotWritten(PaddockError):
+    """The state file cannot be written; what it said before stands. `reason` is the system's."""
+
+    path: str
+    reason: str
+    retry_after: float = 5.0
+
+    def __str__(self) -> str:
+        return (
+            f"the state file {self.path} cannot be written: {self.reason}; nothing was changed, "
+            "make room or end what holds it, and try again"
+        )
+
+
+@dataclass(eq=False)
+class StillEnding(PaddockError):
+    """What was told to end has not ended within `seconds`; it is ended further all the same."""
+
+    uid: str
+    seconds: float
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.uid} has not ended within {self.seconds:g} s ({', '.join(self.left)}); it goes "
+            f"on; to wait again: paddock terminate --model-uid {self.uid}"
+        )
+
+
+@dataclass(eq=False)
+class EngineDied(PaddockError):
+    """The engine ended while it worked on the request, which is not tried elsewhere."""
+
+    uid: str
+    cause: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the engine of {self.uid} ended while it worked on this request ({self.reason}), "
+            "which is not tried again: it may be the reason"
+        )
+
+
+@dataclass(eq=False)
+class KeyRevoked(PaddockError):
+    """The key `key_id`, with which the request began, was revoked before its end."""
+
+    key_id: str
+
+    def __str__(self) -> str:
+        return f"the key {self.key_id} was revoked, and the request ended with it"
+
+
+@dataclass(eq=False)
+class EngineSilent(PaddockError):
+    """The engine of replica `replica_id` of model `uid` sent nothing for `seconds`."""
+
+    uid: str
+    replica_id: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"the engine of model '{self.uid}' ({self.replica_id}) sent nothing for "
+            f"{self.seconds:.0f} s, and the request was given up; "
+            f"its log: paddock logs --model-uid {self.uid}"
+        )
 
 
 @dataclass(eq=False)

@@ -1,1 +1,1 @@
-"""The gateway: REST in Xinference's and OpenAI's shapes, over one controller."""
+"""The gateway: REST in Xinference's and OpenAI's shapes, over one fleet."""

@@ -17,11 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAllowed
 from paddock.server import uniform
 from paddock.server.keys import principal
-from paddock.server.treatment import Asked, Encoder, Event, dump
+from paddock.server.treatment import Asked, Encoder, Event, dump, plain
 from paddock.server.uniform import Body, Model
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -415,10 +416,10 @@ class Messages:
         if delta.get("reasoning_content"):
             empty = {"type": "thinking", "thinking": "", "signature": ""}
             written += self._in_block(("thinking", 0), empty)
-            written += self._piece("thinking_delta", "thinking", delta["reasoning_content"])
+            written += self._piece("thinking_delta", "thinking", plain(delta["reasoning_content"]))
         if delta.get("content"):
             written += self._in_block(("text", 0), {"type": "text", "text": ""})
-            written += self._piece("text_delta", "text", delta["content"])
+            written += self._piece("text_delta", "text", plain(delta["content"]))
         for call in delta.get("tool_calls") or ():
             function = call.get("function") or {}
             at = ("tool_use", call.get("index", 0))
@@ -462,8 +463,8 @@ def _stop(choice: Body) -> Body:
 def _usage(usage: Body) -> Body:
     """Anthropic's count; what an engine found in its cache is counted as read like the rest."""
     return {
-        "input_tokens": usage.get("prompt_tokens", 0),
-        "output_tokens": usage.get("completion_tokens", 0),
+        "input_tokens": usage.get("prompt_tokens") or 0,
+        "output_tokens": usage.get("completion_tokens") or 0,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
     }
@@ -471,7 +472,7 @@ def _usage(usage: Body) -> Body:
 
 def _content(message: Body) -> Iterator[Body]:
     if message.get("reasoning_content"):
-        yield {"type": "thinking", "thinking": message["reasoning_content"], "signature": ""}
+        yield {"type": "thinking", "thinking": plain(message["reasoning_content"]), "signature": ""}
     if message.get("content"):
         yield {"type": "text", "text": message["content"]}
     for call in message.get("tool_calls") or ():
@@ -492,8 +493,8 @@ def _tool_use(id: str | None, name: str | None, arguments: Any) -> Body:
 class Models:
     """The launched models as Anthropic's clients list them."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     def routes(self) -> list[Route]:
         """The list, and one model."""
@@ -507,7 +508,7 @@ class Models:
         caller = principal(request.scope)
         found = [
             _model(one)
-            for one in self._controller.models()
+            for one in self._fleet.models()
             if one.state == "ready" and caller.may_use(one.uid)
         ]
         ids = [model["id"] for model in found] or [None]
@@ -519,7 +520,7 @@ class Models:
         uid = request.path_params["uid"]
         if not principal(request.scope).may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
-        return JSONResponse(_model(self._controller.get(uid)))
+        return JSONResponse(_model(self._fleet.get(uid)))
 
 
 def _model(status: ModelStatus) -> Body:

@@ -1,4 +1,4 @@
-"""`create_app`: the gateway as an ASGI application over a controller."""
+"""`create_app`: the gateway as an ASGI application over a fleet of models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.installs import Installs
 from paddock.launcher.jobs import Jobs, resume_all
 from paddock.launcher.locks import Locks
@@ -45,7 +45,7 @@ from paddock.web import build_folder
 
 
 def create_app(
-    controller: Controller,
+    fleet: Fleet,
     settings: Settings,
     library: Library,
     leave: asyncio.Event | None = None,
@@ -55,26 +55,26 @@ def create_app(
     for commands on this machine.
     """
     keys = KeyStore(settings.home)
-    inference = Inference(controller)
-    management = Management(controller, leave or asyncio.Event())
+    inference = Inference(fleet)
+    management = Management(fleet, leave or asyncio.Event())
     pulls = Pulls(settings)
     locks = Locks(settings)
     installs = Installs(settings)
     jobs: tuple[Jobs[Any], ...] = (pulls, locks, installs)
-    metrics = Metrics(controller, inference.load)
+    metrics = Metrics(fleet, inference.load)
     inference.observe = metrics.observe
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         make_private(settings.home)
-        controller.start()
+        await fleet.start()
         await resume_all(settings.home, jobs)
         yield
         inference.close()
         # Who asked the gateway to end wants nothing of it to go on.
         stopped = leave is not None and leave.is_set()
         await asyncio.gather(*(one.close(forget=stopped) for one in jobs))
-        await controller.close()
+        await fleet.close()
 
     app = Starlette(
         lifespan=lifespan,
@@ -89,19 +89,19 @@ def create_app(
     for part in (
         inference,
         Keys(keys, always_keyed(settings)),
-        Machines(controller),
-        Nodes(controller, settings),
-        Catalogue(controller),
-        ZooRoutes(controller, settings),
+        Machines(fleet),
+        Nodes(fleet, settings),
+        Catalogue(fleet),
+        ZooRoutes(fleet, settings),
         EngineRoutes(settings, installs),
-        Registrations(controller, library),
-        Cache(controller, settings.home),
-        PullRoutes(controller, pulls),
-        LockRoutes(controller, locks),
-        Replicas(controller, inference),
+        Registrations(fleet, library),
+        Cache(fleet, settings.home),
+        PullRoutes(fleet, pulls),
+        LockRoutes(fleet, locks),
+        Replicas(fleet, inference),
         metrics,
-        Events(controller),
-        anthropic.Models(controller),
+        Events(fleet),
+        anthropic.Models(fleet),
         OpenAPI(app.routes),
         Dashboard(build_folder()),
         management,

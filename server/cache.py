@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.hubs import HUBS
 from paddock.launcher.hubs import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
@@ -19,10 +19,10 @@ from paddock.server import wire
 
 
 class Cache:
-    """The routes, over one controller's catalogue."""
+    """The routes, over one fleet's catalogue."""
 
-    def __init__(self, controller: Controller, home: Path) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, home: Path) -> None:
+        self._fleet = fleet
         self._cache = hubs.Cache(home)
 
     def routes(self) -> list[Route]:
@@ -97,7 +97,7 @@ class Cache:
         await self._address(request)
         variant = await self._variant(request)
         version = wire.variant_version(variant)
-        for status in self._controller.models():
+        for status in self._fleet.models():
             plan = status.plan
             launched = wire.version(plan.model, plan.size, plan.format, plan.quantization)
             if launched == version and plan.weights.hub in HUBS:
@@ -107,7 +107,7 @@ class Cache:
 
     async def _address(self, request: Request) -> str:
         """The address of the gateway's machine, which is the only one that can be asked for."""
-        host = (await self._controller.hosts())[0]
+        host = (await self._fleet.hosts())[0]
         asked = request.query_params.get("worker_ip")
         if asked and asked.partition(":")[0] not in {host.address, host.name}:
             raise BadValue("worker_ip", asked, "only the gateway's own machine is looked at")
@@ -115,8 +115,8 @@ class Cache:
 
     def _specs(self) -> list[ModelSpec]:
         """Those of the catalogue, and those that were derived."""
-        derived = (found.spec for found in self._controller.references.kept())
-        return [*self._controller.catalog, *derived]
+        derived = (found.spec for found in self._fleet.references.kept())
+        return [*self._fleet.catalog, *derived]
 
     async def _variant(self, request: Request) -> Variant:
         wanted = request.query_params.get("model_version")

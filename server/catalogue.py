@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Host
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.resolve import local_files, unable
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
@@ -48,10 +48,10 @@ def path_spec(catalog: Catalog, params: Mapping[str, str]) -> ModelSpec:
 
 
 class Catalogue:
-    """The routes, over one controller's catalogue."""
+    """The routes, over one fleet's catalogue."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     def routes(self) -> list[Route]:
         """All routes; they stand before the ones that take any model id."""
@@ -69,14 +69,14 @@ class Catalogue:
         return JSONResponse(
             {
                 spec.name: {"chat_template": spec.chat_template, "stop": list(spec.stop)}
-                for spec in self._controller.catalog
+                for spec in self._fleet.catalog
                 if spec.chat_template is not None or spec.stop
             }
         )
 
     async def families(self, _: Request) -> Response:
         """Model names by what they can do."""
-        catalog = self._controller.catalog
+        catalog = self._fleet.catalog
         named = {
             family: [spec.name for spec in catalog if ability in spec.abilities]
             for family, ability in FAMILIES.items()
@@ -88,7 +88,7 @@ class Catalogue:
         adapted = {name.casefold() for name in engine_names()} & {"vllm"}
         specs = [
             spec
-            for spec in self._controller.catalog
+            for spec in self._fleet.catalog
             if any(engine.casefold() in adapted for w in spec.weights for engine in w.engines)
         ]
         return JSONResponse(
@@ -100,14 +100,14 @@ class Catalogue:
 
     async def versions(self, request: Request) -> Response:
         """Every variant of a model, and where it is on disk as far as that is known."""
-        spec = path_spec(self._controller.catalog, request.path_params)
-        hosts = await self._controller.hosts(spec.local_paths)
+        spec = path_spec(self._fleet.catalog, request.path_params)
+        hosts = await self._fleet.hosts(spec.local_paths)
         return JSONResponse([_version(variant, hosts) for variant in spec.variants])
 
     async def engines(self, request: Request) -> Response:
         """Engine → the variants that it can serve here, or the reason why none."""
-        spec = path_spec(self._controller.catalog, request.path_params)
-        return JSONResponse(engines_of(spec, await self._controller.hosts()))
+        spec = path_spec(self._fleet.catalog, request.path_params)
+        return JSONResponse(engines_of(spec, await self._fleet.hosts()))
 
 
 def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:

@@ -15,16 +15,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.engines.base import Gpu, Host
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.server import wire
 from paddock.server.query import flag
 
 
 class Machines:
-    """The routes, over one controller."""
+    """The routes, over one fleet."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
         self._began = time.monotonic()
         psutil.cpu_percent()  # later calls tell the use since the one before
 
@@ -51,12 +51,12 @@ class Machines:
     async def workers(self, _: Request) -> Response:
         """Every machine, with the replicas on it."""
         found = []
-        for host in await self._controller.hosts():
+        for host in await self._fleet.hosts():
             models = {
                 replica.replica_id: wire.description(status)
-                for status in self._controller.models()
-                if status.plan.node == host.node
+                for status in self._fleet.models()
                 for replica in status.replicas
+                if replica.node == host.node
             }
             found.append({"work-ip": host.address, "models": models})
         return JSONResponse(found)
@@ -64,17 +64,17 @@ class Machines:
     async def info(self, request: Request) -> Response:
         """The gateway's machine, then every machine that models may run on."""
         detailed = flag(request, "detailed")
-        hosts = await self._controller.hosts()
+        hosts = await self._fleet.hosts()
         nodes = [("Supervisor", hosts[0]), *(("Worker", host) for host in hosts)]
         return JSONResponse([_node(kind, host, detailed) for kind, host in nodes])
 
     async def devices(self, _: Request) -> Response:
         """How many GPUs a model may use: those of the machine that has most."""
-        return JSONResponse(max(len(host.gpus) for host in await self._controller.hosts()))
+        return JSONResponse(max(len(host.gpus) for host in await self._fleet.hosts()))
 
     async def status(self, _: Request) -> Response:
         """How long the gateway runs, and how busy each machine is."""
-        hosts = await self._controller.hosts()
+        hosts = await self._fleet.hosts()
         used = psutil.cpu_percent() / 100
         workers = {
             # Another machine's use of its processors is not known here.

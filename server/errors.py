@@ -41,8 +41,13 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.NotLaunched, 404),
     (errors.NotReady, 503),
     (errors.QueueFull, 429),
+    (errors.StateNotWritten, 507),
+    (errors.StillEnding, 504),
+    (errors.EngineDied, 502),
     (errors.Cancelled, 499),
     (errors.Aborted, 499),
+    (errors.KeyRevoked, 401),
+    (errors.EngineSilent, 504),
     (errors.LaunchFailed, 502),
     (PaddockError, 503),
 )

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller
-from paddock.launcher.events import Happened, TooSlow
+from paddock.launcher.fleet.events import Happened, TooSlow
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.errors import UnknownName
 from paddock.server import wire
 from paddock.server.query import flag
@@ -32,10 +32,10 @@ _MEDIA = "text/event-stream"
 
 
 class Events:
-    """The route, over one controller."""
+    """The route, over one fleet."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     def routes(self) -> list[Route]:
         """The one route."""
@@ -50,7 +50,7 @@ class Events:
         wanted = _Wanted.of(request)
         if request.method == "HEAD":
             return Response(media_type=_MEDIA, headers=HEADERS)
-        stream = _Stream(self._controller, wanted)
+        stream = _Stream(self._fleet, wanted)
         return StreamingResponse(stream.frames(), media_type=_MEDIA, headers=HEADERS)
 
 
@@ -83,9 +83,9 @@ class _Wanted:
 class _Stream:
     """One client's stream."""
 
-    def __init__(self, controller: Controller, wanted: _Wanted) -> None:
-        self._controller = controller
-        self._bus = controller.bus
+    def __init__(self, fleet: Fleet, wanted: _Wanted) -> None:
+        self._fleet = fleet
+        self._bus = fleet.bus
         self._wanted = wanted
         self._something = asyncio.Event()
         self._lines: deque[dict[str, Any]] = deque()
@@ -99,7 +99,7 @@ class _Stream:
         try:
             for frame in self._beginning():
                 yield frame
-            for status in self._controller.models():
+            for status in self._fleet.models():
                 self._follow(status.uid, whole=False)
             while True:
                 self._something.clear()
@@ -133,7 +133,7 @@ class _Stream:
             missed = self._bus.since(int(number[:18]))
             if missed is not None:
                 return [self._frame(one) for one in missed if self._wanted.takes(one)]
-        models = self._controller.models()
+        models = self._fleet.models()
         shown = [status for status in models if self._wanted.uid in {"", status.uid}]
         return [self._pack(self._bus.number, "snapshot", wire.snapshot(shown))]
 
@@ -155,9 +155,9 @@ class _Stream:
             self._followed[uid] = asyncio.create_task(self._pass_lines(uid, whole))
 
     async def _pass_lines(self, uid: str, whole: bool) -> None:
-        if not any(status.uid == uid for status in self._controller.models()):
+        if not any(status.uid == uid for status in self._fleet.models()):
             return  # it went while its event waited
-        async for replica_id, line in self._controller.follow(uid, whole=whole):
+        async for replica_id, line in self._fleet.follow(uid, whole=whole):
             await self._room.acquire()
             self._lines.append({"model_uid": uid, "replica_uid": replica_id, "line": line})
             self._something.set()

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,25 +24,30 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.activity import Lease, start_of
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import (
     Aborted,
     BadValue,
+    EngineDied,
+    KeyRevoked,
     NotAllowed,
     NotReady,
     PaddockError,
     TooLarge,
 )
 from paddock.server import anthropic, rerank, responses, uniform
-from paddock.server.balance import Balancer
+from paddock.server.blocklist import Blocklist
 from paddock.server.body import check_content_type, parse
 from paddock.server.errors import envelope, on_bug, render, status_of
 from paddock.server.keys import principal
 from paddock.server.media import inline_media
 from paddock.server.metrics import Load
 from paddock.server.protocol import outlet
+from paddock.server.revocation import is_revoked
 from paddock.server.sinks import (
+    NO_SHAPE,
     NO_STREAM,
     Assembled,
     EngineRefused,
@@ -55,7 +61,7 @@ from paddock.server.sinks import (
 from paddock.server.timeline import Timeline
 from paddock.server.treatment import Asked, Assembly, Encoder, OpenAI, dump
 from paddock.server.uniform import Body, Model
-from paddock.server.upstream import Pool, Upstream
+from paddock.server.upstream import SILENCE_SECONDS, Pool, Upstream
 
 MAX_BODY_BYTES = 64_000_000
 JSON = b"application/json"
@@ -101,16 +107,13 @@ class _ClientLeft(Exception):
 class Inference:
     """Forwards requests to replicas. `observe` is told each request's timeline when it is over."""
 
-    def __init__(
-        self, controller: Controller, observe: Callable[[Timeline], None] | None = None
-    ) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, observe: Callable[[Timeline], None] | None = None) -> None:
+        self._fleet = fleet
         self._pool = Pool()
         self.observe = observe or (lambda _: None)
         self._running: dict[tuple[str, str], set[_Exchange]] = {}
-        self._blocked: dict[tuple[str, str], float] = {}
+        self._blocked = Blocklist()
         self.underway: dict[int, Timeline] = {}
-        self.balancer = Balancer(controller)
 
     def close(self) -> None:
         """Closes the connections that wait."""
@@ -121,10 +124,10 @@ class Inference:
         tokens: Counter[str] = Counter()
         for timeline in self.underway.values():
             tokens[timeline.replica_id] += timeline.events
-        for status in self._controller.models():
-            yield Load(status.uid, "", 0, self.balancer.waiting(status.uid))
+        for status in self._fleet.models():
+            yield Load(status.uid, "", 0, self._fleet.slots.waiting(status.uid))
             for replica in status.replicas:
-                in_flight = self.balancer.in_flight(replica.replica_id)
+                in_flight = self._fleet.slots.in_flight(replica.replica_id)
                 yield Load(status.uid, replica.replica_id, in_flight, 0, tokens[replica.replica_id])
 
     def routes(self) -> list[Route]:
@@ -152,7 +155,7 @@ class Inference:
 
         False: none is there now.
         """
-        self._blocked[uid, request_id] = time.monotonic() + block_seconds
+        self._blocked.add(uid, request_id, block_seconds)
         found = self._running.get((uid, request_id), set())
         for exchange in tuple(found):
             exchange.abort()
@@ -163,9 +166,7 @@ class Inference:
         if not isinstance(request_id, str):
             yield
             return
-        now = time.monotonic()
-        self._blocked = {key: until for key, until in self._blocked.items() if until > now}
-        if (uid, request_id) in self._blocked:
+        if self._blocked.has(uid, request_id):
             raise Aborted(request_id)
         running = self._running.setdefault((uid, request_id), set())
         running.add(exchange)
@@ -188,8 +189,9 @@ class Inference:
             raise BadValue("model", uid, "is needed: the id of a launched model, as text")
         if not exchange.caller.may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
-        model = Model.of(self._controller.ready(uid))
+        model = Model.of(self._fleet.servable(uid))
         exchange.timeline.uid = uid
+        exchange.silence_seconds = model.silence_seconds
         encoder = exchange.encoder
         if way.translate is not None:
             (given, encoder), raw = way.translate(given), b""
@@ -200,14 +202,14 @@ class Inference:
             inlined = await inline_media(media)
             if inlined is not None:
                 asked = way.make({**given, "messages": inlined}, model, b"", encoder)
-        self.balancer.check(uid, len(asked.bodies))
+        self._fleet.slots.check(uid, len(asked.bodies))
         with self._named(uid, given.get("request_id"), exchange):
             try:
                 await self._carry_out(exchange, asked)
             except EngineRefused as error:
                 if model.served and error.status in _ITS_OWN:
                     # Not the caller's: 401 would tell him that his own key is wrong.
-                    self._controller.doubt(uid)
+                    self._fleet.doubt(uid)
                     raise NotReady(uid, "ready", _ITS_OWN[error.status], 5.0) from None
                 if model.fields.too_long is None or not model.fields.too_long.search(error.body):
                     raise
@@ -252,18 +254,17 @@ class Inference:
             if asked.reshape is not None:
                 try:
                     body = dump(asked.reshape(json.loads(body)))
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    raise EngineRefused(502, b"its answer is not of OpenAI's shape") from None
+                except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                    raise EngineRefused(502, NO_SHAPE) from None
+            elif not body.lstrip().startswith(b"{"):
+                raise EngineRefused(502, NO_SHAPE)
         else:
-            sinks = await self._parts(
-                exchange, asked, lambda part: Assembled(timeline, asked, part)
-            )
+            sinks = await self._parts(exchange, asked, lambda _: Assembled(timeline, asked.chat))
             assembly = Assembly(asked.chat)
             for part, one in enumerate(sinks):
                 assert isinstance(one, Assembled)
-                for event in one.events:
-                    for changed in asked.events(part, event):
-                        assembly.add(changed)
+                for event in asked.events(part, one.event):
+                    assembly.add(event)
             answer = assembly.answer()
             if not answer["choices"]:
                 raise EngineRefused(502, NO_STREAM)
@@ -299,41 +300,60 @@ class Inference:
         tried: list[str] = []
         while True:
             exchange.timeline.asked = time.perf_counter()
-            replica = await self.balancer.take(asked.uid, tried)
+            lease = await self._fleet.ensure_ready(asked.uid, tried)
+            replica = lease.replica
             exchange.timeline.taken = time.perf_counter()
             exchange.timeline.replica_id = replica.replica_id
             try:
-                return await self._ask(exchange, replica, asked, part, sink)
+                return await self._ask(exchange, lease, asked, part, sink)
             except EngineRefused as error:
                 # Some say in their errors with which key they were asked.
                 raise _without(replica.key, error) from None
             except (Lost, OSError) as error:
-                self._controller.doubt(asked.uid)
-                tried.append(replica.replica_id)
-                if len(tried) >= TRIES:
-                    raise NotReady(
-                        asked.uid, "ready", f"its engine does not answer ({error})", 1.0
-                    ) from error
+                lease.release()
+                await self._judge(lease, error, tried)
             finally:
-                self.balancer.give(asked.uid, replica)
+                lease.release()
+
+    async def _judge(self, lease: Lease, error: Exception, tried: list[str]) -> None:
+        """Lets the request go on to another replica, or raises.
+
+        An engine that ended by itself may have been ended by this very request: it is not sent
+        on, lest it end the others too. One that was killed, hung or could not be reached may not.
+        """
+        uid, replica = lease.uid, lease.replica
+        self._fleet.doubt(uid, replica.replica_id)
+        diagnosis = await self._fleet.verdict(lease)
+        if diagnosis is not None and died_by_itself(diagnosis):
+            raise EngineDied(uid, diagnosis["cause"], diagnosis["message"]) from error
+        tried.append(start_of(replica))
+        if len(tried) >= TRIES:
+            if diagnosis is not None:
+                raise EngineDied(uid, diagnosis["cause"], diagnosis["message"]) from error
+            reason = f"its engine does not answer ({error})"
+            raise NotReady(uid, "ready", reason, 1.0) from error
 
     async def _ask(
         self,
         exchange: _Exchange,
-        replica: ReplicaStatus,
+        lease: Lease,
         asked: Asked,
         part: int,
         sink: Callable[[int], PartSink],
     ) -> PartSink:
         """One part on one replica: on a kept connection, and if that was closed on a new one."""
+        replica = lease.replica
         assert replica.endpoint is not None
         request = _request(replica, asked.path, asked.bodies[part])
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
-            with contextlib.suppress(Lost):
+            with contextlib.suppress(Lost), _leased(upstream, lease):
                 return await exchange.over(upstream, request, sink(part), asked.reusable)
+            if lease.revoked:
+                raise Lost(lease.revoked)
         upstream = await self._pool.connect(replica.endpoint)
-        return await exchange.over(upstream, request, sink(part), asked.reusable)
+        with _leased(upstream, lease):
+            return await exchange.over(upstream, request, sink(part), asked.reusable)
 
 
 class _Exchange:
@@ -347,6 +367,7 @@ class _Exchange:
             (v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), ""
         )
         self.encoder: Encoder = OpenAI()
+        self.silence_seconds = SILENCE_SECONDS
         self.aborted = False
         self._live: set[Upstream] = set()
         self._sinks: list[PartSink] = []
@@ -360,14 +381,19 @@ class _Exchange:
     ) -> PartSink:
         """Sends the request and waits until the sink has the whole answer.
 
-        However it ends before that, the connection is closed, which tells the engine to stop.
+        However it ends before that, the connection is closed, which tells the engine to stop. So
+        it is when the engine sends nothing for `silence_seconds`.
         """
         self._live.add(upstream)
         self._sinks.append(sink)
         try:
             self.timeline.sent = time.perf_counter()
             upstream.ask(request, sink, reusable)
-            await sink.done
+            with _patience(upstream, self.silence_seconds):
+                await sink.done
+        except Lost:
+            self._sinks.remove(sink)  # another connection or replica takes its place
+            raise
         finally:
             self._live.discard(upstream)
             upstream.release()
@@ -399,6 +425,44 @@ class _Exchange:
             upstream.resume()
 
 
+@contextlib.contextmanager
+def _leased(upstream: Upstream, lease: Lease) -> Iterator[None]:
+    """Lets the lease know how long its engine has been silent, and end the work of one that hangs.
+
+    Raises:
+        Lost: the lease was revoked before.
+    """
+    if lease.revoked:
+        raise Lost(lease.revoked)
+    lease.silent_seconds = lambda: upstream.silent_seconds
+    lease.on_revoked = upstream.break_off
+    try:
+        yield
+    finally:
+        lease.silent_seconds = lease.on_revoked = None
+
+
+@contextlib.contextmanager
+def _patience(upstream: Upstream, seconds: float) -> Iterator[None]:
+    """Gives the connection up once its engine was silent for so long."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        left = seconds - upstream.silent_seconds
+        if left > 0:
+            timer = loop.call_later(left, look)
+        else:
+            upstream.give_up()
+
+    timer = loop.call_later(seconds, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class _Forward:
     """One path as an ASGI application."""
 
@@ -421,18 +485,17 @@ class _Forward:
             timeline.status = 200 if exchange.is_whole else 499
             if exchange.out.is_gone:
                 return  # there is nobody to tell
-            if not exchange.aborted:
+            ending = _ending(exchange, scope)
+            if ending is None:
                 raise
-            error = Aborted()
+            timeline.status = status_of(ending)
             if exchange.out.started:
-                exchange.out.write(b"\n\n" + exchange.encoder.error(_error_body(error)))
+                exchange.out.write(b"\n\n" + exchange.encoder.error(_error_body(ending)))
                 exchange.out.end()
             else:
-                await render(error)(scope, receive, send)
+                await self._answer(ending)(scope, receive, send)
         except (EngineRefused, PaddockError) as error:
-            answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
-            if self._way.failed is not None:
-                answer = _as_dialect(answer, self._way.failed)
+            answer = self._answer(error)
             timeline.status = answer.status_code
             await answer(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the border: a bug is a 500, as on other routes
@@ -448,6 +511,18 @@ class _Forward:
             del underway[id(timeline)]
             self._inference.observe(timeline)
 
+    def _answer(self, error: EngineRefused | PaddockError) -> Response:
+        """An error in the route's dialect."""
+        answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
+        return answer if self._way.failed is None else _as_dialect(answer, self._way.failed)
+
+
+def _ending(exchange: _Exchange, scope: Scope) -> PaddockError | None:
+    """Why the gateway itself cancelled a request; None if it did not."""
+    if is_revoked(scope):
+        return KeyRevoked(exchange.caller.id)
+    return Aborted() if exchange.aborted else None
+
 
 # What an attached endpoint says of the gateway, and not of the request.
 _ITS_OWN = {
@@ -461,6 +536,19 @@ _ITS_OWN = {
 }
 
 
+def died_by_itself(diagnosis: Mapping[str, Any]) -> bool:
+    """Whether an engine's end may be the doing of a request: it exited, or crashed.
+
+    SIGKILL and SIGTERM come from outside.
+    """
+    if diagnosis.get("cause") in {"engine_hung", "actor_died", "node_lost"}:
+        return False
+    return diagnosis.get("signal") not in {"SIGKILL", "SIGTERM"}
+
+
+_RETRY_AFTER = re.compile(rb"[\x20-\x7e]{1,100}")
+
+
 def _without(key: str, error: EngineRefused) -> EngineRefused:
     body = error.body.replace(key.encode(), b"(key)") if key else error.body
     return EngineRefused(error.status, body, error.retry_after)
@@ -471,7 +559,7 @@ def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
         return envelope(status_of(error), str(error), type(error).__name__, error.fields())
     message = error.body.decode("utf-8", "replace").strip()
     fields: dict[str, Any] = {}
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(error.body)
         said = found.get("error", found) if isinstance(found, dict) else {}
         if isinstance(said, dict):
@@ -481,7 +569,15 @@ def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
                 fields["param"] = "prompt"
         else:
             message = str(said)
-    return envelope(error.status, message, "EngineRefused", {**fields, "layer": "engine"})
+    status = _status(error)
+    if status != error.status:
+        message = f"its engine answered with status {error.status}: {message}"
+    return envelope(status, message, "EngineRefused", {**fields, "layer": "engine"})
+
+
+def _status(error: EngineRefused) -> int:
+    """The engine's status where it is one of an error; others have no place for our body."""
+    return error.status if 400 <= error.status < 600 else 502
 
 
 def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
@@ -492,8 +588,10 @@ def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
 
 def _rendered(error: EngineRefused) -> Response:
     body = dump(_error_body(error))
-    headers = {"Retry-After": error.retry_after.decode("latin-1")} if error.retry_after else {}
-    return Response(body, error.status, headers, media_type="application/json")
+    headers = {}
+    if _RETRY_AFTER.fullmatch(error.retry_after):
+        headers["Retry-After"] = error.retry_after.decode("ascii")
+    return Response(body, _status(error), headers, media_type="application/json")
 
 
 def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:

@@ -76,6 +76,6 @@ class Keys:
         return JSONResponse(made.to_json(), 201, {"Cache-Control": "no-store"})
 
     async def revoke(self, request: Request) -> Response:
-        """Forgets a key: the next request with it is refused."""
+        """Forgets a key: the next request with it is refused, and streams of it end."""
         key = await asyncio.to_thread(self._store.revoke, request.path_params["id"])
         return JSONResponse(key.to_json())

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,12 +45,14 @@ class Principal:
     """Who sent a request. An empty `models` means all of them.
 
     `scope` is `admin`, `inference`, or `none` for a caller without a key on a path that is open.
+    `revocable`: its key is in the file of keys, and may be revoked while a request is in progress.
     """
 
     id: str
     name: str
     scope: str
     models: tuple[str, ...] = ()
+    revocable: bool = field(default=False, compare=False)
 
     @property
     def is_admin(self) -> bool:
@@ -88,7 +90,7 @@ class Key:
     @property
     def principal(self) -> Principal:
         """Who sends it."""
-        return Principal(self.id, self.name, self.scope, self.models)
+        return Principal(self.id, self.name, self.scope, self.models, revocable=True)
 
     def to_json(self) -> dict[str, Any]:
         """What may be shown of it."""
@@ -127,6 +129,7 @@ class KeyStore:
         self._stamp: tuple[int, ...] | None = None
         self._keys: tuple[Key, ...] = ()
         self._callers: Mapping[str, Principal] = {}
+        self._ids: frozenset[str] = frozenset()
         self._reading = threading.Lock()
 
     def table(self) -> Mapping[str, Principal]:
@@ -138,6 +141,11 @@ class KeyStore:
         """All keys, oldest first. Raises `CorruptFile`."""
         self._refresh()
         return self._keys
+
+    def ids(self) -> frozenset[str]:
+        """The ids of all keys. Raises `CorruptFile`."""
+        self._refresh()
+        return self._ids
 
     def create(self, name: str = "", scope: str = "", models: Iterable[str] = ()) -> Made:
         """Makes a key; without a scope it is an admin's, or with models one for inference.
@@ -235,6 +243,7 @@ class KeyStore:
     def _take(self, keys: tuple[Key, ...], stamp: tuple[int, ...]) -> None:
         self._keys = tuple(sorted(keys, key=lambda key: key.created))
         self._callers = {key.hash: key.principal for key in keys}
+        self._ids = frozenset(key.id for key in keys)
         self._stamp = stamp
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.locks import Locking, Locks, Work
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.lockfile import LockedModel, parse_entry
@@ -34,10 +34,10 @@ OPTIONS = (
 
 
 class LockRoutes:
-    """The routes, over one controller's models and catalogue."""
+    """The routes, over one fleet's models and catalogue."""
 
-    def __init__(self, controller: Controller, locks: Locks) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, locks: Locks) -> None:
+        self._fleet = fleet
         self._locks = locks
 
     def routes(self) -> list[Route]:
@@ -69,13 +69,13 @@ class LockRoutes:
     async def _what(self, body: dict[str, Any]) -> Locking:
         uid = body.pop("launched", None)
         if uid is None:
-            return await self._controller.plan_lock(wire.launch_request(body))
+            return await self._fleet.plan_lock(wire.launch_request(body))
         if not isinstance(uid, str):
             raise BadValue("launched", uid, "must be a model's id, as text")
         for name, value in body.items():
             if value is not None:
                 raise BadValue(name, value, "a launched model is locked as it is")
-        return self._controller.launched_lock(uid)
+        return self._fleet.launched_lock(uid)
 
     async def verify(self, request: Request) -> Response:
         """Begins to read the files of a lockfile's models anew."""
@@ -87,8 +87,8 @@ class LockRoutes:
         models = _models(await read_object(request))
         caches: Sequence[tuple[str, Source]] = ()
         if models is None:
-            caches = await asyncio.to_thread(self._controller.cached_sources)
-        engines = (await self._controller.hosts())[0].engines
+            caches = await asyncio.to_thread(self._fleet.cached_sources)
+        engines = (await self._fleet.hosts())[0].engines
         versions = {name: one.version for name, one in engines.items() if not one.missing}
         return JSONResponse(row(self._locks.outdated(models or (), caches, versions)), 201)
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 import paddock
 from paddock.launcher.attached import AttachRequest
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
 from paddock.server import wire
 from paddock.server.body import read_json, read_object
@@ -25,10 +25,10 @@ MAX_LINES = 10_000
 
 
 class Management:
-    """The routes, over one controller. `leave` is called once everything has been ended."""
+    """The routes, over one fleet. `leave` is called once everything has been ended."""
 
-    def __init__(self, controller: Controller, leave: asyncio.Event) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, leave: asyncio.Event) -> None:
+        self._fleet = fleet
         self._leave = leave
         self._draining = False
 
@@ -62,16 +62,16 @@ class Management:
         """
         uid = request.query_params.get("model")
         if uid:
-            status = next((one for one in self._controller.models() if one.uid == uid), None)
+            status = next((one for one in self._fleet.models() if one.uid == uid), None)
             if status is None:
                 raise NotLaunched(uid)  # and no word of the ids that are near
             ready, state = status.state == "ready", str(status.state)
             body: dict[str, Any] = {"status": state, "model_uid": uid}
         else:
-            state = "starting" if not self._controller.adopted else "ready"
+            state = "starting" if not self._fleet.adopted else "ready"
             state = "draining" if self._draining else state
             ready = state == "ready"
-            counted = Counter(model.state for model in self._controller.models())
+            counted = Counter(model.state for model in self._fleet.models())
             body = {"status": state, "version": paddock.__version__, "models": counted}
         return JSONResponse(body, 200 if ready else 503)
 
@@ -81,15 +81,15 @@ class Management:
 
     async def plan(self, request: Request) -> Response:
         """What a launch would do."""
-        plan = await self._controller.plan(wire.launch_request(await read_json(request)))
+        plan = await self._fleet.plan(wire.launch_request(await read_json(request)))
         return JSONResponse(plan.to_json())
 
     async def launch(self, request: Request) -> Response:
         """Launches; waits until it is ready unless `wait_ready=false`."""
         waits = wire.waits(request)
-        status = await self._controller.launch(wire.launch_request(await read_json(request)))
+        status = await self._fleet.launch(wire.launch_request(await read_json(request)))
         if waits:
-            status = await self._controller.wait(status.uid)
+            status = await self._fleet.wait(status.uid)
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 
     async def attach(self, request: Request) -> Response:
@@ -97,8 +97,8 @@ class Management:
         given = await read_object(request)
         if not isinstance(given.get("endpoint"), str):
             raise BadValue("endpoint", given.get("endpoint"), "is needed: a URL, as text")
-        status = await self._controller.attach(AttachRequest.parse(given))
-        status = await self._controller.wait(status.uid)
+        status = await self._fleet.attach(AttachRequest.parse(given))
+        status = await self._fleet.wait(status.uid)
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 
     async def listing(self, request: Request) -> Response:
@@ -106,7 +106,7 @@ class Management:
         caller = principal(request.scope)
         ready = [
             status
-            for status in self._controller.models()
+            for status in self._fleet.models()
             if status.state == "ready" and caller.may_use(status.uid)
         ]
         return JSONResponse({"object": "list", "data": [wire.listed(s) for s in ready]})
@@ -116,7 +116,7 @@ class Management:
         name, uid = (request.query_params.get(key) for key in ("model_name", "model_uid"))
         found = [
             wire.instance(status)
-            for status in self._controller.models()
+            for status in self._fleet.models()
             if name in {None, "", status.plan.model} and uid in {None, "", status.uid}
         ]
         return JSONResponse(found)
@@ -126,45 +126,45 @@ class Management:
         uid = request.path_params["uid"]
         if not principal(request.scope).may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
-        return JSONResponse(wire.listed(self._controller.ready(uid)))
+        return JSONResponse(wire.listed(self._fleet.ready(uid)))
 
     async def progress(self, request: Request) -> Response:
         """How far a launch is."""
-        return JSONResponse(wire.progress(self._controller.get(request.path_params["uid"])))
+        return JSONResponse(wire.progress(self._fleet.get(request.path_params["uid"])))
 
     async def logs(self, request: Request) -> Response:
         """The last lines of each replica's engine."""
         uid = request.path_params["uid"]
         lines = whole(request, "lines", 100, 1, MAX_LINES)
         if flag(request, "follow"):
-            self._controller.get(uid)  # an unknown id is a 404, not a stream
+            self._fleet.get(uid)  # an unknown id is a 404, not a stream
             if request.method == "HEAD":
                 return Response(media_type="text/event-stream")
             return StreamingResponse(self._followed(uid), media_type="text/event-stream")
-        return JSONResponse(await self._controller.tail(uid, lines))
+        return JSONResponse(await self._fleet.tail(uid, lines))
 
     async def _followed(self, uid: str) -> AsyncIterator[bytes]:
-        async for replica_id, line in self._controller.follow(uid):
+        async for replica_id, line in self._fleet.follow(uid):
             yield f"data: {json.dumps({'replica': replica_id, 'line': line})}\n\n".encode()
 
     async def terminate(self, request: Request) -> Response:
         """Ends a model; answers when its processes are gone."""
-        await self._controller.terminate(request.path_params["uid"])
+        await self._fleet.terminate(request.path_params["uid"])
         return JSONResponse(None)
 
     async def cancel(self, request: Request) -> Response:
         """Calls off a launch; a model that serves is not ended by it."""
         uid = request.path_params["uid"]
-        status = self._controller.get(uid)
+        status = self._fleet.get(uid)
         if status.state == "ready" and not status.starting:
             why = f"is launched already; to end it: paddock terminate --model-uid {uid}"
             raise BadValue("model id", uid, why)
-        await self._controller.terminate(uid)
+        await self._fleet.terminate(uid)
         return JSONResponse(None)
 
     async def stop(self, _: Request) -> Response:
         """Ends every model, our Ray and the gateway."""
         self._draining = True
-        await self._controller.shutdown()
+        await self._fleet.shutdown()
         self._leave.set()
         return JSONResponse({"result": True})

@@ -14,6 +14,7 @@ of a model, or of a replica, go when it goes.
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import paddock
-from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.gpus import held_bytes
 from paddock.launcher.host import LOCAL
 from paddock.launcher.replica import State
@@ -90,6 +92,7 @@ COUNTERS = {
     "paddock_requests_total": "Requests that have ended, by HTTP status; 499: the client left",
     "paddock_prompt_tokens_total": "Prompt tokens, as engines count them",
     "paddock_completion_tokens_total": "Completion tokens; events of streams without usage",
+    "paddock_replica_restarts_total": "Starts of a replica after a failure, by its last cause",
 }
 GAUGES = {
     "paddock_requests_in_flight": "Requests that a replica works on",
@@ -97,6 +100,7 @@ GAUGES = {
     "paddock_running_completion_tokens": "Completion tokens so far of answers that have not ended",
     "paddock_model_state": "1 for the state that the model is in, 0 for the others",
     "paddock_replica_state": "1 for the state that the replica is in, 0 for the others",
+    "paddock_replica_next_start_seconds": "Seconds until a replica that failed is started again",
     "paddock_model_planned_memory_bytes": "Memory that the plan expects of all replicas together",
     "paddock_replica_memory_bytes": "Resident memory of an engine's processes on the gateway's "
     "machine; mapped weights count for each replica that shares them",
@@ -150,10 +154,8 @@ class _Series:
 class Metrics:
     """The figures of one application. Use from its event loop only; nothing here takes a lock."""
 
-    def __init__(
-        self, controller: Controller, load: Callable[[], Iterable[Load]] = lambda: ()
-    ) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, load: Callable[[], Iterable[Load]] = lambda: ()) -> None:
+        self._fleet = fleet
         self._load = load
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._memory: dict[str, Held] = {}
@@ -189,7 +191,7 @@ class Metrics:
                 series.observe(2, (done - first) / (tokens - 1))
 
     def _new(self, timeline: Timeline) -> _Series:
-        known = any(status.uid == timeline.uid for status in self._controller.models())
+        known = any(status.uid == timeline.uid for status in self._fleet.models())
         key = (timeline.uid, timeline.replica_id) if known else ("", "")
         return self._series.setdefault((*key, timeline.route), _Series())
 
@@ -197,10 +199,9 @@ class Metrics:
         """Every figure, in Prometheus' text format."""
         pids = {
             replica.replica_id: replica.pid
-            for status in self._controller.models()
-            if status.plan.node == LOCAL
+            for status in self._fleet.models()
             for replica in status.replicas
-            if replica.pid is not None
+            if replica.pid is not None and replica.node == LOCAL
         }
         # Looking at processes reads files: a few milliseconds in which the loop must serve others.
         self._memory = await asyncio.to_thread(_held, pids)
@@ -208,7 +209,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """All families, for the registry."""
-        models = self._controller.models()
+        models = self._fleet.models()
         self._drop_gone(models)
         yield InfoMetricFamily("paddock_build", "Version", value={"version": paddock.__version__})
         yield from self._counted()
@@ -227,7 +228,7 @@ class Metrics:
         requests, prompt, completion = (
             CounterMetricFamily(name, text, labels=labels)
             for (name, text), labels in zip(
-                COUNTERS.items(), ((*_SERIES, "status"), _SERIES, _SERIES), strict=True
+                list(COUNTERS.items())[:3], ((*_SERIES, "status"), _SERIES, _SERIES), strict=True
             )
         )
         histograms = [HistogramMetricFamily(h.name, h.help, labels=_SERIES) for h in HISTOGRAMS]
@@ -247,6 +248,11 @@ class Metrics:
         model = _gauge("paddock_model_state", "model", "state")
         replica = _gauge("paddock_replica_state", "model", "replica", "state")
         planned = _gauge("paddock_model_planned_memory_bytes", "model")
+        next_start = _gauge("paddock_replica_next_start_seconds", "model", "replica")
+        name = "paddock_replica_restarts_total"
+        restarts = CounterMetricFamily(
+            name, COUNTERS[name], labels=("model", "replica", "last_cause")
+        )
         memory = _gauge("paddock_replica_memory_bytes", "model", "replica")
         on_gpus = _gauge("paddock_replica_gpu_memory_bytes", "model", "replica")
         for status in models:
@@ -256,12 +262,17 @@ class Metrics:
             for one in status.replicas:
                 for state in STATES:
                     replica.add_metric([status.uid, one.replica_id, state], one.state == state)
+                cause = (one.last_failure or {}).get("cause", "")
+                restarts.add_metric([status.uid, one.replica_id, cause], one.restarts)
+                if one.next_try_at is not None:
+                    left = max(0.0, one.next_try_at - time.time())
+                    next_start.add_metric([status.uid, one.replica_id], left)
                 held = self._memory.get(one.replica_id)
                 if held is not None:
                     memory.add_metric([status.uid, one.replica_id], held.resident_bytes)
                 if held is not None and held.gpu_bytes:
                     on_gpus.add_metric([status.uid, one.replica_id], held.gpu_bytes)
-        yield from (model, replica, planned, memory, on_gpus)
+        yield from (model, replica, restarts, next_start, planned, memory, on_gpus)
 
     def _busy(self, models: Sequence[ModelStatus]) -> Iterator[Metric]:
         known = {status.uid for status in models}

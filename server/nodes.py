@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.engines.base import Gpu, Host
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.machine import disk
 from paddock.registry.settings import Settings
 
@@ -21,10 +21,10 @@ LEAST_SECONDS = 0.5
 
 
 class Nodes:
-    """The route, over one controller."""
+    """The route, over one fleet."""
 
-    def __init__(self, controller: Controller, settings: Settings) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+        self._fleet = fleet
         self._settings = settings
         self._use = _Use()
 
@@ -34,7 +34,7 @@ class Nodes:
 
     async def listing(self, _: Request) -> Response:
         """Every machine that models may run on, the gateway's own first."""
-        hosts = await self._controller.hosts()
+        hosts = await self._fleet.hosts()
         total, _free = await asyncio.to_thread(disk, self._settings.home)
         used = self._use.now()
         rows = [
@@ -52,9 +52,10 @@ class Nodes:
                 "replica_uid": replica.replica_id,
                 "state": replica.state,
             }
-            for status in self._controller.models()
-            if status.plan.node == host.node and status.plan.attached is None
+            for status in self._fleet.models()
+            if status.plan.attached is None
             for replica in status.replicas
+            if replica.node == host.node
         ]
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.pulls import Pulls, PullStatus
 from paddock.registry.errors import BadValue
 from paddock.server import wire
@@ -16,10 +16,10 @@ from paddock.server.body import read_json
 
 
 class PullRoutes:
-    """The routes, over one controller's catalogue."""
+    """The routes, over one fleet's catalogue."""
 
-    def __init__(self, controller: Controller, pulls: Pulls) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, pulls: Pulls) -> None:
+        self._fleet = fleet
         self._pulls = pulls
 
     def routes(self) -> list[Route]:
@@ -42,7 +42,7 @@ class PullRoutes:
             name = "model_path" if asked.model_path is not None else "node"
             why = "a pull brings weights from a hub to the gateway's own machine"
             raise BadValue(name, asked.model_path or asked.node, why)
-        variant, weights = await self._controller.plan_pull(asked)
+        variant, weights = await self._fleet.plan_pull(asked)
         return JSONResponse(row(self._pulls.start(asked.model_name, variant, weights)), 201)
 
     async def show(self, request: Request) -> Response:

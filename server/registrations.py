@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue
@@ -24,8 +24,8 @@ from paddock.server.query import flag
 class Registrations:
     """The routes, over one library; they are the only ones that change it."""
 
-    def __init__(self, controller: Controller, library: Library) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, library: Library) -> None:
+        self._fleet = fleet
         self._library = library
         self._changing = asyncio.Lock()
 
@@ -44,7 +44,7 @@ class Registrations:
         """The models of one type: names, or with `detailed=true` all that their specs say."""
         kind = model_type(request.path_params["type"])
         detailed = flag(request, "detailed")
-        catalog = self._controller.catalog
+        catalog = self._fleet.catalog
         found = [spec for spec in catalog if spec.type == kind]
         return JSONResponse(
             [
@@ -57,7 +57,7 @@ class Registrations:
 
     async def describe(self, request: Request) -> Response:
         """All that one model's spec says."""
-        catalog = self._controller.catalog
+        catalog = self._fleet.catalog
         return JSONResponse(_family(path_spec(catalog, request.path_params), catalog))
 
     async def show(self, request: Request) -> Response:
@@ -66,8 +66,8 @@ class Registrations:
         if not name.strip():
             raise BadValue("model_name", name, "is needed: a name, or such as hf:owner/name")
         offline = flag(request, "offline")
-        references = self._controller.references
-        return JSONResponse(await references.show(name, self._controller.catalog, offline=offline))
+        references = self._fleet.references
+        return JSONResponse(await references.show(name, self._fleet.catalog, offline=offline))
 
     async def register(self, request: Request) -> Response:
         """Adds a model: `model` is our YAML or Xinference's JSON, as text. It is always kept."""

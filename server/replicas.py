@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from paddock.launcher.controller import Controller, ModelStatus
-from paddock.launcher.store import replica_name
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.server import wire
 from paddock.server.body import read_object
@@ -22,10 +22,10 @@ OPTIONS = ("replica", "replica_config", "model_engine", "n_gpu")
 
 
 class Replicas:
-    """The routes, over one controller and the requests that its models serve."""
+    """The routes, over one fleet and the requests that its models serve."""
 
-    def __init__(self, controller: Controller, inference: Inference) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, inference: Inference) -> None:
+        self._fleet = fleet
         self._inference = inference
 
     def routes(self) -> list[Route]:
@@ -42,17 +42,17 @@ class Replicas:
 
     async def listing(self, request: Request) -> Response:
         """Every replica of a model, in any state."""
-        return JSONResponse(wire.replicas(self._controller.get(request.path_params["uid"])))
+        return JSONResponse(wire.replicas(self._fleet.get(request.path_params["uid"])))
 
     async def add(self, request: Request) -> Response:
         """Adds replicas; waits until they are ready unless `wait_ready=false`."""
         uid = request.path_params["uid"]
         waits = wire.waits(request)
-        status = self._controller.get(uid)
+        status = self._fleet.get(uid)
         count = _count(await read_object(request), status)
-        added = await self._controller.add_replicas(uid, count)
+        added = await self._fleet.add_replicas(uid, count)
         if waits:
-            status = await self._controller.wait_replicas(uid, added)
+            status = await self._fleet.wait_replicas(uid, added)
         found = [wire.added(status, replica) for replica in added]
         one = len(found) == 1
         return JSONResponse(found[0] if one else {"replica": len(found), "replicas": found})
@@ -60,16 +60,12 @@ class Replicas:
     async def remove(self, request: Request) -> Response:
         """Ends one replica once its requests are done; answers when its processes are gone."""
         uid, number = (request.path_params[key] for key in ("uid", "number"))
-        going = replica_name(uid, number)
-        others = [r for r in self._controller.get(uid).replicas if r.replica_id != going]
-        patience = DRAIN_SECONDS if others else 0.0  # the last one is not removed: refused at once
-        async with self._inference.balancer.drained(going, patience):
-            left = await self._controller.remove_replica(uid, number)
+        left = await self._fleet.remove_replica(uid, number, DRAIN_SECONDS)
         return JSONResponse({"remaining_replicas": left})
 
     async def events(self, request: Request) -> Response:
         """The last events of a model, oldest first."""
-        found = self._controller.events(request.path_params["uid"])
+        found = self._fleet.events(request.path_params["uid"])
         return JSONResponse(
             [
                 {
@@ -84,7 +80,7 @@ class Replicas:
     async def abort(self, request: Request) -> Response:
         """Ends the requests of this `request_id`, and for `block_duration` seconds new ones."""
         uid, request_id = (request.path_params[key] for key in ("uid", "request_id"))
-        self._controller.get(uid)
+        self._fleet.get(uid)
         block = (await read_object(request)).get("block_duration", BLOCK_SECONDS)
         if isinstance(block, bool) or not isinstance(block, int | float) or not 0 <= block <= 3600:
             raise BadValue("block_duration", block, "must be seconds from 0 to 3600")

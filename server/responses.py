@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.registry.errors import BadValue
 from paddock.server import uniform
-from paddock.server.treatment import Asked, Encoder, Event, dump
+from paddock.server.treatment import Asked, Encoder, Event, dump, plain
 from paddock.server.uniform import Body, Model
 
 _STATELESS = "asks for what earlier requests left; nothing is kept here"
@@ -323,7 +323,7 @@ class Responses:
         message = choice["message"]
         items: list[_Item] = []
         if message.get("reasoning_content"):
-            items.append(_Reasoning(message["reasoning_content"]))
+            items.append(_Reasoning(plain(message["reasoning_content"])))
         if message.get("content"):
             items.append(_Message(message["content"]))
         for call in message.get("tool_calls") or ():
@@ -373,10 +373,10 @@ class Responses:
         written: list[bytes] = []
         if delta.get("reasoning_content"):
             written += self._in_item(("reasoning", 0), _Reasoning)
-            written += self._add(delta["reasoning_content"])
+            written += self._add(plain(delta["reasoning_content"]))
         if delta.get("content"):
             written += self._in_item(("message", 0), _Message)
-            written += self._add(delta["content"])
+            written += self._add(plain(delta["content"]))
         for call in delta.get("tool_calls") or ():
             at = ("function_call", call.get("index", 0))
             written += self._in_item(at, partial(_Call, "", call))
@@ -528,9 +528,9 @@ def _new_id(prefix: str) -> str:
 
 
 def _usage(usage: Body) -> Body:
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
-    prompt, answer = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    prompt, answer = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import logging
@@ -20,8 +21,8 @@ import uvicorn
 import uvloop
 
 from paddock.launcher.cluster import Cluster
-from paddock.launcher.controller import Controller
-from paddock.launcher.store import Store
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue, PaddockError, PortInUse
 from paddock.registry.settings import Settings
@@ -126,7 +127,7 @@ def _bind(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind(address)
         except OSError as error:
-            if error.errno == 98:
+            if error.errno == errno.EADDRINUSE:
                 raise PortInUse(host, port, _holder(port)) from None
             raise BadValue("host", host, error.strerror or str(error)) from None
         listener.listen(2048)
@@ -156,11 +157,11 @@ async def _serve(
 ) -> None:
     # Read at the first launch: listing and forwarding never need it.
     library = Library(settings.specs, settings.index)
-    store = Store(settings.home / "paddock.db")
-    controller = Controller(settings, library.catalog, store, Cluster(settings))
+    store = SqliteStore(settings.home / "paddock.db")
+    fleet = Fleet(settings, library.catalog, store, Cluster(settings))
     leave = asyncio.Event()
     local_key = secrets.token_urlsafe(32)
-    app = create_app(controller, settings, library, leave, local_key)
+    app = create_app(fleet, settings, library, leave, local_key)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -173,7 +174,7 @@ async def _serve(
     )
     record = {"endpoint": started.endpoint, "pid": os.getpid(), "key": local_key}
     server = _Server(
-        config, settings.home / FILE, record, lambda: on_ready(started), controller.bus.close
+        config, settings.home / FILE, record, lambda: on_ready(started), fleet.bus.close
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     leaving = asyncio.create_task(leave.wait())

@@ -235,6 +235,15 @@ class Launch(Shape):
         default=None, description="A file beside a GGUF that makes tokens of pictures"
     )
     trust: str | None = Field(default=None, description="The commit whose code may run here")
+    restart: Literal["always", "on-failure", "never"] | None = Field(
+        default=None, description="When a replica that ended is started again; null: on-failure"
+    )
+    restart_tries: int | None = Field(
+        default=None, ge=0, description="Starts in a row that may fail; null: any number"
+    )
+    silence_seconds: float | None = Field(
+        default=None, gt=0, description="How long an engine may say nothing of a request"
+    )
 
 
 class Launched(Shape):
@@ -298,6 +307,9 @@ class InstanceReplica(Shape):
     endpoint: str | None
     pid: int | None
     log: str
+    restarts: int = Field(description="How often it was started again")
+    last_failure: Diagnosis | None = Field(description="Why, the last time")
+    next_try_at: float | None = Field(description="When it is started next, since 1970")
 
 
 class Replica(InstanceReplica):
@@ -320,6 +332,8 @@ class Instance(Shape):
     n_worker: int
     replica_statuses: list[InstanceReplica]
     state: State
+    restart: Literal["always", "on-failure", "never"]
+    restarts: int = Field(description="Of all its replicas")
     plan: Plan
     diagnosis: Diagnosis | None
 
@@ -530,6 +544,9 @@ class ReplicaEvent(Shape):
     replica_uid: str
     state: State
     note: str
+    restarts: int
+    next_try_at: float | None
+    last_failure: Diagnosis | None
     progress: float
     came_bytes: int
     total_bytes: int | None

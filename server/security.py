@@ -1,12 +1,13 @@
 """Who may talk to the gateway: an ASGI middleware over all routes.
 
-In this order: a request's head must be of a sane size; `Host` must be a name of this gateway
-(against DNS rebinding); a browser's `Origin` must be the gateway's own page or in the list
-`cors_origins`; and where keys are asked for, the request must carry one whose scope reaches the
-route. The caller is then in `scope["paddock.principal"]`.
+In this order: a request's head must be of a sane size, and its body framed by a length or by
+chunks alone; `Host` must be a name of this gateway (against DNS rebinding); a browser's `Origin`
+must be the gateway's own page or in the list `cors_origins`; and where keys are asked for, the
+request must carry one whose scope reaches the route. The caller is then in
+`scope["paddock.principal"]`.
 
-It runs before every request: it makes no response object, wraps no `send` and asks no database
-unless the request is refused or comes from a page of another origin.
+It runs before every request: on the way to a model it makes no response object, wraps no `send` and
+asks no database unless the request is refused or comes from a page of another origin.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from paddock.server.keys import (
     digest,
     is_loopback,
 )
+from paddock.server.revocation import Revocations
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
@@ -94,6 +96,7 @@ class Security:
     ) -> None:
         self._app = app
         self._keys = keys
+        self._revocations = Revocations(keys)
         self.routes = routes
         self._loopback = is_loopback(settings.host)
         self._always_keyed = always_keyed(settings)
@@ -119,6 +122,7 @@ class Security:
         hosts: list[bytes] = []
         origins: list[bytes] = []
         given: list[bytes] = []
+        coding = b"chunked"
         headers = scope["headers"]
         size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         for name, value in headers:
@@ -132,19 +136,29 @@ class Security:
                     given.append(value[7:].strip())
             elif name == b"x-api-key":
                 given.append(value.strip())
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                coding = value
         if size > MAX_HEAD_BYTES or len(headers) > MAX_HEADERS:
             refused: Response | None = _refusal(431, HEAD_TOO_LARGE)
-        elif len(hosts) != 1:
-            refused = _refusal(400, f"a request needs one Host header; this one has {len(hosts)}")
-        elif not self._knows_host(hosts[0]):
-            refused = self._foreign_host(hosts[0])
-        elif origins:
-            refused, send = self._crosses(scope, hosts[0], origins, send)
+        elif coding != b"chunked":
+            # The parser takes every list that ends in `chunked`, and unpacks nothing else.
+            shown = _text(coding)
+            refused = _refusal(501, f"Transfer-Encoding '{shown}' is not supported, only chunked")
         else:
-            refused = None
-        if refused is None:
-            refused = self._admits(scope, given)
-        await (refused or self._app)(scope, receive, send)
+            refused = self._foreign_host(hosts)
+        if refused is None and origins:
+            refused, send = self._crosses(scope, hosts[0], origins, send)
+        app = refused or self._admits(scope, given) or self._pass
+        await app(scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands the request on; one with a key from the file may be ended with that key."""
+        if not scope["paddock.principal"].revocable:
+            await self._app(scope, receive, send)
+        elif (scope["method"], scope["path"]) in INFERENCE_ROUTES and scope["method"] == "POST":
+            await self._revocations.inference(self._app, scope, receive, send)
+        else:
+            await self._revocations.stream(self._app, scope, receive, send)
 
     def _admits(self, scope: Scope, given: Sequence[bytes]) -> Response | None:
         """Finds the caller and says whether the route is open to it; None if it is."""
@@ -231,9 +245,14 @@ class Security:
 
         return None, with_cors
 
-    def _foreign_host(self, host: bytes) -> Response:
+    def _foreign_host(self, hosts: Sequence[bytes]) -> Response | None:
+        """The refusal of a request that does not name this gateway, once; None if it does."""
+        if len(hosts) != 1:
+            return _refusal(400, f"a request needs one Host header; this one has {len(hosts)}")
+        if self._knows_host(hosts[0]):
+            return None
         way = "more names are allowed by allowed_hosts (PADDOCK_ALLOWED_HOSTS)"
-        return _refusal(403, f"Host '{_text(host)}' is not a name of this gateway; {way}")
+        return _refusal(403, f"Host '{_text(hosts[0])}' is not a name of this gateway; {way}")
 
     def _is_own_host(self, host: bytes) -> bool:
         found = _AUTHORITY.fullmatch(_text(host).lower())

@@ -7,10 +7,12 @@ import json
 import time
 from typing import Any
 
+from paddock.registry.errors import EngineSilent
 from paddock.server.errors import envelope
 from paddock.server.protocol import Headers, Outlet
+from paddock.server.shape import fault
 from paddock.server.timeline import Timeline
-from paddock.server.treatment import DONE, Asked, Encoder, Events, OpenAI, dump
+from paddock.server.treatment import DONE, Asked, Assembly, Events, OpenAI, dump
 
 
 class Lost(Exception):
@@ -28,13 +30,20 @@ class EngineRefused(Exception):
 
 
 NO_STREAM = b"its answer is no stream, which it was asked for"
+NO_SHAPE = b"its answer is not of OpenAI's shape"
+MAX_ANSWER_BYTES = 256_000_000
+"""Of an answer that is gathered before it goes out: 10,000 vectors of 2,048 numbers as text."""
+MAX_REFUSAL_BYTES = 1_000_000
+"""Of an engine's error; more is cut off."""
+MAX_EVENT_BYTES = 16_000_000
+"""Of one event of a stream that is looked into."""
 
 
 def event_of(payload: bytes) -> dict[str, Any]:
     """An event of an engine's stream. What is none, as attached endpoints may send, is an error."""
     try:
         event = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
         said = payload[:200].decode("utf-8", "replace")
@@ -46,6 +55,9 @@ def event_of(payload: bytes) -> dict[str, Any]:
         event.pop("error", None)
         if "choices" in event and event["choices"] is None:
             event["choices"] = []
+        if wrong := fault(event):
+            message = f"its stream has an event that is not of OpenAI's shape: {wrong}"
+            return {"error": {"message": message, "code": 502}}
     return event
 
 
@@ -60,6 +72,7 @@ class PartSink:
         self.timeline = timeline
         self._status = 0
         self._refusal: list[bytes] | None = None
+        self._refusal_bytes = 0
         self._retry_after = b""
         self._passes = True
 
@@ -78,6 +91,9 @@ class PartSink:
             self.take(data)
         elif self._passes:
             self._refusal.append(data)
+            self._refusal_bytes += len(data)
+            if self._refusal_bytes > MAX_REFUSAL_BYTES:
+                self.end()
 
     @property
     def is_whole(self) -> bool:
@@ -99,9 +115,24 @@ class PartSink:
             self.done.set_result(None)
 
     def lost(self, why: str) -> None:
-        """It never will be."""
+        """It never will be: the connection broke off."""
+        self.fail(Lost(why), envelope(502, f"the engine broke off: {why}", "EngineLost", {}))
+
+    def garbled(self, why: str) -> None:
+        """It never will be: what came is no answer."""
+        why = f"the engine's answer cannot be read: {why}"
+        refused = EngineRefused(502, why.encode())
+        self.fail(refused, envelope(502, why, "EngineRefused", {"layer": "engine"}))
+
+    def silent(self, seconds: float) -> None:
+        """It is not waited for any longer."""
+        error = EngineSilent(self.timeline.uid, self.timeline.replica_id, seconds)
+        self.fail(error, envelope(504, str(error), type(error).__name__, error.fields()))
+
+    def fail(self, error: Exception, body: dict[str, Any]) -> None:
+        """Ends it with an error; `body` is for a client who has a part of the answer."""
         if not self.done.done():
-            self.done.set_exception(Lost(why))
+            self.done.set_exception(error)
 
 
 class Gathered(PartSink):
@@ -112,24 +143,36 @@ class Gathered(PartSink):
     def __init__(self, timeline: Timeline) -> None:
         super().__init__(timeline)
         self.parts: list[bytes] = []
+        self._bytes = 0
 
     def take(self, data: bytes) -> None:
         """Keeps it."""
         self.parts.append(data)
+        self._bytes += len(data)
+        if self._bytes > MAX_ANSWER_BYTES:
+            self.garbled(f"it is over {MAX_ANSWER_BYTES} bytes")
 
 
 class Assembled(PartSink):
     """A stream from the engine that becomes one whole answer."""
 
-    def __init__(self, timeline: Timeline, asked: Asked, part: int) -> None:
+    def __init__(self, timeline: Timeline, chat: bool) -> None:
         super().__init__(timeline)
-        self.events: list[dict[str, Any]] = []
-        self._asked = asked
-        self._part = part
+        self._assembly = Assembly(chat)
         self._cut = Events()
+        self._bytes = 0
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """What came, as one event. Steps see it once no other replica can take its place."""
+        return self._assembly.event()
 
     def take(self, data: bytes) -> None:
-        """Keeps the events."""
+        """Adds the events."""
+        self._bytes += len(data)
+        if self._bytes > MAX_ANSWER_BYTES or self._cut.held_bytes > MAX_EVENT_BYTES:
+            self.garbled(f"it, or an event of it, is over {MAX_ANSWER_BYTES} bytes")
+            return
         for payload in self._cut.feed(data):
             if payload == DONE:
                 continue
@@ -140,7 +183,7 @@ class Assembled(PartSink):
                 self._status = status if isinstance(status, int) and 400 <= status < 600 else 502
                 self._refusal = [dump(event)]
                 return
-            self.events.append(event)
+            self._assembly.add(event)
 
 
 class Straight(PartSink):
@@ -166,19 +209,23 @@ class Straight(PartSink):
         return self._last.rstrip().endswith(DONE)
 
     def end(self) -> None:
-        """Ends the client's stream too."""
+        """Ends the client's stream too; one without a byte is an error."""
         if self._refusal is None and not self._out.started:
-            start(self._out, self.timeline, self._headers)
+            self._status, self._refusal = 502, [NO_STREAM]
         super().end()
 
-    def lost(self, why: str) -> None:
+    def fail(self, error: Exception, body: dict[str, Any]) -> None:
         """Once bytes have passed, the client is told by an event, not by a cut."""
         if not self._out.started:
-            super().lost(why)
+            super().fail(error, body)
         elif not self.done.done():
-            clean = not self._last or self._last.endswith(b"\n\n")
-            broken(self._out, OpenAI(), why, clean=clean)
+            self._tell(body)
+            self._out.end()
             self.done.set_exception(Told())
+
+    def _tell(self, body: dict[str, Any]) -> None:
+        clean = not self._last or self._last.endswith(b"\n\n")
+        self._out.write((b"" if clean else b"\n\n") + OpenAI().error(body))
 
 
 class Rewritten(Straight):
@@ -196,8 +243,8 @@ class Rewritten(Straight):
 
     def take(self, data: bytes) -> None:
         """Passes what has no needle in it, and rewrites the rest event by event."""
-        if self._is_over:  # what follows an error, or the end, is nobody's
-            return
+        if self._is_over or self._is_too_long():
+            return  # what follows an error, or the end, is nobody's
         if self._needles is not None and self._cut.is_clean and data.endswith(b"\n\n"):
             for needle in self._needles:
                 if needle in data:
@@ -230,34 +277,28 @@ class Rewritten(Straight):
         self._last = b"".join(written)
         self._out.write(self._last)
 
+    def _is_too_long(self) -> bool:
+        if self._cut.held_bytes <= MAX_EVENT_BYTES:
+            return False
+        self.garbled(f"an event of it is over {MAX_EVENT_BYTES} bytes")
+        return True
+
     def end(self) -> None:
         """As its parent; a stream that ended without the sentinel gets it."""
-        if self._refusal is None and self._needles is not None and not self._is_over:
-            if not self._out.started:
-                start(self._out, self.timeline, self._headers)
+        is_begun = self._refusal is None and self._out.started
+        if is_begun and self._needles is not None and not self._is_over:
             self._out.write(b"data: [DONE]\n\n")
         super().end()
 
-    def lost(self, why: str) -> None:
-        """As its parent, in the client's dialect; nothing of a half event has gone out."""
-        if not self._out.started:
-            PartSink.lost(self, why)
-        elif not self.done.done():
-            broken(self._out, self._asked.encoder, why, clean=True)
-            self.done.set_exception(Told())
+    def _tell(self, body: dict[str, Any]) -> None:
+        """In the client's dialect; nothing of a half event has gone out."""
+        self._out.write(self._asked.encoder.error(body))
 
 
 class Told(Exception):
-    """The engine broke off in the middle, and the client has been told so by an event."""
+    """The answer ended in the middle, and the client has been told so by an event."""
 
 
 def start(out: Outlet, timeline: Timeline, headers: Headers) -> None:
     """Begins a stream's answer."""
     out.start(200, [*headers, (b"server-timing", timeline.header().encode())])
-
-
-def broken(out: Outlet, encoder: Encoder, why: str, clean: bool) -> None:
-    """Ends a stream whose engine broke off with an event that says so."""
-    body = envelope(502, f"the engine broke off: {why}", "EngineLost", {})
-    out.write((b"" if clean else b"\n\n") + encoder.error(body))
-    out.end()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -117,8 +117,19 @@ class Asked:
 
 
 def dump(value: Any) -> bytes:
-    """Compact JSON, with text as UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """Compact JSON, with text as UTF-8; halves of characters, as engines may send, as escapes."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def plain(content: Any) -> str:
+    """The text of a delta's content, which some endpoints send as a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = [part.get("text") for part in content or () if isinstance(part, dict)]
+    return "".join(text for text in parts if isinstance(text, str))
 
 
 class Events:
@@ -126,6 +137,11 @@ class Events:
 
     def __init__(self) -> None:
         self._tail = b""
+
+    @property
+    def held_bytes(self) -> int:
+        """The size of the event that is not whole yet."""
+        return len(self._tail)
 
     @property
     def is_clean(self) -> bool:
@@ -221,7 +237,7 @@ def _legacy(
     for token in content:
         found["tokens"].append(token["token"])
         found["token_logprobs"].append(token["logprob"])
-        top = {one["token"]: one["logprob"] for one in token.get("top_logprobs", ())[:count]}
+        top = {one["token"]: one["logprob"] for one in (token.get("top_logprobs") or ())[:count]}
         found["top_logprobs"].append(top)
         found["text_offset"].append(offset)
         offset += len(token["token"])
@@ -243,11 +259,11 @@ class Echo:
     def event(self, part: int, event: Event) -> Iterable[Event]:
         """Adds the prompt."""
         for choice in event.get("choices", ()):
-            text = "" if self._silent else choice.get("text", "")
+            text = "" if self._silent else choice.get("text") or ""
             choice["text"] = self._prompts.pop(part, "") + text
         usage = event.get("usage")
         if usage and self._silent:
-            usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
+            usage |= {"completion_tokens": 0, "total_tokens": usage.get("prompt_tokens")}
         return (event,)
 
 
@@ -287,8 +303,8 @@ class Called:
         passed = "usage" in event
         for choice in event.get("choices", ()):
             at = (part, choice.get("index", 0))
-            delta = choice.setdefault("delta", {})
-            self._texts[at] = self._texts.get(at, "") + (delta.pop("content", None) or "")
+            delta = choice["delta"] = choice.get("delta") or {}
+            self._texts[at] = self._texts.get(at, "") + plain(delta.pop("content", None))
             if choice.get("finish_reason"):
                 choice.update(_called(self._texts.pop(at), choice["finish_reason"]))
             passed = passed or bool(choice["delta"]) or bool(choice.get("finish_reason"))
@@ -350,74 +366,139 @@ class Parts:
 
 
 class Assembly:
-    """One whole answer from the events of a stream.
+    """One answer from the events of a stream, which it takes as they come.
 
+    Texts are kept as pieces and joined once: what it holds is the answer, not its events.
     Everything that an event has beside its choices is kept as it came last, such as `usage`.
     """
 
     def __init__(self, chat: bool) -> None:
         self._chat = chat
-        self._answer: Event = {}
-        self._choices: dict[int, dict[str, Any]] = {}
+        self._fields: Event = {}
+        self._choices: dict[int, _Choice] = {}
 
     def add(self, event: Event) -> None:
         """Takes one event in."""
         choices = event.pop("choices", ())
-        self._answer.update(event)
+        self._fields.update(event)
         for choice in choices:
-            index = choice.get("index", 0)
-            held = self._choices.setdefault(
-                index, {"index": index, "logprobs": None, "finish_reason": None}
-            )
-            if choice.get("finish_reason"):
-                held["finish_reason"] = choice["finish_reason"]
-                if "stop_reason" in choice:
-                    held["stop_reason"] = choice["stop_reason"]
-            if choice.get("logprobs"):
-                held["logprobs"] = _joined(held["logprobs"], choice["logprobs"])
-            if self._chat:
-                _grow(held.setdefault("message", {"role": "assistant"}), choice.get("delta") or {})
-            else:
-                held["text"] = held.get("text", "") + (choice.get("text") or "")
+            index = choice.get("index") or 0
+            self._choices.setdefault(index, _Choice()).add(choice)
+
+    def event(self) -> Event:
+        """All events as one, on which a `Step` does what it does on each of them."""
+        choices = [
+            {**choice, "delta": held.delta.joined()} if self._chat else choice
+            for choice, held in self._joined()
+        ]
+        return {**self._fields, "choices": choices}
 
     def answer(self) -> Event:
         """The answer, in OpenAI's shape."""
-        for choice in self._choices.values():
-            if self._chat:
-                choice["message"].setdefault("content", None)
-        self._answer["object"] = "chat.completion" if self._chat else "text_completion"
-        self._answer["choices"] = [self._choices[index] for index in sorted(self._choices)]
-        return self._answer
+        kind = "chat.completion" if self._chat else "text_completion"
+        choices = [
+            {**choice, "message": held.delta.message()} if self._chat else choice
+            for choice, held in self._joined()
+        ]
+        return {**self._fields, "object": kind, "choices": choices}
+
+    def _joined(self) -> Iterator[tuple[dict[str, Any], _Choice]]:
+        """Each choice, which a chat's delta or message is yet to join."""
+        for index in sorted(self._choices):
+            held = self._choices[index]
+            text = {} if self._chat else {"text": "".join(held.text)}
+            yield {"index": index, **held.fields, **text}, held
+
+
+class _Choice:
+    """One choice of an answer that is put together."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+        self.text: list[str] = []
+        self.delta = _Delta()
+
+    def add(self, choice: dict[str, Any]) -> None:
+        if choice.get("finish_reason"):
+            self.fields["finish_reason"] = choice["finish_reason"]
+            if "stop_reason" in choice:
+                self.fields["stop_reason"] = choice["stop_reason"]
+        if choice.get("logprobs"):
+            self.fields["logprobs"] = _joined(self.fields["logprobs"], choice["logprobs"])
+        if choice.get("text"):
+            self.text.append(choice["text"])
+        self.delta.add(choice.get("delta") or {})
+
+
+class _Delta:
+    """A message: texts grow, tool calls grow by their index, the rest is as it came last."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._rest: dict[str, Any] = {}
+        self._calls: list[_Call] = []
+
+    def add(self, delta: dict[str, Any]) -> None:
+        for key, value in delta.items():
+            if value is None or key == "role":
+                continue
+            if key == "tool_calls":
+                for call in value:
+                    self._call(call.get("index")).add(call)
+            elif isinstance(value, str) or key == "content":
+                self._texts.setdefault(key, []).append(plain(value))
+            else:
+                self._rest[key] = value
+
+    def joined(self) -> dict[str, Any]:
+        texts = {key: "".join(pieces) for key, pieces in self._texts.items()}
+        delta = {**self._rest, **texts}
+        if self._calls:
+            calls = [{"index": at, **call.joined()} for at, call in enumerate(self._calls)]
+            delta["tool_calls"] = calls
+        return delta
+
+    def message(self) -> dict[str, Any]:
+        message = {"role": "assistant", **self.joined()}
+        message.setdefault("content", None)
+        for call in message.get("tool_calls", ()):
+            del call["index"]
+        return message
+
+    def _call(self, index: int | None) -> _Call:
+        if index is None:
+            index = len(self._calls)
+        while len(self._calls) <= index:
+            self._calls.append(_Call())
+        return self._calls[index]
+
+
+class _Call:
+    """One tool call of a message."""
+
+    def __init__(self) -> None:
+        self._id = ""
+        self._name = ""
+        self._arguments: list[str] = []
+
+    def add(self, delta: dict[str, Any]) -> None:
+        function = delta.get("function") or {}
+        self._id = delta.get("id") or self._id
+        self._name += function.get("name") or ""
+        self._arguments.append(function.get("arguments") or "")
+
+    def joined(self) -> dict[str, Any]:
+        function = {"name": self._name, "arguments": "".join(self._arguments)}
+        return {"id": self._id, "type": "function", "function": function}
 
 
 def _joined(held: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """Lists grow in place: a copy for each token would take time with the square of them."""
     if held is None:
-        return dict(new)
+        return {key: list(v) if isinstance(v, list) else v for key, v in new.items()}
     for key, values in new.items():
-        held[key] = [*(held.get(key) or ()), *values] if isinstance(values, list) else values
+        if isinstance(values, list) and isinstance(held.get(key), list):
+            held[key].extend(values)
+        elif values is not None:
+            held[key] = values
     return held
-
-
-def _grow(message: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Adds a delta: texts grow, tool calls grow by their index, the rest is as it came last."""
-    for key, value in delta.items():
-        if value is None or key == "role":
-            continue
-        if key == "tool_calls":
-            calls = message.setdefault("tool_calls", [])
-            for call in value:
-                _grow_call(calls, call)
-        elif isinstance(value, str):
-            message[key] = message.get(key, "") + value
-        else:
-            message[key] = value
-
-
-def _grow_call(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
-    index = delta.get("index", len(calls))
-    while len(calls) <= index:
-        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-    call, function = calls[index], delta.get("function") or {}
-    call["id"] = delta.get("id") or call["id"]
-    call["function"]["name"] += function.get("name") or ""
-    call["function"]["arguments"] += function.get("arguments") or ""

@@ -8,7 +8,6 @@ silence. Values that ask for nothing (`best_of` 1, `suffix` null) count as not g
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 from paddock.engines import attached, load_engine
 from paddock.engines.base import RequestFields
-from paddock.launcher.controller import ModelStatus
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAble, near
 from paddock.server.treatment import (
     Asked,
@@ -33,9 +32,12 @@ from paddock.server.treatment import (
     dump,
     named,
 )
+from paddock.server.upstream import SILENCE_SECONDS
 
 MAX_PARTS = 128
 """Answers that one request may ask for: prompts × `n`."""
+MAX_SEED = 2**63
+"""Seeds are below: engines read them as signed numbers of 64 bits."""
 
 Body = dict[str, Any]
 Check = Callable[[Any], str | None]
@@ -45,7 +47,8 @@ def _number(low: float, high: float) -> Check:
     def check(value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return "must be a number"
-        if not math.isfinite(value) or not low <= value <= high:
+        # Comparing is exact: a whole number may be too large for a float. NaN lies nowhere.
+        if not low <= value <= high:
             return f"must lie between {low:g} and {high:g}"
         return None
 
@@ -137,6 +140,12 @@ def _tools(value: Any) -> str | None:
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             return f"[{index}].function.name is needed, as text"
+        parameters = function.get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            return f"[{index}].function.parameters must be an object"
+        definitions = (parameters or {}).get("$defs")
+        if definitions is not None and not isinstance(definitions, dict):
+            return f"[{index}].function.parameters.$defs must be an object"
     return None
 
 
@@ -171,13 +180,14 @@ CHECKS: Mapping[str, Check] = {
     "frequency_penalty": _number(-2, 2),
     "repetition_penalty": _number(0.01, 100),
     "repeat_penalty": _number(0.01, 100),
-    "seed": _whole(-(2**63), 2**63 - 1),
+    "seed": _whole(-MAX_SEED, MAX_SEED - 1),
     "stop": _stop,
     "logit_bias": _bias,
     "logprobs": _logprobs,
     "top_logprobs": _whole(0, 20),
     "response_format": _object,
     "tools": _tools,
+    "chat_template_kwargs": _object,
     "parallel_tool_calls": _bool,
     "user": _text,
     "request_id": _text,
@@ -248,6 +258,8 @@ class Model:
     context_length: int
     served: str = ""
     """The name that requests to an attached endpoint use; empty: the model's id, as everywhere."""
+    silence_seconds: float = SILENCE_SECONDS
+    """How long its engine may send nothing before a request is given up."""
 
     @classmethod
     def of(cls, status: ModelStatus) -> Model:
@@ -255,7 +267,10 @@ class Model:
         plan = status.plan
         fields = attached.FIELDS if plan.attached else load_engine(plan.engine).fields
         served = plan.attached.model if plan.attached else ""
-        return cls(status.uid, plan.abilities, plan.engine, fields, plan.context_length, served)
+        silence = getattr(status, "silence_seconds", None) or SILENCE_SECONDS
+        return cls(
+            status.uid, plan.abilities, plan.engine, fields, plan.context_length, served, silence
+        )
 
     @property
     def name(self) -> str:
@@ -311,7 +326,8 @@ class _Wish:
             steps = [*steps, Parts(parts, self.n), UsageApart(self.usage or not self.streamed)]
             for index, body in enumerate(bodies):
                 if "seed" in body:  # the same seed would give the same answer n times
-                    body["seed"] += index % self.n
+                    seed = body["seed"] + index % self.n
+                    body["seed"] = seed if seed < MAX_SEED else seed - MAX_SEED
         if model.served:
             steps = [*steps, Named(model.uid)]
         for body in bodies:
@@ -488,7 +504,7 @@ def _call_schema(functions: Mapping[str, Body]) -> Body:
     calls = []
     for name, function in functions.items():
         parameters = {"type": "object", **(function.get("parameters") or {})}
-        definitions |= parameters.pop("$defs", {})
+        definitions |= parameters.pop("$defs", None) or {}
         properties = {"name": {"const": name}, "arguments": parameters}
         calls.append(
             {

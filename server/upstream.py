@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 from collections import defaultdict
 from functools import cached_property
@@ -22,10 +23,23 @@ CONNECT_SECONDS = 10.0
 READ_BYTES = 64 * 1024
 TOKENS_BYTES = 16 * 1024
 """A read of more than this is no stream of tokens, and does not rest."""
+SILENCE_SECONDS = 1800.0
+"""After so long without a byte an engine counts as hung. Reading a prompt is silent too: a context
+of a million tokens takes a quarter of an hour at 1,000 tokens a second."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Of an engine's answer, interim ones (100 Continue) included."""
+MAX_LENGTH_BYTES = 1 << 40
+"""A length, or the size of a chunk, that no answer has; the rest of it would be waited for."""
+MAX_KEPT = 64
+"""Connections to one endpoint that wait for their next request; each is a file at both ends."""
+KEPT_SECONDS = 60.0
+"""How long one waits. Most servers close theirs after 5 to 75 s, and a new one takes 0.1 ms."""
+# The size of a chunk in 11 hexadecimal digits or more, leading zeros apart.
+_HUGE_CHUNK = re.compile(rb"\r\n0*[1-9a-fA-F][0-9a-fA-F]{10,}[\r;]")
 
 
 class Sink(Protocol):
-    """Where one answer goes. `head` once, `body` any number of times, then `end` or `lost`."""
+    """Where one answer goes: `head` once, `body` any number of times, then one of the others."""
 
     def head(self, status: int, content_type: bytes, retry_after: bytes) -> None:
         """The engine has begun to answer; of an attached endpoint, when to come again."""
@@ -43,6 +57,14 @@ class Sink(Protocol):
         """The connection broke off before the answer was whole."""
         ...
 
+    def garbled(self, why: str) -> None:
+        """What came is not an answer of HTTP; the connection is closed."""
+        ...
+
+    def silent(self, seconds: float) -> None:
+        """Nothing has come for so long; the connection is closed."""
+        ...
+
 
 class Upstream(asyncio.Protocol):
     """One connection to one engine; carries one request at a time."""
@@ -57,19 +79,29 @@ class Upstream(asyncio.Protocol):
         self._complete = False
         self._keeps = False
         self._framed = False
+        self._chunked = False
         self._until_close = False
         self._reusable = True
         self._held = False
         self._rests = False
         self._type = self._retry_after = b""
         self._fd: int | None = None
+        self._now = asyncio.get_running_loop().time
+        self._heard = 0.0
+        self._headed = False
+        self._head_bytes = 0
+        self._wrong = ""
+        self.kept_at = 0.0
 
     def ask(self, request: bytes, sink: Sink, reusable: bool = True) -> None:
         """Sends a whole request; the answer goes to `sink`. Never kept if it is not `reusable`."""
         assert self._transport is not None
         self._sink = sink
         self._reusable = reusable
-        self._complete = self._keeps = False
+        self._complete = self._keeps = self._headed = False
+        self._head_bytes = 0
+        self._wrong = ""
+        self._heard = self._now()
         self._pool.pacer.enter(self)
         self._transport.write(request)
 
@@ -78,6 +110,23 @@ class Upstream(asyncio.Protocol):
         self._let_go()
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since when the engine has sent nothing, though it could; 0 while reading is paused."""
+        return 0.0 if self._held else self._now() - self._heard
+
+    def give_up(self) -> None:
+        """Ends the connection because its engine is silent, and tells the sink so."""
+        seconds, sink = self.silent_seconds, self._let_go()
+        if self._transport is not None:
+            self._transport.abort()
+        if sink is not None:
+            sink.silent(seconds)
+
+    def break_off(self, why: str) -> None:
+        """Ends the connection because its engine will not answer any more; the sink is told why."""
+        self._break(why)
 
     def release(self) -> None:
         """Has it wait for another request; ends it if the answer is not whole, and the work on it.
@@ -99,6 +148,7 @@ class Upstream(asyncio.Protocol):
     def resume(self) -> None:
         """Takes what the engine sends again."""
         self._held = False
+        self._heard = self._now()
         self._read()
 
     def wake(self) -> None:
@@ -136,8 +186,10 @@ class Upstream(asyncio.Protocol):
         self._fd = None if tls else transport.get_extra_info("socket").fileno()
 
     def on_message_begin(self) -> None:
-        """Nothing is known of the answer's length."""
-        self._framed = self._until_close = False
+        """Nothing is known of the answer's length. Raises `ValueError` for a second answer."""
+        if self._complete:
+            raise ValueError("a second answer")
+        self._framed = self._until_close = self._chunked = False
         self._retry_after = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -147,6 +199,9 @@ class Upstream(asyncio.Protocol):
             self._type = value
         elif name in {b"content-length", b"transfer-encoding"}:
             self._framed = True
+            self._chunked = self._chunked or name == b"transfer-encoding"
+            if value.isdigit() and int(value) > MAX_LENGTH_BYTES:
+                self._wrong = f"its length is {int(value)} bytes"
         elif name == b"retry-after":
             self._retry_after = value
 
@@ -154,8 +209,12 @@ class Upstream(asyncio.Protocol):
         """Passes the head on. A stream of HTTP/1.0 ends with its connection."""
         status = self._parser.get_status_code()
         self._until_close = not self._framed
-        if self._sink is not None and status >= 200:
-            self._sink.head(status, self._type, self._retry_after)
+        if not 100 <= status < 600 or status == 101:
+            self._wrong = f"its status is {status:03d}"
+        elif status >= 200:
+            self._headed = True
+            if self._sink is not None and not self._wrong:
+                self._sink.head(status, self._type, self._retry_after)
 
     def on_body(self, body: bytes) -> None:
         """Collects the chunks of one read, so that they leave in one write."""
@@ -173,11 +232,18 @@ class Upstream(asyncio.Protocol):
         if self._sink is None:  # nobody has asked
             self.abort()
             return
+        self._heard = self._now()
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._break(f"not HTTP: {error}")
-            return
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._complete:
+                self._reject(self._wrong or f"it is not HTTP: {error}")
+                return
+            self._keeps = False  # what follows a complete answer is nobody's
+        if self._wrong or not self._headed:
+            self._check_head(data)
+        elif self._chunked and not data.endswith(b"\n"):
+            self._check_chunk(data)
         parts, transport, whole = self._parts, self._transport, b""
         assert transport is not None
         if parts:
@@ -196,6 +262,19 @@ class Upstream(asyncio.Protocol):
         elif whole and len(whole) < TOKENS_BYTES and self._pool.pacer.rest(self):
             self._rests = True
             transport.pause_reading()
+
+    def _check_head(self, data: bytes) -> None:
+        """Gives up on an answer whose head is wrong or has no end."""
+        self._head_bytes += len(data)
+        if not self._wrong and self._head_bytes > MAX_HEAD_BYTES:
+            self._wrong = f"its head is over {MAX_HEAD_BYTES} bytes"
+        if self._wrong:
+            self._reject(self._wrong)
+
+    def _check_chunk(self, data: bytes) -> None:
+        """Gives up on a chunk without end. Streams seldom come here: chunks end their reads."""
+        if _HUGE_CHUNK.search(b"\r\n" + data):
+            self._reject("it announces a chunk without end")
 
     def eof_received(self) -> None:
         """The engine closes; `connection_lost` follows."""
@@ -220,6 +299,15 @@ class Upstream(asyncio.Protocol):
         if sink is not None:
             sink.lost(why)
 
+    def _reject(self, why: str) -> None:
+        sink = self._let_go()
+        self._parts.clear()
+        self._complete = False
+        if self._transport is not None:
+            self._transport.abort()
+        if sink is not None:
+            sink.garbled(why)
+
 
 class Pool:
     """Connections to engines that wait for their next request, by endpoint."""
@@ -227,6 +315,7 @@ class Pool:
     def __init__(self) -> None:
         self.pacer = Pacer()
         self._kept: defaultdict[str, list[Upstream]] = defaultdict(list)
+        self._timer: asyncio.TimerHandle | None = None
 
     def take(self, endpoint: str) -> Upstream | None:
         """A kept connection, the one used last; it may have been closed at the other end."""
@@ -259,8 +348,28 @@ class Pool:
         return ssl.create_default_context()
 
     def keep(self, endpoint: str, upstream: Upstream) -> None:
-        """Takes a connection back whose answer is whole."""
-        self._kept[endpoint].append(upstream)
+        """Takes a connection back whose answer is whole; the oldest goes where there are many."""
+        loop = asyncio.get_running_loop()
+        upstream.kept_at = loop.time()
+        kept = self._kept[endpoint]
+        kept.append(upstream)
+        if len(kept) > MAX_KEPT:
+            kept.pop(0).abort()
+        if self._timer is None:
+            self._timer = loop.call_later(KEPT_SECONDS, self._close_old)
+
+    def _close_old(self) -> None:
+        """Closes what has waited too long; comes again while others wait."""
+        loop = asyncio.get_running_loop()
+        all_kept = [upstream for kept in self._kept.values() for upstream in kept]
+        old = loop.time() - KEPT_SECONDS
+        oldest = min((one.kept_at for one in all_kept if one.kept_at > old), default=None)
+        for upstream in all_kept:
+            if upstream.kept_at <= old:
+                upstream.abort()
+        self._timer = None
+        if oldest is not None:
+            self._timer = loop.call_at(oldest + KEPT_SECONDS, self._close_old)
 
     def forget(self, endpoint: str, upstream: Upstream) -> None:
         """A connection is closed."""
@@ -274,6 +383,9 @@ class Pool:
 
     def close(self) -> None:
         """Closes all that wait."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for kept in list(self._kept.values()):
             for upstream in list(kept):
                 upstream.abort()

@@ -7,11 +7,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from paddock.launcher.controller import ModelStatus
-from paddock.launcher.events import Happened
+from paddock.launcher.fleet.deployment import replica_number
+from paddock.launcher.fleet.events import Happened
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
-from paddock.launcher.store import replica_number
 from paddock.registry.errors import BadValue
 from paddock.registry.lockfile import parse_entry
 from paddock.registry.spec import Variant
@@ -35,6 +35,9 @@ _FIELDS = {
     "lock": "lock",
     "trust": "trust",
     "multimodal_projector": "projector",
+    "restart": "restart",
+    "restart_tries": "restart_tries",
+    "silence_seconds": "silence_seconds",
 }
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -59,6 +62,8 @@ _STATUS = {
     "downloading": "LOADING",
     "starting": "LOADING",
     "ready": "READY",
+    "unhealthy": "ERROR",
+    "unreachable": "READY",
     "stopping": "TERMINATING",
     "stopped": "TERMINATED",
     "failed": "ERROR",
@@ -188,31 +193,32 @@ def instance(status: ModelStatus) -> dict[str, Any]:
         "status": _STATUS[status.state],
         "instance_created_ts": int(status.created),
         "n_worker": 1,
-        "replica_statuses": [_replica(status, replica) for replica in status.replicas],
+        "replica_statuses": [_replica(replica) for replica in status.replicas],
         "state": status.state,
+        "restart": status.restart,
+        "restarts": status.restarts,
         "plan": plan.to_json(),
         "diagnosis": status.diagnosis,
     }
 
 
-def _gpus(status: ModelStatus, replica: ReplicaStatus) -> list[int]:
-    return [gpu.index for gpu in status.plan.gpus_of(replica_number(replica.replica_id))]
-
-
-def _replica(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any]:
+def _replica(replica: ReplicaStatus) -> dict[str, Any]:
     return {
         "replica_id": replica_number(replica.replica_id),
         "replica_model_uid": replica.replica_id,
-        "worker_address": status.plan.node_name,
+        "worker_address": replica.node_name,
         "status": _STATUS[replica.state],
         "model_state": replica.state,
         "created_ts": int(replica.started_at),
         "error_message": (replica.diagnosis or {}).get("message"),
         "replica_uid": replica.replica_id,
-        "gpu_idx": _gpus(status, replica) or None,
+        "gpu_idx": list(replica.gpus) or None,
         "endpoint": replica.endpoint,
         "pid": replica.pid,
         "log": replica.log,
+        "restarts": replica.restarts,
+        "last_failure": replica.last_failure,
+        "next_try_at": replica.next_try_at,
     }
 
 
@@ -220,9 +226,9 @@ def replicas(status: ModelStatus) -> list[dict[str, Any]]:
     """A model's replicas as `GET /v1/models/{uid}/replicas` answers."""
     return [
         {
-            **_replica(status, replica),
+            **_replica(replica),
             "model_address": replica.endpoint,
-            "accelerators": [str(index) for index in _gpus(status, replica)],
+            "accelerators": [str(index) for index in replica.gpus],
         }
         for replica in status.replicas
     ]
@@ -233,7 +239,9 @@ def added(status: ModelStatus, replica_id: str) -> dict[str, Any]:
     return {
         "replica_id": replica_number(replica_id),
         "replica_model_uid": replica_id,
-        "worker_address": status.plan.node_name,
+        "worker_address": next(
+            (one.node_name for one in status.replicas if one.replica_id == replica_id), ""
+        ),
     }
 
 
@@ -314,6 +322,9 @@ def _replica_event(status: ModelStatus, replica: ReplicaStatus) -> dict[str, Any
         "replica_uid": replica.replica_id,
         "state": replica.state,
         "note": replica.note,
+        "restarts": replica.restarts,
+        "next_try_at": replica.next_try_at,
+        "last_failure": replica.last_failure,
         "progress": _done(replica),
         "came_bytes": replica.came_bytes,
         "total_bytes": replica.total_bytes,
@@ -337,7 +348,7 @@ def _replica_progress(replica: ReplicaStatus) -> dict[str, Any]:
 
 def _done(replica: ReplicaStatus) -> float:
     """From 0 to 1: the download is eight tenths of a launch; a failed one stays at 0."""
-    if replica.state == "ready":
+    if replica.state in {"ready", "unreachable", "unhealthy"}:
         return 1.0
     if replica.state == "starting":
         return 0.85

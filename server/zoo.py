@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from paddock.engines.base import Host
 from paddock.engines.environment import find_accelerator
-from paddock.launcher.controller import Controller
 from paddock.launcher.estimate import estimate_table
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.machine import disk, memory
 from paddock.launcher.offers import Free, offers_of
 from paddock.launcher.variants import variant_rows
@@ -44,13 +44,13 @@ LONGEST = 18
 
 
 class ZooRoutes:
-    """The routes, over one controller's catalogue.
+    """The routes, over one fleet's catalogue.
 
     What was looked at is kept: for a thousand models it takes a fifth of a second.
     """
 
-    def __init__(self, controller: Controller, settings: Settings) -> None:
-        self._controller = controller
+    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+        self._fleet = fleet
         self._settings = settings
         self._zoo: Zoo | None = None
         self._looking = threading.Lock()
@@ -65,7 +65,7 @@ class ZooRoutes:
 
     async def listing(self, request: Request) -> Response:
         """The models that have the words and what else is asked for, the best match first."""
-        return await asyncio.to_thread(self._listing, request, self._controller.catalog)
+        return await asyncio.to_thread(self._listing, request, self._fleet.catalog)
 
     def _listing(self, request: Request, catalog: Catalog) -> Response:
         query = request.query_params
@@ -89,9 +89,9 @@ class ZooRoutes:
 
     async def show(self, request: Request) -> Response:
         """One model with all its variants: where each is, who can serve it, what it takes."""
-        catalog = self._controller.catalog
+        catalog = self._fleet.catalog
         spec, derived = await self._known(request.path_params["name"], request)
-        host = (await self._controller.hosts(spec.local_paths))[0]
+        host = (await self._fleet.hosts(spec.local_paths))[0]
         page = await asyncio.to_thread(_page, spec, host, derived)
         builtin = derived is None and not catalog.is_custom(spec.name)
         return JSONResponse(page | {"builtin": builtin})
@@ -110,7 +110,7 @@ class ZooRoutes:
             size=query.get("model_size_in_billions") or None,
             quantization=query.get("quantization") or None,
         )
-        host = (await self._controller.hosts(spec.local_paths))[0]
+        host = (await self._fleet.hosts(spec.local_paths))[0]
         rows = await asyncio.to_thread(estimate_table, spec, variants, contexts, host, slots)
         return JSONResponse(
             {
@@ -130,10 +130,10 @@ class ZooRoutes:
             NotFound: no model has this name.
             BadValue, NoSpec, HubFailure: as `References.derive`.
         """
-        catalog, offline = self._controller.catalog, flag(request, "offline")
+        catalog, offline = self._fleet.catalog, flag(request, "offline")
         if not is_reference(name):
             return find(catalog, None, name), None
-        derived = await self._controller.references.derive(name, catalog, offline=offline)
+        derived = await self._fleet.references.derive(name, catalog, offline=offline)
         return derived.spec, derived
 
     def _look(self, catalog: Catalog) -> Zoo:

@@ -20,6 +20,7 @@ from paddock.engines.base import (
     EngineOptions,
     Host,
     Paths,
+    Progress,
     RequestFields,
     Serving,
     Symptom,
@@ -176,6 +177,10 @@ class LlamaCpp(Adapter):
     automatic: ClassVar[bool] = True
     context_step: ClassVar[int] = 256
     health_path: ClassVar[str] = "/health"
+    # Its slots' own counts move with each batch; those of /metrics only at a request's end.
+    progress: ClassVar[Progress | None] = Progress(
+        "/slots", re.compile(r'"(?:n_decoded|n_prompt_tokens_processed|id_task)": ?(-?\d+)')
+    )
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         Symptom(

@@ -24,6 +24,7 @@ from paddock.engines.base import (
     EngineOptions,
     Host,
     NamedPaths,
+    Progress,
     RequestFields,
     Serving,
     Symptom,
@@ -305,6 +306,10 @@ class Vllm(Adapter):
     )
     context_step: ClassVar[int] = 128
     health_path: ClassVar[str] = "/health"
+    progress: ClassVar[Progress | None] = Progress(
+        "/metrics",
+        re.compile(r"(?m)^vllm:(?:generation|prompt)_tokens_total\S* (\S+)"),
+    )
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = SYMPTOMS
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paddock.launcher.cluster import Cluster
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.host import probe_host
 from paddock.registry.settings import read_settings
 from tests.server.asgi import Answer, call, gateway, head, send
@@ -33,7 +33,7 @@ async def test_launches_at_once_share_what_is_free(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Cluster, "hosts", hosts)
-    monkeypatch.setattr(Controller, "_live", never_ready)
+    monkeypatch.setattr(Fleet, "_live", never_ready)
     free = 10**12
     with gateway(home) as app:
         needed = (await call(app, "POST", "/v1/plan", body=ASKED)).json["memory"]["needed_bytes"]

@@ -12,8 +12,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message
 
 from paddock.launcher.cluster import Cluster
-from paddock.launcher.controller import Controller
-from paddock.launcher.store import Store
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.custom import Library
 from paddock.registry.settings import read_settings
 from paddock.server.app import create_app
@@ -40,9 +40,9 @@ def gateway(home: Path, local_key: str = "", **variables: str) -> Iterator[ASGIA
     """The application over `home`, with settings from `variables` such as PADDOCK_HOST."""
     settings = read_settings(environ={"PADDOCK_HOME": str(home), **variables})
     library = Library(settings.specs, settings.index)
-    store = Store(settings.home / "paddock.db")
-    controller = Controller(settings, library.catalog, store, Cluster(settings))
-    yield create_app(controller, settings, library, local_key=local_key)
+    store = SqliteStore(settings.home / "paddock.db")
+    fleet = Fleet(settings, library.catalog, store, Cluster(settings))
+    yield create_app(fleet, settings, library, local_key=local_key)
     store.close()
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from paddock.engines.base import Detection, Gpu, Host
-from paddock.launcher.controller import Controller, ModelStatus
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.replica import ReplicaStatus
 from paddock.launcher.resolve import resolve
@@ -31,10 +32,10 @@ HOSTS = [
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hosts(self: Controller) -> list[Host]:
+    async def hosts(self: Fleet) -> list[Host]:
         return HOSTS
 
-    monkeypatch.setattr(Controller, "hosts", hosts)
+    monkeypatch.setattr(Fleet, "hosts", hosts)
 
 
 @pytest.mark.usefixtures("machines")

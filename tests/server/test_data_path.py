@@ -13,8 +13,9 @@ from typing import Any, cast
 
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
 from paddock.server import pacer
@@ -147,8 +148,13 @@ def dechunked(body: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
-    """A gateway over engines that follow the scripts, in order, one replica each."""
+async def world(
+    *scripts: Script, slots: int = 4, guard: Callable[[ASGIApp], ASGIApp] | None = None
+) -> AsyncIterator[World]:
+    """A gateway over engines that follow the scripts, in order, one replica each.
+
+    `guard` stands before it and says who calls; without one, anyone may.
+    """
     made = World(slots=slots)
     servers = []
     scripted: set[asyncio.Task[Any]] = set()
@@ -179,7 +185,7 @@ async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
         made.replicas.append(
             ReplicaStatus(f"m-rep{number}", state="ready", endpoint=endpoint, key="k")
         )
-    inference = made.inference = Inference(cast(Controller, made), made.ended.append)
+    inference = made.inference = Inference(cast(Fleet, made), made.ended.append)
 
     async def missing(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": []})
@@ -190,7 +196,8 @@ async def world(*scripts: Script, slots: int = 4) -> AsyncIterator[World]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await ahead({**scope, "paddock.principal": ANYONE}, receive, send)
 
-    config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None)
+    guarded = guard(ahead) if guard is not None else app
+    config = uvicorn.Config(guarded, http=Protocol, lifespan="off", log_config=None)
     gateway = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -510,7 +517,7 @@ async def test_full_queue_refuses_with_429() -> None:
 
     async with world(holds, slots=1) as here:
         assert here.inference is not None
-        balancer = here.inference.balancer = Balancer(cast(Controller, here), queue=2)
+        balancer = here.inference.balancer = Balancer(cast(Fleet, here), queue=2)
         waiting = [asyncio.create_task(here.post(stream=True)) for _ in range(3)]
         async with asyncio.timeout(SECONDS):
             await until(lambda: balancer.waiting("m") == 2)
@@ -646,7 +653,7 @@ def test_fewest_in_flight_is_picked_and_full_ones_are_not() -> None:
 
 def test_many_parts_count_against_the_queue() -> None:
     """A request that asks for more answers than the queue holds is refused as a whole."""
-    balancer = Balancer(cast(Controller, World()), queue=4)
+    balancer = Balancer(cast(Fleet, World()), queue=4)
     balancer.check("m", 4)
     with pytest.raises(QueueFull):
         balancer.check("m", 5)

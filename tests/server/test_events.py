@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from tests.launcher.test_events import shown
 
 from paddock.client import Client
-from paddock.launcher.controller import Controller
-from paddock.launcher.events import PENDING, Bus
+from paddock.launcher.fleet.events import PENDING, Bus
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.server.events import Events
 from tests.conftest import Paddock
-from tests.launcher.test_events import shown
 from tests.server.test_errors import error, raw
 
 Event = dict[str, Any]
@@ -142,7 +142,7 @@ def test_wrong_filter_is_refused(client: Client, query: str, name: str) -> None:
 
 
 class Quiet:
-    """Stands for a controller without models, on whose bus a test tells what it likes."""
+    """Stands for a fleet without models, on whose bus a test tells what it likes."""
 
     def __init__(self) -> None:
         self.bus = Bus()
@@ -151,10 +151,10 @@ class Quiet:
         return ()
 
 
-async def frames(controller: Quiet) -> AsyncIterator[bytes]:
+async def frames(fleet: Quiet) -> AsyncIterator[bytes]:
     """The frames of a stream that begins now."""
     scope = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
-    answer = await Events(cast(Controller, controller)).events(Request(scope))
+    answer = await Events(cast(Fleet, fleet)).events(Request(scope))
     assert isinstance(answer, StreamingResponse)
     async for frame in answer.body_iterator:
         yield bytes(cast(bytes, frame))

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from paddock.client import Client
 from paddock.engines.environment import find_accelerator
-from paddock.launcher.controller import Controller
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.server import metrics
 from paddock.server.metrics import COUNTERS, GAUGES, HISTOGRAMS, Load, Metrics
 from paddock.server.timeline import Timeline
@@ -46,7 +46,7 @@ def status(uid: str, *states: str) -> Any:
 
 
 class Zoo:
-    """Stands for a controller: only `models` is asked."""
+    """Stands for a fleet: only `models` is asked."""
 
     def __init__(self, *models: Any) -> None:
         self.found = list(models)
@@ -73,7 +73,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 
 async def test_request_is_counted_with_its_times_and_tokens() -> None:
     """Each part of a streamed request's time goes to its histogram; usage counts the tokens."""
-    metrics = Metrics(cast(Controller, Zoo(status("a", "ready"))))
+    metrics = Metrics(cast(Fleet, Zoo(status("a", "ready"))))
     metrics.observe(timeline(streamed=True, prompt_tokens=4, completion_tokens=21, events=30))
     found = await scrape(metrics)
     labels = {"model": "a", "replica": "a-rep0", "route": ROUTE}
@@ -99,7 +99,7 @@ async def test_request_is_counted_with_its_times_and_tokens() -> None:
 
 async def test_events_count_as_tokens_where_the_engine_says_no_usage() -> None:
     """A stream without usage counts each event as a completion token."""
-    metrics = Metrics(cast(Controller, Zoo(status("a", "ready"))))
+    metrics = Metrics(cast(Fleet, Zoo(status("a", "ready"))))
     metrics.observe(timeline(streamed=True, events=5, status=499))
     found = await scrape(metrics)
     labels = {"model": "a", "replica": "a-rep0", "route": ROUTE}
@@ -109,7 +109,7 @@ async def test_events_count_as_tokens_where_the_engine_says_no_usage() -> None:
 
 async def test_unknown_model_ids_are_no_labels() -> None:
     """However many ids clients make up, they share one series without a model."""
-    metrics = Metrics(cast(Controller, Zoo(status("a", "ready"))))
+    metrics = Metrics(cast(Fleet, Zoo(status("a", "ready"))))
     for number in range(100):
         metrics.observe(Timeline(ROUTE, f"nobody-{number}", status=404, done=1.0, received=0.5))
     found = await scrape(metrics)
@@ -122,7 +122,7 @@ async def test_unknown_model_ids_are_no_labels() -> None:
 async def test_series_of_what_is_gone_are_dropped() -> None:
     """A model that was terminated, and a replica that was removed, leave the figures."""
     zoo = Zoo(status("a", "ready", "ready"), status("b", "ready"))
-    metrics = Metrics(cast(Controller, zoo))
+    metrics = Metrics(cast(Fleet, zoo))
     metrics.observe(timeline("a"))
     metrics.observe(timeline("a", replica_id="a-rep1"))
     metrics.observe(timeline("b"))
@@ -136,7 +136,7 @@ async def test_series_of_what_is_gone_are_dropped() -> None:
 async def test_load_and_states_are_looked_at_when_asked() -> None:
     """Load is asked for at the scrape; of an unknown model it is left out."""
     loads = [Load("a", "a-rep0", 3, 0, 40), Load("a", "", 0, 2), Load("gone", "gone-rep0", 1, 0)]
-    metrics = Metrics(cast(Controller, Zoo(status("a", "starting"))), lambda: loads)
+    metrics = Metrics(cast(Fleet, Zoo(status("a", "starting"))), lambda: loads)
     found = await scrape(metrics)
     assert value(found, "paddock_requests_in_flight", model="a", replica="a-rep0") == 3
     assert value(found, "paddock_requests_queued", model="a", replica="") == 2

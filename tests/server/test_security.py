@@ -382,6 +382,19 @@ async def test_head_of_a_request_is_limited(opened: ASGIApp) -> None:
     assert (await call(opened, "GET", "/v1/models", fits)).status == 200
 
 
+@pytest.mark.parametrize(
+    "codings", [["gzip, chunked"], ["gzip", "chunked"], ["chunked, chunked"], ["identity"], [""]]
+)
+async def test_bodies_are_chunked_and_nothing_else(opened: ASGIApp, codings: list[str]) -> None:
+    """A transfer coding that nobody unpacks is refused, in one field or in several."""
+    headers = [("transfer-encoding", coding) for coding in codings]
+    answer = await call(opened, "POST", "/v1/plan", headers, {})
+    assert answer.status == 501
+    assert "Transfer-Encoding" in answer.json["detail"]
+    answer = await call(opened, "POST", "/v1/plan", [("transfer-encoding", "Chunked")], {})
+    assert answer.status == 400
+
+
 async def test_body_of_a_management_request_is_limited(opened: ASGIApp) -> None:
     """A body over the limit is 413, whether its length is announced or not."""
     scope = head("POST", "/v1/plan", {})

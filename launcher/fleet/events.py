@@ -1,8 +1,9 @@
 """What happens to models, told to whoever listens.
 
-The controller shows the bus its models after every change. The bus compares them with what it saw
-before (`changes`, pure), keeps the last events for those who come back, and hands them on. It never
-waits for a listener: one that does not keep up is let go.
+The fleet shows the bus each model that has changed. The bus compares it with what it saw before
+(`changes`, pure), keeps the last events for those who come back, and hands them on. It never waits
+for a listener: one that does not keep up is let go. Beside the changes it keeps, for each model,
+the last events in words.
 """
 
 from __future__ import annotations
@@ -11,22 +12,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.replica import ReplicaStatus
-
-if TYPE_CHECKING:
-    from paddock.launcher.controller import ModelStatus
 
 Kind = Literal["model", "replica", "progress"]
 KEPT = 1000
 """How many of the last events are kept for those who come back."""
+TEXTS = 100
+"""How many of a model's last events in words are kept."""
 PENDING = 500
 """How many events may wait for one listener before it is let go."""
 STEPS = 100
 """A download is told of in hundredths,"""
 STEP_BYTES = 8_000_000
 """or in steps of so many bytes, where its size is not known."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a model, in words; `at` is in seconds since 1970."""
+
+    at: float
+    text: str
+    is_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,20 +104,35 @@ class Bus:
         self._seen: dict[str, ModelStatus] = {}
         self._kept: deque[Happened] = deque(maxlen=KEPT)
         self._listeners: set[Listener] = set()
+        self._texts: dict[str, deque[Event]] = {}
+
+    def say(self, uid: str, text: str, is_error: bool = False) -> None:
+        """Notes an event of a model in words."""
+        texts = self._texts.setdefault(uid, deque(maxlen=TEXTS))
+        texts.append(Event(time.time(), text, is_error))
+
+    def texts(self, uid: str) -> tuple[Event, ...]:
+        """What happened to a model since this gateway knows it, oldest first."""
+        return tuple(self._texts.get(uid, ()))
 
     @property
     def number(self) -> int:
         """The number of the last event; 0 before the first."""
         return self._number
 
-    def show(self, models: Mapping[str, ModelStatus]) -> None:
-        """Looks at the models as they are now, and tells what has changed."""
-        for change in changes(self._seen, models):
+    def show(self, uid: str, model: ModelStatus | None) -> None:
+        """Looks at a model as it is now, None if it is gone, and tells what has changed."""
+        before = {uid: self._seen[uid]} if uid in self._seen else {}
+        for change in changes(before, {uid: model} if model is not None else {}):
             self._number += 1
             happened = Happened(self._number, time.time(), change)
             self._kept.append(happened)
             self._listeners = {one for one in self._listeners if one.hand(happened)}
-        self._seen = dict(models)
+        if model is not None:
+            self._seen[uid] = model
+        else:
+            self._seen.pop(uid, None)
+            self._texts.pop(uid, None)
 
     def since(self, number: int) -> list[Happened] | None:
         """What happened after `number`; None if that is not known to the last event any more."""
@@ -154,7 +179,7 @@ def _of_replicas(known: ModelStatus | None, new: ModelStatus) -> Iterator[Change
     olds = {replica.replica_id: replica for replica in known.replicas} if known else {}
     for replica in new.replicas:
         old = olds.pop(replica.replica_id, None)
-        if old is None or old.state != replica.state:
+        if old is None or old.state != replica.state or old.restarts != replica.restarts:
             yield Change("replica", new, replica)
         elif _is_further(old, replica):
             yield Change("progress", new, replica)

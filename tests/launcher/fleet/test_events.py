@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from paddock.launcher.controller import ModelStatus
-from paddock.launcher.events import KEPT, PENDING, Bus, TooSlow, changes
+from paddock.launcher.fleet.events import KEPT, PENDING, Bus, TooSlow, changes
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.replica import ReplicaStatus, State
 
 

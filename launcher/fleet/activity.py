@@ -1,0 +1,217 @@
+"""The requests that replicas serve, and those that wait: slots, leases, a queue for each model.
+
+Each replica serves as many requests as it has slots; the others wait here, first come, first
+served, and not in an engine: a request that waits here goes to whichever replica is free first,
+costs nothing when its client leaves, and survives the death of a replica. All of it is bookkeeping
+on the gateway's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from paddock.launcher.fleet.observation import ReplicaLoad
+from paddock.launcher.fleet.status import ModelStatus
+from paddock.launcher.replica import ReplicaStatus
+from paddock.registry.errors import NotReady, QueueFull
+
+QUEUE = 512
+"""Requests that may wait for one model; more are refused with 429."""
+LOOK_SECONDS = 0.25
+"""How often the first who waits looks whether the model is still there."""
+RECOVERY_SECONDS = 30.0
+"""How long a request waits for a model that served, and is being started again."""
+
+
+class Directory(Protocol):
+    """Who can answer."""
+
+    def servable(self, uid: str) -> ModelStatus:
+        """The model, if it can answer or is coming back.
+
+        Raises:
+            NotLaunched, NotReady: there is no such model, or none that a request may wait for.
+        """
+        ...
+
+
+@dataclass(eq=False)
+class Lease:
+    """One slot of one replica, for one request. Give it back with `release`.
+
+    Attributes:
+        silent_seconds: says for how long the engine has sent nothing of the request; whoever holds
+            the lease sets it to what knows. None: nothing was sent to the engine yet.
+        on_revoked: called with a reason when the replica will not answer any more.
+        revoked: that reason, from then on.
+    """
+
+    replica: ReplicaStatus
+    _queue: SlotQueue
+    uid: str
+    silent_seconds: Callable[[], float] | None = None
+    on_revoked: Callable[[str], None] | None = None
+    revoked: str = ""
+    released: bool = False
+
+    @property
+    def quiet_seconds(self) -> float:
+        """For how long its engine has been silent."""
+        return self.silent_seconds() if self.silent_seconds is not None else 0.0
+
+    def release(self) -> None:
+        """Gives the slot back; the first who waits gets it. Again is no error."""
+        if not self.released:
+            self.released = True
+            self._queue.take_back(self)
+
+
+class SlotQueue:
+    """Hands out slots of replicas, and lets requests wait for one."""
+
+    def __init__(self, directory: Directory, limit: int = QUEUE) -> None:
+        self._directory = directory
+        self._limit = limit
+        self._leases: dict[str, set[Lease]] = {}
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._probed: dict[str, float] = {}
+        self._next: dict[str, int] = {}
+
+    def in_flight(self, replica_id: str) -> int:
+        """Requests that a replica serves now."""
+        return len(self._leases.get(replica_id, ()))
+
+    def waiting(self, uid: str) -> int:
+        """Requests that wait for a slot of the model."""
+        return len(self._waiting.get(uid, ()))
+
+    def check(self, uid: str, parts: int = 1) -> None:
+        """Refuses a request whose parts would overfill the queue.
+
+        Raises:
+            QueueFull: with a time after which to ask again.
+        """
+        if self.waiting(uid) + parts - 1 >= self._limit:
+            raise QueueFull(uid, self._limit, retry_after=1.0)
+
+    async def acquire(
+        self, uid: str, avoid: Sequence[str] = (), recovery_seconds: float = RECOVERY_SECONDS
+    ) -> Lease:
+        """A slot of the replica with the fewest requests; waits for one.
+
+        Replicas in `avoid` have failed this request and are not asked again, unless they were
+        started anew meanwhile.
+
+        Raises:
+            NotLaunched, NotReady: there is no such model (any more), none that can answer, or it
+                has not come back in time.
+        """
+        if not self._waiting.get(uid):
+            lease = self._grant(self._directory.servable(uid), avoid)
+            if lease is not None:
+                return lease
+        line = self._waiting.setdefault(uid, deque())
+        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.append(ticket)
+        absent_since: float | None = None
+        try:
+            while True:
+                status = self._directory.servable(uid)
+                lease = self._grant(status, avoid) if line[0] is ticket else None
+                if lease is not None:
+                    return lease
+                absent_since = None if status.can_serve else absent_since or time.monotonic()
+                if absent_since and time.monotonic() - absent_since >= recovery_seconds:
+                    note = f"it has not come back within {recovery_seconds:g} s"
+                    raise NotReady(uid, status.state, note, retry_after=5.0)
+                # The others are woken in turn, once the first has got its slot or given up.
+                pause = LOOK_SECONDS if line[0] is ticket else recovery_seconds
+                await asyncio.wait((ticket,), timeout=pause)
+                if ticket.done():
+                    line.remove(ticket)
+                    ticket = asyncio.get_running_loop().create_future()
+                    line.appendleft(ticket)
+        finally:
+            line.remove(ticket)
+            if not line:
+                self._waiting.pop(uid, None)
+            else:
+                self.wake(uid)
+
+    def _grant(self, status: ModelStatus, avoid: Sequence[str]) -> Lease | None:
+        ready = [one for one in status.replicas if one.endpoint is not None]
+        fresh = [one for one in ready if start_of(one) not in avoid]
+        if ready and not fresh:
+            raise NotReady(status.uid, status.state, "its engine does not answer", retry_after=1.0)
+        loads = {one.replica_id: self.in_flight(one.replica_id) for one in fresh}
+        replica = pick(fresh, loads, status.plan.slots, self._next.get(status.uid, 0))
+        if replica is None:
+            return None
+        self._next[status.uid] = self._next.get(status.uid, 0) + 1
+        lease = Lease(replica, self, status.uid)
+        self._leases.setdefault(replica.replica_id, set()).add(lease)
+        return lease
+
+    def take_back(self, lease: Lease) -> None:
+        """See `Lease.release`."""
+        leases = self._leases.get(lease.replica.replica_id)
+        if leases is not None:
+            leases.discard(lease)
+            if not leases:
+                del self._leases[lease.replica.replica_id]
+                self._probed.pop(lease.replica.replica_id, None)
+        self.wake(lease.uid)
+
+    def revoke(self, replica_id: str, reason: str) -> None:
+        """Ends the requests of a replica that will not answer them."""
+        for lease in tuple(self._leases.get(replica_id, ())):
+            lease.revoked = reason
+            if lease.on_revoked is not None:
+                lease.on_revoked(reason)
+
+    def note_probe(self, replica_id: str) -> None:
+        """The replica is being asked whether it still works."""
+        self._probed[replica_id] = time.monotonic()
+
+    def wake(self, uid: str) -> None:
+        """Lets the first who waits look again: a slot is free, or a replica is back."""
+        line = self._waiting.get(uid)
+        if line and not line[0].done():
+            line[0].set_result(None)
+
+    def loads(self, slots: Mapping[str, int]) -> dict[str, ReplicaLoad]:
+        """The load of each replica that serves requests. `slots`: model id → slots a replica."""
+        return {
+            replica_id: ReplicaLoad(
+                in_flight=len(leases),
+                slots=max(slots.get(lease.uid, 1) for lease in leases),
+                quiet_seconds=min(lease.quiet_seconds for lease in leases),
+                probed_at=self._probed.get(replica_id, 0.0),
+            )
+            for replica_id, leases in self._leases.items()
+        }
+
+
+def start_of(replica: ReplicaStatus) -> str:
+    """What tells one start of a replica from the next."""
+    return f"{replica.replica_id} {replica.endpoint}"
+
+
+def pick(
+    ready: Iterable[ReplicaStatus], in_flight: Mapping[str, int], slots: int, turn: int = 0
+) -> ReplicaStatus | None:
+    """The replica with the fewest requests in flight; None if all are full.
+
+    Equals take turns: always the first would be the one that hangs.
+    """
+    replicas = tuple(ready)
+    if not replicas:
+        return None
+    fewest = min(in_flight[one.replica_id] for one in replicas)
+    equals = [one for one in replicas if in_flight[one.replica_id] == fewest]
+    return equals[turn % len(equals)] if fewest < slots else None

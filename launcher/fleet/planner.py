@@ -1,0 +1,175 @@
+"""The one way from a request to a plan, for REST, the command line and the dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from paddock.engines.base import Host
+from paddock.launcher.asking import with_unknown
+from paddock.launcher.coming import Coming, without
+from paddock.launcher.fleet.deployment import Deployment, Place, Policy
+from paddock.launcher.host import probe_host
+from paddock.launcher.locks import Locking
+from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.launcher.references import Asked, References
+from paddock.launcher.resolve import resolve_lock, resolve_weights
+from paddock.launcher.spread import place_another, plan_replicas
+from paddock.registry.catalog import Catalog
+from paddock.registry.settings import Settings
+from paddock.registry.spec import Variant
+
+STALE_SECONDS = 10.0
+"""Facts of a node that are older are told as such."""
+
+LookAround = Callable[[tuple[str, ...]], Awaitable[Sequence[Host]]]
+"""The facts of every node, the gateway's own first; with the files at some absolute paths."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the place of each replica, and the request as it was understood."""
+
+    request: LaunchRequest
+    plan: LaunchPlan
+    places: tuple[Place, ...]
+    policy: Policy
+
+
+class Planner:
+    """Plans on the facts that nodes have reported, and never waits for a node."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Callable[[], Catalog],
+        look: LookAround,
+        reservations: Callable[[], Sequence[Coming]] = tuple,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._look = look
+        self._reservations = reservations
+        self.references = References(settings)
+
+    @classmethod
+    def alone(cls, settings: Settings) -> Planner:
+        """A planner for this machine where no gateway runs: nothing is promised to anybody."""
+        index = settings.index if settings.index.exists() else None
+
+        async def look(paths: tuple[str, ...]) -> Sequence[Host]:
+            return [await asyncio.to_thread(probe_host, settings.home, paths)]
+
+        return cls(settings, lambda: Catalog.load(index=index, custom=settings.specs), look)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The models that can be launched now."""
+        return self._catalog()
+
+    async def hosts(self, paths: tuple[str, ...] = ()) -> Sequence[Host]:
+        """The facts of every node that can be planned on, the gateway's own first."""
+        return await self._look(paths)
+
+    async def free_hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
+        """The hosts, with memory reserved for replicas that still start taken off what is free."""
+        hosts = await self.hosts(paths)
+        reservations = await asyncio.to_thread(self._reservations)
+        return [without(host, reservations) for host in hosts]
+
+    async def understand(self, request: LaunchRequest) -> Asked:
+        """The request with the catalogue to resolve it against.
+
+        Raises:
+            BadValue, NoSpec, HubFailure: as `References.asked`.
+        """
+        return await self.references.asked(request, self.catalog)
+
+    async def plan(self, request: LaunchRequest) -> LaunchPlan:
+        """What a launch would do; nothing is launched. Raises as `understand` and `settle`."""
+        return (await self.settle(await self.understand(request))).plan
+
+    async def settle(self, target: Asked) -> Planned:
+        """The plan of a request that was understood.
+
+        Raises:
+            Refused: as `Asked.check`, `Policy.of` and `resolve`.
+        """
+        target.check()
+        policy = Policy.of(target.request)
+        hosts = await self._hosts_for(target)
+        plan, places = plan_replicas(target.request, target.choice, hosts)
+        plan = _with_stale(target.finish(plan), hosts, places)
+        places = tuple(
+            place if place.plan is None else replace(place, plan=target.finish(place.plan))
+            for place in places
+        )
+        return Planned(target.request, plan, places, policy)
+
+    async def _hosts_for(self, target: Asked) -> list[Host]:
+        hosts = await self.free_hosts(target.paths)
+        spec = target.choice.lookup(target.request.model_name)
+        hosts[0] = await asyncio.to_thread(with_unknown, hosts[0], spec, self._settings)
+        return hosts
+
+    async def place_more(
+        self, deployment: Deployment, count: int, avoid: frozenset[str] = frozenset()
+    ) -> tuple[Place, ...]:
+        """Places for `count` more replicas of a deployment, on nodes that are not in `avoid`.
+
+        Raises:
+            Refused: no node can take them; with the reason.
+        """
+        request = LaunchRequest.parse(**deployment.request)
+        target = await self.understand(request)
+        hosts = [h for h in await self._hosts_for(target) if h.node not in avoid]
+        taken = [one.place for one in deployment.replicas if one.place.node not in avoid]
+        added: list[Place] = []
+        for _ in range(count):
+            # What runs is not free any more; what is placed here is not taken yet.
+            left = [_less(host, deployment.plan, added) for host in hosts]
+            places = [*taken, *added]
+            one = place_another(
+                request, target.choice, left, deployment.plan, places, promised=False
+            )
+            if one.plan is not None:
+                one = replace(one, plan=target.finish(one.plan))
+            added.append(one)
+        return tuple(added)
+
+    async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
+        """What a pull to the gateway's own machine will bring; a consent is written down.
+
+        Raises as `plan`, and as `resolve_weights`.
+        """
+        target = await self.understand(request)
+        target.check()
+        hosts = await self.hosts(target.paths)
+        variant, weights = resolve_weights(target.request, target.choice, hosts[:1])
+        allowed = target.allow(weights, variant.format)
+        self.references.consent(target)
+        return variant, allowed
+
+    async def plan_lock(self, request: LaunchRequest) -> Locking:
+        """What would be locked, on the gateway's own machine. Raises as `resolve_lock`."""
+        catalog = self.catalog
+        paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
+        hosts = await self.hosts(paths)
+        return Locking(*resolve_lock(request, catalog, hosts[:1]))
+
+
+def _less(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:
+    one = plan.memory.model_copy(update={"replicas": 1})
+    return without(host, [Coming(plan.model_id, p.node, one, p.gpus) for p in places])
+
+
+def _with_stale(plan: LaunchPlan, hosts: Sequence[Host], places: Sequence[Place]) -> LaunchPlan:
+    """The plan, with a warning for each of its nodes whose facts are old."""
+    used = {place.node for place in places}
+    old = tuple(
+        f"{host.name} was last heard of {host.age_seconds:.0f} s ago: its figures may be wrong"
+        for host in hosts
+        if host.node in used and host.age_seconds > STALE_SECONDS
+    )
+    return plan.model_copy(update={"warnings": (*plan.warnings, *old)}) if old else plan
