@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from paddock.cli.errors import ALREADY_RUNS
 from paddock.cli.output import Output
 from paddock.client import Client
-from paddock.registry.errors import GatewayError, GatewayNotStarted, GatewayUnreachable
+from paddock.registry.errors import BadValue, GatewayError, GatewayNotStarted, GatewayUnreachable
 from paddock.registry.settings import Settings
 from paddock.web import is_built
 
@@ -72,15 +73,42 @@ def dashboard_address(endpoint: str) -> str:
     return f"{endpoint}/"
 
 
+def open_home(settings: Settings) -> None:
+    """Makes the home folder, or closes it to other users, and checks that it can be written.
+
+    Raises:
+        BadValue: it cannot.
+    """
+    from paddock.launcher import processes
+
+    try:
+        processes.make_private(settings.home)
+        processes.make_private(settings.logs)
+        processes.instance_id(settings.home)
+        with tempfile.TemporaryFile(dir=settings.home):
+            pass
+    except OSError as error:
+        raise unusable(settings, error) from None
+
+
+def unusable(settings: Settings, error: Exception) -> BadValue:
+    """The error of a home folder that cannot be written."""
+    reason = getattr(error, "strerror", None) or str(error)
+    why = f"cannot be written ({reason}); name another folder: PADDOCK_HOME=FOLDER"
+    return BadValue("home", str(settings.home), why)
+
+
 def ensure(settings: Settings, output: Output) -> Client:
     """A client for the gateway; starts one in the background if none runs, and says so.
 
     Raises:
+        BadValue: the home folder cannot be written.
         GatewayNotStarted: none could be started; with its last words.
     """
     found = find(settings)
     if found is not None:
         return found
+    open_home(settings)
     from paddock.launcher import processes
     from paddock.server.keys import first_key
 
@@ -88,8 +116,6 @@ def ensure(settings: Settings, output: Output) -> Client:
     minted = first_key(settings)
     if minted is not None:
         output.talk(introduced(minted.secret))
-    processes.make_private(settings.home)
-    processes.make_private(settings.logs)
     path = settings.logs / "gateway.log"
     own = processes.environment(processes.instance_id(settings.home), processes.GATEWAY)
     environ = {**own, "PADDOCK_HOME": str(settings.home)}

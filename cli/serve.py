@@ -39,6 +39,7 @@ def serve(as_json: bool, **flags: object) -> int | None:
     from paddock.server.run import serve as run
 
     output = Output(as_json)
+    gateway.open_home(settings)
     try:
         run(
             settings,

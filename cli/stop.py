@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+import sys
 import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
@@ -53,7 +55,10 @@ def stop(settings: Settings, output: Output) -> None:
     everything: list[int] = []
     if not settings.endpoint:
         by_force = _end_gateway(own, GONE_SECONDS if heeds else DEAF_SECONDS, output)
-        everything, rest = _sweep(settings, models)
+        try:
+            everything, rest = _sweep(settings, models)
+        except (OSError, sqlite3.Error) as error:
+            raise gateway.unusable(settings, error) from None
         by_force += rest
     stopped = client is not None or bool(everything or by_force)
     names = ", ".join(sorted(models)) or "none"
@@ -101,8 +106,9 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
     from paddock.launcher import processes
     from paddock.launcher.sweep import end_all
 
-    if not settings.home.exists():
+    if not (settings.home / "instance").exists():  # nothing has ever run
         return [], []
+    _end_foreign(settings, models)
     ended = end_all(settings.home, processes.STOP_GRACE)
     if ended.left:
         raise StopFailed(ended.left)
@@ -115,6 +121,34 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
     return list(ended.all), list(ended.by_force)
 
 
+def _end_foreign(settings: Settings, models: set[str]) -> None:
+    """Ends the replicas that a gateway which is dead has left on a cluster of somebody else's.
+
+    They do not end with the processes of this machine. A cluster that cannot be reached is said.
+    """
+    import asyncio
+
+    from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, RayFailed
+    from paddock.launcher.head import read_record
+
+    record = read_record(settings.home)
+    if record is None or record.head or not settings.ray_address:
+        return
+
+    async def end() -> None:
+        cluster = Cluster(settings)
+        await cluster.connect()
+        for actor in await cluster.actors():
+            models.add(actor.rpartition("-rep")[0])
+            await cluster.end(actor, "")
+        await cluster.shutdown()
+
+    try:
+        asyncio.run(end())
+    except (RayFailed, ActorLost, ActorUnavailable, TimeoutError, RuntimeError) as error:
+        print(f"paddock: replicas may be left on other nodes: {error}", file=sys.stderr)
+
+
 def _serving(settings: Settings) -> bool:
     """Whether a gateway holds this home's lock."""
     import fcntl
@@ -122,7 +156,7 @@ def _serving(settings: Settings) -> bool:
     path = settings.home / "gateway.lock"
     if not path.exists():
         return False
-    with path.open("ab") as lock:
+    with path.open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -143,6 +143,7 @@ class Host:
         engines: engine name → what was detected there.
         gpus: those that Paddock may use there, by their index.
         kept: model id → bytes that are free but promised to it, and so taken off what is free.
+        age_seconds: how long ago the node told this.
     """
 
     node: str

@@ -21,23 +21,27 @@ import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engines.base import Host
-from paddock.launcher.agent import END_SECONDS, end_actor
+from paddock.launcher.agent import PREFIX, Agent, end_actor
 from paddock.launcher.connection import is_own_peer
 from paddock.launcher.head import add_bridge, environment, parse_record
-from paddock.launcher.host import LOCAL, probe_host
+from paddock.launcher.host import LOCAL
+from paddock.launcher.nodes import AgentHandle, Node, Nodes
 from paddock.launcher.processes import instance_id
 from paddock.launcher.replica import Replica, ReplicaConfig
-from paddock.registry.settings import read_settings
 
-PROBE_SECONDS = 5.0
-"""How long another node may take to be looked at: a sick one must not hold up every plan."""
+AGENT_SECONDS = 15.0
+"""How long another node's agent may take to end an actor, and to start itself before that."""
+RAY_SECONDS = 5.0
+"""How long Ray's control service may take, where something can be done without it."""
+THREADS = 64
+"""For calls that wait for Ray: one that hangs must not keep the others from a thread."""
 DEAD_SECONDS = 5.0
 """How long Ray may take to notice that an actor's process is gone."""
 LINE_BYTES = 16_000_000
@@ -56,34 +60,48 @@ class Bridge:
         self._namespace = namespace(instance)
         self._node = node
         self._actors: dict[str, Any] = {}
+        self._nodes = Nodes(self._list_nodes, self._agent)
+
+    def follow_nodes(self) -> None:
+        """Begins to follow the agents of the other nodes. Call it on the event loop."""
+        self._nodes.start()
 
     async def ping(self) -> None:
         """Says that the bridge's event loop runs."""
 
     async def hosts(self, paths: list[str]) -> list[dict[str, Any]]:
-        """The facts of every node but our own."""
-        return [asdict(host) for host in await asyncio.to_thread(self._hosts, tuple(paths))]
+        """The facts of every node but our own, as the nodes have told them last."""
+        return [asdict(host) for host in await self._nodes.hosts(paths)]
 
-    def _hosts(self, paths: tuple[str, ...]) -> list[Host]:
+    def _list_nodes(self) -> list[Node]:
         import ray
 
-        probe = ray.remote(num_cpus=0)(_probe_node)
-        refs = [
-            probe.options(scheduling_strategy=_on(node["NodeID"])).remote(
-                node["NodeID"], node["NodeManagerAddress"], paths
-            )
+        return [
+            Node(node["NodeID"], node["NodeManagerAddress"])
             for node in ray.nodes()
             if node["Alive"] and node["NodeID"] != self._node
         ]
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=PROBE_SECONDS) if refs else ([], 0)
-        hosts = []
-        for ref in ready:
-            try:
-                hosts.append(ray.get(ref))
-            except ray.exceptions.RayError as error:
-                # A node without Paddock, or one that is going: nothing can be planned on it.
-                print(f"a node is left out: {error}", file=sys.stderr, flush=True)
-        return hosts
+
+    async def _agent(self, node: Node) -> AgentHandle:
+        return await asyncio.to_thread(self._open_agent, node)
+
+    def _open_agent(self, node: Node) -> _AgentHandle:
+        import ray
+
+        handle = (
+            ray.remote(Agent)
+            .options(
+                name=PREFIX + node.id,
+                namespace=self._namespace,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=0,
+                max_restarts=0,
+                scheduling_strategy=_on(node.id),
+            )
+            .remote(node.id, node.address)
+        )
+        return _AgentHandle(handle)
 
     async def nodes(self) -> dict[str, list[str]]:
         """The ids of all nodes that Ray knows, by whether they live."""
@@ -94,6 +112,14 @@ class Bridge:
             "alive": [node["NodeID"] for node in nodes if node["Alive"]],
             "dead": [node["NodeID"] for node in nodes if not node["Alive"]],
         }
+
+    async def dismiss(self) -> None:
+        """Ends the agents of the other nodes: nobody follows them any more."""
+        await self._nodes.close()
+        for name in await self._named():
+            if name.startswith(PREFIX):
+                with contextlib.suppress(_NoActor):
+                    await asyncio.to_thread(_kill, await self._handle(name))
 
     async def start(self, actor: str, config: dict[str, Any], node: str) -> None:
         """Starts a replica's actor on `node` (`LOCAL` or a Ray node id)."""
@@ -139,6 +165,9 @@ class Bridge:
 
     async def actors(self) -> list[str]:
         """The names of all replicas' actors that live in our namespace."""
+        return [name for name in await self._named() if not name.startswith(PREFIX)]
+
+    async def _named(self) -> list[str]:
         import ray
 
         actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
@@ -163,12 +192,13 @@ class Bridge:
             node: where to look if Ray does not know the actor any more.
         """
         handle, info = None, {}
-        with contextlib.suppress(_NoActor):
-            handle = await self._handle(actor)
-            info = await asyncio.to_thread(_describe, handle)
-        if handle is not None:
-            # Told first, so that Ray starts no process for it while we look.
-            await asyncio.to_thread(_kill, handle)
+        # Processes of this node can be ended though Ray's control service hangs.
+        with contextlib.suppress(_NoActor, TimeoutError):
+            async with asyncio.timeout(RAY_SECONDS):
+                handle = await self._handle(actor)
+                info = await asyncio.to_thread(_describe, handle)
+                # Before we look, so that Ray starts no process for it meanwhile.
+                await asyncio.to_thread(_kill, handle)
         place = info.get("Address", {}).get("NodeID") or node
         place = self._node if place in {"", LOCAL} else place
         known = (self._instance, actor, info.get("Pid", 0), info.get("StartTime", 0) / 1000)
@@ -182,20 +212,53 @@ class Bridge:
     async def _end_on(self, node: str, known: tuple[str, str, int, float]) -> list[int]:
         if node == self._node:
             return await asyncio.to_thread(end_actor, *known)
-        import ray
+        nodes = {one.id: one for one in await asyncio.to_thread(self._list_nodes)}
+        if node not in nodes:
+            raise _NoNode(f"node {node} is not in the cluster")
+        agent = await asyncio.to_thread(self._open_agent, nodes[node])
+        from ray.exceptions import RayActorError
 
-        task = ray.remote(num_cpus=0)(end_actor).options(scheduling_strategy=_on(node))
-        async with asyncio.timeout(PROBE_SECONDS + END_SECONDS):
-            return list(await task.remote(*known))
+        try:
+            async with asyncio.timeout(AGENT_SECONDS):
+                return await agent.end(*known)
+        # That the agent is lost says nothing of the actor that it was to end.
+        except (TimeoutError, RayActorError) as error:
+            said = _first_line(error)
+            raise _NoNode(f"the agent of node {node} does not answer: {said}") from None
+
+
+class _AgentHandle:
+    """An agent's actor, as `AgentHandle` has it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def report(self, since: int) -> tuple[int, Host]:
+        """See `Agent.report`."""
+        number, host = await self._handle.report.remote(since)
+        return number, host
+
+    async def look(self, paths: Sequence[str]) -> Host:
+        """See `Agent.look`."""
+        host: Host = await self._handle.look.remote(list(paths))
+        return host
+
+    async def end(self, instance: str, actor: str, pid: int, started_at: float) -> list[int]:
+        """See `Agent.end`."""
+        return list(await self._handle.end.remote(instance, actor, pid, started_at))
 
 
 METHODS = frozenset({"begin", "watch", "stop", "tail", "log_after", "probe", "drain"})
 """Methods of `Replica` that the gateway may call."""
-CALLS = frozenset({"ping", "hosts", "nodes", "start", "find", "actors", "invoke", "end"})
+CALLS = frozenset({"ping", "hosts", "nodes", "dismiss", "start", "find", "actors", "invoke", "end"})
 
 
 class _NoActor(Exception):
     """No actor of that name lives."""
+
+
+class _NoNode(Exception):
+    """A node cannot be asked."""
 
 
 def _describe(handle: Any) -> dict[str, Any]:
@@ -203,6 +266,10 @@ def _describe(handle: Any) -> dict[str, Any]:
     from ray._private.state import actors
 
     return dict(actors(handle._actor_id.hex()) or {})
+
+
+def _is_dead(handle: Any) -> bool:
+    return bool(_describe(handle).get("State", "DEAD") == "DEAD")
 
 
 def _kill(handle: Any) -> None:
@@ -213,11 +280,12 @@ def _kill(handle: Any) -> None:
 
 async def _until_dead(actor: str, handle: Any) -> None:
     """Waits until Ray has noticed that the actor's process is gone."""
-    deadline = time.monotonic() + DEAD_SECONDS
-    while (await asyncio.to_thread(_describe, handle)).get("State", "DEAD") != "DEAD":
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Ray does not call {actor} dead")
-        await asyncio.sleep(0.02)
+    try:
+        async with asyncio.timeout(DEAD_SECONDS):
+            while not await asyncio.to_thread(_is_dead, handle):  # noqa: ASYNC110 - Ray tells nobody
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise TimeoutError(f"Ray does not say that {actor} is dead") from None
 
 
 async def _answer(bridge: Bridge, asked: dict[str, Any]) -> dict[str, Any]:
@@ -244,6 +312,7 @@ def _wire(error: Exception) -> dict[str, str]:
     if isinstance(error, TimeoutError) and not isinstance(error, exceptions.RayError):
         return {"error": "TimeoutError", "message": _first_line(error)}
     unavailable = (
+        _NoNode,
         exceptions.ActorUnavailableError,
         exceptions.GetTimeoutError,
         exceptions.RaySystemError,
@@ -252,7 +321,14 @@ def _wire(error: Exception) -> dict[str, str]:
     if isinstance(error, unavailable):
         return {"error": "ActorUnavailable", "message": _first_line(error)}
     # Ray tells its own killing for memory by another error.
-    if isinstance(error, (_NoActor, exceptions.RayActorError, exceptions.OutOfMemoryError)):
+    lost = (
+        _NoActor,
+        exceptions.RayActorError,
+        exceptions.OutOfMemoryError,
+        exceptions.NodeDiedError,
+        exceptions.ActorUnschedulableError,  # its node is gone
+    )
+    if isinstance(error, lost):
         return {"error": "ActorLost", "message": _first_line(error)}
     return {"error": "internal", "message": f"{type(error).__name__}: {_first_line(error)}"}
 
@@ -283,7 +359,9 @@ async def _serve(bridge: Bridge, path: Path, on_ready: Callable[[], None]) -> No
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.set_default_executor(ThreadPoolExecutor(THREADS))
     server = await asyncio.start_unix_server(connected, path, limit=LINE_BYTES)
+    bridge.follow_nodes()
     on_ready()
     await stop.wait()
     server.close()
@@ -322,11 +400,6 @@ def _on(node: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
-def _probe_node(node: str, address: str, paths: tuple[str, ...]) -> Host:
-    """Runs on another node: its facts."""
-    return replace(probe_host(read_settings().home, paths, node), address=address)
 
 
 if __name__ == "__main__":

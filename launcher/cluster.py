@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ class Cluster:
         self._connecting = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
         self._seen_nodes: set[str] = set()
+        self._others: tuple[float, tuple[Host, ...]] = (0.0, ())
 
     @property
     def external(self) -> bool:
@@ -154,6 +156,7 @@ class Cluster:
                 raise RayFailed("the bridge to Ray does not answer")
             connection.on_broken = self._lose
             self._connection, self._seen_nodes = connection, set()
+            self._others = (0.0, ())
             if record.head:
                 self._watching = asyncio.create_task(self._watch_head(record))
             log.info("connected to Ray at %s", record.address)
@@ -190,10 +193,13 @@ class Cluster:
                     _remove_folder(read_record(self.home))
                 else:
                     # What is left would hold memory, and names that we want.
-                    await asyncio.to_thread(end_ray, self.home, processes.STOP_GRACE)
+                    ended = await asyncio.to_thread(end_ray, self.home, processes.STOP_GRACE)
+                    if ended.left:
+                        log.warning("processes %s of an earlier Ray cannot be ended", ended.left)
                 return await self._start_bridge(record)
         except TimeoutError:
-            raise RayFailed(f"{self._name} did not answer within {limit:g} s") from None
+            out = "" if self.external else "; to end it: paddock stop"
+            raise RayFailed(f"{self._name} did not answer within {limit:g} s{out}") from None
 
     @property
     def _name(self) -> str:
@@ -235,8 +241,6 @@ class Cluster:
 
     def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:
         """A process that outlives the gateway. Its log is of its last start."""
-        for child in [child for child in CHILDREN if child.poll() is not None]:
-            CHILDREN.remove(child)
         with processes.open_private(self._log(module), "wb") as out:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, str(self.home), argument],
@@ -271,7 +275,8 @@ class Cluster:
 
     async def _watch_head(self, record: Record) -> None:
         """Breaks the connection when a process of the local Ray's head has ended."""
-        while record.head_lives:  # noqa: ASYNC110 - processes of others tell nobody of their end
+        while record.head_lives:
+            _collect()
             await asyncio.sleep(HEAD_SECONDS)
         log.warning("the local Ray is dead")
         if self._connection is not None and self._connection.open:
@@ -289,12 +294,21 @@ class Cluster:
             self._watching = None
 
     async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
-        """The facts of every node that can be planned on, the gateway's own first."""
+        """The facts of every node that can be planned on, the gateway's own first.
+
+        Those of other nodes are what each has told last: `Host.age_seconds` says when. A node that
+        has just come is waited for, but for 5 s at most, and so is the look at `paths` there.
+        """
         own = await asyncio.to_thread(probe_host, self._settings.home, paths)
-        if not self.connected:
-            return [own]
-        others = await self._call("hosts", CALL_SECONDS, paths=list(paths))
-        return [own, *map(_host, others)]
+        if self.connected:
+            try:
+                others = await self._call("hosts", CALL_SECONDS, paths=list(paths))
+                self._others = (time.monotonic(), tuple(map(_host, others)))
+            except ActorUnavailable as error:
+                log.warning("other nodes are as they were: %s", error)
+        heard_at, hosts = self._others
+        passed = time.monotonic() - heard_at
+        return [own, *(replace(host, age_seconds=host.age_seconds + passed) for host in hosts)]
 
     async def start(self, actor: str, config: ReplicaConfig, node: str) -> Handle:
         """Starts an actor on `node` (`LOCAL` or a Ray node id), and does not wait for it to run."""
@@ -353,12 +367,21 @@ class Cluster:
 
     async def shutdown(self) -> None:
         """Ends the bridge, the Ray that is ours, and everything that may be left of it."""
+        if self.external and self.connected:
+            with contextlib.suppress(ActorUnavailable, ActorLost):
+                await self._call("dismiss", CALL_SECONDS)
         await self.leave()
         await asyncio.to_thread(end_ray, self.home, processes.STOP_GRACE)
 
 
 CHILDREN: list[subprocess.Popen[bytes]] = []
 """Bridges and heads that this process has started: it must collect those that end before it."""
+
+
+def _collect() -> None:
+    """Collects heads and bridges that have ended, which were zombies otherwise."""
+    for child in [child for child in CHILDREN if child.poll() is not None]:
+        CHILDREN.remove(child)
 
 
 def _kill_bridge(record: Record) -> None:

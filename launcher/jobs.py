@@ -45,7 +45,7 @@ class Jobs(Generic[J]):
     """The jobs of one kind. Use from one event loop only."""
 
     kind: ClassVar[str]
-    """The first word of the jobs' files."""
+    """What the jobs' files say that they are of."""
     noun: ClassVar[str]
     """What one is called in errors."""
     module: ClassVar[str]
@@ -93,27 +93,24 @@ class Jobs(Generic[J]):
         return self._jobs[job_id]
 
     def _path(self, job_id: str) -> Path:
-        return self._home / FOLDER / f"{self.kind}-{quote(job_id, safe='')}.json"
+        return self._home / FOLDER / f"{quote(job_id, safe='')}.json"
 
     def _write(self, job_id: str, record: dict[str, Any]) -> None:
         path = self._path(job_id)
         try:
             processes.make_private(path.parent)
-            processes.write_private(path, json.dumps({"id": job_id, **record}))
+            processes.write_private(path, json.dumps({**record, "id": job_id, "job": self.kind}))
         except OSError as error:  # a full disk: the job itself says so, where it needs one
             log.warning("%s will not outlive the gateway: %s", job_id, error)
 
-    def resume(self) -> None:
-        """Begins again what an earlier gateway has left."""
-        for path in sorted((self._home / FOLDER).glob(f"{self.kind}-*.json")):
-            try:
-                record = json.loads(path.read_text("utf-8"))
-                self._begin_again(str(record.pop("id")), record)
-                log.info("%s goes on", path.stem)
-            # Another version's, or of an engine that is gone: nothing can be begun from it.
-            except (OSError, ValueError, KeyError, TypeError, PaddockError) as error:
-                log.warning("%s is not taken up: %s", path.name, error)
-                path.unlink(missing_ok=True)
+    def resume(self, record: dict[str, Any]) -> None:
+        """Begins again what an earlier gateway has left, by its file.
+
+        Raises:
+            Exception: what a record of another version's, or of an engine that is gone, leads to:
+                a `ValueError`, `KeyError`, `TypeError` or `PaddockError`.
+        """
+        self._begin_again(record["id"], record)
 
     async def close(self, forget: bool) -> None:
         """Ends all processes; unless it is to `forget` them, the next gateway goes on."""
@@ -123,11 +120,18 @@ class Jobs(Generic[J]):
 
 async def resume_all(home: Path, several: Sequence[Jobs[Any]]) -> None:
     """Begins again what an earlier gateway has left, once its processes are gone."""
-    if any((home / FOLDER).glob("*.json")):
-        instance = processes.instance_id(home)
-        await asyncio.to_thread(_end_processes, instance)
-        for jobs in several:
-            jobs.resume()
+    paths = sorted((home / FOLDER).glob("*.json"))
+    if paths:
+        await asyncio.to_thread(_end_processes, processes.instance_id(home))
+    by_kind = {jobs.kind: jobs for jobs in several}
+    for path in paths:
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            by_kind[record["job"]].resume(record)
+            log.info("%s goes on", record["id"])
+        except (OSError, ValueError, KeyError, TypeError, PaddockError) as error:
+            log.warning("%s is not taken up: %s", path.name, error)
+            path.unlink(missing_ok=True)
 
 
 def _end_processes(instance: str) -> None:

@@ -16,6 +16,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.installs import Installs
 from paddock.launcher.jobs import Jobs, resume_all
 from paddock.launcher.locks import Locks
+from paddock.launcher.processes import make_private
 from paddock.launcher.pulls import Pulls
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
@@ -65,6 +66,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        make_private(settings.home)
         await fleet.start()
         await resume_all(settings.home, jobs)
         yield

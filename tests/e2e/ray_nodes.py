@@ -9,13 +9,14 @@ from ray.cluster_utils import Cluster
 
 
 def main() -> None:
-    """Prints the address and both node ids as one JSON line, then waits."""
+    """Prints the address, both node ids and the other's raylet as one JSON line, then waits."""
     cluster = Cluster()
     options = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
     head = cluster.add_node(**options)
     other = cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
     cluster.wait_for_nodes()
     nodes = {"address": cluster.address, "head": head.node_id, "other": other.node_id}
+    nodes["raylet"] = other.all_processes["raylet"][0].process.pid
     print(json.dumps(nodes), flush=True)
     sys.stdin.read()
     cluster.shutdown()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -12,8 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from paddock.launcher import processes
+from paddock.launcher.head import read_record
 from tests.conftest import Paddock
 
 
@@ -107,3 +112,22 @@ def test_replicas_share_the_requests(shared_paddock: Paddock) -> None:
     # Each engine numbers its own answers: both were the first of theirs.
     assert [answer["id"] for answer in answers] == ["echo-2", "echo-2"]
     shared_paddock.ok("terminate", "-u", "twin")
+
+
+def test_stop_ends_what_a_dead_gateway_has_left_on_other_nodes(
+    cluster: tuple[Paddock, dict[str, Any]],
+) -> None:
+    """A gateway and a bridge that were killed leave a replica on another node: `stop` ends it."""
+    paddock, nodes = cluster
+    paddock.ok("launch", "tiny-mixtral", "-en", "echo", "--node", nodes["other"], "-u", "far")
+    (replica,) = next(iter(paddock.json("list")))["replica_statuses"]
+    engine = psutil.Process(replica["pid"])
+    actor = psutil.Process(engine.parent().ppid())
+    record = read_record(paddock.home)
+    assert record is not None
+    assert record.bridge is not None
+    for pid in (paddock.record["pid"], record.bridge[0]):
+        os.kill(pid, signal.SIGKILL)
+    assert paddock.json("stop")["models"] == ["far"]
+    assert processes.gone(engine, 0.1)
+    assert processes.gone(actor, 0.1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
+from paddock.launcher import processes
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
@@ -145,6 +148,44 @@ def test_a_pull_is_called_off_with_ctrl_c_and_goes_on_later(here: Paddock, hub: 
     assert not [line for line in here.processes() if "hubs.pull" in line]
     here.ok("pull", "mixtral-v0.1", *VARIANT)
     assert hub.ranges == [(FILE, 0), (FILE, 500_000)]
+
+
+def test_a_pull_goes_on_after_its_gateway_was_killed(alone: Paddock, hub: HubServer) -> None:
+    """The next gateway shows it under its id and brings the rest; a launch meanwhile hurts none."""
+    hub.fail(FILE, Fault(after=500_000, how="hold"))
+    pulling = alone.start("pull", "mixtral-v0.1", *VARIANT)
+    assert hub.held.wait(60)
+    (pull,) = alone.client().pulls()
+    until(lambda: alone.client().show_pull(pull["id"])["came_bytes"] == 500_000)
+    alone.ok("launch", "tiny-mixtral", "-en", "echo")
+    assert alone.client().pulls()[0]["state"] == "downloading"
+    os.kill(alone.record["pid"], signal.SIGKILL)
+    pulling.communicate(timeout=60)
+    alone.ok("list")  # starts the next gateway
+    until(lambda: [one for one in alone.client().pulls() if one["state"] == "done"])
+    (done,) = alone.client().pulls()
+    assert done["id"] == pull["id"]
+    assert hub.ranges == [(FILE, 0), (FILE, 500_000)]
+    until(lambda: not list((alone.home / "jobs").iterdir()))
+
+
+def test_a_pull_outlives_a_restart_and_ends_with_stop(alone: Paddock, hub: HubServer) -> None:
+    """SIGTERM hands it to the next gateway; `paddock stop` calls it off for good."""
+    hub.fail(FILE, *[Fault(after=1000, how="hold")] * 2)
+    pulling = alone.start("pull", "mixtral-v0.1", *VARIANT)
+    assert hub.held.wait(60)
+    (pull,) = alone.client().pulls()
+    gateway = psutil.Process(alone.record["pid"])
+    gateway.terminate()
+    assert processes.gone(gateway, 30.0)
+    pulling.communicate(timeout=60)
+    alone.ok("list")  # starts the next gateway
+    (again,) = alone.client().pulls()
+    assert (again["id"], again["state"]) == (pull["id"], "downloading")
+    alone.ok("stop")
+    assert alone.processes() == []
+    alone.ok("list")
+    assert alone.client().pulls() == []
 
 
 def test_two_pulls_of_the_same_are_one(here: Paddock, hub: HubServer) -> None:

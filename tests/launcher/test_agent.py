@@ -68,3 +68,15 @@ def test_a_process_that_is_no_worker_of_rays_is_left_alone(engine: Engine) -> No
     assert end_actor(INSTANCE, "gone", other.pid, other.create_time()) == []
     assert other.is_running()
     end_actor(INSTANCE, "other")
+
+
+def test_a_process_that_goes_by_itself_meanwhile_is_no_error(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warden may end between the look at the processes and the kill."""
+    warden, _ = engine("m-rep0@a.2")
+    end_actor(INSTANCE, "m-rep0@a.2")
+    answers = iter([[warden], []])
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "belonging", lambda *_, **__: next(answers))
+        assert end_actor(INSTANCE, "m-rep0@a.2") == []

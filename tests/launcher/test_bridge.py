@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 from ray import exceptions
 
-from paddock.launcher.bridge import Bridge, _answer
+from paddock.launcher.bridge import Bridge, _answer, _NoActor
+from paddock.launcher.nodes import Node
 
 ASKED = {"id": 1, "call": "find", "args": {"actor": "m-rep0"}}
 
@@ -23,6 +24,7 @@ def raised(cause: Exception) -> Exception:
     [
         (exceptions.OutOfMemoryError("1 worker was killed\nand a page more"), "ActorLost", None),
         (exceptions.ActorDiedError(), "ActorLost", None),
+        (exceptions.ActorUnschedulableError("no such node"), "ActorLost", None),
         (exceptions.ActorUnavailableError("not now", b"x" * 16), "ActorUnavailable", None),
         (exceptions.RaySystemError("no control service"), "ActorUnavailable", None),
         (TimeoutError("too late"), "TimeoutError", "too late"),
@@ -60,3 +62,34 @@ async def test_only_methods_of_the_list_are_invoked() -> None:
     asked: dict[str, Any] = {"actor": "m", "method": "_live", "limit": 1.0, "args": {}}
     answer = await _answer(Bridge("instance", "node"), {"id": 1, "call": "invoke", "args": asked})
     assert "no method '_live'" in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error"),
+    [
+        ([], RuntimeError("never called")),
+        ([Node("far", "")], exceptions.ActorDiedError()),
+        ([Node("far", "")], TimeoutError()),
+    ],
+)
+async def test_a_lost_agent_says_nothing_of_the_actor(nodes: list[Node], error: Exception) -> None:
+    """An actor on a node that is gone, or whose agent is, cannot be called ended."""
+
+    class Agentless(Bridge):
+        async def _handle(self, actor: str) -> Any:
+            raise _NoActor
+
+        def _list_nodes(self) -> list[Node]:
+            return nodes
+
+        def _open_agent(self, node: Node) -> Any:
+            class Gone:
+                async def end(self, *_: Any) -> list[int]:
+                    raise error
+
+            return Gone()
+
+    asked = {"id": 1, "call": "end", "args": {"actor": "m-rep0", "node": "far"}}
+    answer = await _answer(Agentless("instance", "near"), asked)
+    assert answer["error"] == "ActorUnavailable"
+    assert "far" in answer["message"]

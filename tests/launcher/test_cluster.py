@@ -49,7 +49,9 @@ async def cluster(ray_home: Path) -> AsyncIterator[Cluster]:
     await cluster.leave()
 
 
-async def launch(cluster: Cluster, actor: str, **options: object) -> tuple[Handle, ReplicaStatus]:
+async def launch(
+    cluster: Cluster, actor: str, node: str = LOCAL, **options: object
+) -> tuple[Handle, ReplicaStatus]:
     """Starts an echo engine in an actor and waits until it is ready."""
     config = ReplicaConfig(
         replica_id=actor,
@@ -57,7 +59,7 @@ async def launch(cluster: Cluster, actor: str, **options: object) -> tuple[Handl
         home=str(cluster.home),
         instance=cluster.instance,
     )
-    handle = await cluster.start(actor, config, LOCAL)
+    handle = await cluster.start(actor, config, node)
     status = await handle.begin()
     async with asyncio.timeout(DEADLINE):
         while status.state != "ready":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from paddock.launcher.connection import ActorLost, ActorUnavailable, Connection
+from paddock.launcher.connection import ActorLost, ActorUnavailable, Connection, is_own_peer
 
 LIMIT = 1000
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -92,6 +93,26 @@ async def test_a_call_has_a_time_limit(connect: Connect) -> None:
     with pytest.raises(TimeoutError):
         await connection.call("find", 0.01)
     assert connection.open
+
+
+async def test_another_users_process_is_told_from_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each end of a socket knows whose process the other end is."""
+    seen: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.put_nowait(is_own_peer(writer))
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "socket")
+    for user, is_own in ((os.getuid(), True), (os.getuid() + 1, False)):
+        monkeypatch.setattr(os, "getuid", lambda user=user: user)
+        _, writer = await asyncio.open_unix_connection(tmp_path / "socket")
+        assert is_own_peer(writer) is is_own
+        assert await seen.get() is is_own
+        writer.close()
+    server.close()
 
 
 async def test_closing_is_no_loss(connect: Connect) -> None:

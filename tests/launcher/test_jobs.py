@@ -18,6 +18,7 @@ from paddock.launcher.sweep import end_ray
 from paddock.registry.settings import read_settings
 
 DEADLINE = 30.0
+RECORD = json.dumps({"job": "errand", "id": "y", "word": "long"})
 MODULE = """
 import json, os, sys
 given = json.loads(sys.stdin.readline())
@@ -94,8 +95,8 @@ async def test_a_job_goes_on_with_the_next_gateway(
     await first.until("short-1", "ended")
     await first.until("long/1", "came")
     await first.close(forget=False)
-    assert files(home) == ["errand-long%2F1.json"]
-    assert (home / FOLDER / "errand-long%2F1.json").stat().st_mode & 0o777 == 0o600
+    assert files(home) == ["long%2F1.json"]
+    assert (home / FOLDER / "long%2F1.json").stat().st_mode & 0o777 == 0o600
     second = gateway()
     await resume_all(home, [second])
     assert await second.until("long/1", "came") == "long"
@@ -126,7 +127,7 @@ async def test_what_is_called_off_or_forgotten_stays_ended(
     off = jobs.start("off", "long")
     jobs.start("stopped", "long")
     await off.child.end()
-    assert files(home) == ["errand-stopped.json"]
+    assert files(home) == ["stopped.json"]
     await jobs.close(forget=True)
     assert files(home) == []
 
@@ -140,15 +141,17 @@ async def test_a_job_outlives_rays_start(home: Path, gateway: Callable[[], Erran
     assert jobs._find("long").child.running
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"job": "errand"}', '{"job": "other", "id": "x"}']
+)
 async def test_a_file_that_nothing_can_begin_from_is_removed(
     home: Path, gateway: Callable[[], Errands], text: str
 ) -> None:
     """A file of another version does not keep the gateway from starting, or come back."""
     (home / FOLDER).mkdir(parents=True)
-    (home / FOLDER / "errand-x.json").write_text(text)
-    (home / FOLDER / "errand-y.json").write_text(json.dumps({"id": "y", "word": "long"}))
+    (home / FOLDER / "x.json").write_text(text)
+    (home / FOLDER / "y.json").write_text(RECORD)
     jobs = gateway()
     await resume_all(home, [jobs])
     assert await jobs.until("y", "came") == "long"
-    assert files(home) == ["errand-y.json"]
+    assert files(home) == ["y.json"]
