@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ from paddock.registry.errors import (
 from paddock.server import anthropic, rerank, responses, uniform
 from paddock.server.balance import Balancer
 from paddock.server.blocklist import Blocklist
-from paddock.server.body import check_content_type, parse
+from paddock.server.body import LARGE_BYTES, apart, check_content_type, parse
 from paddock.server.errors import envelope, on_bug, render, status_of
 from paddock.server.keys import principal
 from paddock.server.media import inline_media
@@ -183,7 +184,8 @@ class Inference:
         """Answers one request. Raises only before the first byte has gone out."""
         raw = await _read(receive)
         check_content_type(exchange.content_type, raw)
-        given = parse(raw)
+        size = len(raw)
+        given = await apart(size, partial(parse, raw))
         if not isinstance(given, dict):
             raise BadValue("body", type(given).__name__, "must be a JSON object")
         uid = given.get("model")
@@ -196,14 +198,16 @@ class Inference:
         exchange.silence_seconds = model.silence_seconds
         encoder = exchange.encoder
         if way.translate is not None:
-            (given, encoder), raw = way.translate(given), b""
+            (given, encoder), raw = await apart(size, partial(way.translate, given)), b""
             exchange.encoder = encoder
-        asked = way.make(given, model, raw, encoder)
+        asked = await apart(size, partial(way.make, given, model, raw, encoder))
         if media := uniform.media(given):
             # After `make`, which refuses them where the model has no eyes.
             inlined = await inline_media(media)
             if inlined is not None:
-                asked = way.make({**given, "messages": inlined}, model, b"", encoder)
+                given = {**given, "messages": inlined}
+                work = partial(way.make, given, model, b"", encoder)
+                asked = await apart(LARGE_BYTES + 1, work)  # with pictures it mostly is
         self.balancer.check(uid, len(asked.bodies))
         with self._named(uid, given.get("request_id"), exchange):
             try:

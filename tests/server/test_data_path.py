@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from starlette.types import ASGIApp
 from paddock.launcher.controller import Controller
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
-from paddock.server import pacer
+from paddock.server import inference, pacer, uniform
 from paddock.server.balance import Balancer, pick
+from paddock.server.body import parse
 from paddock.server.inference import Inference
 from paddock.server.keys import ANYONE
 from paddock.server.protocol import Protocol
@@ -657,3 +659,27 @@ def test_many_parts_count_against_the_queue() -> None:
     balancer.check("m", 4)
     with pytest.raises(QueueFull):
         balancer.check("m", 5)
+
+
+async def test_large_requests_are_read_and_made_out_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parsing and writing 2 MB holds up no stream; a small request goes no such way."""
+    here, threads = threading.get_ident(), []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            threads.append(threading.get_ident())
+            return work(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(inference, "parse", noted(parse))
+    monkeypatch.setattr(uniform, "dump", noted(uniform.dump))
+    async with world(answers) as there:
+        assert (await there.post(max_tokens=3))[0] == 200
+        assert set(threads) == {here}
+        threads.clear()
+        assert (await there.post(prompt="a" * 2_000_000, max_tokens=3))[0] == 200
+        assert len(threads) == 2
+        assert here not in threads
