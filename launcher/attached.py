@@ -16,8 +16,9 @@ import shlex
 import ssl
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -43,6 +44,9 @@ SLOTS = 64
 LOOK_SECONDS, AGAIN_SECONDS, FAILED_SECONDS = 10.0, 1.0, 2.0
 """Between two looks: at an endpoint that is well, that was just found not to be, and after that."""
 ANSWER_SECONDS = 5.0
+# Threads of their own: an endpoint that is silent holds one for ANSWER_SECONDS, and the gateway's
+# other work of this kind (plans, keys, metrics) shares a pool of `cpus + 4`.
+_LOOKS = ThreadPoolExecutor(4, "attached")
 PROBE_SECONDS = 60.0
 MAX_ANSWER_BYTES = 16_000_000
 BUSY = 429
@@ -469,7 +473,8 @@ class Watched:
             why = f"the key of {self._attached.url} cannot be read: {error.strerror}"
             return Diagnosis("endpoint_refused", why, again)
         try:
-            await asyncio.to_thread(Remote(self._attached.url, key).check, self._attached)
+            look = partial(Remote(self._attached.url, key).check, self._attached)
+            await asyncio.get_running_loop().run_in_executor(_LOOKS, look)
         except Failure as failure:
             return failure.diagnosis
         self._status = replace(self._status, key=key)
