@@ -34,8 +34,10 @@ FILE = "keys.json"
 VERSION = 1
 PREFIX = "pk-"
 MAX_KEYS = 10_000
-Scope = Literal["admin", "inference"]
+Scope = Literal["admin", "inference", "monitor"]
 SCOPES: tuple[str, ...] = get_args(Scope)
+ASKING: tuple[str, ...] = ("admin", "inference")
+"""The scopes that may send requests to models."""
 _NAME = re.compile(r"[\w .@/-]{0,64}")
 _UID = re.compile(r"[\w./@:+-]{1,128}", re.ASCII)
 
@@ -44,7 +46,7 @@ _UID = re.compile(r"[\w./@:+-]{1,128}", re.ASCII)
 class Principal:
     """Who sent a request. An empty `models` means all of them.
 
-    `scope` is `admin`, `inference`, or `none` for a caller without a key on a path that is open.
+    `scope` is one of `SCOPES`, or `none` for a caller without a key on a path that is open.
     `revocable`: its key is in the file of keys, and may be revoked while a request is in progress.
     """
 
@@ -61,7 +63,7 @@ class Principal:
 
     def may_use(self, uid: str) -> bool:
         """Whether it may send requests to the model `uid`."""
-        return self.scope in SCOPES and (not self.models or uid in self.models)
+        return self.scope in ASKING and (not self.models or uid in self.models)
 
 
 ANYONE = Principal("", "anyone", "admin")
@@ -274,12 +276,14 @@ def _make(name: str, scope: str, models: tuple[str, ...]) -> Made:
     if not _NAME.fullmatch(name):
         raise BadValue("name", name, "must be at most 64 letters, digits, spaces or . _ @ / -")
     if scope not in SCOPES:
-        raise BadValue("scope", scope, f"must be {' or '.join(SCOPES)}")
+        raise BadValue("scope", scope, f"must be one of {', '.join(SCOPES)}")
     for uid in models:
         if not _UID.fullmatch(uid):
             raise BadValue("model", uid, "is not a model id")
-    if models and scope == "admin":
-        raise BadValue("scope", scope, "reaches every model; for some only, take scope inference")
+    if models and scope != "inference":
+        reaches = "every model" if scope == "admin" else "no model"
+        why = f"reaches {reaches}; for some models only, take scope inference"
+        raise BadValue("scope", scope, why)
     secret = PREFIX + secrets.token_urlsafe(32)
     models = tuple(dict.fromkeys(models))
     key = Key(secrets.token_hex(4), name, scope, models, round(time.time(), 3), digest(secret))

@@ -407,7 +407,7 @@ export const zh: Texts = {
     dismiss: "已保存",
     none: "没有密钥",
     noneText: "能连接网关的人都可以使用。仅本机使用时这样即可；对外开放之前请先创建密钥。",
-    scope: { admin: "管理", inference: "推理" },
+    scope: { admin: "管理", inference: "推理", monitor: "监控" },
     created: "创建于 {{time}}",
     allModels: "全部模型",
     revoke: "吊销",
