@@ -79,13 +79,15 @@ def ensure(settings: Settings, output: Output) -> Client:
     found = find(settings)
     if found is not None:
         return found
+    from paddock.registry.files import make_home
     from paddock.server.keys import first_key
 
     # Made here and not by the gateway, whose every word goes to its log.
     minted = first_key(settings)
     if minted is not None:
         output.talk(introduced(minted.secret))
-    settings.logs.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
+    settings.logs.mkdir(mode=0o700, exist_ok=True)
     path = settings.logs / "gateway.log"
     from paddock.launcher.processes import INSTANCE_VARIABLE, instance_id
 

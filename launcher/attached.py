@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import shlex
 import ssl
 import time
@@ -37,6 +36,7 @@ from paddock.launcher.plan import (
 )
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue, UnknownName, shown
+from paddock.registry.files import write_atomically, writing
 from paddock.registry.spec import Ability
 
 SLOTS = 64
@@ -397,13 +397,10 @@ class Keys:
         return self._folder / f"{uid.replace('/', '%2F')}.key"
 
     def write(self, uid: str, key: str) -> None:
-        """Keeps a model's key, whole or not at all."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = self._folder / f".{os.getpid()}.new"
-        made.unlink(missing_ok=True)
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(key)
-        made.replace(self._file(uid))
+        """Keeps a model's key, completely or not at all. Raises `NotWritten`."""
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self._file(uid), key)
 
     def read(self, uid: str) -> str:
         """A model's key, empty where it needs none. Raises `OSError` if it is not there."""

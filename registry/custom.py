@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, NotFound, UnknownName
+from paddock.registry.files import write_atomically
 from paddock.registry.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -48,17 +48,14 @@ class Library:
         Raises:
             InvalidSpec: YAML that does not follow the schema.
             BadValue: JSON with a wrong field, a spec of another type, or a name that is taken.
+            NotWritten: the file cannot be written.
         """
         catalog = self.catalog()
         spec, kept = read_upload(kind, text, catalog)
         for name in (spec.name, *spec.aliases):
             self._refuse_taken(catalog, name)
-        self._folder.mkdir(parents=True, exist_ok=True)
         # A name has no slash and no leading dot, so this path is in the folder.
-        path = self._folder / f"{spec.name}.yaml"
-        made = self._folder / f".{spec.name}.{os.getpid()}"
-        made.write_text(kept, "utf-8")
-        made.replace(path)
+        write_atomically(self._folder / f"{spec.name}.yaml", kept)
         return spec
 
     def _refuse_taken(self, catalog: Catalog, name: str) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.registry.errors import BadValue, CorruptFile, NotFound
+from paddock.registry.files import make_home, write_atomically, writing
 from paddock.registry.settings import Settings
 
 FILE = "keys.json"
@@ -155,6 +156,7 @@ class KeyStore:
         Raises:
             BadValue: a name, scope or model id outside its grammar.
             CorruptFile: the file is there and cannot be read.
+            NotWritten: it cannot be written; nothing was made.
         """
         made = _make(name, scope, tuple(models))
         self._change(lambda keys: (*keys, made.key))
@@ -184,7 +186,7 @@ class KeyStore:
         return gone[0]
 
     def _change(self, how: Callable[[tuple[Key, ...]], tuple[Key, ...]]) -> tuple[Key, ...]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_home(self._path.parent)
         with self._locked():
             before = self.listing()
             after = how(before)
@@ -197,7 +199,9 @@ class KeyStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        opened = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = self._path.with_suffix(".lock")
+        with writing(lock):
+            opened = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(opened, fcntl.LOCK_EX)
             yield
@@ -206,18 +210,9 @@ class KeyStore:
 
     def _write(self, keys: tuple[Key, ...]) -> None:
         rows = [{**key.to_json(), "hash": key.hash} for key in keys]
-        made = self._path.with_name(f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}")
-        opened = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(opened, "w", encoding="ascii") as file:
-                json.dump({"version": VERSION, "keys": rows}, file, indent=1)
-                file.flush()
-                # A key that was revoked must not come back with the machine.
-                os.fsync(file.fileno())
-            made.replace(self._path)
-        except BaseException:
-            made.unlink(missing_ok=True)
-            raise
+        text = json.dumps({"version": VERSION, "keys": rows}, indent=1)
+        # A key that was revoked must not come back with the machine.
+        write_atomically(self._path, text, durable=True)
 
     def _refresh(self) -> None:
         """Reads the file if it is another one than last time: one `stat` where it is not."""
