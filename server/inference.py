@@ -36,7 +36,7 @@ from paddock.registry.errors import (
     PaddockError,
     TooLarge,
 )
-from paddock.server import anthropic, rerank, responses, uniform
+from paddock.server import anthropic, large, rerank, responses, uniform
 from paddock.server.balance import Balancer
 from paddock.server.blocklist import Blocklist
 from paddock.server.body import LARGE_BYTES, apart, check_content_type, parse
@@ -185,7 +185,7 @@ class Inference:
         raw = await _read(receive)
         check_content_type(exchange.content_type, raw)
         size = len(raw)
-        given = await apart(size, partial(parse, raw))
+        given = await apart(size, partial(_parsed, raw))
         if not isinstance(given, dict):
             raise BadValue("body", type(given).__name__, "must be a JSON object")
         uid = given.get("model")
@@ -564,6 +564,10 @@ def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _parsed(raw: bytes) -> Any:
+    return parse(raw) if len(raw) <= LARGE_BYTES else large.loads(raw, parse)
 
 
 async def _read(receive: Receive) -> bytes:
