@@ -163,7 +163,7 @@ async def _serve(
     # Read at the first launch: listing and forwarding never need it.
     library = Library(settings.specs, settings.index)
     store = Store(settings.home / "paddock.db")
-    controller = Controller(settings, library.catalog, store, Cluster(settings))
+    controller = Controller(settings, library.present, store, Cluster(settings))
     leave = asyncio.Event()
     local_key = secrets.token_urlsafe(32)
     app = create_app(controller, settings, library, leave, local_key)
