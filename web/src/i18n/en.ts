@@ -424,6 +424,7 @@ export const en = {
     nameHint: "Whose it is, or what for",
     for: "What it may do",
     inferenceText: "Ask models, and nothing else",
+    monitorText: "Read /metrics, and nothing else",
     adminText: "Everything: launch, terminate, keys",
     models: "Models",
     cancel: "Cancel",

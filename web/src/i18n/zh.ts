@@ -420,6 +420,7 @@ export const zh: Texts = {
     nameHint: "属于谁，或用于什么",
     for: "权限",
     inferenceText: "只能向模型提问",
+    monitorText: "只能读取 /metrics",
     adminText: "全部：启动、结束、密钥",
     models: "模型",
     cancel: "取消",
