@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import paddock
 import paddock.specs
-from paddock.registry.errors import InvalidSpec, UnknownName
+from paddock.registry.errors import InvalidSpec, NotWritten, UnknownName
+from paddock.registry.files import write_atomically
 
 if TYPE_CHECKING:
     from paddock.registry.document import Document, Steps
@@ -336,8 +337,6 @@ def _stamp() -> str:
 
 def _write_index(index: Path, compiled: _Compiled) -> None:
     """Writes one line (magic, stamp, checksum, length of the table), the table, the blobs."""
-    import tempfile
-
     table = json.dumps(
         {
             "seen": compiled.seen,
@@ -348,16 +347,8 @@ def _write_index(index: Path, compiled: _Compiled) -> None:
     body = table + compiled.blobs
     head = b"%s %s %d %d\n" % (_MAGIC, _stamp().encode(), zlib.crc32(body), len(table))
     # A folder that cannot be written, or a full disk: the next load compiles again.
-    with suppress(OSError):
-        index.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=index.parent, prefix=index.name)
-        try:
-            with open(handle, "wb") as file:
-                file.write(head + body)
-            os.replace(temporary, index)
-        except OSError:
-            os.unlink(temporary)
-            raise
+    with suppress(NotWritten):
+        write_atomically(index, head + body)
 
 
 def _read_index(index: Path) -> _Compiled | None:
