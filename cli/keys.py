@@ -34,9 +34,9 @@ def keys() -> None:
 @click.option("-n", "--name", default="", help="What it is for.")
 @click.option(
     "--scope",
-    type=click.Choice(["admin", "inference"]),
-    help="What it may do: everything, or only send requests to models.  [admin; with --model "
-    "inference]",
+    type=click.Choice(["admin", "inference", "monitor"]),
+    help="What it may do: everything, only send requests to models, or only read /metrics.  "
+    "[admin; with --model inference]",
 )
 @click.option("-m", "--model", "models", multiple=True, help="Id of a model that it is for; again.")
 @connected
@@ -69,10 +69,7 @@ def list_keys(settings: Settings, output: Output) -> None:
       paddock keys list --json
     """
     found = _keys(settings).keys()
-    rows = [
-        (row["id"], row["name"], row["scope"], ", ".join(row["models"]) or "all", _day(row))
-        for row in found
-    ]
+    rows = [(row["id"], row["name"], row["scope"], _models(row), _day(row)) for row in found]
     text = table(("ID", "NAME", "SCOPE", "MODELS", "CREATED"), rows)
     output.result(found, text if found else "there is no key; try: paddock keys create")
 
@@ -119,7 +116,13 @@ def _keys(settings: Settings) -> Client | _Local:
 
 
 def _reach(row: dict[str, Any]) -> str:
+    if row["scope"] == "monitor":
+        return "monitor, for /metrics"
     return f"{row['scope']}, for {', '.join(row['models']) or 'all models'}"
+
+
+def _models(row: dict[str, Any]) -> str:
+    return "-" if row["scope"] == "monitor" else ", ".join(row["models"]) or "all"
 
 
 def _day(row: dict[str, Any]) -> str:

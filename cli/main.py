@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -94,12 +94,22 @@ def main(args: list[str] | None = None) -> Any:
         error.show()
         sys.exit(error.exit_code)
     except PaddockError as error:
-        from paddock.cli.errors import exit_code, show
-
-        show(error, "--json" in arguments)
-        sys.exit(exit_code(error))
+        _fail(error, arguments)
     except BrokenPipeError:
         # The reader of our stdout left, as `head` does: no error, and nothing more to say.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        from paddock.registry.files import is_refused_write, not_written
+
+        if not is_refused_write(error):
+            raise
+        _fail(not_written(error), arguments)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: PaddockError, arguments: list[str]) -> NoReturn:
+    from paddock.cli.errors import exit_code, show
+
+    show(error, "--json" in arguments)
+    sys.exit(exit_code(error))

@@ -219,7 +219,7 @@ class Client:
     def create_key(
         self, name: str = "", scope: str = "", models: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """Makes a key of scope `admin` or `inference`; `key` of the answer is shown only here."""
+        """Makes a key of a scope such as `inference`; `key` of the answer is shown only here."""
         body = {"name": name, "scope": scope, "models": list(models)}
         return dict(self._call("POST", "/v1/keys", body))
 

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import shlex
 import ssl
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ from paddock.launcher.plan import (
 )
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue, UnknownName, shown
+from paddock.registry.files import write_atomically, writing
 from paddock.registry.spec import Ability
 
 SLOTS = 64
@@ -43,6 +44,9 @@ SLOTS = 64
 LOOK_SECONDS, AGAIN_SECONDS, FAILED_SECONDS = 10.0, 1.0, 2.0
 """Between two looks: at an endpoint that is well, that was just found not to be, and after that."""
 ANSWER_SECONDS = 5.0
+# Threads of their own: an endpoint that is silent holds one for ANSWER_SECONDS, and the gateway's
+# other work of this kind (plans, keys, metrics) shares a pool of `cpus + 4`.
+_LOOKS = ThreadPoolExecutor(4, "attached")
 PROBE_SECONDS = 60.0
 MAX_ANSWER_BYTES = 16_000_000
 BUSY = 429
@@ -393,13 +397,10 @@ class Keys:
         return self._folder / f"{uid.replace('/', '%2F')}.key"
 
     def write(self, uid: str, key: str) -> None:
-        """Keeps a model's key, whole or not at all."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = self._folder / f".{os.getpid()}.new"
-        made.unlink(missing_ok=True)
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(key)
-        made.replace(self._file(uid))
+        """Keeps a model's key, completely or not at all. Raises `NotWritten`."""
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self._file(uid), key)
 
     def read(self, uid: str) -> str:
         """A model's key, empty where it needs none. Raises `OSError` if it is not there."""
@@ -469,7 +470,8 @@ class Watched:
             why = f"the key of {self._attached.url} cannot be read: {error.strerror}"
             return Diagnosis("endpoint_refused", why, again)
         try:
-            await asyncio.to_thread(Remote(self._attached.url, key).check, self._attached)
+            look = partial(Remote(self._attached.url, key).check, self._attached)
+            await asyncio.get_running_loop().run_in_executor(_LOOKS, look)
         except Failure as failure:
             return failure.diagnosis
         self._status = replace(self._status, key=key)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import paddock
 import paddock.specs
-from paddock.registry.errors import InvalidSpec, UnknownName
+from paddock.registry.errors import InvalidSpec, NotWritten, UnknownName
+from paddock.registry.files import write_atomically
 
 if TYPE_CHECKING:
     from paddock.registry.document import Document, Steps
@@ -82,8 +83,19 @@ class _Building:
         if taken:
             return
         self.claims.update((name.casefold(), path) for name in places)
-        blob = spec.model_dump_json().encode()
-        self.entries.append(_Entry(spec.name, spec.aliases, path, self.size, len(blob)))
+        self._append(spec.name, spec.aliases, path, spec.model_dump_json().encode())
+
+    def keep(self, entry: _Entry, blob: bytes) -> bool:
+        """Takes a spec that was compiled before; False where another has one of its names now."""
+        names = [name.casefold() for name in (entry.name, *entry.aliases)]
+        if any(name in self.claims for name in names):
+            return False
+        self.claims.update(dict.fromkeys(names, entry.path))
+        self._append(entry.name, entry.aliases, entry.path, blob)
+        return True
+
+    def _append(self, name: str, aliases: tuple[str, ...], path: str, blob: bytes) -> None:
+        self.entries.append(_Entry(name, aliases, path, self.size, len(blob)))
         self.blobs.append(blob)
         self.size += len(blob)
 
@@ -104,7 +116,7 @@ class Catalog:
     def __init__(
         self, compiled: _Compiled, places: Sequence[Path], custom: Path | None = None
     ) -> None:
-        self._seen = compiled.seen
+        self._compiled = compiled
         self._places = places
         self._custom = custom
         self._entries = compiled.entries
@@ -126,6 +138,7 @@ class Catalog:
         folders: Sequence[Path] | None = None,
         index: Path | None = None,
         custom: Path | None = None,
+        before: Catalog | None = None,
     ) -> Catalog:
         """The specs in `folders` (default: the built-in ones), and then those in `custom`, the
         folder of the user's own; a missing folder holds none.
@@ -133,24 +146,37 @@ class Catalog:
         A wrong file is left out and listed in `problems`. Of two files that claim one name, the
         first in the order of folders and file names stays. With `index`, the file of the compiled
         index is used if it fits the folders as they are now, and is written again if not; an
-        index that cannot be read or written is no error, only slower.
+        index that cannot be read or written is no error, only slower. Of a catalogue of `before`,
+        what has not changed since is not read again.
         """
         places = [Path(folder) for folder in (default_folders() if folders is None else folders)]
         if custom is not None:
             places.append(custom)
         # Seen before any file is read: a change in between makes the index stale, not wrong.
         seen = tuple(_look(places))
-        if index is None:
-            return cls(_compile(seen), places, custom)
-        compiled = _read_index(index, seen)
-        if compiled is None:
-            compiled = _compile(seen)
-            _write_index(index, compiled)
-        return cls(compiled, places, custom)
+        known = None
+        if before is not None:
+            known = before._compiled
+        elif index is not None:
+            known = _read_index(index)
+        if known is None or known.seen != seen:
+            known = _compile(seen, known)
+            if index is not None:
+                _write_index(index, known)
+        return cls(known, places, custom)
 
     def is_current(self) -> bool:
         """Whether the folders hold the same files as when they were read."""
-        return tuple(_look(self._places)) == self._seen
+        return tuple(_look(self._places)) == self._compiled.seen
+
+    @property
+    def files(self) -> int:
+        """How many files were read, wrong ones included."""
+        return len(self._compiled.seen)
+
+    def changed(self) -> int:
+        """How many files have come, gone or changed since they were read; a rename counts twice."""
+        return len(set(_look(self._places)) ^ set(self._compiled.seen))
 
     def lookup(self, name: str) -> ModelSpec:
         """The spec with this name or alias, compared without case.
@@ -255,12 +281,19 @@ def _look(folders: Iterable[Path]) -> Iterator[_Seen]:
                 yield str(folder), entry.name, 0, 0, 0
 
 
-def _compile(seen: tuple[_Seen, ...]) -> _Compiled:
+def _compile(seen: tuple[_Seen, ...], before: _Compiled | None = None) -> _Compiled:
+    """Reads the files; of those that `before` has as they are, only the ones with a problem.
+
+    A problem may be another file's doing, whose name it claims.
+    """
     from paddock.registry.reader import examine, read_bytes
 
     building = _Building()
-    for folder, name, *_ in seen:
-        path = os.path.join(folder, name)
+    known = _unchanged(before) if before is not None else {}
+    for row in seen:
+        path = os.path.join(*row[:2])
+        if row in known and building.keep(*known[row]):
+            continue
         try:
             data = read_bytes(Path(path))
         except InvalidSpec as error:
@@ -273,6 +306,19 @@ def _compile(seen: tuple[_Seen, ...]) -> _Compiled:
     return _Compiled(
         seen, tuple(building.entries), tuple(building.problems), b"".join(building.blobs)
     )
+
+
+def _unchanged(before: _Compiled) -> dict[_Seen, tuple[_Entry, bytes]]:
+    """Each file's spec as it was compiled, of the files without a problem."""
+    entries = {entry.path: entry for entry in before.entries}
+    for problem in before.problems:
+        entries.pop(problem.path, None)
+    found = {}
+    for row in before.seen:
+        entry = entries.get(os.path.join(*row[:2]))
+        if entry is not None:
+            found[row] = (entry, before.blobs[entry.start : entry.start + entry.length])
+    return found
 
 
 def _stamp() -> str:
@@ -291,8 +337,6 @@ def _stamp() -> str:
 
 def _write_index(index: Path, compiled: _Compiled) -> None:
     """Writes one line (magic, stamp, checksum, length of the table), the table, the blobs."""
-    import tempfile
-
     table = json.dumps(
         {
             "seen": compiled.seen,
@@ -303,20 +347,12 @@ def _write_index(index: Path, compiled: _Compiled) -> None:
     body = table + compiled.blobs
     head = b"%s %s %d %d\n" % (_MAGIC, _stamp().encode(), zlib.crc32(body), len(table))
     # A folder that cannot be written, or a full disk: the next load compiles again.
-    with suppress(OSError):
-        index.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=index.parent, prefix=index.name)
-        try:
-            with open(handle, "wb") as file:
-                file.write(head + body)
-            os.replace(temporary, index)
-        except OSError:
-            os.unlink(temporary)
-            raise
+    with suppress(NotWritten):
+        write_atomically(index, head + body)
 
 
-def _read_index(index: Path, seen: tuple[_Seen, ...]) -> _Compiled | None:
-    """The index in the file, or None where there is none that fits `seen` and this Paddock."""
+def _read_index(index: Path) -> _Compiled | None:
+    """The index in the file, or None where there is none that this Paddock wrote."""
     try:
         data = index.read_bytes()
     except OSError:
@@ -327,8 +363,10 @@ def _read_index(index: Path, seen: tuple[_Seen, ...]) -> _Compiled | None:
         if magic != _MAGIC or stamp != _stamp().encode() or int(checksum) != zlib.crc32(body):
             return None
         table: dict[str, Any] = json.loads(body[: int(length)])
-        if tuple(map(tuple, table["seen"])) != seen:
-            return None
+        seen = tuple(
+            (str(folder), str(name), int(modified), int(changed), int(size))
+            for folder, name, modified, changed, size in table["seen"]
+        )
         return _Compiled(
             seen,
             tuple(

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import threading
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, NotFound, UnknownName
+from paddock.registry.files import write_atomically, writing
 from paddock.registry.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
+QUICK_FILES = 1000
+"""So many files are looked at within 5 ms, once for each use; more once in LOOK_SECONDS."""
+QUICK_CHANGES = 10
+"""So many specs are read within 50 ms, the time of a few tokens."""
+LOOK_SECONDS = 1.0
 UPLOAD = "model"
 """What a spec that came over the wire is called in place of a path."""
 
@@ -33,14 +40,35 @@ class Library:
         self._folder = folder
         self._index = index
         self._catalog: Catalog | None = None
+        self._reading = threading.Lock()
+        self._looked = 0.0
 
     def catalog(self) -> Catalog:
-        """The catalogue as the files are now; read again only when one of them has changed."""
-        if self._catalog is None or not self._catalog.is_current():
-            self._catalog = Catalog.load(index=self._index, custom=self._folder)
-            for problem in self._catalog.problems:
-                log.warning("spec left out: %s", problem)
-        return self._catalog
+        """The catalogue as the files are now; files that have not changed are not read again."""
+        with self._reading:
+            last = self._catalog
+            if last is None or not last.is_current():
+                self._catalog = Catalog.load(index=self._index, custom=self._folder, before=last)
+                problems = self._catalog.problems
+                for problem in problems if last is None or problems != last.problems else ():
+                    log.warning("spec left out: %s", problem)
+            assert self._catalog is not None
+            return self._catalog
+
+    def present(self) -> Catalog:
+        """The catalogue, for an event loop: as `catalog`, where that is quick.
+
+        Where many files are to be looked at, or to be read, a thread does it, and the catalogue is
+        meanwhile the last one. What `register` and `unregister` did is in it when they return.
+        """
+        last = self._catalog
+        if last is None or (last.files <= QUICK_FILES and last.changed() <= QUICK_CHANGES):
+            return self.catalog()
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS and not self._reading.locked():
+            self._looked = now
+            threading.Thread(target=self.catalog, name="catalogue", daemon=True).start()
+        return last
 
     def register(self, kind: str, text: str) -> ModelSpec:
         """Adds a spec of the type `kind` and writes it down; it is in the catalogue at once.
@@ -48,17 +76,15 @@ class Library:
         Raises:
             InvalidSpec: YAML that does not follow the schema.
             BadValue: JSON with a wrong field, a spec of another type, or a name that is taken.
+            NotWritten: the file cannot be written.
         """
         catalog = self.catalog()
         spec, kept = read_upload(kind, text, catalog)
         for name in (spec.name, *spec.aliases):
             self._refuse_taken(catalog, name)
-        self._folder.mkdir(parents=True, exist_ok=True)
         # A name has no slash and no leading dot, so this path is in the folder.
-        path = self._folder / f"{spec.name}.yaml"
-        made = self._folder / f".{spec.name}.{os.getpid()}"
-        made.write_text(kept, "utf-8")
-        made.replace(path)
+        write_atomically(self._folder / f"{spec.name}.yaml", kept)
+        self.catalog()
         return spec
 
     def _refuse_taken(self, catalog: Catalog, name: str) -> None:
@@ -83,12 +109,16 @@ class Library:
         Raises:
             NotFound: no model has this name and type.
             BadValue: it came with Paddock.
+            NotWritten: the file cannot be removed.
         """
         catalog = self.catalog()
         spec = find(catalog, kind, name)
         if not catalog.is_custom(spec.name):
             raise BadValue("model_name", spec.name, "is built in, and stays")
-        catalog.path(spec.name).unlink(missing_ok=True)
+        path = catalog.path(spec.name)
+        with writing(path):
+            path.unlink(missing_ok=True)
+        self.catalog()
 
 
 def find(catalog: Catalog, kind: str | None, name: str) -> ModelSpec:

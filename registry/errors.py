@@ -30,6 +30,8 @@
     ├── EngineSilent          an engine that sent nothing for too long, and was given up
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
+    ├── NotWritten            a file that cannot be written
+    │   └── DiskFull          the same, because its disk is full
     ├── HubFailure            weights that a hub could not or would not give
     ├── Cancelled             a launch that its user called off
     ├── GatewayUnreachable    no gateway answers at the endpoint
@@ -435,6 +437,30 @@ class CorruptFile(PaddockError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False)
+class NotWritten(PaddockError):
+    """The file or folder at `path` cannot be written; `reason` is the system's."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} cannot be written: {self.reason}; "
+            "another folder for everything that Paddock keeps: PADDOCK_HOME"
+        )
+
+
+class DiskFull(NotWritten):
+    """The disk of `path` is full, or the user's share of it."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} cannot be written: {self.reason}; "
+            "what the caches hold, and how to make room: paddock cache list"
+        )
 
 
 @dataclass(eq=False)

@@ -82,6 +82,7 @@ def create_app(
             PaddockError: errors.on_paddock_error,
             HTTPException: errors.on_http_error,
             ClientDisconnect: errors.on_client_gone,
+            OSError: errors.on_os_error,
             Exception: errors.on_bug,
         },
     )

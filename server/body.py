@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn, TypeVar
 
 from starlette.requests import Request
 
@@ -16,10 +19,26 @@ PATIENCE_BYTES = 32_000_000
 """How much of a body that is too large is read all the same, so that its sender gets the answer."""
 MAX_DEPTH = 100
 """How deep a body may nest: far beyond any schema, far below what Python's stack bears."""
+LARGE_BYTES = 1_000_000
+"""Bodies beyond are parsed and made out in a thread: 5 ms of the event loop's time are as much as a
+token may be late. Below, the way to a thread and back costs more than the work."""
 SHOWN_BYTES = 40
 _WAY = "send JSON: curl -H 'Content-Type: application/json' -d '{…}'"
 _FORM = "application/x-www-form-urlencoded"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+# One thread, since the interpreter's lock is held all the same: several large bodies at once would
+# wait for each other with all their copies in memory, and the event loop for each of them.
+_LARGE = ThreadPoolExecutor(1, "large-bodies")
+T = TypeVar("T")
+
+
+async def apart(size: int, work: Callable[[], T]) -> T:
+    """Does what takes time with the `size` of a body, in bytes: in a thread where that is large."""
+    if size <= LARGE_BYTES:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_LARGE, work)
 
 
 def parse(raw: bytes) -> Any:
@@ -147,8 +166,18 @@ def _depth_over(value: Any, limit: int) -> bool:
 
 
 def _refuse_half_characters(value: Any, raw: bytes) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise BadValue("body", _shown(raw), f"{half} is half of a character") from None
+    """Looks at each text. What is ASCII, as pictures are, knows so and is not read."""
+    level = [value]
+    while level:
+        inner = level.pop()
+        if isinstance(inner, dict):
+            level += inner
+            level += inner.values()
+        elif isinstance(inner, list):
+            level += inner
+        elif isinstance(inner, str) and not inner.isascii():
+            try:
+                inner.encode()
+            except UnicodeEncodeError as error:
+                half = ascii(error.object[error.start])
+                raise BadValue("body", _shown(raw), f"{half} is half of a character") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -66,37 +67,15 @@ class Catalogue:
 
     async def prompts(self, _: Request) -> Response:
         """The chat templates and stop texts that specs state; models bring their own besides."""
-        return JSONResponse(
-            {
-                spec.name: {"chat_template": spec.chat_template, "stop": list(spec.stop)}
-                for spec in self._fleet.catalog
-                if spec.chat_template is not None or spec.stop
-            }
-        )
+        return await asyncio.to_thread(_prompts, self._fleet.catalog)
 
     async def families(self, _: Request) -> Response:
         """Model names by what they can do."""
-        catalog = self._fleet.catalog
-        named = {
-            family: [spec.name for spec in catalog if ability in spec.abilities]
-            for family, ability in FAMILIES.items()
-        }
-        return JSONResponse(named | {family: [] for family in OTHER_FAMILIES})
+        return await asyncio.to_thread(_families, self._fleet.catalog)
 
     async def vllm(self, _: Request) -> Response:
         """Architectures of the models that list vLLM, where it has an adapter here."""
-        adapted = {name.casefold() for name in engine_names()} & {"vllm"}
-        specs = [
-            spec
-            for spec in self._fleet.catalog
-            if any(engine.casefold() in adapted for w in spec.weights for engine in w.engines)
-        ]
-        return JSONResponse(
-            {
-                ability: sorted({s.architecture.name for s in specs if ability in s.abilities})
-                for ability in ("chat", "generate")
-            }
-        )
+        return await asyncio.to_thread(_vllm, self._fleet.catalog)
 
     async def versions(self, request: Request) -> Response:
         """Every variant of a model, and where it is on disk as far as that is known."""
@@ -108,6 +87,42 @@ class Catalogue:
         """Engine → the variants that it can serve here, or the reason why none."""
         spec = path_spec(self._fleet.catalog, request.path_params)
         return JSONResponse(engines_of(spec, await self._fleet.hosts()))
+
+
+# Each reads every spec, 0.2 ms the first time: with ten thousand of them not on the event loop.
+
+
+def _prompts(catalog: Catalog) -> Response:
+    return JSONResponse(
+        {
+            spec.name: {"chat_template": spec.chat_template, "stop": list(spec.stop)}
+            for spec in catalog
+            if spec.chat_template is not None or spec.stop
+        }
+    )
+
+
+def _families(catalog: Catalog) -> Response:
+    named = {
+        family: [spec.name for spec in catalog if ability in spec.abilities]
+        for family, ability in FAMILIES.items()
+    }
+    return JSONResponse(named | {family: [] for family in OTHER_FAMILIES})
+
+
+def _vllm(catalog: Catalog) -> Response:
+    adapted = {name.casefold() for name in engine_names()} & {"vllm"}
+    specs = [
+        spec
+        for spec in catalog
+        if any(engine.casefold() in adapted for w in spec.weights for engine in w.engines)
+    ]
+    return JSONResponse(
+        {
+            ability: sorted({s.architecture.name for s in specs if ability in s.abilities})
+            for ability in ("chat", "generate")
+        }
+    )
 
 
 def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class EngineRoutes:
             if field not in FIELDS:
                 raise UnknownName.among("field", field, FIELDS)
         accelerator, force = given.get("accelerator"), given.get("force") or False
-        if accelerator not in {None, *get_args(Accelerator)}:
+        if accelerator not in (None, *get_args(Accelerator)):
             raise BadValue("accelerator", accelerator, "must be cpu or cuda")
         if not isinstance(force, bool):
             raise BadValue("force", force, "must be true or false")

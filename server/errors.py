@@ -18,6 +18,7 @@ from starlette.routing import Match, Route
 
 from paddock.registry import errors
 from paddock.registry.errors import PaddockError, near, shown
+from paddock.registry.files import is_refused_write, not_written
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.StateNotWritten, 507),
     (errors.StillEnding, 504),
     (errors.EngineDied, 502),
+    (errors.DiskFull, 507),
+    (errors.NotWritten, 500),
     (errors.Cancelled, 499),
     (errors.Aborted, 499),
     (errors.KeyRevoked, 401),
@@ -146,6 +149,14 @@ def _methods(request: Request) -> list[str]:
 async def on_client_gone(_: Request, __: Exception) -> Response:
     """Handler for a client that left before its request was whole: nobody reads the answer."""
     return JSONResponse(envelope(499, "the client left", "ClientDisconnect", {}), 499)
+
+
+async def on_os_error(request: Request, error: Exception) -> Response:
+    """Handler for what the system refuses: a full disk is told as that, the rest is a bug."""
+    if isinstance(error, OSError) and is_refused_write(error):
+        log.error("%s %s: %s", request.method, request.scope["path"], error)
+        return render(not_written(error))
+    return await on_bug(request, error)
 
 
 async def on_bug(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,9 +38,9 @@ from paddock.registry.errors import (
     PaddockError,
     TooLarge,
 )
-from paddock.server import anthropic, rerank, responses, uniform
+from paddock.server import anthropic, large, rerank, responses, uniform
 from paddock.server.blocklist import Blocklist
-from paddock.server.body import check_content_type, parse
+from paddock.server.body import LARGE_BYTES, apart, check_content_type, parse
 from paddock.server.errors import envelope, on_bug, render, status_of
 from paddock.server.keys import principal
 from paddock.server.media import inline_media
@@ -181,7 +182,8 @@ class Inference:
         """Answers one request. Raises only before the first byte has gone out."""
         raw = await _read(receive)
         check_content_type(exchange.content_type, raw)
-        given = parse(raw)
+        size = len(raw)
+        given = await apart(size, partial(_parsed, raw))
         if not isinstance(given, dict):
             raise BadValue("body", type(given).__name__, "must be a JSON object")
         uid = given.get("model")
@@ -194,14 +196,16 @@ class Inference:
         exchange.silence_seconds = model.silence_seconds
         encoder = exchange.encoder
         if way.translate is not None:
-            (given, encoder), raw = way.translate(given), b""
+            (given, encoder), raw = await apart(size, partial(way.translate, given)), b""
             exchange.encoder = encoder
-        asked = way.make(given, model, raw, encoder)
+        asked = await apart(size, partial(way.make, given, model, raw, encoder))
         if media := uniform.media(given):
             # After `make`, which refuses them where the model has no eyes.
             inlined = await inline_media(media)
             if inlined is not None:
-                asked = way.make({**given, "messages": inlined}, model, b"", encoder)
+                given = {**given, "messages": inlined}
+                work = partial(way.make, given, model, b"", encoder)
+                asked = await apart(LARGE_BYTES + 1, work)  # with pictures it mostly is
         self._fleet.slots.check(uid, len(asked.bodies))
         with self._named(uid, given.get("request_id"), exchange):
             try:
@@ -604,6 +608,10 @@ def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _parsed(raw: bytes) -> Any:
+    return parse(raw) if len(raw) <= LARGE_BYTES else large.loads(raw, parse)
 
 
 async def _read(receive: Receive) -> bytes:

@@ -28,14 +28,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.registry.errors import BadValue, CorruptFile, NotFound
+from paddock.registry.files import make_home, write_atomically, writing
 from paddock.registry.settings import Settings
 
 FILE = "keys.json"
 VERSION = 1
 PREFIX = "pk-"
 MAX_KEYS = 10_000
-Scope = Literal["admin", "inference"]
+Scope = Literal["admin", "inference", "monitor"]
 SCOPES: tuple[str, ...] = get_args(Scope)
+ASKING: tuple[str, ...] = ("admin", "inference")
+"""The scopes that may send requests to models."""
 _NAME = re.compile(r"[\w .@/-]{0,64}")
 _UID = re.compile(r"[\w./@:+-]{1,128}", re.ASCII)
 
@@ -44,7 +47,7 @@ _UID = re.compile(r"[\w./@:+-]{1,128}", re.ASCII)
 class Principal:
     """Who sent a request. An empty `models` means all of them.
 
-    `scope` is `admin`, `inference`, or `none` for a caller without a key on a path that is open.
+    `scope` is one of `SCOPES`, or `none` for a caller without a key on a path that is open.
     `revocable`: its key is in the file of keys, and may be revoked while a request is in progress.
     """
 
@@ -61,7 +64,7 @@ class Principal:
 
     def may_use(self, uid: str) -> bool:
         """Whether it may send requests to the model `uid`."""
-        return self.scope in SCOPES and (not self.models or uid in self.models)
+        return self.scope in ASKING and (not self.models or uid in self.models)
 
 
 ANYONE = Principal("", "anyone", "admin")
@@ -153,6 +156,7 @@ class KeyStore:
         Raises:
             BadValue: a name, scope or model id outside its grammar.
             CorruptFile: the file is there and cannot be read.
+            NotWritten: it cannot be written; nothing was made.
         """
         made = _make(name, scope, tuple(models))
         self._change(lambda keys: (*keys, made.key))
@@ -182,7 +186,7 @@ class KeyStore:
         return gone[0]
 
     def _change(self, how: Callable[[tuple[Key, ...]], tuple[Key, ...]]) -> tuple[Key, ...]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_home(self._path.parent)
         with self._locked():
             before = self.listing()
             after = how(before)
@@ -195,7 +199,9 @@ class KeyStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        opened = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = self._path.with_suffix(".lock")
+        with writing(lock):
+            opened = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(opened, fcntl.LOCK_EX)
             yield
@@ -204,18 +210,9 @@ class KeyStore:
 
     def _write(self, keys: tuple[Key, ...]) -> None:
         rows = [{**key.to_json(), "hash": key.hash} for key in keys]
-        made = self._path.with_name(f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}")
-        opened = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(opened, "w", encoding="ascii") as file:
-                json.dump({"version": VERSION, "keys": rows}, file, indent=1)
-                file.flush()
-                # A key that was revoked must not come back with the machine.
-                os.fsync(file.fileno())
-            made.replace(self._path)
-        except BaseException:
-            made.unlink(missing_ok=True)
-            raise
+        text = json.dumps({"version": VERSION, "keys": rows}, indent=1)
+        # A key that was revoked must not come back with the machine.
+        write_atomically(self._path, text, durable=True)
 
     def _refresh(self) -> None:
         """Reads the file if it is another one than last time: one `stat` where it is not."""
@@ -274,12 +271,14 @@ def _make(name: str, scope: str, models: tuple[str, ...]) -> Made:
     if not _NAME.fullmatch(name):
         raise BadValue("name", name, "must be at most 64 letters, digits, spaces or . _ @ / -")
     if scope not in SCOPES:
-        raise BadValue("scope", scope, f"must be {' or '.join(SCOPES)}")
+        raise BadValue("scope", scope, f"must be one of {', '.join(SCOPES)}")
     for uid in models:
         if not _UID.fullmatch(uid):
             raise BadValue("model", uid, "is not a model id")
-    if models and scope == "admin":
-        raise BadValue("scope", scope, "reaches every model; for some only, take scope inference")
+    if models and scope != "inference":
+        reaches = "every model" if scope == "admin" else "no model"
+        why = f"reaches {reaches}; for some models only, take scope inference"
+        raise BadValue("scope", scope, why)
     secret = PREFIX + secrets.token_urlsafe(32)
     models = tuple(dict.fromkeys(models))
     key = Key(secrets.token_hex(4), name, scope, models, round(time.time(), 3), digest(secret))

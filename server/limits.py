@@ -131,11 +131,16 @@ class LimitedProtocol(Protocol):
             self._give_up()
 
     def _is_excused(self) -> bool:
-        """Whether the delay is ours: an answer is going out, or the gateway has stopped reading."""
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering and (self._phase == "head" or self.cycle.response_started):
+        """Whether the delay is ours: an answer is due or going out, the client waits to be told to
+        send its body (`100 Continue`), or the gateway has stopped reading.
+        """
+        if self.flow.read_paused:
             return True
-        return bool(self.flow.read_paused)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        waits = cycle.response_started or cycle.waiting_for_100_continue
+        return bool(self._phase == "head" or waits)
 
     def _give_up(self) -> None:
         if self._phase == "body":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -25,6 +25,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue, PaddockError, PortInUse
+from paddock.registry.files import make_home, write_atomically, writing
 from paddock.registry.settings import Settings
 from paddock.server.app import create_app
 from paddock.server.keys import KeyStore, always_keyed, first_key
@@ -68,6 +69,7 @@ def serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
         AlreadyRuns: another gateway has the same home.
         PortInUse: the port belongs to another process.
         CorruptFile: the file of keys cannot be read.
+        NotWritten: the home folder cannot be written.
     """
     # Bridge, replicas and engines inherit our environment, and have no use for the key.
     os.environ.pop("PADDOCK_API_KEY", None)
@@ -98,9 +100,12 @@ def _raise_files() -> None:
 
 @contextmanager
 def _lock(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True)
-    lock: IO[bytes]
-    with (home / LOCK).open("ab") as lock:
+    make_home(home)
+    with writing(home / LOCK):
+        opened = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        # Whoever can open it can hold it, and so keep the gateway from starting.
+        os.fchmod(opened, 0o600)
+    with os.fdopen(opened, "rb+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -158,7 +163,7 @@ async def _serve(
     # Read at the first launch: listing and forwarding never need it.
     library = Library(settings.specs, settings.index)
     store = SqliteStore(settings.home / "paddock.db")
-    fleet = Fleet(settings, library.catalog, store, Cluster(settings))
+    fleet = Fleet(settings, library.present, store, Cluster(settings))
     leave = asyncio.Event()
     local_key = secrets.token_urlsafe(32)
     app = create_app(fleet, settings, library, leave, local_key)
@@ -210,10 +215,6 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:  # the application refused to start
             return
-        made = self._path.with_name(f".{FILE}.{os.getpid()}")
-        made.unlink(missing_ok=True)
         # It has the key by which commands of this user come in: nobody else may read it.
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(self._record, file)
-        made.replace(self._path)
+        write_atomically(self._path, json.dumps(self._record))
         self._on_ready()

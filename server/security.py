@@ -67,6 +67,9 @@ INFERENCE_ROUTES = frozenset(
         ("GET", "/v1/models/{uid:path}"),
     }
 )
+# What a key of scope `monitor` reaches beside the open paths: numbers, and no word of anybody's.
+MONITOR_ROUTES = frozenset({("GET", "/metrics")})
+_REACH = {"inference": INFERENCE_ROUTES, "monitor": MONITOR_ROUTES}
 # A page at one of these names comes from this machine: nobody else can own them.
 LOCAL_NAMES = frozenset({"localhost", "host.docker.internal"})
 LOCAL_SUFFIX = ".localhost"
@@ -194,15 +197,16 @@ class Security:
         return None
 
     def _check_scope(self, caller: Principal, scope: Scope) -> None:
-        """Raises `NotAllowed` where a key of scope `inference` does not reach."""
+        """Raises `NotAllowed` where a key of a scope other than `admin` does not reach."""
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        if (method, scope["path"]) in INFERENCE_ROUTES:
+        reach = _REACH[caller.scope]
+        if (method, scope["path"]) in reach:
             return
         for route in self.routes:
             match, child = route.matches(scope)
             if match is not Match.FULL:
                 continue
-            if (method, getattr(route, "path", "")) not in INFERENCE_ROUTES:
+            if (method, getattr(route, "path", "")) not in reach:
                 break
             uid = child["path_params"]["uid"]
             if not caller.may_use(uid):

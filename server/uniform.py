@@ -17,6 +17,7 @@ from paddock.engines import attached, load_engine
 from paddock.engines.base import RequestFields
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAble, near
+from paddock.server import large
 from paddock.server.treatment import (
     Asked,
     Called,
@@ -568,4 +569,6 @@ def _honoured(wanted: Body, model: Model, taken: frozenset[str]) -> Body:
 
 
 def _bytes(body: Body, given: Body, raw: bytes) -> bytes:
-    return raw if raw and body == given else dump(body)
+    if raw and body == given:
+        return raw
+    return large.dumps(body) if media(body) else dump(body)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import ssl
+import time
 from collections import defaultdict
 from functools import cached_property
 from typing import Protocol, cast
@@ -34,6 +35,7 @@ MAX_KEPT = 64
 """Connections to one endpoint that wait for their next request; each is a file at both ends."""
 KEPT_SECONDS = 60.0
 """How long one waits. Most servers close theirs after 5 to 75 s, and a new one takes 0.1 ms."""
+_LINE_FEED = 10
 # The size of a chunk in 11 hexadecimal digits or more, leading zeros apart.
 _HUGE_CHUNK = re.compile(rb"\r\n0*[1-9a-fA-F][0-9a-fA-F]{10,}[\r;]")
 
@@ -86,9 +88,9 @@ class Upstream(asyncio.Protocol):
         self._rests = False
         self._type = self._retry_after = b""
         self._fd: int | None = None
-        self._now = asyncio.get_running_loop().time
+        self._now = time.monotonic
         self._heard = 0.0
-        self._headed = False
+        self._in_head = True
         self._head_bytes = 0
         self._wrong = ""
         self.kept_at = 0.0
@@ -98,7 +100,8 @@ class Upstream(asyncio.Protocol):
         assert self._transport is not None
         self._sink = sink
         self._reusable = reusable
-        self._complete = self._keeps = self._headed = False
+        self._complete = self._keeps = False
+        self._in_head = True
         self._head_bytes = 0
         self._wrong = ""
         self._heard = self._now()
@@ -211,9 +214,9 @@ class Upstream(asyncio.Protocol):
         self._until_close = not self._framed
         if not 100 <= status < 600 or status == 101:
             self._wrong = f"its status is {status:03d}"
-        elif status >= 200:
-            self._headed = True
-            if self._sink is not None and not self._wrong:
+        elif status >= 200 and not self._wrong:
+            self._in_head = False
+            if self._sink is not None:
                 self._sink.head(status, self._type, self._retry_after)
 
     def on_body(self, body: bytes) -> None:
@@ -240,9 +243,9 @@ class Upstream(asyncio.Protocol):
                 self._reject(self._wrong or f"it is not HTTP: {error}")
                 return
             self._keeps = False  # what follows a complete answer is nobody's
-        if self._wrong or not self._headed:
+        if self._in_head:
             self._check_head(data)
-        elif self._chunked and not data.endswith(b"\n"):
+        elif data[-1] != _LINE_FEED and self._chunked:
             self._check_chunk(data)
         parts, transport, whole = self._parts, self._transport, b""
         assert transport is not None

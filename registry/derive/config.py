@@ -148,7 +148,7 @@ def _type(config: _Config, found: Found, name: str) -> str:
         return "embedding"
     if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "LLM"
-    if config.get("model_type") in _ENCODER_TYPES:
+    if str(config.get("model_type")) in _ENCODER_TYPES:
         return "embedding"
     raise config.fail(f"is of {name}, which neither generates, nor embeds, nor ranks")
 
@@ -238,8 +238,9 @@ def _format(reference: str, found: Found) -> tuple[str, str]:
             return "pytorch", "none"
         packed = {"quant_method": "gptq", **old}
     method, bits = str(packed.get("quant_method")), packed.get("bits")
+    known = type(bits) is int and bits in {2, 3, 4, 8}
     if method == "bitsandbytes":
-        bits = 4 if packed.get("load_in_4bit") is True else 8
+        bits, known = 4 if packed.get("load_in_4bit") is True else 8, True
     named = {
         "gptq": ("gptq", f"Int{bits}"),
         "awq": ("awq", f"Int{bits}"),
@@ -248,7 +249,7 @@ def _format(reference: str, found: Found) -> tuple[str, str]:
         "fbgemm_fp8": ("fp8", "fp8"),
         "mxfp4": ("pytorch", "none"),  # the loader itself unpacks it
     }
-    if method not in named or (named[method][1].startswith("Int") and bits not in {2, 3, 4, 8}):
+    if method not in named or (named[method][1].startswith("Int") and not known):
         shown = f"{method[:40]!r} with {str(bits)[:10]} bits"
         raise config.fail(f"has the quantization {shown}, which is no format of Paddock's")
     return named[method]

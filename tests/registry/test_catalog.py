@@ -226,17 +226,57 @@ def swap(folder: Path) -> None:
 def test_a_changed_folder_makes_the_index_stale(
     folder: Path, index: Path, compiled: list[str], act: object
 ) -> None:
-    """Any file added, removed, renamed or changed is seen by the next load, and indexed again."""
+    """Any file added, removed, renamed or changed is seen by the next load, and indexed again.
+
+    The other files are not read.
+    """
     Catalog.load([folder], index)
     compiled.clear()
     assert callable(act)
     act(folder)
     again = Catalog.load([folder], index)
-    assert compiled
+    assert len(compiled) == (0 if act is remove else 1)
+    assert "alpha-v1.yaml" not in compiled
     assert again.names() == Catalog.load([folder]).names()
     compiled.clear()
     assert Catalog.load([folder], index).names() == again.names()
     assert compiled == []
+
+
+def claim_before(folder: Path) -> None:
+    """A file that comes first takes a name of another."""
+    write(folder, "a", aliases="Beta-V1")
+
+
+def claim_after(folder: Path) -> None:
+    write(folder, "zeta", aliases="first")
+
+
+def free(folder: Path) -> None:
+    """The name that another file claims as well has no other owner any more."""
+    (folder / "alpha-v1.yaml").unlink()
+
+
+def repair(folder: Path) -> None:
+    write(folder, "mended", file="wrong.yaml")
+
+
+@pytest.mark.parametrize(
+    "act", [add, remove, rename, change, swap, claim_before, claim_after, free, repair]
+)
+def test_what_is_read_anew_is_what_a_full_load_gives(folder: Path, act: object) -> None:
+    """Conflicts between files come and go with either of them, whichever was read before."""
+    (folder / "wrong.yaml").write_text("name: x\n")
+    write(folder, "rival", aliases="first", file="r.yaml")
+    before = Catalog.load([folder])
+    assert before.changed() == 0
+    assert callable(act)
+    act(folder)
+    assert before.changed() > 0
+    again, full = Catalog.load([folder], before=before), Catalog.load([folder])
+    assert list(again) == list(full)
+    assert [again.path(name) for name in again.names()] == [full.path(n) for n in full.names()]
+    assert [vars(p) for p in again.problems] == [vars(p) for p in full.problems]
 
 
 def test_an_index_of_other_folders_is_stale(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.registry import custom, reader
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.custom import Library, read_upload, to_yaml
 from paddock.registry.errors import BadValue, InvalidSpec, NotFound, UnknownName
@@ -140,6 +142,59 @@ def test_catalogue_follows_the_folder(library: Library, tmp_path: Path) -> None:
     assert "my-own" in library.catalog().names()
     library.unregister("LLM", "my-own")
     assert "my-own" not in library.catalog().names()
+
+
+def test_few_changes_are_seen_at_once(library: Library, tmp_path: Path) -> None:
+    """An event loop reads a file or two itself: what is put into the folder counts with its use."""
+    library.present()
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "mine.yaml").write_text(OWN)
+    assert "my-own" in library.present().names()
+
+
+@pytest.mark.parametrize("limit", ["QUICK_FILES", "QUICK_CHANGES"])
+def test_many_files_are_read_in_a_thread(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Meanwhile the catalogue is the last one; what was registered here is in it at once."""
+    monkeypatch.setattr(custom, limit, 0)
+    monkeypatch.setattr(custom, "LOOK_SECONDS", 0.0)
+    before = library.present()
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "mine.yaml").write_text(OWN)
+    threads: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    assert library.present() is before
+    for thread in threads:
+        thread.join()
+    assert len(threads) == 1
+    assert "my-own" in library.present().names()
+    library.register("LLM", flat(model_name="at-once"))
+    assert "at-once" in library.present().names()
+    library.unregister("LLM", "at-once")
+    assert "at-once" not in library.present().names()
+
+
+def test_registering_reads_no_other_spec(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, a registration reads its own."""
+    library.catalog()
+    read: list[str] = []
+    examine = reader.examine
+
+    def noted(data: bytes, path: str) -> Any:
+        read.append(Path(path).name)
+        return examine(data, path)
+
+    monkeypatch.setattr(reader, "examine", noted)
+    library.register("LLM", OWN)
+    assert set(read) <= {"my-own.yaml", "model"}
+    assert "my-own" in library.catalog().names()
 
 
 @pytest.mark.parametrize("name", ["tiny-mixtral", "TINY-Mixtral", "mixtral-8x7b"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -411,6 +412,10 @@ def test_config_tells_what_a_model_is_for(
         ({**CONFIG, "architectures": ["ZooForDepth"]}, "neither generates, nor embeds, nor ranks"),
         ({**CONFIG, "quantization_config": {"quant_method": "magic"}}, "'magic'"),
         ({**CONFIG, "quantization_config": {"quant_method": "gptq", "bits": 5}}, "'gptq' with 5"),
+        ({**CONFIG, "quantization_config": {"quant_method": "awq", "bits": [4]}}, "'awq' with [4]"),
+        ({**CONFIG, "quantization_config": {"quant_method": ["gptq"], "bits": 4}}, "['gptq']"),
+        ({**BERT, "model_type": ["bert"]}, "neither generates, nor embeds, nor ranks"),
+        ({**BERT, "model_type": {"a": 1}}, "neither generates, nor embeds, nor ranks"),
         (
             {**BERT, "architectures": ["BertForSequenceClassification"], "num_labels": 3},
             "with 3 labels",
@@ -532,3 +537,49 @@ def test_any_config_gives_a_spec_or_is_refused(changes: dict[str, Any]) -> None:
     except NoSpec:
         return
     assert parse_spec(to_yaml(found.spec).encode(), "x") == found.spec
+
+
+FULL: tuple[dict[str, Any], ...] = (
+    CONFIG,
+    BERT,
+    {**CONFIG, "text_config": {**CONFIG}, "vision_config": {"a": 1}, "auto_map": {"a": "b"}},
+    {**CONFIG, "quantization_config": {"quant_method": "gptq", "bits": 4}},
+    {**CONFIG, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+    {**CONFIG, "quantization": {"bits": 4}},
+    {**BERT, "architectures": ["BertForSequenceClassification"], "id2label": {"0": "a"}},
+    {**BERT, "architectures": ["BertForSequenceClassification"], "num_labels": 1},
+)
+TEXTS: dict[str, Any] = {
+    "tokenizer_config.json": {"model_max_length": 512, "chat_template": [{"template": TOOLS}]},
+    "chat_template.json": {"chat_template": TOOLS},
+    "chat_template.jinja": TOOLS,
+    "sentence_bert_config.json": {"max_seq_length": 256},
+    "quantize_config.json": {"bits": 4},
+    "README.md": "---\nlicense: mit\nlanguage: [en]\n---\n",
+}
+ODD: tuple[Any, ...] = (
+    *(None, True, 0, -1, 4, 2**70, 1.5, float("nan"), "", "x", "4", [], [4], ["x"], [[]], [None]),
+    *({}, {"a": 1}, [{}], {"bits": [4]}, {"language": 1}),
+)
+
+
+def with_odd(value: Any) -> Iterator[Any]:
+    """Copies of a document, each with an odd value at one place."""
+    yield from ODD
+    inside: Any = enumerate(value) if isinstance(value, list) else ()
+    for key, inner in value.items() if isinstance(value, dict) else inside:
+        for odd in with_odd(inner):
+            copy: Any = dict(value) if isinstance(value, dict) else list(value)
+            copy[key] = odd
+            yield copy
+
+
+@pytest.mark.parametrize("config", FULL)
+def test_odd_value_at_any_place_is_refused_or_read(config: dict[str, Any]) -> None:
+    """A list where a name is expected, or a name in the place of a number, is never a bug."""
+    for odd in with_odd(config):
+        with suppress(NoSpec):
+            from_config(odd)
+    for odd in with_odd(TEXTS):
+        with suppress(NoSpec):
+            from_config(config, texts=odd if isinstance(odd, dict) else {})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
 from paddock.registry.errors import BadValue, WrongContentType
-from paddock.server.body import MAX_DEPTH, check_content_type, parse
+from paddock.server.body import LARGE_BYTES, MAX_DEPTH, apart, check_content_type, parse
 
 
 @pytest.mark.parametrize(
@@ -83,3 +85,19 @@ def test_another_type_is_refused_by_the_headers_name(kind: str, raw: bytes) -> N
     with pytest.raises(WrongContentType, match=r"Content-Type.*curl -H") as refused:
         check_content_type(kind, raw)
     assert refused.value.name == "Content-Type"
+
+
+@pytest.mark.parametrize("raw", [b'{"\\ud83e": 1}', b'[{"a": [{"b": "x\\udda3"}]}]', b'"\\ud83e"'])
+def test_half_characters_are_found_wherever_they_stand(raw: bytes) -> None:
+    """In names and in texts, at any depth."""
+    with pytest.raises(BadValue, match="half of a character"):
+        parse(raw)
+
+
+async def test_large_bodies_leave_the_event_loop() -> None:
+    """What takes time with a body's size is done in a thread where that is large, else at once."""
+    here = threading.get_ident()
+    assert await apart(LARGE_BYTES, threading.get_ident) == here
+    assert await apart(LARGE_BYTES + 1, threading.get_ident) != here
+    with pytest.raises(BadValue):
+        await apart(LARGE_BYTES + 1, partial(parse, b"{"))

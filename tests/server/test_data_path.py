@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
-from paddock.server import pacer
+from paddock.server import inference, pacer, uniform
+from paddock.server.body import parse
 from paddock.server.inference import Inference
 from paddock.server.keys import ANYONE
 from paddock.server.protocol import Protocol
@@ -440,8 +442,8 @@ async def test_requests_on_a_replica_that_hangs_end_or_go_on_elsewhere() -> None
         async with world(hangs, answers) as here:
             asking = asyncio.create_task(here.post(stream=True))
             async with asyncio.timeout(SECONDS):
-                await until(lambda: here.asked)  # noqa: B023 - within the round
-                await until(lambda: here.ended or _begun(here))  # noqa: B023
+                await until(lambda: here.asked)
+                await until(lambda: here.ended or _begun(here))
                 here.slots.revoke("m-rep0", "its engine hangs")
                 _, _, body = await asking
         assert [text.decode() for text in EVENT_TEXTS.findall(body)] == expected
@@ -696,3 +698,27 @@ def test_many_parts_count_against_the_queue() -> None:
     slots.check("m", 4)
     with pytest.raises(QueueFull):
         slots.check("m", 5)
+
+
+async def test_large_requests_are_read_and_made_out_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parsing and writing 2 MB holds up no stream; a small request goes no such way."""
+    here, threads = threading.get_ident(), []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            threads.append(threading.get_ident())
+            return work(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(inference, "parse", noted(parse))
+    monkeypatch.setattr(uniform, "dump", noted(uniform.dump))
+    async with world(answers) as there:
+        assert (await there.post(max_tokens=3))[0] == 200
+        assert set(threads) == {here}
+        threads.clear()
+        assert (await there.post(prompt="a" * 2_000_000, max_tokens=3))[0] == 200
+        assert len(threads) == 2
+        assert here not in threads

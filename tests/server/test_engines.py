@@ -174,6 +174,7 @@ async def test_an_environment_in_use_is_not_removed(app: ASGIApp, modest: Enviro
         ("vlm", {}, 404, "vLLM"),
         ("llama.cpp", {}, 400, "needs no environment"),
         ("vllm", {"accelerator": "tpu"}, 400, "cpu or cuda"),
+        ("vllm", {"accelerator": ["cpu"]}, 400, "cpu or cuda"),
         ("vllm", {"force": "yes"}, 400, "true or false"),
         ("vllm", {"installer": "pip"}, 400, "accelerator"),
         ("sglang", {"accelerator": "cpu"}, 400, "NVIDIA GPU"),

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from tests.launcher.fleet.test_events import shown
 
 from paddock.client import Client
 from paddock.launcher.fleet.events import PENDING, Bus
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.server.events import Events
 from tests.conftest import Paddock
+from tests.launcher.fleet.test_events import shown
 from tests.server.test_errors import error, raw
 
 Event = dict[str, Any]

@@ -55,6 +55,7 @@ def test_principal_may_use_what_its_key_says() -> None:
     assert Principal("", "", "inference", ("a",)).may_use("a")
     assert not Principal("", "", "inference", ("a",)).may_use("ab")
     assert not Principal("", "", "none").may_use("a")
+    assert not Principal("", "", "monitor").may_use("a")
     assert Principal("", "", "admin").is_admin
     assert not Principal("", "", "inference").is_admin
 
@@ -64,10 +65,11 @@ def test_principal_may_use_what_its_key_says() -> None:
     [
         ("a\nb", "admin", [], "name"),
         ("a" * 65, "admin", [], "name"),
-        ("a", "root", [], "admin or inference"),
+        ("a", "root", [], "admin, inference, monitor"),
         ("a", "inference", [""], "model"),
         ("a", "inference", ["a b"], "model"),
-        ("a", "admin", ["b"], "scope inference"),
+        ("a", "admin", ["b"], "every model; .* scope inference"),
+        ("a", "monitor", ["b"], "no model; .* scope inference"),
     ],
 )
 def test_wrong_key_is_refused(
@@ -195,7 +197,7 @@ async def test_routes_make_list_and_revoke(home: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"scope": "root"}, "admin or inference"),
+        ({"scope": "root"}, "admin, inference, monitor"),
         ({"scope": 1}, "scope"),
         ({"name": None}, "name"),
         ({"models": "a"}, "models"),

@@ -235,6 +235,26 @@ async def test_body_that_the_gateway_does_not_read_yet_is_not_late(connect: Conn
     assert connection.wire.written.startswith(b"HTTP/1.1 200 ")
 
 
+async def test_client_that_waits_to_be_asked_is_not_late(connect: Connect) -> None:
+    """With `Expect: 100-continue`, the pause begins when the gateway has asked for the body."""
+    read = asyncio.Event()
+
+    async def busy(scope: Any, receive: Any, send: Any) -> None:
+        await read.wait()
+        await answers(scope, receive, send)
+
+    connection = connect(busy)
+    connection.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+    await connection.settle()
+    connection.clock.wait(BODY_PAUSE_SECONDS * 3)
+    assert not connection.wire.closed
+    read.set()
+    await connection.settle()
+    assert connection.wire.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.clock.wait(BODY_PAUSE_SECONDS * 2 + 1)
+    assert connection.wire.closed
+
+
 async def test_answer_in_progress_is_never_cut(connect: Connect) -> None:
     """A stream lasts as long as it likes, whatever else its client has begun to send."""
     go_on = asyncio.Event()

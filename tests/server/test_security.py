@@ -17,6 +17,7 @@ from paddock.server.security import (
     INFERENCE_ROUTES,
     MAX_HEAD_BYTES,
     MAX_HEADERS,
+    MONITOR_ROUTES,
     OPEN_PATHS,
     Security,
 )
@@ -73,14 +74,17 @@ async def test_every_route_of_a_keyed_gateway_asks_for_the_key(keyed: ASGIApp) -
         assert wrong.status == 401, (method, template)
 
 
-async def test_every_other_route_is_closed_to_a_key_for_inference(
-    keyed: ASGIApp, home: Path
+@pytest.mark.parametrize(
+    ("scope", "reach"), [("inference", INFERENCE_ROUTES), ("monitor", MONITOR_ROUTES)]
+)
+async def test_every_other_route_is_closed_to_a_key_of_a_narrow_scope(
+    keyed: ASGIApp, home: Path, scope: str, reach: frozenset[tuple[str, str]]
 ) -> None:
-    """A key of scope `inference` gets 403 on each route outside the table, with the reason."""
-    made = KeyStore(home).create("app", "inference")
+    """A key of another scope gets 403 on each route outside its table, with the reason."""
+    made = KeyStore(home).create("app", scope)
     for method, template, path in [*every_route(keyed), ("GET", "/none", "/none")]:
         read = "GET" if method == "HEAD" else method
-        if template in {*OPEN_PATHS, ASSETS} or (read, template) in INFERENCE_ROUTES:
+        if template in {*OPEN_PATHS, ASSETS} or (read, template) in reach:
             continue
         answer = await call(keyed, method, path, bearer(made.secret))
         assert answer.status == 403, (method, template)
@@ -88,6 +92,15 @@ async def test_every_other_route_is_closed_to_a_key_for_inference(
         assert error["code"] == "NotAllowed"
         assert "needs scope admin" in error["message"]
         assert made.key.id in error["message"]
+
+
+async def test_key_for_monitoring_reads_metrics(keyed: ASGIApp, home: Path) -> None:
+    """Prometheus needs no admin's key: `/metrics` and the open paths answer to scope `monitor`."""
+    key = bearer(KeyStore(home).create("prometheus", "monitor").secret)
+    for method, path in (("GET", "/metrics"), ("HEAD", "/metrics"), ("GET", "/healthz")):
+        assert (await call(keyed, method, path, key)).status == 200
+    assert (await call(keyed, "GET", "/readyz", key)).status in {200, 503}
+    assert (await call(keyed, "POST", "/metrics", key)).status == 403
 
 
 async def test_keys_are_taken_from_either_header(keyed: ASGIApp) -> None:

@@ -411,7 +411,7 @@ export const en = {
     none: "There are no keys",
     noneText:
       "Whoever reaches the gateway may use it. On this machine alone that is enough; before it listens for others, create a key.",
-    scope: { admin: "admin", inference: "inference" },
+    scope: { admin: "admin", inference: "inference", monitor: "monitor" },
     created: "created {{time}}",
     allModels: "all models",
     revoke: "Revoke",
@@ -424,6 +424,7 @@ export const en = {
     nameHint: "Whose it is, or what for",
     for: "What it may do",
     inferenceText: "Ask models, and nothing else",
+    monitorText: "Read /metrics, and nothing else",
     adminText: "Everything: launch, terminate, keys",
     models: "Models",
     cancel: "Cancel",

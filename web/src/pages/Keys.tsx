@@ -104,7 +104,9 @@ function KeyCard({ one, revoke }: { one: Key; revoke: () => void }) {
           </Group>
           <Text size="sm" c="dimmed" className="wrap">
             {one.id} · {t("keys.created", { time: moment(one.created, i18n.language) })} ·{" "}
-            {one.models.length ? one.models.join(", ") : t("keys.allModels")}
+            {one.scope === "monitor"
+              ? t("keys.monitorText")
+              : one.models.join(", ") || t("keys.allModels")}
           </Text>
         </div>
         <Button
@@ -137,7 +139,7 @@ function Create(props: {
     mutationFn: () =>
       data(
         api.POST("/v1/keys", {
-          body: { name: name.trim(), scope, models: scope === "admin" ? [] : models },
+          body: { name: name.trim(), scope, models: scope === "inference" ? models : [] },
         }),
       ),
     onSuccess: (key) => {
@@ -173,6 +175,11 @@ function Create(props: {
                 value="inference"
                 label={t("keys.scope.inference")}
                 description={t("keys.inferenceText")}
+              />
+              <Radio
+                value="monitor"
+                label={t("keys.scope.monitor")}
+                description={t("keys.monitorText")}
               />
               <Radio
                 value="admin"

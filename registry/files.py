@@ -1,0 +1,87 @@
+"""Writes files in one step: readers see the old one or the new one, and so does a crash.
+
+What the system says of a write that fails becomes one error with the path: a full disk and a
+folder that may not be written are nobody's bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from paddock.registry.errors import DiskFull, NotWritten
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DENIED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+MARKER = "paddock.db"
+"""A folder with this file in it is a home folder, whose mode is ours to set."""
+
+
+def write_atomically(
+    path: Path, data: str | bytes, *, private: bool = True, durable: bool = False
+) -> None:
+    """Replaces a file, or leaves it as it was. Its folder is made where it is missing.
+
+    Args:
+        path: the file.
+        data: all of its content; text is written as UTF-8.
+        private: only its owner may read and write it; else as the umask has it.
+        durable: it has reached the disk when this returns.
+
+    Raises:
+        NotWritten: it cannot be written; `DiskFull` where that is why.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = 0o600 if private else 0o666
+        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(opened, "wb") as file:
+                file.write(raw)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def make_home(home: Path) -> None:
+    """Makes the home folder, which only its owner may enter. One of before is closed to others.
+
+    Raises:
+        NotWritten: as `write_atomically`.
+    """
+    with writing(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = home.stat()
+        is_ours = (home / MARKER).exists() and found.st_uid == os.geteuid()
+        if is_ours and found.st_mode & 0o077:
+            home.chmod(0o700)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises `NotWritten` for what the system says while `path` is written."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(error, path) from error
+
+
+def not_written(error: OSError, path: Path | None = None) -> NotWritten:
+    """A system's error as one of ours; without a `path`, with the one that it names."""
+    where = str(path or error.filename or "a file")
+    kind = DiskFull if error.errno in _FULL else NotWritten
+    return kind(where, error.strerror or str(error))
+
+
+def is_refused_write(error: OSError) -> bool:
+    """Whether the system refused to write: no bug, whatever was to be written."""
+    return error.errno in _FULL or error.errno in _DENIED

@@ -1,0 +1,282 @@
+"""Launches, ends, crashes, hangs, lost nodes and failing calls in any order: nothing goes wrong.
+
+Whatever has happened, once the troubles are over: each replica that is wanted runs in one actor
+and serves, no other actor lives, the state file holds what is listed, no memory stays promised,
+and every termination has returned. At no time do two starts of a replica serve on live nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
+from paddock.launcher.fleet import fleet as fleet_module
+from paddock.registry.errors import PaddockError
+from tests.fakes import FakeActor
+from tests.launcher.fleet.conftest import World, hurry
+
+UIDS = ("a", "b")
+CALLS = ("start", "start late", "begin", "watch", "stop", "end", "find", "actors", "nodes")
+ERRORS = (ActorLost("x"), ActorUnavailable("x"), RuntimeError("x"), TimeoutError("x"))
+TURNS = 30
+SETTLED_SECONDS = 30.0
+
+
+class Fleets(RuleBasedStateMachine):
+    """One home over the lives of several gateways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self._patch = pytest.MonkeyPatch()
+        hurry(self._patch.setattr)
+        self._patch.setattr(fleet_module, "TERMINATE_SECONDS", 60.0)
+        self.loop = asyncio.new_event_loop()
+        self.world = World(Path(self._folder.name), "n1", "n2")
+        self.ending: list[asyncio.Task[None]] = []
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Runs it, then gives everything else some turns."""
+
+        async def run() -> Any:
+            result = await work
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.002)
+            return result
+
+        return self.loop.run_until_complete(asyncio.wait_for(run(), SETTLED_SECONDS))
+
+    async def quietly(self, work: Awaitable[Any]) -> None:
+        """Does what may be refused."""
+        try:
+            await asyncio.wait_for(work, 5.0)
+        except (PaddockError, RuntimeError, TimeoutError):
+            pass
+
+    @property
+    def actors(self) -> list[FakeActor]:
+        """Those that live, in a stable order."""
+        return [self.world.cluster.alive[name] for name in sorted(self.world.cluster.alive)]
+
+    @initialize()
+    def begin(self) -> None:
+        """The first gateway."""
+        self.do(self.world.start())
+
+    @rule(uid=st.sampled_from(UIDS), replicas=st.integers(1, 3))
+    def launch(self, uid: str, replicas: int) -> None:
+        """Somebody launches."""
+        self.do(self.quietly(self.world.launch(uid, replicas)))
+
+    @rule(uid=st.sampled_from(UIDS))
+    def terminate(self, uid: str) -> None:
+        """Somebody ends a model, and does not wait."""
+
+        async def begin() -> None:
+            self.ending.append(asyncio.create_task(self.quietly_end(uid)))
+
+        self.do(begin())
+
+    async def quietly_end(self, uid: str) -> None:
+        try:
+            await self.world.fleet.terminate(uid)
+        except PaddockError:
+            pass
+
+    @rule(uid=st.sampled_from(UIDS))
+    def grow(self, uid: str) -> None:
+        """Somebody adds a replica."""
+        self.do(self.quietly(self.world.fleet.add_replicas(uid, 1)))
+
+    @rule(uid=st.sampled_from(UIDS), number=st.integers(0, 3))
+    def shrink(self, uid: str, number: int) -> None:
+        """Somebody removes a replica, and does not wait."""
+
+        async def begin() -> None:
+            work = self.quietly(self.world.fleet.remove_replica(uid, str(number)))
+            self.ending.append(asyncio.create_task(work))
+
+        self.do(begin())
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data(), cause=st.sampled_from(("engine_killed", "oom", "bad_option")))
+    def crash(self, data: st.DataObject, cause: str) -> None:
+        """An engine ends."""
+        self.do(self.of(data.draw(st.sampled_from(self.actors)), "fail", cause))
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data())
+    def hang(self, data: st.DataObject) -> None:
+        """An engine hangs."""
+        self.do(self.of(data.draw(st.sampled_from(self.actors)), "hang"))
+
+    async def of(self, actor: FakeActor, name: str, *given: Any) -> None:
+        getattr(actor, name)(*given)
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data())
+    def kill(self, data: st.DataObject) -> None:
+        """An actor is killed."""
+        name = data.draw(st.sampled_from(self.actors)).actor
+        self.do(self.at_once(lambda: self.world.cluster.kill(name)))
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data())
+    def cut_off(self, data: st.DataObject) -> None:
+        """An actor cannot be reached."""
+        actor = data.draw(st.sampled_from(self.actors))
+        self.world.cluster.partitioned.add(actor.actor)
+        self.do(self.at_once(actor.wake))
+
+    @rule()
+    def join(self) -> None:
+        """All actors can be reached again."""
+        self.world.cluster.partitioned.clear()
+        self.do(asyncio.sleep(0))
+
+    @rule(node=st.sampled_from(("n1", "n2")))
+    def lose_node(self, node: str) -> None:
+        """A node is lost."""
+        self.do(self.at_once(lambda: self.world.cluster.lose_node(node)))
+
+    @rule(node=st.sampled_from(("n1", "n2")))
+    def return_node(self, node: str) -> None:
+        """A node is back."""
+        self.do(self.at_once(lambda: self.world.cluster.return_node(node)))
+
+    @rule()
+    def break_bridge(self) -> None:
+        """The bridge dies."""
+        self.do(self.at_once(self.world.cluster.break_bridge))
+
+    @rule()
+    def end_ray(self) -> None:
+        """All of Ray dies."""
+        self.do(self.at_once(self.world.cluster.end_ray))
+
+    @rule()
+    def restart(self) -> None:
+        """The gateway is killed, and the next one begins."""
+        self.do(self.world.restart())
+
+    @rule(call=st.sampled_from(CALLS), error=st.sampled_from(ERRORS), times=st.integers(1, 3))
+    def trouble(self, call: str, error: Exception, times: int) -> None:
+        """The next calls fail."""
+        self.world.cluster.trouble(call, *[error] * times)
+        self.do(asyncio.sleep(0))
+
+    @rule()
+    def no_ray(self) -> None:
+        """Ray does not start the next time."""
+        self.world.cluster.trouble("connect", RayFailed("no"))
+
+    @rule(broken=st.booleans())
+    def state_file(self, broken: bool) -> None:
+        """The state file cannot be written, or can again."""
+        self.world.store.broken = broken
+        self.do(asyncio.sleep(0))
+
+    async def at_once(self, change: Any) -> None:
+        change()
+
+    @invariant()
+    def no_replica_serves_twice(self) -> None:
+        """On nodes that can be seen, one start of a replica serves at most."""
+        cluster = self.world.cluster
+        ready = [
+            one.actor.partition("@")[0]
+            for one in self.actors
+            if one.status.state == "ready"
+            and one.node not in cluster.lost
+            and one.actor not in cluster.partitioned
+        ]
+        # One that was cut off, or on a lost node, is ended as soon as it is seen again.
+        doubled = {name for name in ready if ready.count(name) > 1}
+        if doubled:
+            self.do(self.world.until(lambda: not self._doubled()))
+
+    def _doubled(self) -> bool:
+        serving = [
+            one.actor.partition("@")[0]
+            for one in self.actors
+            if one.status.state == "ready" and one.node not in self.world.cluster.lost
+        ]
+        return len(serving) != len(set(serving))
+
+    def teardown(self) -> None:
+        """The troubles are over: everything is as it is wanted."""
+        try:
+            if hasattr(self.world, "fleet"):
+                self.do(self.settle())
+        finally:
+            if hasattr(self.world, "fleet"):
+                self.do(self.world.die())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+            self._patch.undo()
+            self._folder.cleanup()
+
+    async def settle(self) -> None:
+        world = self.world
+        world.cluster.troubles.clear()
+        world.cluster.partitioned.clear()
+        for node in list(world.cluster.lost):
+            world.cluster.return_node(node)
+        world.store.broken = False
+        keeper = world.fleet._reconciler
+        await world.until(lambda: self.is_settled())
+        await asyncio.wait_for(asyncio.gather(*self.ending), SETTLED_SECONDS)
+        await world.until(lambda: not keeper._dirty)
+        stored = await world.store.load()
+        assert {one.uid: one for one in stored} == {
+            uid: _as_kept(one) for uid, one in keeper.deployments.items()
+        }
+        assert world.fleet._reservations() == []
+
+    def is_settled(self) -> bool:
+        """Whether what runs is what is wanted."""
+        keeper = self.world.fleet._reconciler
+        if not keeper.is_complete:
+            return False
+        wanted = set()
+        for deployment in keeper.deployments.values():
+            if deployment.wanted == "gone":
+                return False
+            for record in deployment.replicas:
+                if record.is_leaving:
+                    return False
+                if not record.given_up:
+                    wanted.add(record.actor)
+        alive = self.world.cluster.alive
+        return set(alive) == wanted and all(
+            replica.state in {"ready", "failed"}
+            for model in self.world.fleet.models()
+            for replica in model.replicas
+        )
+
+
+def _as_kept(deployment: Any) -> Any:
+    """As the state file has it: without the clock of one gateway."""
+    from paddock.launcher.fleet.store import from_document, to_document
+
+    return from_document(to_document(deployment))
+
+
+Fleets.TestCase.settings = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+TestFleets = Fleets.TestCase
