@@ -416,7 +416,7 @@ async def test_request_that_kills_replicas_does_not_kill_them_all() -> None:
 async def test_request_whose_engine_ended_by_itself_is_not_moved(
     diagnosis: dict[str, Any], tries: int
 ) -> None:
-    """A crash may be the request's doing, and ends it; what came from outside lets it go on once."""
+    """A crash may be the request's doing, and ends it; a kill from outside lets it go on once."""
     async with world(hangs_up, hangs_up, hangs_up) as here:
         here.diagnosis = diagnosis
         status, _, body = await here.post()
@@ -427,7 +427,7 @@ async def test_request_whose_engine_ended_by_itself_is_not_moved(
 
 
 async def test_requests_on_a_replica_that_hangs_end_or_go_on_elsewhere() -> None:
-    """What nothing was sent of is answered by another replica; what has begun ends with an error."""
+    """What has not begun is answered by another replica; what has ends with an error."""
 
     async def begins(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)

@@ -23,7 +23,7 @@ from paddock.registry.errors import StateNotWritten
 from paddock.registry.settings import read_settings
 from tests.fakes import FakeCluster
 
-DEADLINE = 20.0
+DEADLINE = 5.0
 catalog = cache(Catalog.load)
 
 
