@@ -200,6 +200,10 @@ class Replica:
     async def stop(self) -> ReplicaStatus:
         """Ends the engine, gracefully then by force; returns when no process of it is left."""
         self._cancelled.set()
+        if self._status.state == "unhealthy" and self._status.pid is not None:
+            # It would not mind a SIGTERM: there is nothing to wait for.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._status.pid, signal.SIGKILL)
         if self._status.state not in {"failed", "stopped"}:
             self._set(state="stopping", endpoint=None)
         if self._fetching is not None:
@@ -417,13 +421,11 @@ class Replica:
         if not answer.done():
             return  # it has ended, which says more
         look = Look(answered=answer.result())
-        if not look.answered:
-            look = replace(
-                look,
-                has_moved=await self._counters_moved(),
-                computed_seconds=await self._computing() if self._on_processor else None,
-                seconds=COMPUTE_SECONDS,
-            )
+        if not look.answered and self._on_processor:
+            computed = await self._computing()
+            look = replace(look, computed_seconds=computed, seconds=COMPUTE_SECONDS)
+        elif not look.answered:
+            look = replace(look, has_moved=await self._counters_moved())
         self._health.note(look)
         if self._health.is_hung:
             self._hang("does not answer its health route")
