@@ -137,7 +137,7 @@ class Cluster:
         """Connects to the bridge; starts one, and a local Ray if none runs and none is named.
 
         What runs is taken. What is left of a local Ray that was killed is ended first, with the
-        replicas and engines of it. Returns within `START_SECONDS`, whatever hangs.
+        replicas and engines of it. Returns within `START_SECONDS` and a little, whatever hangs.
 
         Raises:
             RayFailed: with what Ray said.
