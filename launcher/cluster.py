@@ -148,7 +148,10 @@ class Cluster:
             await self._stop_watching()
             record = self.record()
             record = record if record is not None and record.head_lives else None
-            connection = await self._open(record) if record and record.bridge_lives else None
+            hangs = self._connection is not None and self._connection.hangs
+            connection = None
+            if record is not None and record.bridge_lives and not hangs:
+                connection = await self._open(record)
             if connection is None:
                 record = await self._start(record)
                 connection = await self._open(record)
