@@ -41,12 +41,12 @@ class Agent:
         self._number = 0
         self._host: Host | None = None
         self._looked = asyncio.Event()
-        self._asked_at = time.monotonic()
+        self._polled_at = time.monotonic()
         self._looking: asyncio.Task[None] | None = None
 
     async def report(self, since: int) -> tuple[int, Host]:
         """The newest look that is newer than `since`, and its number; waits for one."""
-        self._asked_at = time.monotonic()
+        self._polled_at = time.monotonic()
         if self._looking is None:
             self._looking = asyncio.create_task(self._keep_looking())
         while self._host is None or self._number <= since:
@@ -75,7 +75,7 @@ class Agent:
                 self._number += 1
                 looked, self._looked = self._looked, asyncio.Event()
                 looked.set()
-            if time.monotonic() - self._asked_at > IDLE_SECONDS:
+            if time.monotonic() - self._polled_at > IDLE_SECONDS:
                 os._exit(0)  # Ray has no way for an actor to end itself outside a call
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -94,17 +94,17 @@ def end_actor(instance: str, actor: str, pid: int = 0, started_at: float = 0.0) 
     roots = [*_worker(pid, started_at), *processes.belonging(instance, actor=actor)]
     # The warden's parent is the actor, whatever Ray says of it.
     roots += [actor_process for root in roots for actor_process in _parent_worker(root)]
-    known = {process.pid: process for root in roots for process in _tree(root)}
+    remaining = {process.pid: process for root in roots for process in _tree(root)}
     while True:
-        for process in known.values():
+        for process in remaining.values():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        _, alive = psutil.wait_procs(known.values(), timeout=0.1, callback=None)
+        _, alive = psutil.wait_procs(remaining.values(), timeout=0.1, callback=None)
         # What was started between the look and the kill carries the actor's name too.
         again = processes.belonging(instance, actor=actor)
-        known = {process.pid: process for process in (*alive, *again) if not _is_over(process)}
-        if not known or time.monotonic() > deadline:
-            return sorted(known)
+        remaining = {process.pid: process for process in (*alive, *again) if not _is_over(process)}
+        if not remaining or time.monotonic() > deadline:
+            return sorted(remaining)
 
 
 def _worker(pid: int, started_at: float) -> list[psutil.Process]:

@@ -201,17 +201,17 @@ class Bridge:
                 await asyncio.to_thread(_kill, handle)
         place = info.get("Address", {}).get("NodeID") or node
         place = self._node if place in {"", LOCAL} else place
-        known = (self._instance, actor, info.get("Pid", 0), info.get("StartTime", 0) / 1000)
-        left = await self._end_on(place, known)
+        target = (self._instance, actor, info.get("Pid", 0), info.get("StartTime", 0) / 1000)
+        left = await self._end_on(place, target)
         if left:
             raise TimeoutError(f"processes {left} of {actor} could not be ended")
         if handle is not None:
             await _until_dead(actor, handle)
         self._actors.pop(actor, None)
 
-    async def _end_on(self, node: str, known: tuple[str, str, int, float]) -> list[int]:
+    async def _end_on(self, node: str, target: tuple[str, str, int, float]) -> list[int]:
         if node == self._node:
-            return await asyncio.to_thread(end_actor, *known)
+            return await asyncio.to_thread(end_actor, *target)
         nodes = {one.id: one for one in await asyncio.to_thread(self._list_nodes)}
         if node not in nodes:
             raise _NoNode(f"node {node} is not in the cluster")
@@ -220,11 +220,11 @@ class Bridge:
 
         try:
             async with asyncio.timeout(AGENT_SECONDS):
-                return await agent.end(*known)
+                return await agent.end(*target)
         # That the agent is lost says nothing of the actor that it was to end.
         except (TimeoutError, RayActorError) as error:
-            said = _first_line(error)
-            raise _NoNode(f"the agent of node {node} does not answer: {said}") from None
+            reason = _first_line(error)
+            raise _NoNode(f"the agent of node {node} does not answer: {reason}") from None
 
 
 class _AgentHandle:
@@ -258,7 +258,7 @@ class _NoActor(Exception):
 
 
 class _NoNode(Exception):
-    """A node cannot be asked."""
+    """A node cannot be reached."""
 
 
 def _describe(handle: Any) -> dict[str, Any]:
@@ -288,13 +288,13 @@ async def _until_dead(actor: str, handle: Any) -> None:
         raise TimeoutError(f"Ray does not say that {actor} is dead") from None
 
 
-async def _answer(bridge: Bridge, asked: dict[str, Any]) -> dict[str, Any]:
-    head = {"id": asked["id"]}
-    if asked["call"] not in CALLS:
-        return {**head, "error": "internal", "message": f"no call {asked['call']!r}"}
-    call: Callable[..., Awaitable[Any]] = getattr(bridge, asked["call"])
+async def _answer(bridge: Bridge, request: dict[str, Any]) -> dict[str, Any]:
+    head = {"id": request["id"]}
+    if request["call"] not in CALLS:
+        return {**head, "error": "internal", "message": f"no call {request['call']!r}"}
+    call: Callable[..., Awaitable[Any]] = getattr(bridge, request["call"])
     try:
-        return {**head, "result": await call(**asked["args"])}
+        return {**head, "result": await call(**request["args"])}
     except Exception as error:  # noqa: BLE001 - the process's border: a bug goes back as one
         return {**head, **_wire(error)}
 

@@ -32,9 +32,9 @@ class Child:
         self._task: asyncio.Task[int] | None = None
         self.called_off = False
 
-    def start(self, given: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
+    def start(self, task: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> None:
         """Starts it; `hear` is called with each line that it says, and at its end with `ended`."""
-        self._task = asyncio.create_task(self._run(given, hear))
+        self._task = asyncio.create_task(self._run(task, hear))
 
     @property
     def running(self) -> bool:
@@ -55,7 +55,7 @@ class Child:
                     self._process.kill()
             await asyncio.wait([self._task])
 
-    async def _run(self, given: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> int:
+    async def _run(self, task: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> int:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", self._module),
             stdin=asyncio.subprocess.PIPE,
@@ -70,7 +70,7 @@ class Child:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(ConnectionError):
-            process.stdin.write(json.dumps(given).encode() + b"\n")
+            process.stdin.write(json.dumps(task).encode() + b"\n")
             await process.stdin.drain()
             if self.called_off:  # before there was a stdin to close
                 process.stdin.close()

@@ -137,7 +137,7 @@ class Cluster:
         """Connects to the bridge; starts one, and a local Ray if none runs and none is named.
 
         What runs is taken. What is left of a local Ray that was killed is ended first, with the
-        replicas and engines of it. Returns within `START_SECONDS`, whatever hangs.
+        replicas and engines of it. Returns within `START_SECONDS` and a little, whatever hangs.
 
         Raises:
             RayFailed: with what Ray said.
@@ -148,7 +148,10 @@ class Cluster:
             await self._stop_watching()
             record = self.record()
             record = record if record is not None and record.head_lives else None
-            connection = await self._open(record) if record and record.bridge_lives else None
+            hangs = self._connection is not None and self._connection.hangs
+            connection = None
+            if record is not None and record.bridge_lives and not hangs:
+                connection = await self._open(record)
             if connection is None:
                 record = await self._start(record)
                 connection = await self._open(record)
@@ -333,8 +336,8 @@ class Cluster:
     async def invoke(self, actor: str, method: str, seconds: float, **args: Any) -> Any:
         """As `Handle.invoke`, but raises `TimeoutError` when there is no answer in time."""
         connection = self._connected()
-        known = {"actor": actor, "method": method, "limit": seconds, "args": args}
-        return await connection.call("invoke", seconds, **known)
+        arguments = {"actor": actor, "method": method, "limit": seconds, "args": args}
+        return await connection.call("invoke", seconds, **arguments)
 
     async def end(self, actor: str, node: str) -> None:
         """Ends an actor by force; returns when it, its warden and its engine are gone from `node`.
@@ -399,12 +402,14 @@ def _remove_folder(record: Record | None) -> None:
         shutil.rmtree(record.folder, ignore_errors=True)
 
 
-def _host(found: dict[str, Any]) -> Host:
-    engines = {name: Detection(**_tuples(one)) for name, one in found["engines"].items()}
-    gpus = tuple(Gpu(**one) for one in found["gpus"])
-    return Host(**{**found, "engines": engines, "gpus": gpus})
+def _host(values: dict[str, Any]) -> Host:
+    engines = {name: Detection(**_tuples(one)) for name, one in values["engines"].items()}
+    gpus = tuple(Gpu(**one) for one in values["gpus"])
+    return Host(**{**values, "engines": engines, "gpus": gpus})
 
 
-def _tuples(found: dict[str, Any]) -> dict[str, Any]:
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     """With its lists as they were before they were JSON."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }

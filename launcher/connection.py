@@ -19,7 +19,7 @@ from typing import Any
 
 from paddock.registry.errors import PaddockError
 
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 3.0
 """How often the bridge must answer. It does so from its event loop, on which nothing else waits."""
 MISSED_BEATS = 2
 """After so many beats without an answer the bridge counts as hung. One is not enough: a process
@@ -64,6 +64,8 @@ class Connection:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._ids = itertools.count()
         self.open = True
+        self.hangs = False
+        """Whether it broke because the bridge did not answer."""
         self._tasks = (asyncio.create_task(self._read(reader)), asyncio.create_task(self._beat()))
 
     async def call(self, name: str, seconds: float, **args: Any) -> Any:
@@ -116,6 +118,7 @@ class Connection:
                 missed += 1
             except ActorUnavailable:
                 return
+        self.hangs = self.open
         self._break()
 
     def _break(self) -> None:

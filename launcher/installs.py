@@ -98,13 +98,13 @@ class Installs(Jobs[_Work]):
         return await self.status(environment)
 
     def _begin(self, environment: Environment, accelerator: Accelerator) -> None:
-        given = {
+        task = {
             "environment": pack(environment),
             "home": str(self._home),
             "accelerator": accelerator,
         }
         work = _Work(environment.name, self._child())
-        self._run(work, given, {"accelerator": accelerator})
+        self._run(work, task, {"accelerator": accelerator})
 
     def _begin_again(self, job_id: str, record: dict[str, Any]) -> None:
         self._begin(find_environment(job_id), record["accelerator"])
@@ -134,13 +134,13 @@ class Installs(Jobs[_Work]):
             self._jobs.pop(environment.name, None)
         return await self.status(environment)
 
-    def _hear(self, job: _Work, said: dict[str, Any]) -> None:
-        if "note" in said:
-            job.note = said["note"]
-        elif "made" in said or "failed" in said:
-            job.last = said
+    def _hear(self, job: _Work, line: dict[str, Any]) -> None:
+        if "note" in line:
+            job.note = line["note"]
+        elif "made" in line or "failed" in line:
+            job.last = line
         else:  # only now does nothing of it run
-            silent = f"the install's process ended with code {said['ended']} and said nothing"
+            silent = f"the install's process ended with code {line['ended']} and said nothing"
             if "made" in job.last:
                 job.state, job.note = "installed", ""
             elif job.child.called_off:

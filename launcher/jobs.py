@@ -58,33 +58,33 @@ class Jobs(Generic[J]):
         self._leaving = False
 
     @abstractmethod
-    def _hear(self, job: J, said: dict[str, Any]) -> None:
+    def _hear(self, job: J, line: dict[str, Any]) -> None:
         """Notes a line of the job's process."""
 
     @abstractmethod
     def _begin_again(self, job_id: str, record: dict[str, Any]) -> None:
-        """Begins a job from what `_run` was given to write down."""
+        """Begins a job from the record that `_run` has written."""
 
     def _child(self) -> Child:
         return Child(self.module, self._home)
 
-    def _run(self, job: J, given: dict[str, Any], record: dict[str, Any]) -> None:
+    def _run(self, job: J, task: dict[str, Any], record: dict[str, Any]) -> None:
         """Starts a job's process; `record` is what `_begin_again` needs."""
         self._remember(job)
         self._write(job.id, record)
-        job.child.start(given, lambda said: self._listen(job, said))
+        job.child.start(task, lambda line: self._listen(job, line))
 
     def _remember(self, job: J) -> None:
         over = len(self._jobs) - REMEMBERED + 1
-        ended = [known for known, one in self._jobs.items() if not one.child.running]
-        for known in ended[: max(0, over)]:
-            del self._jobs[known]
+        ended = [job_id for job_id, one in self._jobs.items() if not one.child.running]
+        for job_id in ended[: max(0, over)]:
+            del self._jobs[job_id]
         self._jobs[job.id] = job
 
-    def _listen(self, job: J, said: dict[str, Any]) -> None:
-        self._hear(job, said)
+    def _listen(self, job: J, line: dict[str, Any]) -> None:
+        self._hear(job, line)
         # One that a leaving gateway has ended is for the next.
-        if "ended" in said and not (self._leaving and job.child.called_off):
+        if "ended" in line and not (self._leaving and job.child.called_off):
             self._path(job.id).unlink(missing_ok=True)
 
     def _find(self, job_id: str) -> J:

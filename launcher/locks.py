@@ -77,13 +77,13 @@ class Locks(Jobs[_Running]):
             return work
         following = ["paddock", "lock", variant.model, "--model-format", variant.format]
         following += ["--quantization", variant.quantization]
-        given = {"task": "make", "weights": what.weights.model_dump(mode="json"), "newest": newest}
-        return self._start("lock", given, {"": fixed}, shlex.join(following))
+        task = {"task": "make", "weights": what.weights.model_dump(mode="json"), "newest": newest}
+        return self._start("lock", task, {"": fixed}, shlex.join(following))
 
     def verify(self, models: Sequence[LockedModel]) -> Work:
         """Begins to read the locked files; a row for each."""
-        given = {"task": "verify", "models": [one.model_dump(mode="json") for one in models]}
-        return self._start("verify", given, {}, "paddock verify --locked")
+        task = {"task": "verify", "models": [one.model_dump(mode="json") for one in models]}
+        return self._start("verify", task, {}, "paddock verify --locked")
 
     def outdated(
         self,
@@ -95,7 +95,7 @@ class Locks(Jobs[_Running]):
 
         `versions` are those of the engines that are installed, by name.
         """
-        given = {
+        task = {
             "task": "compare",
             "models": [one.model_dump(mode="json") for one in models],
             "caches": [(name, source.model_dump(mode="json")) for name, source in caches],
@@ -109,7 +109,7 @@ class Locks(Jobs[_Running]):
             }
             for one in models
         }
-        return self._start("outdated", given, {"": none, **engines}, "paddock outdated")
+        return self._start("outdated", task, {"": none, **engines}, "paddock outdated")
 
     def get(self, work_id: str) -> Work:
         """One. Raises `NotFound`."""
@@ -128,11 +128,11 @@ class Locks(Jobs[_Running]):
     def _start(
         self,
         kind: Kind,
-        given: dict[str, Any],
+        task: dict[str, Any],
         more: Mapping[str, Mapping[str, Any]],
         following: str,
     ) -> Work:
-        record = {"kind": kind, "given": given, "more": more, "following": following}
+        record = {"kind": kind, "task": task, "more": more, "following": following}
         return self._begin(_new_id(kind), record)
 
     def _begin_again(self, job_id: str, record: dict[str, Any]) -> None:
@@ -142,29 +142,29 @@ class Locks(Jobs[_Running]):
         work = Work(job_id, record["kind"])
         running = _Running(job_id, self._child(), work, record["more"], record["following"])
         common = {"home": str(self._home), "timeout": self._settings.hub_timeout}
-        self._run(running, {**record["given"], **common}, record)
+        self._run(running, {**record["task"], **common}, record)
         return work
 
-    def _hear(self, job: _Running, said: dict[str, Any]) -> None:
+    def _hear(self, job: _Running, line: dict[str, Any]) -> None:
         work = job.work
-        if "progress" in said:
-            progress = {key: value for key, value in said["progress"].items() if key != "files"}
+        if "progress" in line:
+            progress = {key: value for key, value in line["progress"].items() if key != "files"}
             job.work = replace(work, **progress)
-        elif "row" in said:
-            row = said["row"]
+        elif "row" in line:
+            row = line["row"]
             more = job.more.get(row.get("model", ""), job.more.get("", {}))
             job.work = replace(work, rows=(*work.rows, {**more, **row}))
-        elif "done" in said:
+        elif "done" in line:
             job.work = replace(work, state="done", note="")
-        elif "failure" in said:
-            failure = said["failure"]
+        elif "failure" in line:
+            failure = line["failure"]
             tried = tuple(failure["tried"])
             self._fail(
                 job,
                 Diagnosis(failure["cause"], failure["reason"], job.following, tried=tried),
             )
         elif work.state == "running":
-            message = f"the process of {work.id} ended with code {said['ended']} and said nothing"
+            message = f"the process of {work.id} ended with code {line['ended']} and said nothing"
             self._fail(job, Diagnosis("internal", message, job.following))
 
     def _fail(self, running: _Running, diagnosis: Diagnosis) -> None:

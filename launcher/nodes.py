@@ -113,7 +113,7 @@ class Nodes:
     async def refresh(self) -> None:
         """Follows nodes that have come, and lets go of those that have gone."""
         alive = {node.id: node for node in await asyncio.to_thread(self._listing)}
-        for node_id in [known for known in self._followed if known not in alive]:
+        for node_id in [one for one in self._followed if one not in alive]:
             task = self._followed.pop(node_id).task
             if task is not None:
                 task.cancel()

@@ -59,14 +59,14 @@ class Pulls(Jobs[Pull]):
 
     def _begin(self, status: PullStatus) -> PullStatus:
         weights = status.weights.model_dump(mode="json")
-        given = {
+        task = {
             "weights": weights,
             "home": str(self._home),
             "timeout": self._settings.hub_timeout,
         }
         variant = status.variant.model_dump(mode="json")
         record = {"name": status.name, "variant": variant, "weights": weights}
-        self._run(Pull(status.id, self._child(), status), given, record)
+        self._run(Pull(status.id, self._child(), status), task, record)
         return status
 
     def _begin_again(self, job_id: str, record: dict[str, Any]) -> None:
@@ -92,21 +92,21 @@ class Pulls(Jobs[Pull]):
         await pull.child.end()
         return pull.status
 
-    def _hear(self, job: Pull, said: dict[str, Any]) -> None:
-        if "progress" in said:
-            progress = said["progress"]
+    def _hear(self, job: Pull, line: dict[str, Any]) -> None:
+        if "progress" in line:
+            progress = line["progress"]
             files = tuple(progress.pop("files"))
             job.status = replace(job.status, files=files, **progress)
-        elif "ended" in said:
+        elif "ended" in line:
             if job.status.state == "downloading":
-                code = said["ended"]
+                code = line["ended"]
                 message = f"the download's process ended with code {code} and said nothing"
                 self._fail(job, Diagnosis("internal", message, pull_command(job.status)))
-        elif "path" in said:
+        elif "path" in line:
             quiet: dict[str, Any] = {"note": "", "bytes_per_second": None, "seconds_left": None}
-            job.status = replace(job.status, state="done", path=said["path"], **quiet)
+            job.status = replace(job.status, state="done", path=line["path"], **quiet)
         else:
-            failure = said["failure"]
+            failure = line["failure"]
             following = pull_command(job.status)
             self._fail(
                 job,

@@ -74,33 +74,33 @@ def _end(find: Callable[[], dict[int, psutil.Process]], grace: float) -> Ended:
     """Ends what `find` finds until it finds nothing: first with grace, then by force."""
     everything: set[int] = set()
     deadline = time.monotonic() + grace
-    while (found := find()) and time.monotonic() < deadline:
-        _ask({pid: process for pid, process in found.items() if pid not in everything})
-        everything.update(found)
-        psutil.wait_procs(found.values(), timeout=POLL_SECONDS)
+    while (remaining := find()) and time.monotonic() < deadline:
+        _ask({pid: process for pid, process in remaining.items() if pid not in everything})
+        everything.update(remaining)
+        psutil.wait_procs(remaining.values(), timeout=POLL_SECONDS)
     forced: set[int] = set()
     deadline = time.monotonic() + KILL_SECONDS
-    while found and time.monotonic() < deadline:
-        for process in found.values():
+    while remaining and time.monotonic() < deadline:
+        for process in remaining.values():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        forced.update(found)
-        psutil.wait_procs(found.values(), timeout=POLL_SECONDS)
-        found = find()
-    return Ended(*(tuple(sorted(pids)) for pids in (everything | forced, forced, found)))
+        forced.update(remaining)
+        psutil.wait_procs(remaining.values(), timeout=POLL_SECONDS)
+        remaining = find()
+    return Ended(*(tuple(sorted(pids)) for pids in (everything | forced, forced, remaining)))
 
 
-def _ask(found: dict[int, psutil.Process]) -> None:
+def _ask(remaining: dict[int, psutil.Process]) -> None:
     """Kills Ray, which has nothing to lose, and asks the others to end.
 
     Ray's processes wait for each other when all are asked at once. What a warden runs is left to
     it: when its actor is gone it ends the engine, and many servers break off at a second SIGTERM.
     """
-    for process in found.values():
+    for process in remaining.values():
         with contextlib.suppress(psutil.Error, OSError):
             environ = process.environ()
             actor = environ.get(processes.ACTOR_VARIABLE)
-            parent = found.get(process.ppid())
+            parent = remaining.get(process.ppid())
             if _is_titled(process) or environ.get(processes.ROLE_VARIABLE) in RAY_ITSELF:
                 process.kill()
             elif (

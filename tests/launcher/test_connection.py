@@ -85,6 +85,7 @@ async def test_a_bridge_that_hangs_counts_as_lost(connect: Connect) -> None:
     with pytest.raises(ActorUnavailable):
         await connection.call("find", 30.0)
     assert lost.is_set()
+    assert connection.hangs
 
 
 async def test_a_call_has_a_time_limit(connect: Connect) -> None:
