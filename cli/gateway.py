@@ -13,7 +13,13 @@ from typing import Any
 from paddock.cli.errors import ALREADY_RUNS
 from paddock.cli.output import Output
 from paddock.client import Client
-from paddock.registry.errors import BadValue, GatewayError, GatewayNotStarted, GatewayUnreachable
+from paddock.registry.errors import (
+    BadValue,
+    GatewayError,
+    GatewayNotStarted,
+    GatewayUnreachable,
+    NotWritten,
+)
 from paddock.registry.settings import Settings
 from paddock.web import is_built
 
@@ -80,20 +86,21 @@ def open_home(settings: Settings) -> None:
         BadValue: it cannot.
     """
     from paddock.launcher import processes
+    from paddock.registry.files import make_home, make_private
 
     try:
-        processes.make_private(settings.home)
-        processes.make_private(settings.logs)
+        make_home(settings.home)
+        make_private(settings.logs)
         processes.instance_id(settings.home)
         with tempfile.TemporaryFile(dir=settings.home):
             pass
-    except OSError as error:
+    except (OSError, NotWritten) as error:
         raise unusable(settings, error) from None
 
 
 def unusable(settings: Settings, error: Exception) -> BadValue:
     """The error of a home folder that cannot be written."""
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
     why = f"cannot be written ({reason}); name another folder: PADDOCK_HOME=FOLDER"
     return BadValue("home", str(settings.home), why)
 
@@ -110,6 +117,7 @@ def ensure(settings: Settings, output: Output) -> Client:
         return found
     open_home(settings)
     from paddock.launcher import processes
+    from paddock.registry.files import open_private
     from paddock.server.keys import first_key
 
     # Made here and not by the gateway, whose every word goes to its log.
@@ -121,7 +129,7 @@ def ensure(settings: Settings, output: Output) -> Client:
     environ = {**own, "PADDOCK_HOME": str(settings.home)}
     if settings.api_key:  # which may have been a flag
         environ["PADDOCK_API_KEY"] = settings.api_key
-    with processes.open_private(path, "ab") as log:
+    with open_private(path, "ab") as log:
         began = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "paddock", "serve"],
