@@ -13,7 +13,7 @@ WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard w
 .DEFAULT_GOAL := help
 # A build that was called off shall not look like one.
 .DELETE_ON_ERROR:
-.PHONY: help demo web test check format typing docs screenshots wheel clean node
+.PHONY: help demo web test soak check format typing docs screenshots wheel clean node
 
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,11 @@ typing:
 	@mkdir -p .typing/paddock/web && ln -sf ../../../web/__init__.py .typing/paddock/web/__init__.py
 	@for file in __init__.py __main__.py py.typed; do \
 	  ln -sf ../../src/paddock/$$file .typing/paddock/$$file; done
+
+SECONDS_OF_SOAK ?= 1800
+SEED ?= 1
+soak: $(VENV)/.installed-dev  ## Random faults for half an hour: nothing may be lost, nothing left.
+	$(BIN)/python -m bench.soak --seconds $(SECONDS_OF_SOAK) --seed $(SEED)
 
 docs: $(VENV)/.installed-dev  ## Write the generated documents anew.
 	$(BIN)/python tools/docs.py

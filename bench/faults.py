@@ -306,10 +306,11 @@ def measure(home: Home, fault: str) -> Result:
     with Load(home) as load:
         time.sleep(WARM_SECONDS)
         busy = in_flight(home).get(before[0]["replica_uid"], 0)
+        began = time.monotonic()
         FAULTS[fault](home)
-        # The bridge's and the gateway's loss shows a moment later.
-        time.sleep(0.1 if fault not in {"gateway killed"} else 0.0)
-        seconds = until(lambda: is_back(home, fault, before))
+        time.sleep(0.1)  # the loss of a bridge shows a moment later
+        is_well = until(lambda: is_back(home, fault, before))
+        seconds = time.monotonic() - began if is_well is not None else None
         time.sleep(AFTER_SECONDS)
     errors = [text for _, text in load.errors]
     return Result(fault, busy, len(errors), load.done, seconds, WANTED[fault], 0, errors)

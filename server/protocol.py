@@ -79,8 +79,13 @@ class Outlet:
         self._transport.write(b"".join(parts))
 
     def write(self, data: bytes) -> None:
-        """Writes a piece of the body; empty pieces are left out, for they would end it."""
-        if self._cycle.disconnected or not data:
+        """Writes a piece of the body; empty pieces are left out, for they would end it.
+
+        After the end nothing is written: of several parts one may go on for a moment after another
+        has ended the answer with an error.
+        """
+        cycle = self._cycle
+        if cycle.disconnected or cycle.response_complete or not data:
             return
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 

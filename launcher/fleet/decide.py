@@ -24,6 +24,9 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
 """Seconds until the first restart, and at most between two."""
 JITTER = 0.25
 """The part by which a delay may be shorter, so that replicas do not all start at once."""
+AHEAD_SECONDS = 5.0
+"""How long before a start is due its actor is begun: a process takes a second on a busy machine.
+The actor begins to work when it is told to, and not before the time."""
 SETTLED_SECONDS = 600.0
 """A replica that has served for so long begins to count its failures anew."""
 QUIET_SECONDS = 15.0
@@ -293,8 +296,8 @@ def delay(replica_id: str, failures: int) -> float:
 
 
 def is_due(record: ReplicaRecord, now: float) -> bool:
-    """Whether the wait before the next start of a replica is over."""
-    return record.restart_at is None or now >= record.restart_at
+    """Whether the actor of the next start of a replica is to be begun."""
+    return record.restart_at is None or now >= record.restart_at - AHEAD_SECONDS
 
 
 def next_look(
@@ -306,7 +309,8 @@ def next_look(
         for record in deployment.replicas:
             sighting = observation.actors.get(record.actor)
             if sighting is None and deployment.wants(record) and not record.given_up:
-                times.append(record.restart_at)
+                at = record.restart_at
+                times.append(None if at is None else at - AHEAD_SECONDS)
             if record.is_leaving and sighting is not None:
                 times.append(record.leave_at)
             if record.failures and sighting is not None and sighting.ready_since is not None:

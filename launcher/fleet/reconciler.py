@@ -403,6 +403,7 @@ class Reconciler:
             try:
                 if not isinstance(handle, Watched):
                     await self._cluster.connect()
+                await self._until_due(actor)
                 status = await handle.begin()
                 while True:
                     failures, losses = 0, self._losses
@@ -427,6 +428,13 @@ class Reconciler:
             failures += 1
             self._lose_sight(actor, reason)
             await asyncio.sleep(min(LONGEST_RETRY_SECONDS, 0.2 * 2 ** min(failures, 8)))
+
+    async def _until_due(self, actor: str) -> None:
+        """Waits until the replica may start; its actor was begun ahead of that."""
+        uid = self._uid_of(replica_of(actor))
+        record = self.deployments[uid].replica(replica_of(actor)) if uid is not None else None
+        if record is not None and record.actor == actor and record.restart_at is not None:
+            await asyncio.sleep(record.restart_at - time.monotonic())
 
     def _is_end(self, actor: str, handle: Handle | Watched, status: ReplicaStatus) -> bool:
         if isinstance(handle, Watched):

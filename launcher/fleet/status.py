@@ -104,15 +104,17 @@ def replica_status(
         return replace(status, state="stopping", endpoint=None)
     if record.given_up:
         return replace(over, state="failed", diagnosis=record.diagnosis)
-    if sighting is None or sighting.ended is not None:
-        waits = 0.0 if record.restart_at is None else max(0.0, record.restart_at - now)
-        note = _waiting(record) if record.diagnosis is not None else status.note
+    is_early = record.restart_at is not None and now < record.restart_at
+    if is_early or sighting is None or sighting.ended is not None:
+        next_try_at = None
+        if record.restart_at is not None:
+            next_try_at = wall + max(0.0, record.restart_at - now)
         return replace(
             over,
             state="pending",
-            note=note,
+            note=_waiting(record) if record.diagnosis is not None else status.note,
             diagnosis=None,
-            next_try_at=wall + waits if record.restart_at is not None else None,
+            next_try_at=next_try_at,
         )
     if not sighting.is_reachable and status.state != "pending":
         return replace(status, state="unreachable", note="nothing is heard of its actor")

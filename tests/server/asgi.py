@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +45,9 @@ def gateway(home: Path, local_key: str = "", **variables: str) -> Iterator[ASGIA
     store = SqliteStore(settings.home / "paddock.db")
     fleet = Fleet(settings, library.catalog, store, Cluster(settings))
     yield create_app(fleet, settings, library, local_key=local_key)
-    store.close()
+    # Tests with a loop of their own and tests without one come here.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, store.close()).result()
 
 
 def head(

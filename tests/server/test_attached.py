@@ -401,7 +401,7 @@ def test_a_restart_takes_it_up_again(paddock: Paddock, foreign: Foreign, sdk: SD
     paddock.ok("attach", foreign.url, "-u", "big", "-m", "small-1", "--api-key-env", "THEIRS")
     assert shown(paddock, "big")["plan"]["model"] == "small-1"
     with sqlite3.connect(paddock.home / "paddock.db") as rows:
-        assert rows.execute("SELECT count(*) FROM models").fetchone() == (1,)
+        assert rows.execute("SELECT count(*) FROM deployments").fetchone() == (1,)
 
 
 def stop_gateway(paddock: Paddock) -> None:

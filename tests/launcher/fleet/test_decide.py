@@ -9,6 +9,7 @@ import pytest
 
 from paddock.launcher.fleet import decide as decisions
 from paddock.launcher.fleet.decide import (
+    AHEAD_SECONDS,
     LONGEST_DELAY,
     PERMANENT,
     PROBE_SECONDS,
@@ -83,7 +84,7 @@ def test_wanted_replica_without_an_actor_is_started() -> None:
     ("changes", "observation"),
     [
         ({}, {"is_complete": False}),
-        ({"restart_at": NOW + 1}, {}),
+        ({"restart_at": NOW + AHEAD_SECONDS + 1}, {}),
         ({"given_up": True}, {}),
         ({"wanted": "on_demand"}, {}),
         ({}, {"busy": frozenset(("m",))}),
@@ -94,6 +95,11 @@ def test_nothing_is_started_that_may_live_is_not_due_or_not_wanted(
 ) -> None:
     """Before the actors are listed, before its time, given up, unloaded, or busy."""
     assert due(deployment(**changes), **observation) == []
+
+
+def test_actor_is_begun_ahead_of_its_time() -> None:
+    """Its process needs a moment; what it is told to do waits."""
+    assert names(due(deployment(restart_at=NOW + AHEAD_SECONDS))) == ["Start"]
 
 
 def test_start_waits_until_nothing_of_the_one_before_is_left() -> None:
@@ -244,7 +250,7 @@ def test_attached_models_wait_for_no_ray() -> None:
 
 def test_next_look_is_when_something_is_due_by_itself() -> None:
     """A restart, the end of a drain, a probe, forgiveness; None where only an event can tell."""
-    waiting = deployment(restart_at=NOW + 7)
+    waiting = deployment(restart_at=NOW + AHEAD_SECONDS + 7)
     assert next_look((waiting,), Observation(), {}, NOW) == NOW + 7
     leaving = deployment(is_leaving=True, leave_at=NOW + 3)
     known = Observation({leaving.replicas[0].actor: seen(leaving)})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
+from paddock.launcher.fleet import decide
 from paddock.launcher.fleet import fleet as fleet_module
 from paddock.registry.errors import (
     BadValue,
@@ -68,6 +71,24 @@ async def test_engine_that_ends_comes_back(world: World, cause: str) -> None:
     assert after.diagnosis is None
     texts = [event.text for event in world.fleet.events("m")]
     assert any(cause in text and "starts again in" in text for text in texts)
+
+
+async def test_restart_waits_its_time_and_says_when(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its actor is there before that, and begins nothing; the cause and the time are told."""
+    await world.ready()
+    monkeypatch.setattr(decide, "FIRST_DELAY", 4.0)
+    world.actor().fail("oom")
+    await world.until(lambda: world.fleet.get("m").restarts and world.cluster.running("m-rep0"))
+    await world.until(lambda: len(world.cluster.alive) == 1)
+    (replica,) = world.fleet.get("m").replicas
+    assert (replica.state, (replica.last_failure or {})["cause"]) == ("pending", "oom")
+    assert replica.next_try_at is not None
+    assert 0 < replica.next_try_at - time.time() <= 4.0
+    assert world.actor().status.state == "pending"
+    await within(world.fleet.terminate("m"))
+    assert world.cluster.alive == {}
 
 
 async def test_actor_that_is_killed_comes_back(world: World) -> None:
@@ -411,7 +432,7 @@ async def test_numbers_of_replicas_are_never_used_again(world: World) -> None:
 async def test_state_file_that_cannot_be_written_refuses_and_forgets_nothing(
     world: World,
 ) -> None:
-    """A launch and a termination are refused and change nothing; they succeed later (3.5 to 3.8)."""
+    """A launch and a termination are refused, change nothing, and succeed later (3.5 to 3.8)."""
     await world.ready("a")
     world.store.broken = True
     with pytest.raises(StateNotWritten):
@@ -446,10 +467,6 @@ async def test_plan_with_an_engine_that_is_gone_fails_alone(
     await world.ready("b")
     await world.die()
     world.cluster.end_ray()
-    db = world.store
-    del db
-    import sqlite3
-
     with sqlite3.connect(world.home / "paddock.db") as file:
         file.execute(
             "UPDATE deployments SET document = replace(document, ?, ?) WHERE uid = 'a'",
@@ -469,8 +486,6 @@ async def test_row_that_cannot_be_read_fails_alone(world: World) -> None:
     await world.ready("a")
     await world.ready("b")
     await world.die()
-    import sqlite3
-
     with sqlite3.connect(world.home / "paddock.db") as file:
         file.execute("""UPDATE deployments SET document = '{"uid": "a"}' WHERE uid = 'a'""")
     file.close()

@@ -11,6 +11,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,8 @@ class Fleets(RuleBasedStateMachine):
 
     async def quietly(self, work: Awaitable[Any]) -> None:
         """Does what may be refused."""
-        try:
+        with suppress(PaddockError, RuntimeError, TimeoutError):
             await asyncio.wait_for(work, 5.0)
-        except (PaddockError, RuntimeError, TimeoutError):
-            pass
 
     @property
     def actors(self) -> list[FakeActor]:
@@ -92,10 +91,8 @@ class Fleets(RuleBasedStateMachine):
         self.do(begin())
 
     async def quietly_end(self, uid: str) -> None:
-        try:
+        with suppress(PaddockError):
             await self.world.fleet.terminate(uid)
-        except PaddockError:
-            pass
 
     @rule(uid=st.sampled_from(UIDS))
     def grow(self, uid: str) -> None:
@@ -252,14 +249,18 @@ class Fleets(RuleBasedStateMachine):
             known = [f"{name} {one.ended} {one.node}" for name, one in keeper._sightings.items()]
             rows = [record for one in keeper.deployments.values() for record in one.replicas]
             raise AssertionError(
-                f"alive {sorted(world.cluster.alive)}; known {known}; busy {list(keeper._effects)}; "
-                f"handles {list(keeper._handles)}; lost {keeper._lost_nodes}; rows {rows}"
+                f"alive {sorted(world.cluster.alive)}; known {known}; "
+                f"busy {list(keeper._effects)}; lost {keeper._lost_nodes}; rows {rows}"
             ) from None
         await asyncio.wait_for(asyncio.gather(*self.ending), SETTLED_SECONDS)
-        wanted = [_written(one) for one in keeper.deployments.values()]
-        while sorted(map(_written, await world.store.load()), key=_uid) != sorted(wanted, key=_uid):
-            await asyncio.sleep(0.001)  # within the deadline of `do`
+        wanted = sorted(map(_written, keeper.deployments.values()), key=_uid)
+        while await self.written() != wanted:  # noqa: ASYNC110 - within the deadline of `do`
+            await asyncio.sleep(0.001)
         assert world.fleet._reservations() == []
+
+    async def written(self) -> list[Any]:
+        """What the state file has."""
+        return sorted(map(_written, await self.world.store.load()), key=_uid)
 
     def is_settled(self) -> bool:
         """Whether what runs is what is wanted."""

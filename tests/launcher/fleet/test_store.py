@@ -123,7 +123,7 @@ def test_what_is_no_state_file_is_refused(tmp_path: Path) -> None:
 async def test_only_its_user_can_read_it(store: SqliteStore, tmp_path: Path) -> None:
     """With all that SQLite puts beside it."""
     await store.save(deployment())
-    files = list(tmp_path.glob("paddock.db*"))
+    files = list(tmp_path.glob("paddock.db*"))  # noqa: ASYNC240 - a test may block
     assert len(files) == 3
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
