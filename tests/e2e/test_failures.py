@@ -156,7 +156,7 @@ def test_request_that_ends_its_engine_is_not_tried_elsewhere(shared_paddock: Pad
     """It is answered 502 `EngineDied` and ends one engine of two; that one comes back."""
     shared_paddock.ok(
         *("launch", "tiny-mixtral", "-en", "echo", "-u", "poison", "-r", "2"),
-        *("--die_after", "0"),
+        *("--die_after", "1"),
     )
     with pytest.raises(GatewayError) as refused:
         shared_paddock.client().complete("poison", "one two three")
