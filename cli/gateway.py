@@ -13,7 +13,12 @@ from typing import Any
 from paddock.cli.errors import ALREADY_RUNS
 from paddock.cli.output import Output
 from paddock.client import Client
-from paddock.registry.errors import BadValue, GatewayError, GatewayNotStarted, GatewayUnreachable
+from paddock.registry.errors import (
+    GatewayError,
+    GatewayNotStarted,
+    GatewayUnreachable,
+    NotWritten,
+)
 from paddock.registry.settings import Settings
 from paddock.web import is_built
 
@@ -77,7 +82,7 @@ def open_home(settings: Settings) -> None:
     """Makes the home folder, or closes it to other users, and checks that it can be written.
 
     Raises:
-        BadValue: it cannot.
+        NotWritten: it cannot.
     """
     from paddock.launcher import processes
 
@@ -91,18 +96,16 @@ def open_home(settings: Settings) -> None:
         raise unusable(settings, error) from None
 
 
-def unusable(settings: Settings, error: Exception) -> BadValue:
+def unusable(settings: Settings, error: Exception) -> NotWritten:
     """The error of a home folder that cannot be written."""
-    reason = getattr(error, "strerror", None) or str(error)
-    why = f"cannot be written ({reason}); name another folder: PADDOCK_HOME=FOLDER"
-    return BadValue("home", str(settings.home), why)
+    return NotWritten(str(settings.home), getattr(error, "strerror", None) or str(error))
 
 
 def ensure(settings: Settings, output: Output) -> Client:
     """A client for the gateway; starts one in the background if none runs, and says so.
 
     Raises:
-        BadValue: the home folder cannot be written.
+        NotWritten: the home folder cannot be written.
         GatewayNotStarted: none could be started; with its last words.
     """
     found = find(settings)

@@ -85,7 +85,7 @@ def test_models_tell_which_gpus_they_have() -> None:
     """All of a model's as its accelerators, and each replica's own."""
     asked = {"model_name": "mixtral-v0.1", "format": "gptq", "model_engine": "vLLM", "replicas": 2}
     plan = resolve(LaunchRequest.parse(**asked, node="far"), Catalog.load(), HOSTS)
-    several = tuple(ReplicaStatus(f"m-rep{number}") for number in range(2))
+    several = tuple(ReplicaStatus(f"m-rep{number}", gpus=(1,)) for number in range(2))
     status = ModelStatus("m", plan, 0.0, several)
     assert wire.description(status)["accelerators"] == ["1"]
     assert [one["gpu_idx"] for one in wire.instance(status)["replica_statuses"]] == [[1], [1]]
