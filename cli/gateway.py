@@ -14,7 +14,10 @@ from paddock.cli.errors import ALREADY_RUNS
 from paddock.cli.output import Output
 from paddock.client import Client
 from paddock.registry.errors import (
+<<<<<<< HEAD
     BadValue,
+=======
+>>>>>>> front
     GatewayError,
     GatewayNotStarted,
     GatewayUnreachable,
@@ -83,7 +86,7 @@ def open_home(settings: Settings) -> None:
     """Makes the home folder, or closes it to other users, and checks that it can be written.
 
     Raises:
-        BadValue: it cannot.
+        NotWritten: it cannot.
     """
     from paddock.launcher import processes
     from paddock.registry.files import make_home, make_private
@@ -98,18 +101,22 @@ def open_home(settings: Settings) -> None:
         raise unusable(settings, error) from None
 
 
-def unusable(settings: Settings, error: Exception) -> BadValue:
+def unusable(settings: Settings, error: Exception) -> NotWritten:
     """The error of a home folder that cannot be written."""
+<<<<<<< HEAD
     reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
     why = f"cannot be written ({reason}); name another folder: PADDOCK_HOME=FOLDER"
     return BadValue("home", str(settings.home), why)
+=======
+    return NotWritten(str(settings.home), getattr(error, "strerror", None) or str(error))
+>>>>>>> front
 
 
 def ensure(settings: Settings, output: Output) -> Client:
     """A client for the gateway; starts one in the background if none runs, and says so.
 
     Raises:
-        BadValue: the home folder cannot be written.
+        NotWritten: the home folder cannot be written.
         GatewayNotStarted: none could be started; with its last words.
     """
     found = find(settings)

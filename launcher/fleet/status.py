@@ -90,11 +90,13 @@ def replica_status(
 ) -> ReplicaStatus:
     """The snapshot of one replica: what its actor told, and what the fleet knows beyond that."""
     last = sighting.status if sighting is not None and sighting.status is not None else None
+    ended = sighting.ended if sighting is not None else None
     status = replace(
         last or ReplicaStatus(record.id),
         replica_id=record.id,
         restarts=record.restarts,
-        last_failure=record.diagnosis,
+        # Of an end that is not noted in the record yet, whoever waits for its cause learns it here.
+        last_failure=(ended.diagnosis if ended is not None else None) or record.diagnosis,
         node=record.place.node,
         node_name=record.place.node_name,
         gpus=tuple(gpu.index for gpu in record.place.gpus),
@@ -105,7 +107,7 @@ def replica_status(
     if record.given_up:
         return replace(over, state="failed", diagnosis=record.diagnosis)
     is_early = record.restart_at is not None and now < record.restart_at
-    if is_early or sighting is None or sighting.ended is not None:
+    if is_early or sighting is None or ended is not None:
         next_try_at = None
         if record.restart_at is not None:
             next_try_at = wall + max(0.0, record.restart_at - now)

@@ -1,4 +1,4 @@
-"""Whatever is killed, the model ends in a stated condition, and `stop` leaves nothing."""
+"""Whatever is killed, the model comes back by itself under its id, and `stop` leaves nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
 
 from paddock.launcher import processes
+from paddock.launcher.head import read_record
+from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
 
 DEADLINE = 40.0
@@ -45,6 +47,11 @@ def actor_pid(engine: int) -> int:
     return int(psutil.Process(engine).parent().ppid())
 
 
+def replica(paddock: Paddock, uid: str) -> dict[str, Any]:
+    """Its first replica, as REST shows it."""
+    return dict(model(paddock, uid)["replica_statuses"][0])
+
+
 def failed(paddock: Paddock, uid: str) -> dict[str, Any]:
     """Waits until the model has failed; its diagnosis."""
     found: dict[str, Any] = until(lambda: model(paddock, uid)["diagnosis"])
@@ -52,22 +59,169 @@ def failed(paddock: Paddock, uid: str) -> dict[str, Any]:
     return found
 
 
-def test_killed_engine_fails_with_its_signal_and_can_be_launched_again(
-    shared_paddock: Paddock,
-) -> None:
-    """The diagnosis has the signal and the engine's last lines; the id can be launched anew."""
-    launch = ("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "killed")
-    shared_paddock.ok(*launch)
-    os.kill(engine_pid(shared_paddock, "killed"), signal.SIGKILL)
-    diagnosis = failed(shared_paddock, "killed")
+def restarted(paddock: Paddock, uid: str, restarts: int = 1) -> dict[str, Any]:
+    """Waits until the model is ready after so many restarts; its first replica."""
+    until(lambda: model(paddock, uid)["restarts"] >= restarts)
+    until(lambda: model(paddock, uid)["state"] == "ready")
+    found = replica(paddock, uid)
+    assert found["restarts"] == model(paddock, uid)["restarts"] == restarts
+    assert found["next_try_at"] is None
+    return found
+
+
+def test_killed_engine_is_started_again(shared_paddock: Paddock) -> None:
+    """A killed engine comes back with the same id and plan; the last failure has its signal."""
+    shared_paddock.ok("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "killed")
+    before, engine = model(shared_paddock, "killed"), engine_pid(shared_paddock, "killed")
+    os.kill(engine, signal.SIGKILL)
+    after = restarted(shared_paddock, "killed")
+    assert after["pid"] != engine
+    assert after["replica_uid"] == "killed-rep0"
+    assert after["last_failure"]["cause"] == "engine_killed"
+    assert after["last_failure"]["signal"] == "SIGKILL"
+    assert after["last_failure"]["lines"]
+    assert after["error_message"] is None
+    again = model(shared_paddock, "killed")
+    assert again["diagnosis"] is None
+    assert again["plan"] == before["plan"]
+    assert again["instance_created_ts"] == before["instance_created_ts"]
+    assert shared_paddock.ok("generate", "-u", "killed", "--max-tokens", "4", "The old").strip()
+    shared_paddock.ok("terminate", "-u", "killed")
+
+
+def test_restarts_back_off(shared_paddock: Paddock) -> None:
+    """A replica whose engine is killed again waits longer, and says until when and why."""
+    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "often")
+    waits = []
+    for kills in (1, 2):
+        os.kill(engine_pid(shared_paddock, "often"), signal.SIGKILL)
+        waiting = until(
+            lambda kills=kills: _waiting(replica(shared_paddock, "often"), restarts=kills)
+        )
+        assert waiting["model_state"] == "pending"
+        assert waiting["last_failure"]["cause"] == "engine_killed"
+        waits.append(waiting["next_try_at"] - time.time())
+        restarted(shared_paddock, "often", kills)
+    # From one second on, each is double the one before, and up to a quarter shorter.
+    assert waits[0] <= 1.0
+    assert 1.0 < waits[1] <= 2.0
+    shared_paddock.ok("terminate", "-u", "often")
+
+
+def _waiting(found: dict[str, Any], restarts: int) -> dict[str, Any] | None:
+    return found if found["restarts"] == restarts and found["next_try_at"] is not None else None
+
+
+def test_killed_engine_stays_failed_where_the_launch_says_so(shared_paddock: Paddock) -> None:
+    """With `--restart never` it is failed with its cause, and the id can be launched anew."""
+    launch = ("launch", "tiny-mixtral", "-f", "ggufv2", "-q", "Q4_K_M", "-u", "once")
+    shared_paddock.ok(*launch, "--restart", "never")
+    os.kill(engine_pid(shared_paddock, "once"), signal.SIGKILL)
+    diagnosis = failed(shared_paddock, "once")
     assert diagnosis["cause"] == "engine_killed"
     assert diagnosis["signal"] == "SIGKILL"
     assert diagnosis["lines"]
-    refused = shared_paddock.run("generate", "-u", "killed", "hi")
+    assert replica(shared_paddock, "once")["restarts"] == 0
+    assert replica(shared_paddock, "once")["next_try_at"] is None
+    refused = shared_paddock.run("generate", "-u", "once", "hi")
     assert refused.returncode == 3
     assert "engine_killed" in refused.stderr
     shared_paddock.ok(*launch)
-    shared_paddock.ok("terminate", "-u", "killed")
+    assert model(shared_paddock, "once")["restart"] == "on-failure"
+    shared_paddock.ok("terminate", "-u", "once")
+
+
+def test_restarts_end_where_the_launch_says_so(shared_paddock: Paddock) -> None:
+    """After `--restart-tries` failures in a row the model is failed with the last cause."""
+    shared_paddock.ok(
+        *("launch", "tiny-mixtral", "-en", "echo", "-u", "twice", "--restart-tries", "1")
+    )
+    os.kill(engine_pid(shared_paddock, "twice"), signal.SIGKILL)
+    os.kill(restarted(shared_paddock, "twice")["pid"], signal.SIGKILL)
+    assert failed(shared_paddock, "twice")["cause"] == "engine_killed"
+    assert replica(shared_paddock, "twice")["restarts"] == 1
+    shared_paddock.ok("terminate", "-u", "twice")
+
+
+def test_request_waits_for_an_engine_that_is_started_again(shared_paddock: Paddock) -> None:
+    """A request that comes while the only replica is started again is answered afterwards."""
+    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "patient")
+    os.kill(engine_pid(shared_paddock, "patient"), signal.SIGKILL)
+    until(lambda: _waiting(replica(shared_paddock, "patient"), restarts=1))
+    assert shared_paddock.ok("generate", "-u", "patient", "soon back") == "soon back\n"
+    shared_paddock.ok("terminate", "-u", "patient")
+
+
+def test_request_that_ends_its_engine_is_not_tried_elsewhere(shared_paddock: Paddock) -> None:
+    """It is answered 502 `EngineDied` and ends one engine of two; that one comes back."""
+    shared_paddock.ok(
+        *("launch", "tiny-mixtral", "-en", "echo", "-u", "poison", "-r", "2"),
+        *("--die_after", "1"),
+    )
+    with pytest.raises(GatewayError) as refused:
+        shared_paddock.client().complete("poison", "one two three")
+    assert refused.value.status == 502
+    assert refused.value.error["code"] == "EngineDied"
+    assert refused.value.error["cause"] == "engine_exited"
+    restarts = until(lambda: model(shared_paddock, "poison")["restarts"])
+    until(lambda: _all_ready(model(shared_paddock, "poison")))
+    assert restarts == model(shared_paddock, "poison")["restarts"] == 1
+    shared_paddock.ok("terminate", "-u", "poison")
+
+
+def _all_ready(found: dict[str, Any]) -> bool:
+    return all(one["model_state"] == "ready" for one in found["replica_statuses"])
+
+
+def test_terminate_ends_a_model_that_waits_for_its_next_start(shared_paddock: Paddock) -> None:
+    """Between two starts, `terminate` ends the model and nothing is started any more."""
+    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "over")
+    os.kill(engine_pid(shared_paddock, "over"), signal.SIGKILL)
+    until(lambda: _waiting(replica(shared_paddock, "over"), restarts=1))
+    shared_paddock.ok("terminate", "-u", "over")
+    assert model(shared_paddock, "over")["state"] is None
+    assert not [line for line in shared_paddock.processes() if '"model": "over"' in line]
+
+
+def test_hung_engine_is_replaced(shared_paddock: Paddock) -> None:
+    """An engine that neither answers nor computes is ended and started again."""
+    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "hung", "--child", "true")
+    engine = psutil.Process(engine_pid(shared_paddock, "hung"))
+    (child,) = engine.children()
+    engine.suspend()
+    after = restarted(shared_paddock, "hung")
+    assert after["last_failure"]["cause"] == "engine_hung"
+    assert after["pid"] != engine.pid
+    _, alive = psutil.wait_procs([engine, child], timeout=DEADLINE)
+    assert not alive
+    assert shared_paddock.ok("generate", "-u", "hung", "awake again") == "awake again\n"
+    shared_paddock.ok("terminate", "-u", "hung")
+
+
+def test_logs_are_those_of_the_engine_that_runs(shared_paddock: Paddock) -> None:
+    """After a restart, `logs` shows the new engine's lines, and the last failure the old one's."""
+    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "logged", "--say", "hear ye")
+    first = shared_paddock.ok("logs", "-u", "logged").splitlines()
+    following = shared_paddock.start("logs", "-u", "logged", "--follow")
+    try:
+        assert following.stdout is not None
+        _read_lines(following.stdout, "hear ye", 1)
+        os.kill(engine_pid(shared_paddock, "logged"), signal.SIGKILL)
+        after = restarted(shared_paddock, "logged")
+        assert "hear ye" in after["last_failure"]["lines"]
+        again = shared_paddock.ok("logs", "-u", "logged").splitlines()
+        assert again.count("hear ye") == first.count("hear ye") == 1
+        _read_lines(following.stdout, "hear ye", 1)
+    finally:
+        following.kill()
+        following.communicate()
+    shared_paddock.ok("terminate", "-u", "logged")
+
+
+def _read_lines(stream: IO[str], line: str, count: int) -> None:
+    """Reads on until the line has come so many times."""
+    while count:
+        count -= stream.readline().strip() == line
 
 
 def test_exit_code_of_an_engine_is_told(shared_paddock: Paddock) -> None:
@@ -84,16 +238,27 @@ def test_exit_code_of_an_engine_is_told(shared_paddock: Paddock) -> None:
     shared_paddock.ok("terminate", "-u", "exits")
 
 
-def test_killed_actor_takes_its_engine_along(shared_paddock: Paddock) -> None:
-    """When the actor is killed the replica is `failed` with `actor_died`, and no engine is left."""
-    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", "orphan", "--child", "true")
-    engine = psutil.Process(engine_pid(shared_paddock, "orphan"))
+@pytest.mark.parametrize(
+    ("victim", "cause"), [("actor", "actor_died"), ("warden", "engine_killed")]
+)
+def test_killed_keeper_takes_its_engine_along(
+    shared_paddock: Paddock, victim: str, cause: str
+) -> None:
+    """When actor or warden is killed, its engine ends whole, and the replica starts again."""
+    uid = f"keeper-{victim}"
+    shared_paddock.ok("launch", "tiny-mixtral", "-en", "echo", "-u", uid, "--child", "true")
+    engine = psutil.Process(engine_pid(shared_paddock, uid))
     (child,) = engine.children()
-    os.kill(actor_pid(engine.pid), signal.SIGKILL)
-    assert failed(shared_paddock, "orphan")["cause"] == "actor_died"
+    warden = engine.parent()
+    assert warden is not None
+    os.kill(actor_pid(engine.pid) if victim == "actor" else warden.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs([engine, child], timeout=DEADLINE)
     assert not alive
-    shared_paddock.ok("terminate", "-u", "orphan")
+    after = restarted(shared_paddock, uid)
+    assert after["last_failure"]["cause"] == cause
+    assert after["pid"] != engine.pid
+    assert shared_paddock.ok("generate", "-u", uid, "still here") == "still here\n"
+    shared_paddock.ok("terminate", "-u", uid)
 
 
 @pytest.mark.parametrize(("name", "bytes_kept"), [("cut.gguf", 1_000_000), ("junk.gguf", 0)])
@@ -167,16 +332,52 @@ def test_models_come_back_after_a_reboot(paddock: Paddock) -> None:
     until(lambda: model(paddock, "tiny-mixtral")["state"] == "ready")
 
 
-def test_killed_ray_fails_the_models_and_the_next_launch_starts_another(paddock: Paddock) -> None:
-    """When all of Ray is killed, models fail with a cause, and launching works again."""
+def test_waiting_restart_survives_the_gateway(paddock: Paddock) -> None:
+    """A gateway that is killed while a replica is down leaves the next one to start it."""
     paddock.ok("launch", "tiny-mixtral", "-en", "echo")
-    gateway = paddock.record["pid"]
+    engine = engine_pid(paddock, "tiny-mixtral")
+    os.kill(paddock.record["pid"], signal.SIGKILL)
+    os.kill(engine, signal.SIGKILL)
+    paddock.ok("list")  # starts the next gateway
+    after = restarted(paddock, "tiny-mixtral")
+    assert after["pid"] != engine
+    assert after["last_failure"]["cause"] == "engine_killed"
+
+
+def test_killed_bridge_is_replaced_and_models_go_on(paddock: Paddock) -> None:
+    """The bridge may be killed: the same engine goes on, and its next death is heard of."""
+    paddock.ok("launch", "tiny-mixtral", "-en", "echo")
+    engine = engine_pid(paddock, "tiny-mixtral")
+    record = read_record(paddock.home)
+    assert record is not None
+    assert record.bridge is not None
+    os.kill(record.bridge[0], signal.SIGKILL)
+    assert paddock.ok("generate", "-u", "tiny-mixtral", "on and on") == "on and on\n"
+    until(lambda: _bridge(paddock) not in {None, record.bridge})
+    until(lambda: model(paddock, "tiny-mixtral")["state"] == "ready")
+    assert engine_pid(paddock, "tiny-mixtral") == engine
+    assert model(paddock, "tiny-mixtral")["restarts"] == 0
+    os.kill(engine, signal.SIGKILL)
+    assert restarted(paddock, "tiny-mixtral")["last_failure"]["cause"] == "engine_killed"
+
+
+def _bridge(paddock: Paddock) -> Any:
+    record = read_record(paddock.home)
+    return record.bridge if record is not None else None
+
+
+def test_models_come_back_when_all_of_ray_is_killed(paddock: Paddock) -> None:
+    """The same gateway starts another Ray, and each model again under its id."""
+    paddock.ok("launch", "tiny-mixtral", "-en", "echo")
+    gateway, engine = paddock.record["pid"], engine_pid(paddock, "tiny-mixtral")
     instance = (paddock.home / "instance").read_text().strip()
     for process in processes.belonging(instance):
         if process.pid != gateway:
             process.kill()
-    assert failed(paddock, "tiny-mixtral")["cause"] in {"actor_died", "node_lost"}
-    paddock.ok("launch", "tiny-mixtral", "-en", "echo")
+    after = restarted(paddock, "tiny-mixtral")
+    assert after["last_failure"]["cause"] in {"actor_died", "node_lost"}
+    assert after["pid"] != engine
+    assert paddock.ok("generate", "-u", "tiny-mixtral", "back again") == "back again\n"
     assert paddock.record["pid"] == gateway
 
 

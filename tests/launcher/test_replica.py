@@ -308,9 +308,9 @@ async def test_engine_sees_its_own_gpus_alone(make: Make) -> None:
         PlannedGpu(index=index, name="x", uuid=f"GPU-{index}", total_bytes=2, free_bytes=1)
         for index in (2, 5)
     )
-    plan = echo().model_copy(update={"gpus": ((), group)})
-    for number, seen in ((1, "2,5"), (0, None)):
-        status = await ready(make(plan, number=number))
+    for gpus, seen in ((group, "2,5"), ((), None)):
+        plan = echo().model_copy(update={"gpus": (gpus,) if gpus else ()})
+        status = await ready(make(plan, gpus=tuple(one.index for one in gpus)))
         environ = psutil.Process(status.pid).environ()
         assert environ.get("CUDA_VISIBLE_DEVICES") == seen
         assert environ.get("CUDA_DEVICE_ORDER") == (seen and "PCI_BUS_ID")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -204,11 +205,34 @@ def test_gateway_answers_its_figures(client: Client, tiny: str) -> None:
     client.complete(tiny, "The old", max_tokens=2)
     assert list(client.generate(tiny, "The old", max_tokens=5, ignore_eos=True))
     every = {*COUNTERS, *GAUGES, *(f"{h.name}_sum" for h in HISTOGRAMS)}
+    every.remove("paddock_replica_next_start_seconds")  # none waits
     if find_accelerator() == "cpu":
         every.remove("paddock_replica_gpu_memory_bytes")
     every.remove("paddock_replica_next_start_seconds")  # none waits for its next start
     # A request is counted when it has ended, which its client may know a moment before.
     until(lambda: every <= {name for name, _ in scraped(client)})
+
+
+async def test_restarts_are_counted_by_their_last_cause() -> None:
+    """A replica that waits for its next start tells how long; one that serves does not."""
+    waiting = ReplicaStatus(
+        "a-rep0",
+        "pending",
+        restarts=2,
+        last_failure={"cause": "engine_killed", "message": "killed"},
+        next_try_at=time.time() + 60,
+    )
+    model = status("a", "pending")
+    model.replicas = [waiting, ReplicaStatus("a-rep1", "ready")]
+    found = await scrape(Metrics(cast(Fleet, Zoo(model))))
+    labels = {"model": "a", "replica": "a-rep0"}
+    restarts = "paddock_replica_restarts_total"
+    assert value(found, restarts, **labels, last_cause="engine_killed") == 2
+    assert value(found, restarts, model="a", replica="a-rep1", last_cause="") == 0
+    left = value(found, "paddock_replica_next_start_seconds", **labels)
+    assert left == pytest.approx(60, abs=5)
+    next_start = "paddock_replica_next_start_seconds"
+    assert value(found, next_start, model="a", replica="a-rep1") is None
 
 
 def test_memory_of_gpus_is_that_of_all_of_a_replicas_processes(

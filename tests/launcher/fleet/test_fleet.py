@@ -85,6 +85,19 @@ async def test_engine_that_ends_comes_back(world: World, cause: str) -> None:
     assert any(cause in text and "starts again in" in text for text in texts)
 
 
+async def test_broken_request_learns_why_its_engine_died(world: World) -> None:
+    """The cause is that of this very death, be it noted yet or not, and not of one before."""
+    await world.ready()
+    for cause in ("engine_killed", "engine_exited"):
+        await world.serves()
+        lease = await within(world.fleet.ensure_ready("m"))
+        asking = asyncio.create_task(world.fleet.verdict(lease))
+        await asyncio.sleep(0)
+        world.actor().fail(cause)
+        assert (await within(asking) or {})["cause"] == cause
+        lease.release()
+
+
 async def test_restart_waits_its_time_and_says_when(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
