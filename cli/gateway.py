@@ -14,10 +14,6 @@ from paddock.cli.errors import ALREADY_RUNS
 from paddock.cli.output import Output
 from paddock.client import Client
 from paddock.registry.errors import (
-<<<<<<< HEAD
-    BadValue,
-=======
->>>>>>> front
     GatewayError,
     GatewayNotStarted,
     GatewayUnreachable,
@@ -103,13 +99,8 @@ def open_home(settings: Settings) -> None:
 
 def unusable(settings: Settings, error: Exception) -> NotWritten:
     """The error of a home folder that cannot be written."""
-<<<<<<< HEAD
     reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
-    why = f"cannot be written ({reason}); name another folder: PADDOCK_HOME=FOLDER"
-    return BadValue("home", str(settings.home), why)
-=======
-    return NotWritten(str(settings.home), getattr(error, "strerror", None) or str(error))
->>>>>>> front
+    return NotWritten(str(settings.home), reason)
 
 
 def ensure(settings: Settings, output: Output) -> Client:
