@@ -85,20 +85,22 @@ def open_home(settings: Settings) -> None:
         NotWritten: it cannot.
     """
     from paddock.launcher import processes
+    from paddock.registry.files import make_home, make_private
 
     try:
-        processes.make_private(settings.home)
-        processes.make_private(settings.logs)
+        make_home(settings.home)
+        make_private(settings.logs)
         processes.instance_id(settings.home)
         with tempfile.TemporaryFile(dir=settings.home):
             pass
-    except OSError as error:
+    except (OSError, NotWritten) as error:
         raise unusable(settings, error) from None
 
 
 def unusable(settings: Settings, error: Exception) -> NotWritten:
     """The error of a home folder that cannot be written."""
-    return NotWritten(str(settings.home), getattr(error, "strerror", None) or str(error))
+    reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+    return NotWritten(str(settings.home), reason)
 
 
 def ensure(settings: Settings, output: Output) -> Client:
@@ -113,6 +115,7 @@ def ensure(settings: Settings, output: Output) -> Client:
         return found
     open_home(settings)
     from paddock.launcher import processes
+    from paddock.registry.files import open_private
     from paddock.server.keys import first_key
 
     # Made here and not by the gateway, whose every word goes to its log.
@@ -124,7 +127,7 @@ def ensure(settings: Settings, output: Output) -> Client:
     environ = {**own, "PADDOCK_HOME": str(settings.home)}
     if settings.api_key:  # which may have been a flag
         environ["PADDOCK_API_KEY"] = settings.api_key
-    with processes.open_private(path, "ab") as log:
+    with open_private(path, "ab") as log:
         began = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "paddock", "serve"],

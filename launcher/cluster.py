@@ -25,6 +25,7 @@ from paddock.launcher.host import probe_host
 from paddock.launcher.replica import WATCH_SECONDS, ReplicaConfig, ReplicaStatus
 from paddock.launcher.sweep import end_ray
 from paddock.registry.errors import PaddockError
+from paddock.registry.files import make_home, make_private, open_private
 from paddock.registry.settings import Settings
 
 __all__ = ["ActorLost", "ActorUnavailable", "Cluster", "Handle", "RayFailed"]
@@ -185,8 +186,8 @@ class Cluster:
 
     async def _start(self, record: Record | None) -> Record:
         """Starts a bridge, and before it a local Ray where there is none to join."""
-        processes.make_private(self.home)
-        processes.make_private(self._settings.logs)
+        make_home(self.home)
+        make_private(self._settings.logs)
         limit = JOIN_SECONDS if self.external else START_SECONDS
         try:
             async with asyncio.timeout(limit):
@@ -244,7 +245,7 @@ class Cluster:
 
     def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:
         """A process that outlives the gateway. Its log is of its last start."""
-        with processes.open_private(self._log(module), "wb") as out:
+        with open_private(self._log(module), "wb") as out:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, str(self.home), argument],
                 stdin=subprocess.PIPE if role == processes.BRIDGE else subprocess.DEVNULL,

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.launcher import processes
+from paddock.registry.files import make_home, write_atomically
 
 FILE = "ray.json"
 TOKEN = "ray-token"  # noqa: S105 - a file's name
@@ -77,7 +78,7 @@ class Record:
 
     def write(self, home: Path) -> None:
         """Writes it to the home folder, whole or not at all."""
-        processes.write_private(home / FILE, self.dump())
+        write_atomically(home / FILE, self.dump())
 
 
 def read_record(home: Path) -> Record | None:
@@ -115,8 +116,8 @@ def environment(home: Path) -> dict[str, str]:
     """
     token = home / TOKEN
     if not token.exists():
-        processes.make_private(home)
-        processes.write_private(token, secrets.token_hex(32))
+        make_home(home)
+        write_atomically(token, secrets.token_hex(32))
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),

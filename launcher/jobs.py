@@ -21,6 +21,7 @@ from urllib.parse import quote
 from paddock.launcher import processes
 from paddock.launcher.child import Child
 from paddock.registry.errors import NotFound, PaddockError
+from paddock.registry.files import make_private, write_atomically
 from paddock.registry.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -98,8 +99,8 @@ class Jobs(Generic[J]):
     def _write(self, job_id: str, record: dict[str, Any]) -> None:
         path = self._path(job_id)
         try:
-            processes.make_private(path.parent)
-            processes.write_private(path, json.dumps({**record, "id": job_id, "job": self.kind}))
+            make_private(path.parent)
+            write_atomically(path, json.dumps({**record, "id": job_id, "job": self.kind}))
         except OSError as error:  # a full disk: the job itself says so, where it needs one
             log.warning("%s will not outlive the gateway: %s", job_id, error)
 

@@ -11,13 +11,13 @@ import os
 import secrets
 import stat
 import sys
-import threading
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import IO
 
 import psutil
+
+from paddock.registry.files import make_home, write_atomically
 
 INSTANCE_VARIABLE = "PADDOCK_INSTANCE"
 ROLE_VARIABLE = "PADDOCK_ROLE"
@@ -29,35 +29,6 @@ UNKNOWN = ""
 `ENGINE` or `REPLICA`; a `JOB` is a download, an install or work on a lock."""
 STOP_GRACE = 5.0
 """Seconds that an engine may take to stop by itself."""
-
-
-def make_private(folder: Path) -> None:
-    """Makes a folder that only its user can enter; one that others can enter is closed to them."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    status = folder.stat()
-    if status.st_uid == os.getuid() and status.st_mode & 0o077:
-        folder.chmod(0o700)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its user can read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    temporary.replace(path)
-
-
-def open_private(path: Path, mode: str) -> IO[bytes]:
-    """Opens a log, as `mode` has it, which only its user can read."""
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags, 0o600)
-
-    file: IO[bytes] = open(path, mode, opener=opener)  # noqa: SIM115 - the caller closes it
-    if path.stat().st_mode & 0o077:  # an older version's
-        path.chmod(0o600)
-    return file
 
 
 def is_private(path: Path) -> bool:
@@ -76,9 +47,9 @@ def instance_id(home: Path) -> str:
     path = home / "instance"
     with contextlib.suppress(FileNotFoundError):
         return path.read_text("ascii").strip()
-    make_private(home)
+    make_home(home)
     temporary = home / f".instance.{os.getpid()}"
-    write_private(temporary, secrets.token_hex(8))
+    write_atomically(temporary, secrets.token_hex(8))
     with contextlib.suppress(FileExistsError):
         os.link(temporary, path)  # atomic, and the first of two wins
     temporary.unlink()

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from paddock.registry.errors import DiskFull, NotWritten
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-MARKER = "paddock.db"
-"""A folder with this file in it is a home folder, whose mode is ours to set."""
+MARKERS = ("instance", "paddock.db")
+"""A folder with one of these files in it is a home folder, whose mode is ours to set."""
 
 
 def write_atomically(
@@ -53,17 +54,38 @@ def write_atomically(
 
 
 def make_home(home: Path) -> None:
-    """Makes the home folder, which only its owner may enter. One of before is closed to others.
+    """Makes the home folder, which only its owner may enter; one of before is closed to others.
+
+    A folder that somebody named and that holds other things, such as `/tmp`, keeps its mode.
 
     Raises:
         NotWritten: as `write_atomically`.
     """
     with writing(home):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = home.stat()
-        is_ours = (home / MARKER).exists() and found.st_uid == os.geteuid()
-        if is_ours and found.st_mode & 0o077:
-            home.chmod(0o700)
+        names = {entry.name for entry in os.scandir(home)}
+        if not names or names & set(MARKERS):
+            make_private(home)
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder that only its owner can enter. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = folder.stat()
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def open_private(path: Path, mode: str) -> IO[bytes]:
+    """Opens a log, as `mode` has it, which only its owner can read. Raises `OSError`."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600)
+
+    file: IO[bytes] = open(path, mode, opener=opener)  # noqa: SIM115 - the caller closes it
+    if path.stat().st_mode & 0o077:  # an older version's
+        path.chmod(0o600)
+    return file
 
 
 @contextmanager

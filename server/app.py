@@ -16,10 +16,10 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.installs import Installs
 from paddock.launcher.jobs import Jobs, resume_all
 from paddock.launcher.locks import Locks
-from paddock.launcher.processes import make_private
 from paddock.launcher.pulls import Pulls
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
+from paddock.registry.files import make_home
 from paddock.registry.settings import Settings
 from paddock.server import anthropic, errors
 from paddock.server.cache import Cache
@@ -66,7 +66,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        make_private(settings.home)
+        make_home(settings.home)
         await fleet.start()
         await resume_all(settings.home, jobs)
         yield

@@ -32,6 +32,7 @@ from paddock.registry.errors import (
     Aborted,
     BadValue,
     EngineDied,
+    EngineSilent,
     KeyRevoked,
     NotAllowed,
     NotReady,
@@ -313,6 +314,9 @@ class Inference:
             except EngineRefused as error:
                 # Some say in their errors with which key they were asked.
                 raise _without(replica.key, error) from None
+            except EngineSilent:
+                self._fleet.doubt(asked.uid, replica.replica_id)
+                raise
             except (Lost, OSError) as error:
                 lease.release()
                 await self._judge(lease, error, tried)

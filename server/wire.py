@@ -95,12 +95,23 @@ def launch_request(body: Any) -> LaunchRequest:
             if str(value).casefold() not in {str(known).casefold() for known in _NEUTRAL[key]}:
                 raise BadValue(key, value, "this version of Paddock cannot do that")
         elif key == "peft_model_config":
-            adapters = (value or {}).get("lora_list") or []
-            if adapters:
-                options["lora"] = [adapter["local_path"] for adapter in adapters]
+            if adapters := _adapters(value):
+                options["lora"] = adapters
         else:
             options[key] = value
     return LaunchRequest.parse(**given, engine_options=options)
+
+
+def _adapters(value: Any) -> list[str]:
+    """The paths of LoRA adapters. Raises `BadValue` for whatever is not Xinference's shape."""
+    config = {} if value is None else value
+    adapters = config.get("lora_list") or [] if isinstance(config, dict) else None
+    if not isinstance(adapters, list):
+        raise BadValue("peft_model_config", value, "must be an object with lora_list, a list")
+    paths = [one.get("local_path") if isinstance(one, dict) else None for one in adapters]
+    if not all(isinstance(path, str) for path in paths):
+        raise BadValue("peft_model_config", value, "each of lora_list needs a local_path, as text")
+    return [str(path) for path in paths]
 
 
 def _count(value: Any) -> int | None:

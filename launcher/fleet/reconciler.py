@@ -208,7 +208,15 @@ class Reconciler:
 
     async def add(self, deployment: Deployment) -> None:
         """Wants a deployment, once that is written. Raises `StateNotWritten`."""
-        await self._store.save(deployment)
+        # The row of one before by this id may be about to go: not after this one is written.
+        was_dirty = deployment.uid in self._dirty
+        self._dirty.discard(deployment.uid)
+        try:
+            await self._store.save(deployment)
+        except StateNotWritten:
+            if was_dirty:
+                self._save_soon(deployment.uid)
+            raise
         self._set(deployment)
         self.wake()
 

@@ -11,14 +11,15 @@ import pytest
 
 from paddock.launcher import processes
 from paddock.launcher.head import FILE, Record, environment, read_record
+from paddock.registry.files import make_home, make_private
 
 
 @pytest.fixture
 def record(home: Path, tmp_path: Path) -> Record:
     """A record of this process as all of Ray, in the home."""
     folder = tmp_path / "folder"
-    processes.make_private(folder)
-    processes.make_private(home)
+    make_private(folder)
+    make_home(home)
     birth = processes.birth(os.getpid())
     assert birth is not None
     record = Record("127.0.0.1:1", str(folder), {os.getpid(): birth}, 1, (os.getpid(), birth))

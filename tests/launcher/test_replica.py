@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from paddock.engines.base import Detection, Host
+from paddock.launcher import replica as replica_module
+from paddock.launcher.health import MISSES
 from paddock.launcher.host import probe_host
 from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedGpu
 from paddock.launcher.replica import Replica, ReplicaConfig, ReplicaStatus
@@ -137,6 +139,66 @@ async def test_an_engine_that_exits_at_the_start_says_why(make: Make) -> None:
     assert found["exit_code"] == 3
     assert found["lines"] == ("no such luck",)
     assert found["next_command"] == "paddock logs --model-uid zoo/m"
+
+
+async def test_engine_that_hangs_is_noticed_and_ended(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, it answers nothing and computes nothing: unhealthy, without an endpoint."""
+    for name, seconds in (("ANSWER_SECONDS", 0.3), ("COMPUTE_SECONDS", 0.1), ("AGAIN_SECONDS", 0)):
+        monkeypatch.setattr(replica_module, name, seconds)
+    replica = make(planned(model_engine="llama.cpp"), health_seconds=0.05)
+    status = await ready(replica)
+    assert status.pid is not None
+    os.kill(status.pid, signal.SIGSTOP)
+    status = await until(replica, "unhealthy", "failed", "stopped")
+    assert (status.state, status.endpoint) == ("unhealthy", None)
+    assert status.diagnosis is not None
+    assert status.diagnosis["cause"] == "engine_hung"
+    stopped = await replica.stop()
+    assert stopped.state == "stopped"
+    assert left() == []
+
+
+async def test_engine_that_is_slow_to_answer_but_computes_is_left_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its health route is silent at every look; its processor time speaks for it."""
+    monkeypatch.setattr(replica_module, "AGAIN_SECONDS", 0)
+    monkeypatch.setattr(replica_module, "COMPUTE_SECONDS", 0.01)
+    replica = make(echo(), health_seconds=0.01)
+    await ready(replica)
+    looks = 0
+
+    def silent(*_: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(replica, "_healthy", silent)
+    clock = iter(range(10_000))
+    monkeypatch.setattr(replica_module, "_computed", lambda _: float(next(clock)))
+    async with asyncio.timeout(DEADLINE):
+        while looks < 3 * MISSES:  # noqa: ASYNC110 - its looks are no events
+            await asyncio.sleep(0.01)
+    assert (await replica.begin()).state == "ready"
+
+
+async def test_probe_tells_an_engine_that_works_from_one_that_does_not(make: Make) -> None:
+    """By a token where a slot is free; by what its slots count where all are taken."""
+    replica = make(planned(model_engine="llama.cpp"))
+    status = await ready(replica)
+    assert await replica.probe(full=False) == "answers"
+    long = asyncio.create_task(
+        anext(replica.generate("The old elephant", max_tokens=2000, ignore_eos=True))
+    )
+    await long
+    assert await replica.probe(full=True) == "busy"
+    assert status.pid is not None
+    os.kill(status.pid, signal.SIGSTOP)
+    answers = [await replica.probe(full=True) for _ in range(3)]
+    assert answers[0] == "silent"
+    assert (await replica.begin()).state == "unhealthy"
 
 
 async def test_an_engine_that_dies_while_it_serves_is_a_failure(make: Make) -> None:

@@ -83,14 +83,15 @@ def test_disk_that_fills_up_in_the_middle(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_home_is_its_owners(tmp_path: Path) -> None:
-    """A new home is closed to others, as is one of an earlier version; no other folder is."""
+    """A home that is new, empty or of before is closed to others; no other folder is."""
     home = tmp_path / "home"
     make_home(home)
     assert home.stat().st_mode & 0o777 == 0o700
     home.chmod(0o755)
+    (home / "others").touch()
     make_home(home)
     assert home.stat().st_mode & 0o777 == 0o755
-    (home / files.MARKER).touch()
+    (home / files.MARKERS[0]).touch()
     make_home(home)
     assert home.stat().st_mode & 0o777 == 0o700
 

@@ -56,6 +56,18 @@ async def test_ids_are_taken_until_their_model_has_failed(world: World) -> None:
     assert len(world.cluster.alive) == 1
 
 
+async def test_row_of_a_model_before_does_not_take_the_next_one_with_it(world: World) -> None:
+    """It is removed in the background, and an id may be launched again at once."""
+    for _ in range(5):
+        await world.ready()
+        await within(world.fleet.terminate("m"))
+        await world.launch()
+        await within(world.fleet.wait("m"))
+        await world.until(lambda: not world.fleet._reconciler._dirty)
+        assert [one.uid for one in await world.store.load()] == ["m"]
+        await within(world.fleet.terminate("m"))
+
+
 @pytest.mark.parametrize("cause", ["engine_killed", "engine_exited", "oom"])
 async def test_engine_that_ends_comes_back(world: World, cause: str) -> None:
     """In an actor of its own, with the same plan; the restart is counted, and its cause told."""
