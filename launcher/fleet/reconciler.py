@@ -62,6 +62,8 @@ NODES_SECONDS = 1.0
 """Between two looks for lost nodes, where replicas run on others."""
 FAILURES = (ActorLost, ActorUnavailable, TimeoutError, RuntimeError)
 """What a call to an actor, or to Ray, may raise."""
+LOOK_SECONDS = 5.0
+"""At most between two decisions: requests, which may be what a replica hangs on, wake nobody."""
 SYNC_SECONDS = 60.0
 """Between two lists of the actors that live, by which those that nobody wants are found."""
 
@@ -129,6 +131,8 @@ class Reconciler:
         """Called with a model id whenever its status has changed."""
         self.on_unhealthy: Callable[[str, str], None] = lambda *_: None
         """Called with a replica id and a reason when its engine hangs."""
+        self.on_probe: Callable[[str], None] = lambda _: None
+        """Called with a replica id when it is asked whether its engine still works."""
         self._statuses: dict[str, ModelStatus] = {}
         self._sightings: dict[str, Sighting] = {}
         self._handles: dict[str, Handle | Watched] = {}
@@ -284,6 +288,8 @@ class Reconciler:
                 tuple(self.deployments.values()), self.observation(), self.activity(), now
             )
             pause = None if at is None else max(0.01, at - now)
+            if self.deployments:
+                pause = min(pause or LOOK_SECONDS, LOOK_SECONDS)
             # Not `wait_for`, which can lose a cancellation that comes with the event (3.11).
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -522,6 +528,8 @@ class Reconciler:
         if handle is None or isinstance(handle, Watched) or action.actor in self._probes:
             return
         self._probes.add(action.actor)
+        # Before the answer, which wakes the loop: the next probe is due a while from now.
+        self.on_probe(action.replica)
 
         async def ask() -> None:
             try:

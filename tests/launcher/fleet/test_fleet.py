@@ -98,6 +98,21 @@ async def test_broken_request_learns_why_its_engine_died(world: World) -> None:
         lease.release()
 
 
+async def test_silent_engine_is_probed_now_and_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a rest between two probes: one that is only busy would soon count as hung."""
+    monkeypatch.setattr(decide, "PROBE_SECONDS", 0.1)
+    await world.ready()
+    began = time.monotonic()
+    lease = await within(world.fleet.ensure_ready("m"))
+    lease.silent_seconds = lambda: decide.QUIET_SECONDS
+    probe = ("probe", world.actor().actor)
+    await world.until(lambda: world.cluster.calls.count(probe) >= 3)
+    assert time.monotonic() - began >= 0.2
+    lease.release()
+
+
 async def test_restart_waits_its_time_and_says_when(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
