@@ -142,6 +142,7 @@ class Reconciler:
         self._lost_nodes: frozenset[str] = frozenset()
         self._is_complete = False
         self._dirty: set[str] = set()
+        self._undecided: set[str] = set()
         self._woken = asyncio.Event()
         self._dirtied = asyncio.Event()
         self._changed = asyncio.Event()
@@ -300,6 +301,9 @@ class Reconciler:
             self.deployments.values(), self.observation(), self.activity(), time.monotonic()
         ):
             self._carry_out(action)
+        for actor in self._undecided - self._effects.keys():
+            self._undecided.discard(actor)
+            self._note_replica(actor)
 
     def _carry_out(self, action: Action) -> None:
         match action:
@@ -421,9 +425,9 @@ class Reconciler:
                 status = await handle.begin()
                 while True:
                     failures, losses = 0, self._losses
-                    self._hear(actor, status)
                     if self._is_end(actor, handle, status):
                         return
+                    self._hear(actor, status)
                     status = await handle.watch(status.version)
             except ActorLost as error:
                 if isinstance(handle, Watched) or self._cluster.connected:
@@ -452,6 +456,7 @@ class Reconciler:
 
     def _is_end(self, actor: str, handle: Handle | Watched, status: ReplicaStatus) -> bool:
         if isinstance(handle, Watched):
+            self._hear(actor, status)
             return status.state == "stopped"
         if status.state == "failed":
             # The diagnosis has all that is worth keeping; the process can give its memory back.
@@ -558,7 +563,7 @@ class Reconciler:
             f"restart {record.restarts + 1}",
             is_error=True,
         )
-        self._clear(action.actor)
+        log.warning("%s failed: %s; it starts again in %.1f s", record.id, message, seconds)
         self._mark(
             action.uid,
             action.replica,
@@ -568,12 +573,12 @@ class Reconciler:
             restart_at=action.at,
             diagnosis=action.diagnosis,
         )
+        self._clear(action.actor)
 
     def _give_up(self, action: GiveUp) -> None:
         cause, message = _words(action.diagnosis)
         self._say(action.uid, f"{action.replica} is failed ({cause}: {message})", is_error=True)
         log.warning("%s failed: %s", action.replica, message)
-        self._clear(action.actor)
         self._mark(
             action.uid,
             action.replica,
@@ -581,6 +586,7 @@ class Reconciler:
             restart_at=None,
             diagnosis=action.diagnosis,
         )
+        self._clear(action.actor)
 
     def _drop(self, action: Drop) -> None:
         record = self._record(action.uid, action.replica)
@@ -657,7 +663,9 @@ class Reconciler:
     def _ended(self, actor: str, ended: Ended) -> None:
         sighting = self._sightings.get(actor)
         if sighting is not None:
-            self._see(replace(sighting, ended=ended))
+            # Shown with what is decided of it: a replica that is started again is never `failed`.
+            self._sightings[actor] = replace(sighting, ended=ended)
+            self._undecided.add(actor)
             self.wake()
 
     def _clear(self, actor: str) -> None:

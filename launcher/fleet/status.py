@@ -120,6 +120,8 @@ def replica_status(
             diagnosis=None,
             next_try_at=next_try_at,
         )
+    if status.state == "stopping":
+        return replace(status, state="unhealthy", endpoint=None)  # and started again
     if not sighting.is_reachable and status.state != "pending":
         return replace(status, state="unreachable", note="nothing is heard of its actor")
     return status
