@@ -22,6 +22,7 @@ EXIT_CODES: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.NotLaunched, 3),
     (errors.NotReady, 3),
     (errors.EngineSilent, 3),
+    (errors.EngineDied, 3),
     (errors.LaunchFailed, 4),
     (errors.HubFailure, 4),
     (errors.GatewayUnreachable, 5),

@@ -49,14 +49,16 @@ def _line(kind: str, data: dict[str, Any]) -> str:
         return f"{clock}  {who}: {data['line']}"
     said = "gone" if data["gone"] else data["state"]
     parts = [f"{clock}  {who} is {said}"]
-    if data.get("note") and not data["gone"]:
+    is_waiting = data.get("next_try_at") is not None and not data["gone"]
+    if data.get("note") and not data["gone"] and not is_waiting:
         parts.append(data["note"])
     if kind == "progress" and data["total_bytes"]:
         parts.append(f"{size(data['came_bytes'])} of {size(data['total_bytes'])}")
-    cause = data.get("last_failure") or {}
-    if data.get("next_try_at") is not None and not data["gone"]:
+    if is_waiting:
+        if failure := data["last_failure"]:
+            parts.append(f"{failure['cause']}: {failure['message']}")
         left = max(0.0, data["next_try_at"] - data["at"])
-        parts.append(f"after {cause.get('cause')}: {cause.get('message')}; in {left:.1f} s")
+        parts.append(f"starts again in {left:.1f} s, restart {data['restarts']}")
     if data["diagnosis"]:
         parts.append(f"{data['diagnosis']['cause']}: {data['diagnosis']['message']}")
     return "; ".join(parts)

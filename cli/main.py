@@ -25,6 +25,10 @@ COMMANDS = {
     "generate": ("paddock.cli.talk:generate", "Continue a prompt with a launched model."),
     "chat": ("paddock.cli.talk:chat", "Chat with a launched model."),
     "list": ("paddock.cli.models:list_models", "List launched models."),
+    "describe": (
+        "paddock.cli.describe:describe",
+        "Show a launched model: plan, replicas, restarts and why.",
+    ),
     "logs": ("paddock.cli.models:logs", "Show the last lines of a model's engine."),
     "events": ("paddock.cli.events:events", "Watch what happens to models, until Ctrl-C."),
     "terminate": ("paddock.cli.models:terminate", "End a launched model."),

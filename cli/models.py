@@ -36,7 +36,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
     elif waiting := _waiting(model):
         state = f"{state} ({waiting})"
     elif model["restarts"]:
-        state = f"{state} ({model['restarts']} restarts)"
+        state = f"{state} ({_restarts(model)})"
     return (
         model["model_uid"],
         plan["model"],
@@ -47,6 +47,14 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         size(plan["memory"]["total_bytes"] * model["replica"]),
         state,
     )
+
+
+def _restarts(model: dict[str, Any]) -> str:
+    """How often its replicas were started again, and why one of them the last time."""
+    count = model["restarts"]
+    failures = (one["last_failure"] for one in model["replica_statuses"] if one["restarts"])
+    causes = [failure["cause"] for failure in failures if failure]
+    return f"{count} restart{'s' * (count != 1)}" + (f", last {causes[-1]}" if causes else "")
 
 
 def _waiting(model: dict[str, Any]) -> str:

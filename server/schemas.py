@@ -333,6 +333,8 @@ class Instance(Shape):
     replica_statuses: list[InstanceReplica]
     state: State
     restart: Literal["always", "on-failure", "never"]
+    restart_tries: int | None = Field(description="Starts in a row that may fail; null: any number")
+    silence_seconds: float | None = Field(description="null: the gateway's own limit")
     restarts: int = Field(description="Of all its replicas")
     plan: Plan
     diagnosis: Diagnosis | None

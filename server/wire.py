@@ -207,6 +207,8 @@ def instance(status: ModelStatus) -> dict[str, Any]:
         "replica_statuses": [_replica(replica) for replica in status.replicas],
         "state": status.state,
         "restart": status.restart,
+        "restart_tries": status.restart_tries,
+        "silence_seconds": status.silence_seconds,
         "restarts": status.restarts,
         "plan": plan.to_json(),
         "diagnosis": status.diagnosis,

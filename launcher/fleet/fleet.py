@@ -87,6 +87,7 @@ class Fleet:
         self._reconciler.on_unhealthy = self._on_unhealthy
         self._logs = LogStream(self._reconciler)
         self.slots = SlotQueue(self)
+        self._reconciler.on_probe = self.slots.note_probe
         # From a plan to its row: what is free is promised to one launch at a time.
         self._promising = asyncio.Lock()
         self._started = False

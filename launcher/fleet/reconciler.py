@@ -62,6 +62,8 @@ NODES_SECONDS = 1.0
 """Between two looks for lost nodes, where replicas run on others."""
 FAILURES = (ActorLost, ActorUnavailable, TimeoutError, RuntimeError)
 """What a call to an actor, or to Ray, may raise."""
+LOOK_SECONDS = 5.0
+"""At most between two decisions: requests, which may be what a replica hangs on, wake nobody."""
 SYNC_SECONDS = 60.0
 """Between two lists of the actors that live, by which those that nobody wants are found."""
 
@@ -129,6 +131,8 @@ class Reconciler:
         """Called with a model id whenever its status has changed."""
         self.on_unhealthy: Callable[[str, str], None] = lambda *_: None
         """Called with a replica id and a reason when its engine hangs."""
+        self.on_probe: Callable[[str], None] = lambda _: None
+        """Called with a replica id when it is asked whether its engine still works."""
         self._statuses: dict[str, ModelStatus] = {}
         self._sightings: dict[str, Sighting] = {}
         self._handles: dict[str, Handle | Watched] = {}
@@ -138,6 +142,7 @@ class Reconciler:
         self._lost_nodes: frozenset[str] = frozenset()
         self._is_complete = False
         self._dirty: set[str] = set()
+        self._undecided: set[str] = set()
         self._woken = asyncio.Event()
         self._dirtied = asyncio.Event()
         self._changed = asyncio.Event()
@@ -284,6 +289,8 @@ class Reconciler:
                 tuple(self.deployments.values()), self.observation(), self.activity(), now
             )
             pause = None if at is None else max(0.01, at - now)
+            if self.deployments:
+                pause = min(pause or LOOK_SECONDS, LOOK_SECONDS)
             # Not `wait_for`, which can lose a cancellation that comes with the event (3.11).
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -294,6 +301,9 @@ class Reconciler:
             self.deployments.values(), self.observation(), self.activity(), time.monotonic()
         ):
             self._carry_out(action)
+        for actor in self._undecided - self._effects.keys():
+            self._undecided.discard(actor)
+            self._note_replica(actor)
 
     def _carry_out(self, action: Action) -> None:
         match action:
@@ -415,9 +425,9 @@ class Reconciler:
                 status = await handle.begin()
                 while True:
                     failures, losses = 0, self._losses
-                    self._hear(actor, status)
                     if self._is_end(actor, handle, status):
                         return
+                    self._hear(actor, status)
                     status = await handle.watch(status.version)
             except ActorLost as error:
                 if isinstance(handle, Watched) or self._cluster.connected:
@@ -446,6 +456,7 @@ class Reconciler:
 
     def _is_end(self, actor: str, handle: Handle | Watched, status: ReplicaStatus) -> bool:
         if isinstance(handle, Watched):
+            self._hear(actor, status)
             return status.state == "stopped"
         if status.state == "failed":
             # The diagnosis has all that is worth keeping; the process can give its memory back.
@@ -522,6 +533,8 @@ class Reconciler:
         if handle is None or isinstance(handle, Watched) or action.actor in self._probes:
             return
         self._probes.add(action.actor)
+        # Before the answer, which wakes the loop: the next probe is due a while from now.
+        self.on_probe(action.replica)
 
         async def ask() -> None:
             try:
@@ -550,7 +563,7 @@ class Reconciler:
             f"restart {record.restarts + 1}",
             is_error=True,
         )
-        self._clear(action.actor)
+        log.warning("%s failed: %s; it starts again in %.1f s", record.id, message, seconds)
         self._mark(
             action.uid,
             action.replica,
@@ -560,12 +573,12 @@ class Reconciler:
             restart_at=action.at,
             diagnosis=action.diagnosis,
         )
+        self._clear(action.actor)
 
     def _give_up(self, action: GiveUp) -> None:
         cause, message = _words(action.diagnosis)
         self._say(action.uid, f"{action.replica} is failed ({cause}: {message})", is_error=True)
         log.warning("%s failed: %s", action.replica, message)
-        self._clear(action.actor)
         self._mark(
             action.uid,
             action.replica,
@@ -573,6 +586,7 @@ class Reconciler:
             restart_at=None,
             diagnosis=action.diagnosis,
         )
+        self._clear(action.actor)
 
     def _drop(self, action: Drop) -> None:
         record = self._record(action.uid, action.replica)
@@ -649,7 +663,9 @@ class Reconciler:
     def _ended(self, actor: str, ended: Ended) -> None:
         sighting = self._sightings.get(actor)
         if sighting is not None:
-            self._see(replace(sighting, ended=ended))
+            # Shown with what is decided of it: a replica that is started again is never `failed`.
+            self._sightings[actor] = replace(sighting, ended=ended)
+            self._undecided.add(actor)
             self.wake()
 
     def _clear(self, actor: str) -> None:

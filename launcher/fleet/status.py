@@ -16,7 +16,7 @@ _ON_THE_WAY: tuple[State, ...] = ("pending", "downloading", "starting")
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A snapshot of one deployment. `silence_seconds` is its policy's."""
+    """A snapshot of one deployment, with its policy."""
 
     uid: str
     plan: LaunchPlan
@@ -25,6 +25,7 @@ class ModelStatus:
     stopping: bool = False
     recovering: bool = False
     restart: str = "on-failure"
+    restart_tries: int | None = None
     silence_seconds: float | None = None
 
     @property
@@ -77,6 +78,7 @@ def model_status(
         stopping=deployment.wanted == "gone",
         recovering=any(record.has_served for record in wanted),
         restart=deployment.policy.restart,
+        restart_tries=deployment.policy.restart_tries,
         silence_seconds=deployment.policy.silence_seconds,
     )
 
@@ -118,6 +120,8 @@ def replica_status(
             diagnosis=None,
             next_try_at=next_try_at,
         )
+    if status.state == "stopping":
+        return replace(status, state="unhealthy", endpoint=None)  # and started again
     if not sighting.is_reachable and status.state != "pending":
         return replace(status, state="unreachable", note="nothing is heard of its actor")
     return status

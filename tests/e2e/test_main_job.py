@@ -155,11 +155,12 @@ def test_bad_input_is_refused_and_nothing_changes(
     assert [model["model_uid"] for model in shared_paddock.client().instances()] == before
 
 
-@pytest.mark.parametrize("command", ["generate", "terminate", "logs"])
+@pytest.mark.parametrize("command", ["generate", "terminate", "logs", "describe"])
 def test_unknown_model_id_names_near_ones(shared_paddock: Paddock, tiny: str, command: str) -> None:
     """An id that nobody launched gets exit code 3 and the nearest that was launched."""
     prompt = ["hi"] if command == "generate" else []
-    done = shared_paddock.run(command, "-u", "tinny", *prompt)
+    name = ["tinny"] if command == "describe" else ["-u", "tinny"]
+    done = shared_paddock.run(command, *name, *prompt)
     assert done.returncode == 3
     assert "did you mean tiny?" in done.stderr
 

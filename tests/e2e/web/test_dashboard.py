@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 from paddock.registry.catalog import specs_root
 from tests.conftest import Paddock
+from tests.e2e.test_failures import engine_pid, restarted
 from tests.e2e.web.conftest import DEADLINE_MS, WEB, Open, address
 from tests.fakes import Fault, HubServer
 
@@ -159,6 +160,49 @@ def test_a_failed_engine_says_its_last_words(
     expect(page.get_by_role("tab", name="Log")).to_have_attribute("aria-selected", "true")
     expect(page.get_by_role("log")).to_contain_text("failed to load model")
     gateway.ok("terminate", "-u", "unfit")
+
+
+def test_a_killed_engine_is_started_again_before_ones_eyes(
+    gateway: Paddock, open_page: Open
+) -> None:
+    """The page says why it failed, counts down to the next start, and is ready again by itself."""
+    page = open_page(
+        gateway, "/launch/tiny-mixtral?model_engine=echo&model_uid=phoenix&say=once+more"
+    )
+    page.get_by_role("button", name="When it fails").click()
+    page.get_by_role("combobox", name="Start it again").click()
+    page.get_by_role("option", name="always").click()
+    expect(
+        page.get_by_text("--model-uid phoenix --say 'once more' --restart always")
+    ).to_be_visible()
+    page.get_by_role("button", name="Launch", exact=True).click()
+    replica = page.locator("[data-replica=phoenix-rep0]")
+    expect(replica.locator("[data-state=ready]")).to_be_visible()
+    expect(replica.get_by_test_id("restarts")).to_have_count(0)
+    (launched,) = gateway.client().instances("phoenix")
+    assert launched["restart"] == "always"
+    # The first waits are short; of the third there is time to see something.
+    for restarts in (1, 2):
+        os.kill(engine_pid(gateway, "phoenix"), signal.SIGKILL)
+        restarted(gateway, "phoenix", restarts)
+    os.kill(engine_pid(gateway, "phoenix"), signal.SIGKILL)
+    told = replica.get_by_test_id("restarts")
+    expect(told).to_contain_text(re.compile(r"starts again in \d s"))
+    expect(told).to_contain_text("3 restarts · Last failure: The engine was killed: ")
+    expect(replica.locator("[data-state=pending]")).to_be_visible()
+    expect(replica.locator("[data-state=ready]")).to_be_visible()
+    expect(told).not_to_contain_text("starts again")
+    told.get_by_text("The engine's last lines").click()
+    expect(told.get_by_text("once more")).to_be_visible()
+    page.get_by_role("tab", name="Events").click()
+    expect(page.get_by_role("table", name="Events")).to_contain_text(
+        re.compile(r"phoenix-rep0 failed \(engine_killed: .*\); starts again in .*, restart 3")
+    )
+    page.goto(address(gateway, "/running"))
+    card = page.locator("[data-model=phoenix]")
+    expect(card.locator("[data-state=ready]")).to_be_visible()
+    expect(card.get_by_test_id("restarts")).to_contain_text("3 restarts · Last failure: ")
+    gateway.ok("terminate", "-u", "phoenix")
 
 
 def test_a_launch_is_called_off(here: Paddock, hub: HubServer, open_page: Open) -> None:

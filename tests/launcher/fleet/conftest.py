@@ -145,6 +145,7 @@ def hurry(setattr: Callable[..., Any]) -> None:
     setattr(reconciler, "RETRY_SECONDS", 0.001)
     setattr(reconciler, "LONGEST_RETRY_SECONDS", 0.005)
     setattr(reconciler, "NODES_SECONDS", 0.005)
+    setattr(reconciler, "LOOK_SECONDS", 0.02)
     setattr(reconciler, "SYNC_SECONDS", 0.02)
     setattr(activity, "LOOK_SECONDS", 0.01)
     setattr(fleet, "VERDICT_SECONDS", 0.05)

@@ -100,6 +100,54 @@ async def test_broken_request_learns_why_its_engine_died(world: World) -> None:
         lease.release()
 
 
+@pytest.mark.parametrize(("fault", "between"), [("fail", []), ("hang", ["unhealthy"])])
+async def test_replica_that_is_started_again_is_never_shown_as_failed(
+    world: World, fault: str, between: list[str]
+) -> None:
+    """Nor as stopped: who watches would take the model for lost."""
+    await world.ready()
+    before = world.fleet.bus.number
+    getattr(world.actor(), fault)()
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+    await world.serves()
+    changes = [one.change for one in world.fleet.bus.since(before) or []]
+    expected = [*between, "pending", "ready"]
+    assert [one.model.state for one in changes if one.kind == "model"] == expected
+    assert [one.replica.state for one in changes if one.replica and one.kind == "replica"] == (
+        expected
+    )
+    assert {one.replica.next_try_at is None for one in changes if one.replica} == {True, False}
+
+
+async def test_launch_that_fails_is_never_shown_as_waiting(world: World) -> None:
+    """From its start on it is on its way, then failed."""
+    world.cluster.holds.add("m-rep0")
+    await world.launch()
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    world.actor().become("starting")
+    await world.until(lambda: world.state() == "starting")
+    before = world.fleet.bus.number
+    world.actor().fail("corrupt_file")
+    await world.until(lambda: world.state() == "failed")
+    changes = [one.change for one in world.fleet.bus.since(before) or []]
+    assert [one.model.state for one in changes] == ["failed", "failed"]
+
+
+async def test_silent_engine_is_probed_now_and_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a rest between two probes: one that is only busy would soon count as hung."""
+    monkeypatch.setattr(decide, "PROBE_SECONDS", 0.1)
+    await world.ready()
+    began = time.monotonic()
+    lease = await within(world.fleet.ensure_ready("m"))
+    lease.silent_seconds = lambda: decide.QUIET_SECONDS
+    probe = ("probe", world.actor().actor)
+    await world.until(lambda: world.cluster.calls.count(probe) >= 3)
+    assert time.monotonic() - began >= 0.2
+    lease.release()
+
+
 async def test_restart_waits_its_time_and_says_when(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,8 @@ export function DiagnosisView(props: { diagnosis: Diagnosis; children?: ReactNod
 
 type Translate = ReturnType<typeof useTranslation>["t"];
 
-function cause(t: Translate, name: string): string {
+/** A cause in words; one that this page does not know by its name. */
+export function cause(t: Translate, name: string): string {
   const key = `diagnosis.causes.${name}`;
   const text = t(key as "diagnosis.causes.internal", { defaultValue: "" });
   return text || name;

@@ -9,6 +9,8 @@ const COLORS: Record<State, string> = {
   downloading: "blue",
   starting: "blue",
   ready: "green",
+  unhealthy: "orange",
+  unreachable: "yellow",
   stopping: "yellow",
   stopped: "gray",
   failed: "red",

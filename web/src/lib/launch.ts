@@ -21,9 +21,19 @@ export const FIELDS: readonly string[] = [
   "n_gpu",
   "trust",
   "offline",
+  "restart",
+  "restart_tries",
+  "silence_seconds",
 ];
 
-const NUMBERS = new Set<string>(["context_length", "n_ctx", "n_parallel", "replica"]);
+const NUMBERS = new Set<string>([
+  "context_length",
+  "n_ctx",
+  "n_parallel",
+  "replica",
+  "restart_tries",
+  "silence_seconds",
+]);
 const FLAGS = new Set<string>(["offline"]);
 const OTHERS = new Set<string>(["endpoint", "json"]);
 
@@ -32,7 +42,7 @@ export function launchBody(name: string, query: URLSearchParams): Launch {
   const body: Record<string, unknown> = { model_name: name };
   for (const [field, text] of query) {
     if (text === "" || OTHERS.has(field)) continue;
-    if (NUMBERS.has(field)) body[field] = /^\d+$/.test(text) ? Number(text) : text;
+    if (NUMBERS.has(field)) body[field] = /^\d+(\.\d+)?$/.test(text) ? Number(text) : text;
     else if (FLAGS.has(field)) body[field] = text !== "false";
     else body[field] = text;
   }

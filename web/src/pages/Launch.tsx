@@ -104,6 +104,7 @@ export default function LaunchPage() {
                 change={change}
               />
               {engine && <EngineOptions engine={engine} plan={plan.data} query={query} set={set} />}
+              <Keeping query={query} set={set} />
               <div>
                 <Text size="sm" c="dimmed" mb={4}>
                   {t("model.command")}
@@ -342,6 +343,54 @@ function EngineOptions(props: {
             settled={props.plan && props.plan.engine === engine.name ? props.plan.options : {}}
             change={(option, value) => props.set(option)(value || null)}
           />
+        </Accordion.Panel>
+      </Accordion.Item>
+    </Accordion>
+  );
+}
+
+/** When a replica that fails is started again. */
+function Keeping({ query, set }: { query: URLSearchParams; set: Setter }) {
+  const { t } = useTranslation();
+  const fields = ["restart", "restart_tries", "silence_seconds"];
+  const count = fields.filter((field) => query.get(field)).length;
+  return (
+    <Accordion variant="contained" defaultValue={count ? "keeping" : null}>
+      <Accordion.Item value="keeping">
+        <Accordion.Control>
+          {t("launch.keeping")}
+          {count > 0 && ` · ${count}`}
+        </Accordion.Control>
+        <Accordion.Panel>
+          <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
+            <Select
+              label={t("launch.restart")}
+              placeholder={t("launch.restartOnFailure")}
+              data={[
+                { value: "on-failure", label: t("launch.restartOnFailure") },
+                { value: "always", label: t("launch.restartAlways") },
+                { value: "never", label: t("launch.restartNever") },
+              ]}
+              value={query.get("restart")}
+              onChange={set("restart")}
+              clearable
+            />
+            <NumberInput
+              label={t("launch.tries")}
+              placeholder={t("launch.triesHint")}
+              value={query.get("restart_tries") ?? ""}
+              onChange={set("restart_tries")}
+              min={0}
+              allowDecimal={false}
+            />
+            <NumberInput
+              label={t("launch.silence")}
+              placeholder={t("launch.silenceHint")}
+              value={query.get("silence_seconds") ?? ""}
+              onChange={set("silence_seconds")}
+              min={1}
+            />
+          </SimpleGrid>
         </Accordion.Panel>
       </Accordion.Item>
     </Accordion>

@@ -10,10 +10,12 @@ import { isComing, LaunchProgress } from "../components/LaunchProgress";
 import { ModelFigures } from "../components/ModelFigures";
 import { NextStepButton } from "../components/NextStep";
 import { PageHeader } from "../components/PageHeader";
+import { Restarts } from "../components/Restarts";
 import { StateBadge } from "../components/StateBadge";
 import { Terminate } from "../components/Terminate";
 import { parameters, tokens } from "../lib/format";
 import { runningPath } from "../lib/paths";
+import { answers, troubled } from "../lib/restarts";
 import { useEnding } from "../lib/terminate";
 
 /** Every launched model. */
@@ -51,7 +53,7 @@ function ModelCard({ model }: { model: Instance }) {
   const ending = useEnding().includes(model.model_uid);
   const { plan } = model;
   const path = runningPath(model.model_uid);
-  const talks = model.state === "ready" && plan.type === "LLM";
+  const talks = answers(model.state) && plan.type === "LLM";
   return (
     <Card withBorder padding="md" data-model={model.model_uid}>
       <Stack gap="sm">
@@ -102,7 +104,8 @@ function ModelCard({ model }: { model: Instance }) {
           </Group>
         </Group>
         {isComing(model) && <LaunchProgress model={model} />}
-        {model.state === "ready" && <ModelFigures model={model} />}
+        {answers(model.state) && <ModelFigures model={model} />}
+        <Restarts restarts={model.restarts} replica={troubled(model.replica_statuses)} />
         {model.diagnosis && (
           <DiagnosisView diagnosis={model.diagnosis}>
             <NextStepButton command={model.diagnosis.next_command} />

@@ -27,10 +27,12 @@ import { ModelFigures } from "../components/ModelFigures";
 import { NextStepButton } from "../components/NextStep";
 import { PageHeader } from "../components/PageHeader";
 import { PlanView } from "../components/PlanView";
+import { Restarts } from "../components/Restarts";
 import { StateBadge } from "../components/StateBadge";
 import { Terminate } from "../components/Terminate";
 import { moment } from "../lib/format";
 import { modelPath } from "../lib/paths";
+import { answers } from "../lib/restarts";
 import { useStore } from "../lib/store";
 import { useEnding } from "../lib/terminate";
 
@@ -75,7 +77,7 @@ export default function RunningModel() {
           </Group>
         }
       >
-        {model.state === "ready" && model.plan.type === "LLM" && (
+        {answers(model.state) && model.plan.type === "LLM" && (
           <Button
             component={Link}
             to={`/playground?models=${encodeURIComponent(uid)}`}
@@ -93,7 +95,7 @@ export default function RunningModel() {
             <NextStepButton command={model.diagnosis.next_command} />
           </DiagnosisView>
         )}
-        {model.state === "ready" && (
+        {answers(model.state) && (
           <Card withBorder>
             <ModelFigures model={model} />
           </Card>
@@ -203,13 +205,15 @@ function Replicas({ model }: { model: Instance }) {
               </ActionIcon>
             </Tooltip>
           </Group>
-          {replica.model_state === "ready" ? (
+          {answers(replica.model_state) && (
             <ModelFigures model={model} replica={replica.replica_uid} />
-          ) : (
+          )}
+          {replica.model_state !== "ready" && replica.next_try_at === null && (
             <Text size="sm" c="dimmed">
               {heard[replica.replica_uid]?.note || replica.error_message || ""}
             </Text>
           )}
+          <Restarts restarts={replica.restarts} replica={replica} />
         </Card>
       ))}
       {!attached && (

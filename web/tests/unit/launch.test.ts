@@ -25,6 +25,16 @@ describe("a launch", () => {
     expect(engineOptions(shared)).toEqual({ n_batch: "64" });
   });
 
+  it("says when what fails is started again, apart from the engine's options", () => {
+    const policy = new URLSearchParams("restart=never&restart_tries=0&silence_seconds=2.5");
+    const body = launchBody("m", policy);
+    expect(body).toMatchObject({ restart: "never", restart_tries: 0, silence_seconds: 2.5 });
+    expect(engineOptions(policy)).toEqual({});
+    expect(launchCommand(body)).toBe(
+      "paddock launch --model-name m --restart never --restart-tries 0 --silence-seconds 2.5",
+    );
+  });
+
   it("has a command that does the same, quoted for a shell", () => {
     expect(launchCommand(launchBody("it's", query))).toBe(
       `paddock launch --model-name 'it'"'"'s' --quantization Q4_K_M --context-length 4096 --n-threads 2`,

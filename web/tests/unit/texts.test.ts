@@ -34,6 +34,15 @@ describe("texts", () => {
     }
   });
 
+  it("name every state of a replica in each language", () => {
+    const document = JSON.parse(readFileSync("openapi.json", "utf8"));
+    const states: string[] =
+      document.components.schemas.InstanceReplica.properties.model_state.enum;
+    for (const texts of [en, zh]) {
+      expect(Object.keys(texts.state).sort()).toEqual([...states].sort());
+    }
+  });
+
   it("are in the reader's choice, else the browser's language, else English", () => {
     expect(preferred("zh", ["en-US"])).toBe("zh");
     expect(preferred(null, ["de-DE", "zh-CN", "en"])).toBe("zh");
