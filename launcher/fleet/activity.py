@@ -10,6 +10,7 @@ are served in their order. All of it is bookkeeping on the gateway's event loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -90,6 +91,8 @@ class SlotQueue:
         self._leases: dict[str, set[Lease]] = {}
         self._waiting: dict[str, list[_Ticket]] = {}
         self._at_work: Counter[tuple[str, str]] = Counter()
+        self._turns: dict[tuple[str, str], int] = {}
+        self._count = itertools.count(1)
         self._probed: dict[str, float] = {}
         self._next: dict[str, int] = {}
 
@@ -155,13 +158,22 @@ class SlotQueue:
             line.remove(ticket)
             if not line:
                 del self._waiting[uid]
+                self._turns = {key: at for key, at in self._turns.items() if key[0] != uid}
             else:
                 self.wake(uid)
 
     def _next_ticket(self, uid: str) -> _Ticket | None:
-        """Who gets the next slot: the oldest request of the client with the fewest at work."""
+        """Who gets the next slot: the oldest request of the client with the fewest at work.
+
+        Of equal ones, of the one whose last turn is longest ago.
+        """
         line = self._waiting.get(uid)
-        return min(line, key=lambda one: self._at_work[uid, one.client]) if line else None
+
+        def claim(ticket: _Ticket) -> tuple[int, int]:
+            key = uid, ticket.client
+            return self._at_work[key], self._turns.get(key, 0)
+
+        return min(line, key=claim) if line else None
 
     def _grant(self, status: ModelStatus, avoid: Sequence[str], client: str) -> Lease | None:
         ready = [one for one in status.replicas if one.endpoint is not None]
@@ -176,6 +188,8 @@ class SlotQueue:
         lease = Lease(replica, self, status.uid, client)
         self._leases.setdefault(replica.replica_id, set()).add(lease)
         self._at_work[status.uid, client] += 1
+        if status.uid in self._waiting:  # who waits for nobody needs no turns
+            self._turns[status.uid, client] = next(self._count)
         return lease
 
     def take_back(self, lease: Lease) -> None:
