@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -52,6 +53,9 @@ log = logging.getLogger(__name__)
 DERIVE_SECONDS = 180.0
 """How long all of it may take before the process is ended."""
 AT_ONCE = 4
+PLAN_AGE = 60.0
+"""How old a derivation may be for a plan that changes nothing, in seconds. A page that shows one
+asks every 15 seconds, and each time a process would start and a hub be asked."""
 LINE_BYTES = 1 << 22
 UNANSWERED = {"hub_unreachable", "stalled", "rate_limited"}
 """Causes for which what was derived before is taken."""
@@ -156,9 +160,12 @@ class References:
         self._folder = settings.home / "derived"
         self._consents = settings.home / "consents.json"
         self._turn = asyncio.Semaphore(AT_ONCE)
+        self._derived_at: dict[str, tuple[float, Derived]] = {}
 
-    async def asked(self, request: LaunchRequest, catalog: Catalog) -> Asked:
+    async def asked(self, request: LaunchRequest, catalog: Catalog, max_age: float = 0.0) -> Asked:
         """The request as it can be resolved: one of a reference has its spec in the catalogue.
+
+        What was derived within the last `max_age` seconds is taken as it was.
 
         Raises:
             BadValue: a reference that is none, or a consent that does not fit.
@@ -170,7 +177,10 @@ class References:
                 why = "is for models by reference, such as hf:owner/name; specs name what they need"
                 raise BadValue("trust", request.trust, why)
             return Asked(request, catalog)
-        derived = await self.derive(request.model_name, catalog, offline=request.offline)
+        derived = self._recent(request.model_name, max_age)
+        if derived is None:
+            derived = await self.derive(request.model_name, catalog, offline=request.offline)
+            self._derived_at[request.model_name] = time.monotonic(), derived
         if request.trust is not None:
             _check_trust(request.trust, derived)
         name = derived.reference
@@ -182,6 +192,16 @@ class References:
             derived,
             consented,
         )
+
+    def _recent(self, name: str, max_age: float) -> Derived | None:
+        """What a repository's reference was a moment ago; paths are looked at each time."""
+        now = time.monotonic()
+        self._derived_at = {
+            key: (at, one) for key, (at, one) in self._derived_at.items() if now - at < PLAN_AGE
+        }
+        at, derived = self._derived_at.get(name, (0.0, None))
+        is_path = derived is None or parse_reference(name, hosts(os.environ)).hub == "path"
+        return None if is_path or now - at >= max_age else derived
 
     async def derive(self, name: str, catalog: Catalog, *, offline: bool = False) -> Derived:
         """What the reference stands for now.

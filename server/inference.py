@@ -305,7 +305,7 @@ class Inference:
         tried: list[str] = []
         while True:
             exchange.timeline.asked = time.perf_counter()
-            lease = await self._fleet.ensure_ready(asked.uid, tried)
+            lease = await self._fleet.ensure_ready(asked.uid, tried, exchange.client)
             replica = lease.replica
             exchange.timeline.taken = time.perf_counter()
             exchange.timeline.replica_id = replica.replica_id
@@ -371,6 +371,8 @@ class _Exchange:
         self.out = out = outlet(scope)
         self.timeline = timeline
         self.caller = principal(scope)
+        # Without keys, all that can be told is the machine.
+        self.client = self.caller.id or str((scope.get("client") or ("",))[0])
         self.content_type = next(
             (v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), ""
         )

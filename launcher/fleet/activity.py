@@ -1,16 +1,17 @@
 """The requests that replicas serve, and those that wait: slots, leases, a queue for each model.
 
-Each replica serves as many requests as it has slots; the others wait here, first come, first
-served, and not in an engine: a request that waits here goes to whichever replica is free first,
-costs nothing when its client leaves, and survives the death of a replica. All of it is bookkeeping
-on the gateway's event loop.
+Each replica serves as many requests as it has slots; the others wait here and not in an engine: a
+request that waits here goes to whichever replica is free first, costs nothing when its client
+leaves, and survives the death of a replica. The next slot goes to the client that has the fewest
+requests at work, so that one with hundreds does not keep another waiting; a client's own requests
+are served in their order. All of it is bookkeeping on the gateway's event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -54,6 +55,7 @@ class Lease:
     replica: ReplicaStatus
     _queue: SlotQueue
     uid: str
+    client: str = ""
     silent_seconds: Callable[[], float] | None = None
     on_revoked: Callable[[str], None] | None = None
     revoked: str = ""
@@ -71,6 +73,14 @@ class Lease:
             self._queue.take_back(self)
 
 
+@dataclass(eq=False)
+class _Ticket:
+    """A request that waits; `turn` is settled when it shall look again."""
+
+    client: str
+    turn: asyncio.Future[None]
+
+
 class SlotQueue:
     """Hands out slots of replicas, and lets requests wait for one."""
 
@@ -78,7 +88,8 @@ class SlotQueue:
         self._directory = directory
         self._limit = limit
         self._leases: dict[str, set[Lease]] = {}
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, list[_Ticket]] = {}
+        self._at_work: Counter[tuple[str, str]] = Counter()
         self._probed: dict[str, float] = {}
         self._next: dict[str, int] = {}
 
@@ -100,50 +111,59 @@ class SlotQueue:
             raise QueueFull(uid, self._limit, retry_after=1.0)
 
     async def acquire(
-        self, uid: str, avoid: Sequence[str] = (), recovery_seconds: float = RECOVERY_SECONDS
+        self,
+        uid: str,
+        avoid: Sequence[str] = (),
+        client: str = "",
+        recovery_seconds: float = RECOVERY_SECONDS,
     ) -> Lease:
         """A slot of the replica with the fewest requests; waits for one.
 
         Replicas in `avoid` have failed this request and are not asked again, unless they were
-        started anew meanwhile.
+        started anew meanwhile. `client` is who asks, as far as that can be told.
 
         Raises:
             NotLaunched, NotReady: there is no such model (any more), none that can answer, or it
                 has not come back in time.
         """
         if not self._waiting.get(uid):
-            lease = self._grant(self._directory.servable(uid), avoid)
+            lease = self._grant(self._directory.servable(uid), avoid, client)
             if lease is not None:
                 return lease
-        line = self._waiting.setdefault(uid, deque())
-        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(ticket)
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(client, loop.create_future())
+        self._waiting.setdefault(uid, []).append(ticket)
         absent_since: float | None = None
         try:
             while True:
                 status = self._directory.servable(uid)
-                lease = self._grant(status, avoid) if line[0] is ticket else None
+                is_next = self._next_ticket(uid) is ticket
+                lease = self._grant(status, avoid, client) if is_next else None
                 if lease is not None:
                     return lease
                 absent_since = None if status.can_serve else absent_since or time.monotonic()
                 if absent_since and time.monotonic() - absent_since >= recovery_seconds:
                     note = f"it has not come back within {recovery_seconds:g} s"
                     raise NotReady(uid, status.state, note, retry_after=5.0)
-                # The others are woken in turn, once the first has got its slot or given up.
-                pause = LOOK_SECONDS if line[0] is ticket else recovery_seconds
-                await asyncio.wait((ticket,), timeout=pause)
-                if ticket.done():
-                    line.remove(ticket)
-                    ticket = asyncio.get_running_loop().create_future()
-                    line.appendleft(ticket)
+                # The others are woken in turn, once the next has got its slot or given up.
+                pause = LOOK_SECONDS if is_next else recovery_seconds
+                await asyncio.wait((ticket.turn,), timeout=pause)
+                if ticket.turn.done():
+                    ticket.turn = loop.create_future()
         finally:
+            line = self._waiting[uid]
             line.remove(ticket)
             if not line:
-                self._waiting.pop(uid, None)
+                del self._waiting[uid]
             else:
                 self.wake(uid)
 
-    def _grant(self, status: ModelStatus, avoid: Sequence[str]) -> Lease | None:
+    def _next_ticket(self, uid: str) -> _Ticket | None:
+        """Who gets the next slot: the oldest request of the client with the fewest at work."""
+        line = self._waiting.get(uid)
+        return min(line, key=lambda one: self._at_work[uid, one.client]) if line else None
+
+    def _grant(self, status: ModelStatus, avoid: Sequence[str], client: str) -> Lease | None:
         ready = [one for one in status.replicas if one.endpoint is not None]
         fresh = [one for one in ready if start_of(one) not in avoid]
         if ready and not fresh:
@@ -153,12 +173,17 @@ class SlotQueue:
         if replica is None:
             return None
         self._next[status.uid] = self._next.get(status.uid, 0) + 1
-        lease = Lease(replica, self, status.uid)
+        lease = Lease(replica, self, status.uid, client)
         self._leases.setdefault(replica.replica_id, set()).add(lease)
+        self._at_work[status.uid, client] += 1
         return lease
 
     def take_back(self, lease: Lease) -> None:
         """See `Lease.release`."""
+        key = lease.uid, lease.client
+        self._at_work[key] -= 1
+        if self._at_work[key] <= 0:
+            del self._at_work[key]
         leases = self._leases.get(lease.replica.replica_id)
         if leases is not None:
             leases.discard(lease)
@@ -179,10 +204,10 @@ class SlotQueue:
         self._probed[replica_id] = time.monotonic()
 
     def wake(self, uid: str) -> None:
-        """Lets the first who waits look again: a slot is free, or a replica is back."""
-        line = self._waiting.get(uid)
-        if line and not line[0].done():
-            line[0].set_result(None)
+        """Lets the next who waits look again: a slot is free, or a replica is back."""
+        ticket = self._next_ticket(uid)
+        if ticket is not None and not ticket.turn.done():
+            ticket.turn.set_result(None)
 
     def loads(self, slots: Mapping[str, int]) -> dict[str, ReplicaLoad]:
         """The load of each replica that serves requests. `slots`: model id → slots a replica."""

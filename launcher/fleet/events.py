@@ -92,7 +92,7 @@ class Listener:
 
 
 class Bus:
-    """The events of one controller. Use from its event loop only.
+    """The events of one fleet. Use from its event loop only.
 
     `epoch` names this run of it: numbers of another run mean nothing here.
     """

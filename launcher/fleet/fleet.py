@@ -279,13 +279,13 @@ class Fleet:
             return status
         return self.ready(uid)
 
-    async def ensure_ready(self, uid: str, avoid: Sequence[str] = ()) -> Lease:
+    async def ensure_ready(self, uid: str, avoid: Sequence[str] = (), client: str = "") -> Lease:
         """A slot of a replica that can answer; waits for one. The only door for requests.
 
         Raises:
             NotLaunched, NotReady: as `SlotQueue.acquire`.
         """
-        return await self.slots.acquire(uid, avoid)
+        return await self.slots.acquire(uid, avoid, client)
 
     async def verdict(self, lease: Lease) -> Mapping[str, Any] | None:
         """Why the replica of a lease has died, if that is known within a moment; else None."""

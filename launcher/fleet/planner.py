@@ -13,7 +13,7 @@ from paddock.launcher.fleet.deployment import Deployment, Place, Policy
 from paddock.launcher.host import probe_host
 from paddock.launcher.locks import Locking
 from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.references import Asked, References
+from paddock.launcher.references import PLAN_AGE, Asked, References
 from paddock.launcher.resolve import resolve_lock, resolve_weights
 from paddock.launcher.spread import place_another, plan_replicas
 from paddock.registry.catalog import Catalog
@@ -78,17 +78,17 @@ class Planner:
         reservations = await asyncio.to_thread(self._reservations)
         return [without(host, reservations) for host in hosts]
 
-    async def understand(self, request: LaunchRequest) -> Asked:
+    async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> Asked:
         """The request with the catalogue to resolve it against.
 
         Raises:
             BadValue, NoSpec, HubFailure: as `References.asked`.
         """
-        return await self.references.asked(request, self.catalog)
+        return await self.references.asked(request, self.catalog, max_age)
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
         """What a launch would do; nothing is launched. Raises as `understand` and `settle`."""
-        return (await self.settle(await self.understand(request))).plan
+        return (await self.settle(await self.understand(request, PLAN_AGE))).plan
 
     async def settle(self, target: Asked) -> Planned:
         """The plan of a request that was understood.

@@ -18,7 +18,7 @@ from paddock.launcher.host import probe_host
 from paddock.launcher.hubs import Terms, fetch, ranges
 from paddock.launcher.hubs.derive import look
 from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.references import References
+from paddock.launcher.references import PLAN_AGE, References
 from paddock.launcher.resolve import resolve, resolve_weights
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.derive import SMALL_BYTES, Derived
@@ -484,3 +484,16 @@ def test_what_is_trusted_comes_and_nothing_else(
             lambda _: None,
             threading.Event(),
         )
+
+
+async def test_plans_ask_a_hub_once_a_minute_and_launches_each_time(
+    hub: HubServer, references: References, catalog: Catalog
+) -> None:
+    """A page that shows a plan asks again and again; what is launched is as the hub has it now."""
+    request = LaunchRequest.parse(model_name=f"hf:{REPO}")
+    first = await references.asked(request, catalog, PLAN_AGE)
+    hub.asked.clear()
+    assert (await references.asked(request, catalog, PLAN_AGE)).derived == first.derived
+    assert asked_for(hub) == []
+    await references.asked(request, catalog)
+    assert asked_for(hub) != []

@@ -102,8 +102,8 @@ class World:
     def __post_init__(self) -> None:
         self.slots = SlotQueue(self)
 
-    async def ensure_ready(self, uid: str, avoid: Sequence[str] = ()) -> Lease:
-        return await self.slots.acquire(uid, avoid)
+    async def ensure_ready(self, uid: str, avoid: Sequence[str] = (), client: str = "") -> Lease:
+        return await self.slots.acquire(uid, avoid, client)
 
     async def verdict(self, lease: Lease) -> dict[str, Any] | None:
         return self.diagnosis

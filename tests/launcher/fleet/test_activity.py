@@ -81,6 +81,29 @@ async def test_who_waits_is_served_in_turn() -> None:
     assert (queue.waiting("m"), queue.in_flight("m-rep0")) == (0, 0)
 
 
+async def test_client_with_many_requests_does_not_keep_another_waiting() -> None:
+    """The next slot goes to whoever has the fewest at work; one's own requests keep their order."""
+    queue = SlotQueue(Models("a"))
+    first = await queue.acquire("m", client="busy")
+    order: list[str] = []
+
+    async def ask(client: str, name: str) -> None:
+        lease = await queue.acquire("m", client=client)
+        order.append(name)
+        await asyncio.sleep(0)
+        lease.release()
+
+    waiting = [asyncio.create_task(ask("busy", f"busy {number}")) for number in range(3)]
+    await turns()
+    waiting.append(asyncio.create_task(ask("rare", "rare")))
+    await turns()
+    first.release()
+    await asyncio.gather(*waiting)
+    assert order[0] in {"busy 0", "rare"}
+    assert order.index("rare") <= 1
+    assert [name for name in order if name != "rare"] == ["busy 0", "busy 1", "busy 2"]
+
+
 async def test_replica_that_failed_a_request_is_not_asked_again_until_it_was_started_anew() -> None:
     """The endpoint tells one start from the next."""
     models = Models("old", slots=9)

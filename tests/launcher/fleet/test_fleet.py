@@ -13,6 +13,8 @@ import pytest
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
 from paddock.launcher.fleet import decide
 from paddock.launcher.fleet import fleet as fleet_module
+from paddock.launcher.fleet.deployment import Place, deploy
+from paddock.launcher.plan import Attached
 from paddock.registry.errors import (
     BadValue,
     Cancelled,
@@ -599,6 +601,23 @@ async def test_bug_in_one_action_ends_no_others_care(
     world.actor("a-rep0").fail()
     await world.until(lambda: world.fleet.get("a").restarts == 1)
     await world.serves("a-rep0")
+
+
+async def test_attached_model_that_is_away_for_a_moment_is_not_replaced(world: World) -> None:
+    """A launch of its id is refused, and its key stays; attaching it anew is not (B5)."""
+    plan = (await world.fleet.plan(asking("big"))).model_copy(
+        update={"attached": Attached(url="http://127.0.0.1:9/v1", model="x"), "model_id": "big"}
+    )
+    world.fleet._reconciler.keys.write("big", "secret")
+    await world.fleet._reconciler.add(deploy(plan, (Place.of(plan),), {}, 1.0))
+    await world.until(lambda: world.state("big-rep0") == "failed")
+    with pytest.raises(UidInUse):
+        await world.launch("big")
+    assert world.fleet._reconciler.keys.read("big") == "secret"
+    world.fleet._refuse_used("big", attaching=True)
+    await within(world.fleet.terminate("big"))
+    with pytest.raises(OSError, match="big"):
+        world.fleet._reconciler.keys.read("big")
 
 
 async def test_plan_is_the_same_for_a_dry_run_and_a_launch(world: World) -> None:
