@@ -57,8 +57,8 @@ class LaunchRequest(_Frozen):
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
     restart: str | None = None
-    restart_tries: int | None = None
-    silence_seconds: float | None = None
+    restart_tries: int | None = Field(default=None, strict=True)
+    silence_seconds: float | None = Field(default=None, strict=True)
 
     @field_validator("size", mode="before")
     @classmethod

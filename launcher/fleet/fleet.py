@@ -123,11 +123,13 @@ class Fleet:
         return await self.planner.plan(request)
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
-        """See `Planner.plan_pull`."""
+        """See `Planner.plan_pull`. Raises as `Policy.of` too: a pull takes what a launch takes."""
+        Policy.of(request)
         return await self.planner.plan_pull(request)
 
     async def plan_lock(self, request: LaunchRequest) -> Locking:
-        """See `Planner.plan_lock`."""
+        """See `Planner.plan_lock`. Raises as `Policy.of` too."""
+        Policy.of(request)
         return await self.planner.plan_lock(request)
 
     async def hosts(self, paths: tuple[str, ...] = ()) -> Sequence[Host]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 
 from ray.cluster_utils import Cluster
 
@@ -16,7 +17,10 @@ def main() -> None:
     other = cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
     cluster.wait_for_nodes()
     nodes = {"address": cluster.address, "head": head.node_id, "other": other.node_id}
-    nodes["raylet"] = other.all_processes["raylet"][0].process.pid
+    raylet = other.all_processes["raylet"][0].process
+    nodes["raylet"] = raylet.pid
+    # Reaped when it is killed: its workers would take a zombie for a raylet that lives.
+    threading.Thread(target=raylet.wait, daemon=True).start()
     print(json.dumps(nodes), flush=True)
     sys.stdin.read()
     cluster.shutdown()

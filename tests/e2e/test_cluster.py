@@ -20,6 +20,7 @@ import pytest
 from paddock.launcher import processes
 from paddock.launcher.head import read_record
 from tests.conftest import Paddock
+from tests.e2e.test_failures import DEADLINE, engine_pid, model, replica, until
 
 
 @pytest.fixture
@@ -71,6 +72,29 @@ def test_replica_on_another_node_is_reached_through_its_relay(
     assert paddock.ok("generate", "-u", "near", "--max-tokens", "4", "The old elephant").strip()
     paddock.ok("terminate", "-u", "far")
     assert [m["model_uid"] for m in paddock.json("list")] == ["near"]
+
+
+def test_replica_of_a_lost_node_moves(cluster: tuple[Paddock, dict[str, Any]]) -> None:
+    """When its node is lost, a replica starts again on one that lives, and says that it moved."""
+    paddock, nodes = cluster
+    paddock.ok("launch", "tiny-mixtral", "-en", "echo", "--node", nodes["other"], "-u", "nomad")
+    paddock.ok("launch", "tiny-mixtral", "-en", "echo", "--node", "local", "-u", "settler")
+    engine = psutil.Process(engine_pid(paddock, "nomad"))
+    settler = engine_pid(paddock, "settler")
+    os.kill(nodes["raylet"], signal.SIGKILL)
+    until(lambda: model(paddock, "nomad")["restarts"])
+    until(lambda: model(paddock, "nomad")["state"] == "ready")
+    moved = replica(paddock, "nomad")
+    assert moved["replica_uid"] == "nomad-rep0"
+    assert moved["last_failure"]["cause"] in {"node_lost", "actor_died"}
+    assert moved["pid"] != engine.pid
+    assert processes.gone(engine, DEADLINE)
+    assert paddock.ok("generate", "-u", "nomad", "pitched anew") == "pitched anew\n"
+    with urllib.request.urlopen(f"{paddock.record['endpoint']}/v1/models/nomad/events") as answer:
+        texts = [event["event_content"] for event in json.load(answer)]
+    assert [text for text in texts if text.startswith("nomad-rep0 moves to ")]
+    assert model(paddock, "settler")["restarts"] == 0
+    assert engine_pid(paddock, "settler") == settler
 
 
 def test_handle_streams_from_a_ray_program(shared_paddock: Paddock, tiny: str) -> None:

@@ -105,6 +105,12 @@ def test_restarts_back_off(shared_paddock: Paddock) -> None:
     # From one second on, each is double the one before, and up to a quarter shorter.
     assert waits[0] <= 1.0
     assert 1.0 < waits[1] <= 2.0
+    (row,) = [line for line in shared_paddock.ok("list").splitlines() if line.startswith("often ")]
+    assert row.endswith("ready (2 restarts, last engine_killed)")
+    shown = shared_paddock.ok("describe", "often")
+    assert "restart    on-failure, any number of tries" in shown
+    assert "  last failure  engine_killed: echo was ended by SIGKILL" in shown
+    assert shared_paddock.json("describe", "often")["restarts"] == 2
     shared_paddock.ok("terminate", "-u", "often")
 
 

@@ -362,11 +362,33 @@ def test_events_tell_what_became_of_each_replica(
     assert [line for line in told if line in wanted] == wanted
 
 
-def test_replica_that_fails_is_told_and_the_model_serves_on(
+def test_replica_that_fails_is_told_and_comes_back_while_the_model_serves_on(
     theirs: RESTfulClient, client: Client, echo: Callable[..., str]
 ) -> None:
-    """A removed replica's number is free of the failure, and the others never notice."""
+    """It waits for its next start without an error of the model, and the others never notice."""
     uid = echo("x-survives")
+    theirs.add_model_replica(uid)
+
+    def second() -> dict[str, Any]:
+        return dict(call(client, "GET", f"/v1/models/{uid}/replicas")[1][1])
+
+    psutil.Process(second()["pid"]).kill()
+    until(lambda: second()["restarts"] == 1)
+    with handle(theirs, uid) as model:
+        assert model.generate("one", {"max_tokens": 1})["model"] == uid
+    until(lambda: second()["status"] == "READY")
+    assert second()["last_failure"]["cause"] == "engine_killed"
+    assert second()["error_message"] is None
+    (instance,) = theirs.get_instance_info("", uid)
+    assert (instance["status"], instance["diagnosis"]) == ("READY", None)
+    assert theirs.terminate_model_replica(uid, 1) == 1
+
+
+def test_replica_that_stays_failed_is_told_and_the_model_serves_on(
+    theirs: RESTfulClient, client: Client, echo: Callable[..., str]
+) -> None:
+    """Its row has the error; once it is removed, the model is free of the failure."""
+    uid = echo("x-remains", restart="never")
     theirs.add_model_replica(uid)
     rows = call(client, "GET", f"/v1/models/{uid}/replicas")[1]
     psutil.Process(rows[1]["pid"]).kill()
