@@ -272,11 +272,18 @@ def is_back(home: Home, fault: str, before: list[dict[str, Any]]) -> bool:
     if len(now) != len(before) or any(one["model_state"] != "ready" for one in now):
         return False
     pids, old = [one["pid"] for one in now], [one["pid"] for one in before]
+    if fault == "node lost":
+        return not any(map(_is_far, now)) and len(set(pids) & set(old)) == 1
     if fault in REPLACES:
         return pids[0] != old[0]
     if fault in REPLACES_ALL:
         return not set(pids) & set(old)
     return True
+
+
+def _is_far(replica: dict[str, Any]) -> bool:
+    """Whether a replica is reached through a relay, as those on other nodes are."""
+    return not str(replica["endpoint"] or "http://127.0.0.1").startswith("http://127.0.0.1")
 
 
 def until(condition: Callable[[], bool]) -> float | None:
@@ -299,13 +306,42 @@ def launch(home: Home, replicas: int = 2) -> None:
         raise SystemExit(done.stderr)
 
 
+@contextmanager
+def two_nodes() -> Iterator[dict[str, Any]]:
+    """A Ray cluster of two nodes on this machine: its address, and the other node's raylet."""
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent.parent / "tests/e2e/ray_nodes.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            yield dict(json.loads(process.stdout.readline()))
+        finally:
+            process.stdin.close()
+
+
+def lose_node() -> Result:
+    """The second of two nodes goes, on which one of the replicas runs."""
+    with two_nodes() as nodes, home(RAY_ADDRESS=nodes["address"]) as here:
+        FAULTS["node lost"] = lambda _: psutil.Process(nodes["raylet"]).kill()
+        result = measure(here, "node lost")
+        here.paddock("stop")
+        result.left = here.left()
+        return result
+
+
 def measure(home: Home, fault: str) -> Result:
     """One fault under load."""
     launch(home)
     before = home.replicas()
     with Load(home) as load:
         time.sleep(WARM_SECONDS)
-        busy = in_flight(home).get(before[0]["replica_uid"], 0)
+        (number,) = [n for n, one in enumerate(before) if _is_far(one)] or [0]
+        busy = in_flight(home).get(before[number]["replica_uid"], 0)
         began = time.monotonic()
         FAULTS[fault](home)
         time.sleep(0.1)  # the loss of a bridge shows a moment later
@@ -362,10 +398,14 @@ def main() -> None:
     if arguments.crash_loop:
         print(f"a crash loop takes {crash_loop():.2f} % of a core")
         return
-    chosen = [name.strip() for name in arguments.only.split(",") if name.strip()] or list(FAULTS)
+    chosen = [name.strip() for name in arguments.only.split(",") if name.strip()] or list(WANTED)
     results: list[Result] = []
     for fault in chosen:
         for _ in range(arguments.rounds):
+            if fault == "node lost":
+                results.append(lose_node())
+                print_row(results[-1])
+                continue
             with home() as here:
                 result = measure(here, fault)
                 here.paddock("stop")

@@ -27,6 +27,7 @@ from paddock.launcher.fleet.deployment import (
     replica_name,
 )
 from paddock.launcher.fleet.events import Bus, Event
+from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.fleet.log_stream import LogStream
 from paddock.launcher.fleet.planner import Planner
 from paddock.launcher.fleet.reconciler import ClusterLike, Reconciler
@@ -81,11 +82,12 @@ class Fleet:
         self._settings = settings
         self.bus = Bus()
         self.planner = Planner(settings, catalog, cluster.hosts, self._reservations)
-        self._reconciler = Reconciler(settings, store, cluster, self.bus, self._place_anew)
+        self._ledger = Ledger(settings.home, store, self.bus)
+        self._reconciler = Reconciler(settings, self._ledger, cluster, self._place_anew)
         self._reconciler.activity = self._loads
-        self._reconciler.on_change = self._on_change
-        self._reconciler.on_unhealthy = self._on_unhealthy
-        self._logs = LogStream(self._reconciler)
+        self._ledger.on_change = self._on_change
+        self._ledger.on_unhealthy = self._on_unhealthy
+        self._logs = LogStream(self._ledger, self._reconciler.handle)
         self.slots = SlotQueue(self)
         self._reconciler.on_probe = self.slots.note_probe
         # From a plan to its row: what is free is promised to one launch at a time.
@@ -105,10 +107,10 @@ class Fleet:
     async def start(self) -> None:
         """Takes up what an earlier gateway left, and begins to keep it."""
         await self._reconciler.start()
-        for deployment in list(self._reconciler.deployments.values()):
+        for deployment in list(self._ledger.deployments.values()):
             missing = _missing_engine(deployment)
             if missing is not None:
-                self._reconciler.change_now(deployment.uid, _given_up(missing))
+                self._ledger.change_now(deployment.uid, _given_up(missing))
         self._started = True
 
     @property
@@ -139,8 +141,8 @@ class Fleet:
     def _reservations(self) -> list[Coming]:
         """What replicas that are wanted and do not serve yet will take. Reads `/proc`: blocks."""
         coming = []
-        for deployment in list(self._reconciler.deployments.values()):
-            status = self._reconciler.status(deployment.uid)
+        for deployment in list(self._ledger.deployments.values()):
+            status = self._ledger.status(deployment.uid)
             states = {one.replica_id: one for one in status.replicas} if status else {}
             for record in deployment.replicas:
                 one = states.get(record.id)
@@ -204,26 +206,26 @@ class Fleet:
         async with self._promising:
             await self._make_way(plan.model_id, attaching=True)
             # Before the row: a row without its key would be of no use after a crash.
-            self._reconciler.keys.write(plan.model_id, request.api_key)
+            self._ledger.keys.write(plan.model_id, request.api_key)
             written = request.model_dump(mode="json", exclude_none=True, exclude={"api_key"})
             deployment = deploy(plan, (Place.of(plan),), written, time.time())
             return await self._add(deployment, f"attached {plan.model} at {request.endpoint}")
 
     async def _add(self, deployment: Deployment, text: str) -> ModelStatus:
-        await self._reconciler.add(deployment)
+        await self._ledger.add(deployment)
         self.bus.say(deployment.uid, text)
-        status = self._reconciler.status(deployment.uid)
+        status = self._ledger.status(deployment.uid)
         assert status is not None
         return status
 
     async def _make_way(self, uid: str, attaching: bool = False) -> None:
         """Clears a failed model of this id away. Raises `UidInUse` if it has not failed."""
         self._refuse_used(uid, attaching)
-        if uid in self._reconciler.deployments:
+        if uid in self._ledger.deployments:
             await self.terminate(uid)
 
     def _refuse_used(self, uid: str, attaching: bool = False) -> None:
-        status = self._reconciler.status(uid)
+        status = self._ledger.status(uid)
         if status is None:
             return
         # An attached model fails while its endpoint is away, and comes back with it.
@@ -233,25 +235,25 @@ class Fleet:
 
     def doubt(self, uid: str, replica_id: str | None = None) -> None:
         """A request to a model, or to one replica, has failed: it is looked at at once."""
-        status = self._reconciler.status(uid)
+        status = self._ledger.status(uid)
         for replica in status.replicas if status is not None else ():
             if replica_id in {None, replica.replica_id}:
                 self._reconciler.doubt(replica.replica_id)
 
     def models(self) -> tuple[ModelStatus, ...]:
         """Every launched model, oldest first."""
-        return self._reconciler.statuses()
+        return self._ledger.statuses()
 
     def get(self, uid: str) -> ModelStatus:
         """One model. Raises `NotLaunched`."""
-        status = self._reconciler.status(uid)
+        status = self._ledger.status(uid)
         if status is None:
-            raise NotLaunched(uid, near(uid, self._reconciler.deployments))
+            raise NotLaunched(uid, near(uid, self._ledger.deployments))
         return status
 
     def _deployment(self, uid: str) -> Deployment:
         self.get(uid)
-        return self._reconciler.deployments[uid]
+        return self._ledger.deployments[uid]
 
     def ready(self, uid: str) -> ModelStatus:
         """The model, if it can answer now.
@@ -291,7 +293,7 @@ class Fleet:
         """Why the replica of a lease has died, if that is known within a moment; else None."""
         deadline = time.monotonic() + VERDICT_SECONDS
         while True:
-            status = self._reconciler.status(lease.uid)
+            status = self._ledger.status(lease.uid)
             replicas = status.replicas if status is not None else ()
             one = next((r for r in replicas if r.replica_id == lease.replica.replica_id), None)
             if one is None or one.endpoint != lease.replica.endpoint:
@@ -301,7 +303,7 @@ class Fleet:
                 return None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._reconciler.changed()
+                    await self._ledger.changed()
 
     async def wait(self, uid: str) -> ModelStatus:
         """Waits until every replica of a launch is ready.
@@ -311,14 +313,14 @@ class Fleet:
             Cancelled: the model was terminated meanwhile.
         """
         while True:
-            status = self._reconciler.status(uid)
+            status = self._ledger.status(uid)
             if status is None or status.stopping:
                 raise Cancelled(uid)
             if not status.starting:
                 if status.diagnosis is not None:
                     raise LaunchFailed(uid, status.diagnosis)
                 return status
-            await self._reconciler.changed()
+            await self._ledger.changed()
 
     def events(self, uid: str) -> tuple[Event, ...]:
         """What happened to a model since this gateway knows it, oldest first."""
@@ -348,8 +350,8 @@ class Fleet:
                 raise BadValue("replica", count, f"a model has from 1 to {MAX_REPLICAS} replicas")
             places = await self.planner.place_more(deployment, count)
             self._growing(uid)  # it may have ended meanwhile
-            before = {one.id for one in self._reconciler.deployments[uid].replicas}
-            await self._reconciler.change(uid, lambda one: one.grown(places))
+            before = {one.id for one in self._ledger.deployments[uid].replicas}
+            await self._ledger.change(uid, lambda one: one.grown(places))
         records = self._deployment(uid).replicas
         added = tuple(one.id for one in records if one.id not in before)
         for replica_id in added:
@@ -370,7 +372,7 @@ class Fleet:
             Cancelled: one of them was removed meanwhile, or the model was terminated.
         """
         while True:
-            status = self._reconciler.status(uid)
+            status = self._ledger.status(uid)
             found = {one.replica_id: one for one in status.replicas} if status else {}
             if status is None or status.stopping or not set(replicas) <= found.keys():
                 raise Cancelled(uid)
@@ -382,7 +384,7 @@ class Fleet:
                 raise LaunchFailed(uid, failed.diagnosis or {})
             if all(one.state == "ready" for one in states):
                 return status
-            await self._reconciler.changed()
+            await self._ledger.changed()
 
     async def remove_replica(self, uid: str, number: str, drain_seconds: float = 0.0) -> int:
         """Ends one replica once its requests are done; returns how many are left.
@@ -411,10 +413,10 @@ class Fleet:
                 why = f"is the last one; to end the model: paddock terminate --model-uid {uid}"
                 raise BadValue("replica", number, why)
             leave_at = time.monotonic() + drain_seconds
-            await self._reconciler.change(uid, _leaving(replica_id, leave_at))
+            await self._ledger.change(uid, _leaving(replica_id, leave_at))
         deadline = time.monotonic() + drain_seconds + TERMINATE_SECONDS
         while True:
-            current = self._reconciler.deployments.get(uid)
+            current = self._ledger.deployments.get(uid)
             if current is None:  # terminated meanwhile, and this replica with it
                 return 0
             if current.replica(replica_id) is None:
@@ -424,7 +426,7 @@ class Fleet:
     async def _until_change(self, uid: str, deadline: float, left: Iterable[str]) -> None:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await self._reconciler.changed()
+                await self._ledger.changed()
         except TimeoutError:
             raise StillEnding(uid, TERMINATE_SECONDS, tuple(left)) from None
 
@@ -440,15 +442,15 @@ class Fleet:
         """
         deployment = self._deployment(uid)
         if deployment.wanted != "gone":
-            await self._reconciler.change(uid, lambda one: replace(one, wanted="gone"))
-            if uid in self._reconciler.deployments:
+            await self._ledger.change(uid, lambda one: replace(one, wanted="gone"))
+            if uid in self._ledger.deployments:
                 self._reconciler.cancel_start(uid)
         await self._until_gone(uid, deployment.created, TERMINATE_SECONDS)
 
     async def _until_gone(self, uid: str, created: float, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while True:
-            current = self._reconciler.deployments.get(uid)
+            current = self._ledger.deployments.get(uid)
             if current is None or current.created != created:
                 return
             left = [record.id for record in current.replicas]
@@ -456,10 +458,10 @@ class Fleet:
 
     async def shutdown(self) -> None:
         """Ends every model and the Ray that is ours; within a bounded time, whatever hangs."""
-        wanted = {uid: one.created for uid, one in self._reconciler.deployments.items()}
+        wanted = {uid: one.created for uid, one in self._ledger.deployments.items()}
         for uid in wanted:
             # Not waited for: what cannot be written is ended all the same.
-            self._reconciler.change_now(uid, lambda one: replace(one, wanted="gone"))
+            self._ledger.change_now(uid, lambda one: replace(one, wanted="gone"))
             self._reconciler.cancel_start(uid)
         ends = (self._until_gone(uid, at, SHUTDOWN_SECONDS) for uid, at in wanted.items())
         await asyncio.gather(*ends, return_exceptions=True)

@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from paddock.launcher.cluster import ActorLost, ActorUnavailable
+from paddock.launcher.attached import Watched
+from paddock.launcher.cluster import ActorLost, ActorUnavailable, Handle
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord
-from paddock.launcher.fleet.reconciler import Reconciler
+from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.host import LOCAL
 from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.replica import ReplicaStatus
@@ -18,16 +19,21 @@ FOLLOW_SECONDS = 0.2
 """How often a log that is followed is looked at."""
 
 
+HandleOf = Callable[[ReplicaRecord], Handle | Watched | None]
+"""What a replica's actor is talked to by, if there is one."""
+
+
 class LogStream:
     """Reads logs: of a replica on this machine from its file, of another through its actor."""
 
-    def __init__(self, reconciler: Reconciler) -> None:
-        self._reconciler = reconciler
+    def __init__(self, ledger: Ledger, handle: HandleOf) -> None:
+        self._ledger = ledger
+        self._handle = handle
 
     async def tail(self, uid: str, lines: int) -> dict[str, list[str]]:
         """The last log lines of each replica; of one without a log those of its diagnosis."""
         tails: dict[str, list[str]] = {}
-        for record in self._reconciler.deployments[uid].replicas:
+        for record in self._ledger.deployments[uid].replicas:
             tails[record.id] = await self._tail_of(uid, record, lines)
         return tails
 
@@ -37,7 +43,7 @@ class LogStream:
             local = await asyncio.to_thread(read_tail, Path(status.log), lines)
             if local:
                 return local
-        handle = self._reconciler.handle(record)
+        handle = self._handle(record)
         if handle is not None:
             with contextlib.suppress(ActorLost, ActorUnavailable, RuntimeError):
                 return await handle.tail(lines)
@@ -50,10 +56,10 @@ class LogStream:
 
         From the beginning of each log on; not `whole`: from the end of those that are there.
         """
-        created = self._reconciler.deployments[uid].created
+        created = self._ledger.deployments[uid].created
         offsets: dict[str, int] = {}
         if not whole:
-            for record in self._reconciler.deployments[uid].replicas:
+            for record in self._ledger.deployments[uid].replicas:
                 offsets[record.id] = await self._end(uid, record)
         while (deployment := self._known(uid, created)) is not None and not is_closed():
             quiet = True
@@ -67,7 +73,7 @@ class LogStream:
                 await asyncio.sleep(FOLLOW_SECONDS)
 
     def _known(self, uid: str, created: float) -> Deployment | None:
-        deployment = self._reconciler.deployments.get(uid)
+        deployment = self._ledger.deployments.get(uid)
         return deployment if deployment is not None and deployment.created == created else None
 
     async def _after(self, uid: str, record: ReplicaRecord, offset: int) -> tuple[int, str]:
@@ -75,7 +81,7 @@ class LogStream:
         status = self._status(uid, record.id)
         if self._is_local(uid, record, status):
             return await asyncio.to_thread(read_after, Path(status.log), offset)
-        handle = self._reconciler.handle(record)
+        handle = self._handle(record)
         if handle is not None:
             with contextlib.suppress(ActorLost, ActorUnavailable, RuntimeError):
                 return await handle.log_after(offset)
@@ -96,12 +102,12 @@ class LogStream:
                 return offset
 
     def _status(self, uid: str, replica_id: str) -> ReplicaStatus:
-        model = self._reconciler.status(uid)
+        model = self._ledger.status(uid)
         replicas = model.replicas if model is not None else ()
         return next((r for r in replicas if r.replica_id == replica_id), ReplicaStatus(replica_id))
 
     def _is_local(self, uid: str, record: ReplicaRecord, status: ReplicaStatus) -> bool:
-        deployment = self._reconciler.deployments.get(uid)
+        deployment = self._ledger.deployments.get(uid)
         if deployment is None or deployment.is_attached:
             return False
         return record.place.node == LOCAL and bool(status.log)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord
-from paddock.launcher.fleet.observation import Observation, Sighting
+from paddock.launcher.fleet.observation import Sighting
 from paddock.launcher.plan import LaunchPlan
 from paddock.launcher.replica import ReplicaStatus, State
 
@@ -62,11 +63,11 @@ class ModelStatus:
 
 
 def model_status(
-    deployment: Deployment, observation: Observation, now: float, wall: float
+    deployment: Deployment, sightings: Mapping[str, Sighting], now: float, wall: float
 ) -> ModelStatus:
     """The snapshot of a deployment at `now` on the loop's clock, which is `wall` since 1970."""
     replicas = tuple(
-        replica_status(deployment, record, observation.actors.get(record.actor), now, wall)
+        replica_status(deployment, record, sightings.get(record.actor), now, wall)
         for record in deployment.replicas
     )
     wanted = [one for one in deployment.replicas if deployment.wants(one) and not one.given_up]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paddock.engines.base import Host
-from paddock.launcher.fleet import activity, decide, fleet, reconciler
+from paddock.launcher.fleet import activity, decide, fleet, ledger, reconciler
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.fleet.store import SqliteStore
@@ -77,7 +77,7 @@ class World:
     async def die(self) -> None:
         """The gateway is killed: nothing more is written, and nothing is ended."""
         keeper = self.fleet._reconciler
-        keeper._dirty.clear()
+        keeper.ledger._dirty.clear()
         await keeper.close()
 
     async def restart(self) -> Fleet:
@@ -96,7 +96,7 @@ class World:
 
     def state(self, replica_id: str = "m-rep0") -> str:
         """The state of a replica."""
-        status = self.fleet._reconciler.status(replica_id.rpartition("-rep")[0])
+        status = self.fleet._reconciler.ledger.status(replica_id.rpartition("-rep")[0])
         found = {one.replica_id: str(one.state) for one in status.replicas} if status else {}
         return found.get(replica_id, "none")
 
@@ -142,8 +142,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 def hurry(setattr: Callable[..., Any]) -> None:
     """Makes every pause short."""
     setattr(decide, "FIRST_DELAY", 0.001)
-    setattr(reconciler, "RETRY_SECONDS", 0.001)
-    setattr(reconciler, "LONGEST_RETRY_SECONDS", 0.005)
+    for module in (ledger, reconciler):
+        setattr(module, "RETRY_SECONDS", 0.001)
+        setattr(module, "LONGEST_RETRY_SECONDS", 0.005)
     setattr(reconciler, "NODES_SECONDS", 0.005)
     setattr(reconciler, "LOOK_SECONDS", 0.02)
     setattr(reconciler, "SYNC_SECONDS", 0.02)

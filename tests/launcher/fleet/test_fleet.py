@@ -65,7 +65,7 @@ async def test_row_of_a_model_before_does_not_take_the_next_one_with_it(world: W
         await within(world.fleet.terminate("m"))
         await world.launch()
         await within(world.fleet.wait("m"))
-        await world.until(lambda: not world.fleet._reconciler._dirty)
+        await world.until(lambda: not world.fleet._reconciler.ledger._dirty)
         assert [one.uid for one in await world.store.load()] == ["m"]
         await within(world.fleet.terminate("m"))
 
@@ -608,16 +608,16 @@ async def test_attached_model_that_is_away_for_a_moment_is_not_replaced(world: W
     plan = (await world.fleet.plan(asking("big"))).model_copy(
         update={"attached": Attached(url="http://127.0.0.1:9/v1", model="x"), "model_id": "big"}
     )
-    world.fleet._reconciler.keys.write("big", "secret")
-    await world.fleet._reconciler.add(deploy(plan, (Place.of(plan),), {}, 1.0))
+    world.fleet._reconciler.ledger.keys.write("big", "secret")
+    await world.fleet._reconciler.ledger.add(deploy(plan, (Place.of(plan),), {}, 1.0))
     await world.until(lambda: world.state("big-rep0") == "failed")
     with pytest.raises(UidInUse):
         await world.launch("big")
-    assert world.fleet._reconciler.keys.read("big") == "secret"
+    assert world.fleet._reconciler.ledger.keys.read("big") == "secret"
     world.fleet._refuse_used("big", attaching=True)
     await within(world.fleet.terminate("big"))
     with pytest.raises(OSError, match="big"):
-        world.fleet._reconciler.keys.read("big")
+        world.fleet._reconciler.ledger.keys.read("big")
 
 
 async def test_plan_is_the_same_for_a_dry_run_and_a_launch(world: World) -> None:

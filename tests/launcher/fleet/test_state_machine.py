@@ -246,14 +246,15 @@ class Fleets(RuleBasedStateMachine):
         try:
             await world.until(self.is_settled)
         except TimeoutError:
-            known = [f"{name} {one.ended} {one.node}" for name, one in keeper._sightings.items()]
-            rows = [record for one in keeper.deployments.values() for record in one.replicas]
+            ledger = keeper.ledger
+            known = [f"{name} {one.ended} {one.node}" for name, one in ledger.sightings.items()]
+            rows = [record for one in ledger.deployments.values() for record in one.replicas]
             raise AssertionError(
                 f"alive {sorted(world.cluster.alive)}; known {known}; "
                 f"busy {list(keeper._effects)}; lost {keeper._lost_nodes}; rows {rows}"
             ) from None
         await asyncio.wait_for(asyncio.gather(*self.ending), SETTLED_SECONDS)
-        wanted = sorted(map(_written, keeper.deployments.values()), key=_uid)
+        wanted = sorted(map(_written, keeper.ledger.deployments.values()), key=_uid)
         while await self.written() != wanted:  # noqa: ASYNC110 - within the deadline of `do`
             await asyncio.sleep(0.001)
         assert world.fleet._reservations() == []
@@ -268,7 +269,7 @@ class Fleets(RuleBasedStateMachine):
         if not keeper.is_complete:
             return False
         wanted = set()
-        for deployment in keeper.deployments.values():
+        for deployment in keeper.ledger.deployments.values():
             if deployment.wanted == "gone":
                 return False
             for record in deployment.replicas:
