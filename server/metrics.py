@@ -92,7 +92,7 @@ COUNTERS = {
     "paddock_requests_total": "Requests that have ended, by HTTP status; 499: the client left",
     "paddock_prompt_tokens_total": "Prompt tokens, as engines count them",
     "paddock_completion_tokens_total": "Completion tokens; events of streams without usage",
-    "paddock_replica_restarts_total": "Starts of a replica after a failure, by its last cause",
+    "paddock_replica_restarts_total": "Starts of a replica after a failure",
 }
 GAUGES = {
     "paddock_requests_in_flight": "Requests that a replica works on",
@@ -100,6 +100,7 @@ GAUGES = {
     "paddock_running_completion_tokens": "Completion tokens so far of answers that have not ended",
     "paddock_model_state": "1 for the state that the model is in, 0 for the others",
     "paddock_replica_state": "1 for the state that the replica is in, 0 for the others",
+    "paddock_replica_last_failure": "1 for the cause of a replica's last failure",
     "paddock_replica_next_start_seconds": "Seconds until a replica that failed is started again",
     "paddock_model_planned_memory_bytes": "Memory that the plan expects of all replicas together",
     "paddock_replica_memory_bytes": "Resident memory of an engine's processes on the gateway's "
@@ -250,9 +251,8 @@ class Metrics:
         planned = _gauge("paddock_model_planned_memory_bytes", "model")
         next_start = _gauge("paddock_replica_next_start_seconds", "model", "replica")
         name = "paddock_replica_restarts_total"
-        restarts = CounterMetricFamily(
-            name, COUNTERS[name], labels=("model", "replica", "last_cause")
-        )
+        restarts = CounterMetricFamily(name, COUNTERS[name], labels=("model", "replica"))
+        failures = _gauge("paddock_replica_last_failure", "model", "replica", "cause")
         memory = _gauge("paddock_replica_memory_bytes", "model", "replica")
         on_gpus = _gauge("paddock_replica_gpu_memory_bytes", "model", "replica")
         for status in models:
@@ -262,8 +262,10 @@ class Metrics:
             for one in status.replicas:
                 for state in STATES:
                     replica.add_metric([status.uid, one.replica_id, state], one.state == state)
-                cause = (one.last_failure or {}).get("cause", "")
-                restarts.add_metric([status.uid, one.replica_id, cause], one.restarts)
+                restarts.add_metric([status.uid, one.replica_id], one.restarts)
+                if one.last_failure is not None:
+                    cause = str(one.last_failure.get("cause", ""))
+                    failures.add_metric([status.uid, one.replica_id, cause], 1)
                 if one.next_try_at is not None:
                     left = max(0.0, one.next_try_at - time.time())
                     next_start.add_metric([status.uid, one.replica_id], left)
@@ -272,7 +274,7 @@ class Metrics:
                     memory.add_metric([status.uid, one.replica_id], held.resident_bytes)
                 if held is not None and held.gpu_bytes:
                     on_gpus.add_metric([status.uid, one.replica_id], held.gpu_bytes)
-        yield from (model, replica, restarts, next_start, planned, memory, on_gpus)
+        yield from (model, replica, restarts, failures, next_start, planned, memory, on_gpus)
 
     def _busy(self, models: Sequence[ModelStatus]) -> Iterator[Metric]:
         known = {status.uid for status in models}
