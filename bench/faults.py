@@ -104,11 +104,11 @@ def home(**environ: str) -> Iterator[Home]:
     with tempfile.TemporaryDirectory(prefix="faults") as folder:
         own = {k: v for k, v in os.environ.items() if not k.startswith(("PADDOCK_", "RAY_"))}
         own |= {"PADDOCK_HOME": folder, "PADDOCK_PORT": "0", **environ}
-        made = Home(Path(folder), own)
+        new = Home(Path(folder), own)
         try:
-            yield made
+            yield new
         finally:
-            made.paddock("stop")
+            new.paddock("stop")
 
 
 @dataclass

@@ -57,12 +57,12 @@ class Soak:
 
     def engines(self) -> list[psutil.Process]:
         """The engines of replicas that serve, in a stable order."""
-        found = []
+        engines = []
         for one in self.replicas():
             if one["pid"] is not None:
                 with suppress(psutil.Error):
-                    found.append(psutil.Process(one["pid"]))
-        return found
+                    engines.append(psutil.Process(one["pid"]))
+        return engines
 
     def launch(self) -> None:
         """A model comes."""
@@ -140,16 +140,16 @@ class Soak:
 
     def holders(self) -> dict[int, tuple[str, int, int]]:
         """Process id → role, resident bytes and open files."""
-        found = {}
+        holders = {}
         for process in processes.belonging(self.home.instance, {"gateway", "bridge"}):
             with suppress(psutil.Error):
                 role = process.environ()[processes.ROLE_VARIABLE]
-                found[process.pid] = (role, process.memory_info().rss, process.num_fds())
-        return found
+                holders[process.pid] = (role, process.memory_info().rss, process.num_fds())
+        return holders
 
     def troubles(self) -> list[str]:
         """What is not as it is wanted now; empty if all is well."""
-        found = []
+        troubles = []
         try:
             listed = {one["model_uid"]: one for one in self.home.client().instances()}
         except (OSError, ValueError, KeyError, PaddockError) as error:
@@ -157,16 +157,16 @@ class Soak:
         for uid, count in self.wanted.items():
             states = [r["model_state"] for r in listed.get(uid, {}).get("replica_statuses", [])]
             if states != ["ready"] * count:
-                found.append(f"{uid} has {states}, and {count} are wanted")
+                troubles.append(f"{uid} has {states}, and {count} are wanted")
         if extra := listed.keys() - self.wanted.keys():
-            found.append(f"{sorted(extra)} are listed, and nobody wants them")
-        engines = Counter(
+            troubles.append(f"{sorted(extra)} are listed, and nobody wants them")
+        actors = Counter(
             process.environ().get(processes.ACTOR_VARIABLE)
             for process in processes.belonging(self.home.instance, {"engine"})
         )
-        if len(engines) != sum(self.wanted.values()):
-            found.append(f"engines of {len(engines)} actors for {sum(self.wanted.values())}")
-        return found
+        if len(actors) != sum(self.wanted.values()):
+            troubles.append(f"engines of {len(actors)} actors for {sum(self.wanted.values())}")
+        return troubles
 
     def until_well(self) -> list[str]:
         """The troubles that stay; empty once there are none."""
@@ -182,13 +182,13 @@ class Soak:
 
     def growth(self) -> list[str]:
         """Processes that hold much more than when they were first seen."""
-        found = []
+        growth = []
         for pid, (role, resident, files) in self.holders().items():
             _, first_resident, first_files = self.first.get(pid, (role, resident, files))
             more, open_files = resident - first_resident, files - first_files
             if more > GROWN_BYTES or open_files > GROWN_FILES:
-                found.append(f"the {role} holds {more / 1e6:.0f} MB and {open_files} files more")
-        return found
+                growth.append(f"the {role} holds {more / 1e6:.0f} MB and {open_files} files more")
+        return growth
 
 
 def run(seconds: float, seed: int) -> dict[str, Any]:

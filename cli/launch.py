@@ -45,7 +45,7 @@ POLL_SECONDS = 0.05
 @click.option(
     "--restart", metavar="WHEN", help="After it ends: always, on-failure or never.  [on-failure]"
 )
-@click.option("--restart-tries", type=int, help="Starts in a row that may fail.  [unlimited]")
+@click.option("--restart-tries", type=int, help="Restarts in a row that may fail.  [unlimited]")
 @click.option("--silence-seconds", type=float, help="Give up on a silent engine after.  [1800]")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.pass_context

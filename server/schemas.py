@@ -239,7 +239,7 @@ class Launch(Shape):
         default=None, description="When a replica that ended is started again; null: on-failure"
     )
     restart_tries: int | None = Field(
-        default=None, ge=0, description="Starts in a row that may fail; null: any number"
+        default=None, ge=0, description="Restarts in a row that may fail; null: any number"
     )
     silence_seconds: float | None = Field(
         default=None, gt=0, description="How long an engine may say nothing of a request"
@@ -333,7 +333,9 @@ class Instance(Shape):
     replica_statuses: list[InstanceReplica]
     state: State
     restart: Literal["always", "on-failure", "never"]
-    restart_tries: int | None = Field(description="Starts in a row that may fail; null: any number")
+    restart_tries: int | None = Field(
+        description="Restarts in a row that may fail; null: any number"
+    )
     silence_seconds: float | None = Field(description="null: the gateway's own limit")
     restarts: int = Field(description="Of all its replicas")
     plan: Plan

@@ -28,7 +28,7 @@ class Policy:
     Attributes:
         restart: when a replica that ended by itself is started again. `on-failure`: not after an
             engine's orderly exit (code 0).
-        restart_tries: starts in a row that may fail before it is given up; None: no limit.
+        restart_tries: restarts in a row that may fail before it is given up; None: no limit.
         silence_seconds: how long an engine may say nothing of a request before the gateway gives up
             on it; None: the gateway's own limit (`server/upstream.py`).
     """
@@ -40,12 +40,12 @@ class Policy:
     @classmethod
     def of(cls, request: LaunchRequest) -> Policy:
         """What a launch asks for. Raises `UnknownName` and `BadValue`."""
-        asked = {
+        values = {
             "restart": request.restart,
             "restart_tries": request.restart_tries,
             "silence_seconds": request.silence_seconds,
         }
-        return cls.parse({name: value for name, value in asked.items() if value is not None})
+        return cls.parse({name: value for name, value in values.items() if value is not None})
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Policy:

@@ -373,10 +373,10 @@ class Fleet:
         """
         while True:
             status = self._ledger.status(uid)
-            found = {one.replica_id: one for one in status.replicas} if status else {}
-            if status is None or status.stopping or not set(replicas) <= found.keys():
+            known = {one.replica_id: one for one in status.replicas} if status else {}
+            if status is None or status.stopping or not set(replicas) <= known.keys():
                 raise Cancelled(uid)
-            states = [found[replica] for replica in replicas]
+            states = [known[replica] for replica in replicas]
             if any(one.state == "stopping" for one in states):
                 raise Cancelled(uid)
             failed = next((one for one in states if one.state == "failed"), None)
