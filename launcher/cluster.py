@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -327,12 +327,15 @@ class Cluster:
         """The names of all replicas' actors that live in our namespace."""
         return set(await self._call("actors", CALL_SECONDS))
 
-    async def lost_nodes(self) -> set[str]:
-        """The Ray node ids that were alive earlier in this connection, or in Ray, and are dead."""
+    async def lost_nodes(self, known: Collection[str] = ()) -> set[str]:
+        """The Ray node ids that were alive earlier in this connection, or in Ray, and are dead.
+
+        Also those of `known` that this Ray has never had: they were of one before it.
+        """
         nodes = await self._call("nodes", CALL_SECONDS)
         alive, dead = set(nodes["alive"]), set(nodes["dead"])
         self._seen_nodes |= alive
-        return (self._seen_nodes | dead) - alive
+        return (self._seen_nodes | dead | set(known)) - alive
 
     async def invoke(self, actor: str, method: str, seconds: float, **args: Any) -> Any:
         """As `Handle.invoke`, but raises `TimeoutError` when there is no answer in time."""

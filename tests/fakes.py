@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -594,10 +594,10 @@ class FakeCluster:
             self.calls.append(("end", actor))
             self.kill(actor)
 
-    async def lost_nodes(self) -> set[str]:
+    async def lost_nodes(self, known: Collection[str] = ()) -> set[str]:
         """See `Cluster.lost_nodes`."""
         self.check("nodes")
-        return set(self.lost)
+        return self.lost | (set(known) - {host.node for host in self._hosts})
 
     async def leave(self) -> None:
         """See `Cluster.leave`."""

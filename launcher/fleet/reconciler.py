@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -87,7 +87,7 @@ class ClusterLike(Protocol):
     async def find(self, actor: str) -> Handle | None: ...  # noqa: D102
     async def actors(self) -> set[str]: ...  # noqa: D102
     async def end(self, actor: str, node: str) -> None: ...  # noqa: D102
-    async def lost_nodes(self) -> set[str]: ...  # noqa: D102
+    async def lost_nodes(self, known: Collection[str]) -> set[str]: ...  # noqa: D102
     async def leave(self) -> None: ...  # noqa: D102
     async def shutdown(self) -> None: ...  # noqa: D102
 
@@ -530,20 +530,21 @@ class Reconciler:
     async def _keep_looking_for_nodes(self) -> None:
         while True:
             await asyncio.sleep(NODES_SECONDS)
-            if self._cluster.connected and self._spans_nodes:
+            if self._cluster.connected and (nodes := self._other_nodes()):
                 with contextlib.suppress(*FAILURES):
-                    lost = frozenset(await self._cluster.lost_nodes())
+                    lost = frozenset(await self._cluster.lost_nodes(nodes))
                     if lost != self._lost_nodes:
                         self._lost_nodes = lost
                         self.wake()
 
-    @property
-    def _spans_nodes(self) -> bool:
-        return any(
-            record.place.node != LOCAL
+    def _other_nodes(self) -> set[str]:
+        """The nodes that replicas are to run on, but the gateway's own."""
+        return {
+            record.place.node
             for deployment in self.ledger.deployments.values()
             for record in deployment.replicas
-        )
+            if record.place.node != LOCAL
+        }
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

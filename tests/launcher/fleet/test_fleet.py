@@ -26,7 +26,7 @@ from paddock.registry.errors import (
     UidInUse,
     UnknownName,
 )
-from tests.launcher.fleet.conftest import World, asking, within
+from tests.launcher.fleet.conftest import World, asking, hosts, within
 
 
 async def test_launch_gets_ready_and_its_end_leaves_nothing(world: World) -> None:
@@ -456,6 +456,20 @@ async def test_replicas_are_spread_and_move_from_a_lost_node(cluster_world: Worl
     world.cluster.return_node("n1")
     await world.until(lambda: old.actor not in world.cluster.alive)
     await world.serves(*names)
+
+
+async def test_replicas_move_to_the_nodes_of_a_cluster_that_was_started_anew(
+    cluster_world: World,
+) -> None:
+    """Its nodes have other ids, and those of before are in no list at all."""
+    world = cluster_world
+    await world.ready(replicas=3)
+    world.cluster.end_ray()
+    world.cluster._hosts = hosts("n3", "n4")
+    names = ["m-rep0", "m-rep1", "m-rep2"]
+    await world.until(lambda: {one.node for one in world.cluster.alive.values()} > {"n3"})
+    await world.serves(*names)
+    assert {world.actor(name).node for name in names} <= {"local", "n3", "n4"}
 
 
 async def test_lost_node_is_waited_for_where_there_is_no_room(cluster_world: World) -> None:
