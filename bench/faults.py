@@ -40,6 +40,8 @@ PADDOCK = [sys.executable, "-m", "paddock"]
 UID = "tiny"
 STREAMS, TOKENS = 16, 300
 WARM_SECONDS, AFTER_SECONDS, LIMIT_SECONDS = 2.0, 1.0, 120.0
+COMMAND_SECONDS = 300.0
+"""How long a command may take, a launch with all of its waits."""
 WANTED = {
     "engine killed": 2.0,
     "warden killed": 2.0,
@@ -68,7 +70,7 @@ class Home:
             env=self.environ,
             text=True,
             capture_output=True,
-            timeout=LIMIT_SECONDS,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
 

@@ -31,7 +31,7 @@ from paddock.launcher import processes
 from paddock.registry.errors import PaddockError
 
 UIDS = ("a", "b", "c")
-QUIET_SECONDS = 120.0
+QUIET_SECONDS = 240.0
 """How long everything may take to be well once the faults are over."""
 GROWN_BYTES, GROWN_FILES = 40_000_000, 40
 """What the gateway and the bridge may hold more than at their first look, in ten minutes' work."""
@@ -91,10 +91,12 @@ class Soak:
                 (engine, *engine.parents())[up].kill()
 
     def hang(self) -> None:
-        """SIGSTOP to an engine."""
-        for engine in self.engines()[:1]:
-            with suppress(psutil.Error):
-                engine.suspend()
+        """SIGSTOP to an engine that serves. One that loads may be silent for two minutes."""
+        for one in self.replicas():
+            if one["model_state"] == "ready" and one["pid"] is not None:
+                with suppress(psutil.Error):
+                    psutil.Process(one["pid"]).suspend()
+                return
 
     def kill_gateway(self) -> None:
         """SIGKILL to the gateway; the next command starts another."""
