@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -234,9 +233,6 @@ async def world(
                 await server.wait_closed()
 
 
-EVENT_TEXTS = re.compile(rb'"text": "([^"]*)"')
-
-
 def texts(body: bytes) -> list[str]:
     """The texts of a stream's events; it must end in the sentinel."""
     lines = [line[6:] for line in body.split(b"\n\n") if line]
@@ -424,36 +420,6 @@ async def test_request_whose_engine_ended_by_itself_is_not_moved(
         assert json.loads(body)["error"]["code"] == "EngineDied"
         assert json.loads(body)["error"]["cause"] == diagnosis["cause"]
         assert len(set(here.asked)) == tries
-
-
-async def test_requests_on_a_replica_that_hangs_end_or_go_on_elsewhere() -> None:
-    """What has not begun is answered by another replica; what has ends with an error."""
-
-    async def begins(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(STREAM + event("one"))
-        await asyncio.Event().wait()
-
-    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        await asyncio.Event().wait()
-
-    for hangs, expected in ((never, ["one", " two", ""]), (begins, ["one"])):
-        async with world(hangs, answers) as here:
-            asking = asyncio.create_task(here.post(stream=True))
-            async with asyncio.timeout(SECONDS):
-                await until(lambda: here.asked)
-                await until(lambda: here.ended or _begun(here))
-                here.slots.revoke("m-rep0", "its engine hangs")
-                _, _, body = await asking
-        assert [text.decode() for text in EVENT_TEXTS.findall(body)] == expected
-        assert (b"its engine hangs" in body) == (hangs is begins)
-
-
-def _begun(here: World) -> bool:
-    """Whether the first replica has a request that it can be told about."""
-    leases = here.slots._leases.get("m-rep0", set())
-    return any(lease.on_revoked is not None for lease in leases)
 
 
 async def test_engine_that_dies_in_mid_stream_ends_it_with_an_error_event() -> None:
