@@ -33,6 +33,7 @@ import psutil
 
 from paddock.client import Client
 from paddock.launcher import processes
+from paddock.launcher.fleet.decide import LONGEST_DELAY
 from paddock.launcher.head import read_record
 from paddock.registry.errors import PaddockError
 
@@ -40,6 +41,8 @@ PADDOCK = [sys.executable, "-m", "paddock"]
 UID = "tiny"
 STREAMS, TOKENS = 16, 300
 WARM_SECONDS, AFTER_SECONDS, LIMIT_SECONDS = 2.0, 1.0, 120.0
+SETTLE_SECONDS = 60.0
+"""How long Ray goes on with its own start after the first model serves."""
 COMMAND_SECONDS = 300.0
 """How long a command may take, a launch with all of its waits."""
 WANTED = {
@@ -168,7 +171,11 @@ class Load:
 
 @dataclass
 class Result:
-    """One fault. `seconds`: until full capacity, None if it did not come back in time."""
+    """One fault.
+
+    `seconds`: until full capacity, None if it did not come back in time; where a node is lost, from
+    when it counted as lost, `noticed` seconds after its end.
+    """
 
     fault: str
     in_flight: int
@@ -178,6 +185,7 @@ class Result:
     wanted: float
     left: int = 0
     errors: list[str] = field(default_factory=list)
+    noticed: float = 0.0
 
 
 def in_flight(home: Home) -> dict[str, int]:
@@ -273,7 +281,7 @@ def is_back(home: Home, fault: str, before: list[dict[str, Any]]) -> bool:
     now = home.replicas()
     if len(now) != len(before) or any(one["model_state"] != "ready" for one in now):
         return False
-    pids, old = [one["pid"] for one in now], [one["pid"] for one in before]
+    pids, old = [int(one["pid"]) for one in now], [int(one["pid"]) for one in before]
     if fault == "node lost":
         return not any(map(_is_far, now)) and len(set(pids) & set(old)) == 1
     if fault in REPLACES:
@@ -347,46 +355,82 @@ def measure(home: Home, fault: str) -> Result:
         began = time.monotonic()
         FAULTS[fault](home)
         time.sleep(0.1)  # the loss of a bridge shows a moment later
+        noticed = 0.0
+        if fault == "node lost":
+            until(lambda: any(one["restarts"] for one in home.replicas()))
+            noticed = time.monotonic() - began
+            began += noticed
         is_well = until(lambda: is_back(home, fault, before))
         seconds = time.monotonic() - began if is_well is not None else None
         time.sleep(AFTER_SECONDS)
     errors = [text for _, text in load.errors]
-    return Result(fault, busy, len(errors), load.done, seconds, WANTED[fault], 0, errors)
+    result = Result(fault, busy, len(errors), load.done, seconds, WANTED[fault], 0, errors)
+    result.noticed = noticed
+    return result
 
 
-def crash_loop(seconds: float = 120.0) -> float:
-    """Percent of a core that a model costs whose engine dies as soon as it serves.
+@dataclass
+class CrashLoop:
+    """What a model costs whose engine dies as soon as it serves.
 
-    Of the gateway, the bridge and Ray, beyond what they take while nothing happens.
+    Attributes:
+        restarts: how many there were in the time.
+        each: processor seconds of one restart, beyond what is taken while nothing happens: of the
+            gateway, the bridge, Ray with its workers, and the engine until it served.
     """
+
+    restarts: int
+    each: float
+
+    @property
+    def share(self) -> float:
+        """Percent of a core once the restarts are as far apart as they get."""
+        return 100 * self.each / LONGEST_DELAY
+
+
+def crash_loop(seconds: float = 130.0) -> CrashLoop:
+    """Kills the engine of a model whenever it serves."""
     with home() as here:
-        here.paddock("launch", "tiny-mixtral", "-en", "echo", "-u", UID)
-        keepers = [
-            process
-            for process in processes.belonging(here.instance)
-            if process.environ().get(processes.ROLE_VARIABLE) != processes.ENGINE
-        ]
+        launched = here.paddock("launch", "tiny-mixtral", "-en", "echo", "-u", UID)
+        if launched.returncode:
+            raise SystemExit(launched.stderr)
+        time.sleep(SETTLE_SECONDS)
+        idle = spend(here, lambda _: None, seconds)
+        killed = []
 
-        def spent() -> float:
-            total = 0.0
-            for process in keepers:
-                with suppress(psutil.Error):
-                    times = process.cpu_times()
-                    total += times.user + times.system
-            return total
+        def kill(pid: int) -> None:
+            killed.append(pid)
+            with suppress(psutil.Error):
+                psutil.Process(pid).kill()
 
-        time.sleep(10.0)
-        began = spent()
-        time.sleep(seconds / 4)
-        idle = (spent() - began) / (seconds / 4)
-        began, end = spent(), time.monotonic() + seconds
-        while time.monotonic() < end:
-            for one in here.replicas():
-                if one["model_state"] == "ready":
-                    with suppress(psutil.Error):
-                        psutil.Process(one["pid"]).kill()
-            time.sleep(0.25)
-        return 100 * ((spent() - began) / seconds - idle)
+        looped = spend(here, kill, seconds)
+        restarts = len(killed) - 1  # what follows the last is not seen to its end
+        return CrashLoop(restarts, (looped - idle) / restarts)
+
+
+def spend(home: Home, on_ready: Callable[[int], None], seconds: float) -> float:
+    """The processor seconds of all processes of a home within that time.
+
+    `on_ready` is called with each engine that serves, four times a second; as often the processes
+    are looked at, so that what one takes in its last quarter of a second is not seen.
+    """
+    first: dict[tuple[int, float], float] = {}
+    last: dict[tuple[int, float], float] = {}
+    client, began = home.client(), time.monotonic()
+    while time.monotonic() - began < seconds:
+        is_first = not first
+        for process in processes.belonging(home.instance):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                own = process.pid, process.create_time()
+                first.setdefault(own, times.user + times.system if is_first else 0.0)
+                last[own] = times.user + times.system
+        for one in client.instances(UID):
+            for replica in one["replica_statuses"]:
+                if replica["model_state"] == "ready":
+                    on_ready(replica["pid"])
+        time.sleep(0.25)
+    return sum(last.values()) - sum(first.values())
 
 
 def main() -> None:
@@ -398,7 +442,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="machine output")
     arguments = parser.parse_args()
     if arguments.crash_loop:
-        print(f"a crash loop takes {crash_loop():.2f} % of a core")
+        cost = crash_loop()
+        print(
+            f"{cost.restarts} restarts of {cost.each:.2f} processor seconds each, which is "
+            f"{cost.share:.2f} % of a core at one in {LONGEST_DELAY:g} s"
+        )
         return
     chosen = [name.strip() for name in arguments.only.split(",") if name.strip()] or list(WANTED)
     results: list[Result] = []
@@ -426,6 +474,7 @@ def main() -> None:
 def print_row(result: Result) -> None:
     """One line of the table, on standard error."""
     seconds = "not back" if result.seconds is None else f"{result.seconds:.1f} s"
+    seconds += f" + {result.noticed:.1f} s until noticed" if result.noticed else ""
     print(
         f"{result.fault:16} full again after {seconds:>8} (wanted {result.wanted:g} s); in flight "
         f"on it {result.in_flight}, failed {result.failed} of {result.failed + result.done}; "

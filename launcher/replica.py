@@ -29,6 +29,7 @@ import psutil
 
 from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
+from paddock.launcher import processes
 from paddock.launcher.diagnosis import (
     LINES,
     Cause,
@@ -50,13 +51,6 @@ from paddock.launcher.health import (
 )
 from paddock.launcher.logs import read_after, read_tail
 from paddock.launcher.plan import LaunchPlan
-from paddock.launcher.processes import (
-    ACTOR_VARIABLE,
-    ENGINE,
-    INSTANCE_VARIABLE,
-    ROLE_VARIABLE,
-    STOP_GRACE,
-)
 from paddock.launcher.relay import Relay
 from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.gguf import check_gguf
@@ -102,7 +96,7 @@ class ReplicaConfig:
     plan: dict[str, Any]
     home: str
     instance: str
-    stop_grace: float = STOP_GRACE
+    stop_grace: float = processes.STOP_GRACE
     hub_timeout: float = 5.0
     silence: float = 120.0
     relay: bool = False
@@ -341,8 +335,11 @@ class Replica:
             )
         )
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        own = {**command.environ, INSTANCE_VARIABLE: self._config.instance}
-        own |= {ROLE_VARIABLE: ENGINE, ACTOR_VARIABLE: self._config.actor}
+        own = {**command.environ, processes.INSTANCE_VARIABLE: self._config.instance}
+        own |= {
+            processes.ROLE_VARIABLE: processes.ENGINE,
+            processes.ACTOR_VARIABLE: self._config.actor,
+        }
         if self._config.gpus:
             # CUDA's own order is by speed; the driver's, which is counted by, is that of the bus.
             own["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -377,8 +374,14 @@ class Replica:
             # The warden was killed: the kernel has ended the engine, but not its children.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._status.pid, signal.SIGKILL)
+            await asyncio.to_thread(self._end_rest)
         lost = {"code": None, "signal": 9, "stopped": False}
         return dict(json.loads(last)) if last.strip() else lost
+
+    def _end_rest(self) -> None:
+        """Ends what the engine started and the kernel did not end with it. Blocks."""
+        rest = processes.belonging(self._config.instance, actor=self._config.actor)
+        processes.end(rest, 0.0)
 
     async def _until_ready(self) -> None:
         """Polls the engine's health every 25 ms; gives up when it ended or shows no life."""

@@ -152,7 +152,7 @@ def decide(
             if record.actor in observation.busy:
                 continue
             for action in _of_replica(deployment, record, observation, activity, now):
-                # What an earlier start has left still holds its memory.
+                # The engine of an earlier start still holds its memory.
                 if not isinstance(action, Start) or record.id not in occupied:
                     actions.append(action)
         if deployment.wanted == "gone" and not deployment.replicas:
@@ -164,11 +164,11 @@ def decide(
 
 
 def _occupied(observation: Observation) -> set[str]:
-    """The replicas of which an actor is left that a new one must not meet."""
+    """The replicas of which an engine may be left that the next must not meet."""
     return {
         replica_of(actor)
         for actor, sighting in observation.actors.items()
-        if not sighting.is_over and sighting.node not in observation.lost_nodes
+        if sighting.may_have_engine and sighting.node not in observation.lost_nodes
     }
 
 

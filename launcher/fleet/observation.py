@@ -16,11 +16,13 @@ class Ended:
     Attributes:
         diagnosis: why; None: it stopped because it was told to.
         is_clean: neither a process of the actor nor one of its engine is left.
+        is_engine_gone: no process of its engine is left; the actor has said so.
         is_blameless: it went with its node, or with all of Ray: the replica has not failed.
     """
 
     diagnosis: dict[str, Any] | None = None
     is_clean: bool = False
+    is_engine_gone: bool = False
     is_blameless: bool = False
 
 
@@ -48,6 +50,11 @@ class Sighting:
     def is_over(self) -> bool:
         """Whether nothing of it is left."""
         return self.ended is not None and self.ended.is_clean
+
+    @property
+    def may_have_engine(self) -> bool:
+        """Whether an engine of it may live, and hold its memory."""
+        return self.ended is None or not (self.ended.is_clean or self.ended.is_engine_gone)
 
 
 @dataclass(frozen=True)

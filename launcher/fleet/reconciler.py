@@ -359,7 +359,8 @@ class Reconciler:
             except ActorLost as error:
                 if isinstance(handle, Watched) or self._cluster.connected:
                     message = f"the replica's actor is gone, and its engine with it ({error})"
-                    was_lost = losses != self._losses  # it went with the bridge, or all of Ray
+                    # Did it go with the bridge, all of Ray, or its node?
+                    was_lost = losses != self._losses or await self._is_on_lost_node(actor)
                     cause: Cause = "node_lost" if was_lost else "actor_died"
                     diagnosis = Diagnosis(cause, message).to_json()
                     self.ledger.end(actor, Ended(diagnosis, is_blameless=was_lost))
@@ -386,7 +387,7 @@ class Reconciler:
             return status.state == "stopped"
         if status.state == "failed":
             # The diagnosis has all that is worth keeping; the process can give its memory back.
-            self.ledger.end(actor, Ended(status.diagnosis))
+            self.ledger.end(actor, Ended(status.diagnosis, is_engine_gone=True))
         elif status.state == "stopped" and actor not in self._effects:
             self.ledger.end(actor, Ended())
         return status.state in {"failed", "stopped"}
@@ -530,12 +531,23 @@ class Reconciler:
     async def _keep_looking_for_nodes(self) -> None:
         while True:
             await asyncio.sleep(NODES_SECONDS)
-            if self._cluster.connected and (nodes := self._other_nodes()):
-                with contextlib.suppress(*FAILURES):
-                    lost = frozenset(await self._cluster.lost_nodes(nodes))
-                    if lost != self._lost_nodes:
-                        self._lost_nodes = lost
-                        self.wake()
+            if self._cluster.connected and self._other_nodes():
+                await self._look_for_lost_nodes()
+
+    async def _look_for_lost_nodes(self) -> None:
+        with contextlib.suppress(*FAILURES):
+            lost = frozenset(await self._cluster.lost_nodes(self._other_nodes()))
+            if lost != self._lost_nodes:
+                self._lost_nodes = lost
+                self.wake()
+
+    async def _is_on_lost_node(self, actor: str) -> bool:
+        """Whether an actor was on a node that is lost; Ray may have told of the actor first."""
+        sighting = self.ledger.sightings.get(actor)
+        if sighting is None or sighting.node in {"", LOCAL}:
+            return False
+        await self._look_for_lost_nodes()
+        return sighting.node in self._lost_nodes
 
     def _other_nodes(self) -> set[str]:
         """The nodes that replicas are to run on, but the gateway's own."""

@@ -112,6 +112,15 @@ def test_start_waits_until_nothing_of_the_one_before_is_left() -> None:
     assert names(due(one, clean)) == ["Start"]
 
 
+def test_start_does_not_wait_for_an_actor_whose_engine_is_gone() -> None:
+    """It holds no memory worth the time; what is left of it is ended meanwhile."""
+    one = deployment(start=1)
+    old = Sighting(
+        f"m-rep0@{one.generations[0].id}.0", "local", ended=Ended(KILLED, is_engine_gone=True)
+    )
+    assert names(due(one, old)) == ["Start", "Stop"]
+
+
 @pytest.mark.parametrize(
     ("policy", "record", "failure", "expected"),
     [

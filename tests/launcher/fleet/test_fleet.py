@@ -458,6 +458,25 @@ async def test_replicas_are_spread_and_move_from_a_lost_node(cluster_world: Worl
     await world.serves(*names)
 
 
+async def test_actor_that_is_lost_with_its_node_has_not_failed(cluster_world: World) -> None:
+    """Ray may tell of the actor before it tells of the node."""
+    world = cluster_world
+    await world.ready(replicas=3)
+    (old,) = [one for one in world.cluster.alive.values() if one.node == "n1"]
+    world.cluster.lost.add("n1")
+    world.cluster.trouble(f"watch {old.actor}", ActorLost("the actor died"))
+    old.wake()
+    name = old.status.replica_id
+    await world.until(
+        lambda: world.state(name) == "ready" and len(world.cluster.running(name)) == 2
+    )
+    status = world.fleet.get("m").replicas[int(name[-1])]
+    assert (status.last_failure or {})["cause"] == "node_lost"
+    record = world.fleet._reconciler.ledger.deployments["m"].replica(name)
+    assert record is not None
+    assert (record.failures, record.restarts) == (0, 1)
+
+
 async def test_replicas_move_to_the_nodes_of_a_cluster_that_was_started_anew(
     cluster_world: World,
 ) -> None:
