@@ -93,11 +93,13 @@ def diagnose_exit(
     exit_code: int | None,
     signal: int | None,
     lines: Sequence[str],
+    is_oom: bool = False,
 ) -> Diagnosis:
     """Reads the cause of an engine's end from its exit and its last lines.
 
     The lines do not count if SIGKILL or SIGTERM ended it: those come from outside, whatever an
-    engine may have said in hours of service.
+    engine may have said in hours of service. `is_oom`: the kernel has ended a process for want of
+    memory meanwhile.
     """
     kept = lines[-LINES:]
     name = _signal_name(signal)
@@ -119,6 +121,9 @@ def diagnose_exit(
                     exit_code,
                     name,
                 )
+    if is_oom:
+        message = f"the system ran out of memory, and ended {engine.name}"
+        return Diagnosis("oom", message, _next("oom", plan), tuple(kept), exit_code, name)
     if name == "SIGKILL":
         message = f"{engine.name} was ended by SIGKILL: by somebody, or by the system out of memory"
     else:

@@ -44,6 +44,26 @@ def held_bytes(pid: int) -> int:
     return held
 
 
+def oom_kills(root: Path = Path("/")) -> int:
+    """How many processes the kernel has ended for want of memory: of this process's control group.
+
+    Where that cannot be told, of the whole machine; 0 outside Linux. See `memory.events` in the
+    kernel's document on control groups (v2).
+    """
+    with contextlib.suppress(OSError, ValueError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        group = next((line[3:] for line in lines if line.startswith("0::")), None)
+        counts = [root / "proc/vmstat"]
+        if group is not None:
+            counts.insert(0, root / f"sys/fs/cgroup/{group.lstrip('/')}/memory.events")
+        for path in counts:
+            with contextlib.suppress(OSError):
+                fields = dict(line.split() for line in path.read_text().splitlines())
+                if "oom_kill" in fields:
+                    return int(fields["oom_kill"])
+    return 0
+
+
 def memory() -> tuple[int, int]:
     """Total and free bytes, within the control group's limit where there is one."""
     memory = psutil.virtual_memory()

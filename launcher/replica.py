@@ -50,6 +50,7 @@ from paddock.launcher.health import (
     Look,
 )
 from paddock.launcher.logs import read_after, read_tail
+from paddock.launcher.machine import oom_kills
 from paddock.launcher.plan import LaunchPlan
 from paddock.launcher.relay import Relay
 from paddock.registry.errors import CorruptFile, HubFailure
@@ -165,6 +166,7 @@ class Replica:
         self._warden: asyncio.subprocess.Process | None = None
         self._ended: asyncio.Task[dict[str, Any]] | None = None
         self._relay: Relay | None = None
+        self._oom_kills = oom_kills()
         self._port = 0
         self._looked_at = 0.0
         self._computed = 0.0
@@ -469,7 +471,7 @@ class Replica:
             seconds=now - self._probed_at,
         )
         self._probed_at, self._probed_computed = now, computed_now
-        if full and look.has_moved is None and look.computed_seconds is None:
+        if not answered and look.has_moved is None and look.computed_seconds is None:
             return "busy"  # nothing here can tell; the gateway's own limit will
         self._work.note(look)
         if self._work.is_hung:
@@ -578,7 +580,10 @@ class Replica:
 
     async def _exit_diagnosis(self, end: dict[str, Any]) -> Diagnosis:
         lines = await asyncio.to_thread(read_tail, self._log, EXIT_LINES)
-        return diagnose_exit(self._engine, self._plan, end["code"], end["signal"], lines)
+        if end["stopped"]:  # by a signal to its warden: the service or the machine is being ended
+            end = {"code": None, "signal": signal.SIGTERM}
+        is_oom = end["signal"] == signal.SIGKILL and oom_kills() > self._oom_kills
+        return diagnose_exit(self._engine, self._plan, end["code"], end["signal"], lines, is_oom)
 
     def _fail_unless_stopping(self, diagnosis: Diagnosis) -> None:
         if not self._cancelled.is_set():

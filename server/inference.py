@@ -444,12 +444,11 @@ def _leased(upstream: Upstream, lease: Lease) -> Iterator[None]:
     """
     if lease.revoked:
         raise Lost(lease.revoked)
-    lease.silent_seconds = lambda: upstream.silent_seconds
-    lease.on_revoked = upstream.break_off
+    lease.attach(upstream, upstream.break_off)
     try:
         yield
     finally:
-        lease.silent_seconds = lease.on_revoked = None
+        lease.detach()
 
 
 @contextlib.contextmanager
@@ -547,13 +546,13 @@ _ITS_OWN = {
 
 
 def died_by_itself(diagnosis: Mapping[str, Any]) -> bool:
-    """Whether an engine's end may be the doing of a request: it exited, or crashed.
+    """Whether a request may have ended an engine: it exited, crashed, or took all memory.
 
-    SIGKILL and SIGTERM come from outside.
+    Other SIGKILL and SIGTERM come from outside.
     """
     if diagnosis.get("cause") in {"engine_hung", "actor_died", "node_lost"}:
         return False
-    return diagnosis.get("signal") not in {"SIGKILL", "SIGTERM"}
+    return diagnosis.get("cause") == "oom" or diagnosis.get("signal") not in {"SIGKILL", "SIGTERM"}
 
 
 _RETRY_AFTER = re.compile(rb"[\x20-\x7e]{1,100}")

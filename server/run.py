@@ -178,9 +178,7 @@ async def _serve(
         lifespan="on",
     )
     record = {"endpoint": started.endpoint, "pid": os.getpid(), "key": local_key}
-    server = _Server(
-        config, settings.home / FILE, record, lambda: on_ready(started), fleet.bus.close
-    )
+    server = _Server(config, settings.home / FILE, record, lambda: on_ready(started), fleet.leave)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     leaving = asyncio.create_task(leave.wait())
     await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)

@@ -84,12 +84,12 @@ class Upstream(asyncio.Protocol):
         self._chunked = False
         self._until_close = False
         self._reusable = True
-        self._held = False
+        self.is_held = False
         self._rests = False
         self._type = self._retry_after = b""
         self._fd: int | None = None
         self._now = time.monotonic
-        self._heard = 0.0
+        self._heard = self._asked = 0.0
         self._in_head = True
         self._head_bytes = 0
         self._wrong = ""
@@ -104,7 +104,7 @@ class Upstream(asyncio.Protocol):
         self._in_head = True
         self._head_bytes = 0
         self._wrong = ""
-        self._heard = self._now()
+        self._heard = self._asked = self._now()
         self._pool.pacer.enter(self)
         self._transport.write(request)
 
@@ -117,7 +117,12 @@ class Upstream(asyncio.Protocol):
     @property
     def silent_seconds(self) -> float:
         """Since when the engine has sent nothing, though it could; 0 while reading is paused."""
-        return 0.0 if self._held else self._now() - self._heard
+        return 0.0 if self.is_held else self._now() - self._heard
+
+    @property
+    def heard_at(self) -> float | None:
+        """See `fleet.activity.Line`."""
+        return self._heard if self._heard > self._asked else None
 
     def give_up(self) -> None:
         """Ends the connection because its engine is silent, and tells the sink so."""
@@ -144,20 +149,20 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """Takes nothing more from the engine for now."""
-        self._held = True
+        self.is_held = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Takes what the engine sends again."""
-        self._held = False
+        self.is_held = False
         self._heard = self._now()
         self._read()
 
     def wake(self) -> None:
         """Reads what came in a rest, past the event loop, which would have to be told each time."""
         self._rests = False
-        if self._held or not self.usable:
+        if self.is_held or not self.usable:
             return
         if self._fd is None:
             self._read()
@@ -173,7 +178,7 @@ class Upstream(asyncio.Protocol):
     def _read(self) -> None:
         """Has the event loop read, unless something is in the way."""
         transport = self._transport
-        if not (transport is None or transport.is_closing() or self._held or self._rests):
+        if not (transport is None or transport.is_closing() or self.is_held or self._rests):
             transport.resume_reading()
 
     @property

@@ -306,9 +306,12 @@ class Vllm(Adapter):
     )
     context_step: ClassVar[int] = 128
     health_path: ClassVar[str] = "/health"
+    # Tokens of a prompt are counted with its first answer; until then its cache fills.
     progress: ClassVar[Progress | None] = Progress(
         "/metrics",
-        re.compile(r"(?m)^vllm:(?:generation|prompt)_tokens_total\S* (\S+)"),
+        re.compile(
+            r"(?m)^vllm:(?:(?:generation|prompt)_tokens_total|kv_cache_usage_perc)\S* (\S+)"
+        ),
     )
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = SYMPTOMS

@@ -42,13 +42,26 @@ class Directory(Protocol):
         ...
 
 
+class Line(Protocol):
+    """A connection to an engine, with one request on it."""
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the engine has sent something of the answer last; None: nothing yet."""
+        ...
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is taken from the engine now, since the client takes nothing."""
+        ...
+
+
 @dataclass(eq=False)
 class Lease:
     """One slot of one replica, for one request. Give it back with `release`.
 
     Attributes:
-        silent_seconds: says for how long the engine has sent nothing of the request; whoever holds
-            the lease sets it to what knows. None: nothing was sent to the engine yet.
+        line: the connection that the request was sent on; None before and after.
         on_revoked: called with a reason when the replica will not answer any more.
         revoked: that reason, from then on.
     """
@@ -57,21 +70,60 @@ class Lease:
     _queue: SlotQueue
     uid: str
     client: str = ""
-    silent_seconds: Callable[[], float] | None = None
+    line: Line | None = None
     on_revoked: Callable[[str], None] | None = None
     revoked: str = ""
     released: bool = False
 
-    @property
-    def quiet_seconds(self) -> float:
-        """For how long its engine has been silent."""
-        return self.silent_seconds() if self.silent_seconds is not None else 0.0
+    def attach(self, line: Line, on_revoked: Callable[[str], None]) -> None:
+        """The request was sent on this connection."""
+        self.line, self.on_revoked = line, on_revoked
+        self._queue.attach(self)
+
+    def detach(self) -> None:
+        """Nothing more comes of it; again is no error."""
+        if self.line is not None:
+            self._queue.detach(self)
+            self.line = self.on_revoked = None
 
     def release(self) -> None:
         """Gives the slot back; the first who waits gets it. Again is no error."""
         if not self.released:
+            self.detach()
             self.released = True
             self._queue.take_back(self)
+
+
+@dataclass
+class _Silence:
+    """For how long a replica has had requests and said nothing to any of them.
+
+    Not of one request: clients that give up after ten seconds and ask again would hide an engine
+    that hangs. The time in which it has none does not count.
+    """
+
+    start: str
+    since: float | None = None
+    before: float = 0.0
+
+    def begin(self, now: float) -> None:
+        """It has a request."""
+        if self.since is None:
+            self.since = now - self.before
+
+    def hear(self, at: float) -> None:
+        """It has said something."""
+        self.before = 0.0
+        if self.since is not None:
+            self.since = max(self.since, at)
+
+    def rest(self, now: float) -> None:
+        """It has no request any more."""
+        self.before, self.since = self.seconds(now), None
+
+    def seconds(self, now: float) -> float:
+        """How long that is."""
+        return self.before if self.since is None else now - self.since
 
 
 @dataclass(eq=False)
@@ -94,6 +146,8 @@ class SlotQueue:
         self._turns: dict[tuple[str, str], int] = {}
         self._count = itertools.count(1)
         self._probed: dict[str, float] = {}
+        self._silences: dict[str, _Silence] = {}
+        self._now = time.monotonic
         self._next: dict[str, int] = {}
 
     def in_flight(self, replica_id: str) -> int:
@@ -192,6 +246,40 @@ class SlotQueue:
             self._turns[status.uid, client] = next(self._count)
         return lease
 
+    def attach(self, lease: Lease) -> None:
+        """See `Lease.attach`."""
+        start = start_of(lease.replica)
+        silence = self._silences.get(lease.replica.replica_id)
+        if silence is None or silence.start != start:
+            silence = self._silences[lease.replica.replica_id] = _Silence(start)
+        silence.begin(self._now())
+
+    def detach(self, lease: Lease) -> None:
+        """See `Lease.detach`."""
+        replica_id = lease.replica.replica_id
+        silence = self._silences.get(replica_id)
+        if silence is None or silence.start != start_of(lease.replica):
+            return
+        assert lease.line is not None
+        if lease.line.heard_at is not None:
+            silence.hear(lease.line.heard_at)
+        if not any(one is not lease and one.line for one in self._leases.get(replica_id, ())):
+            silence.rest(self._now())
+            if lease.line.heard_at is not None or not silence.before:
+                del self._silences[replica_id]
+
+    def _quiet_seconds(self, replica_id: str, leases: Iterable[Lease]) -> float:
+        silence = self._silences.get(replica_id)
+        if silence is None:
+            return 0.0
+        lines = [lease.line for lease in leases if lease.line is not None]
+        if all(line.is_held for line in lines):
+            silence.hear(self._now())  # it may have much to say
+        for line in lines:
+            if line.heard_at is not None:
+                silence.hear(line.heard_at)
+        return silence.seconds(self._now())
+
     def take_back(self, lease: Lease) -> None:
         """See `Lease.release`."""
         key = lease.uid, lease.client
@@ -225,11 +313,13 @@ class SlotQueue:
 
     def loads(self, slots: Mapping[str, int]) -> dict[str, ReplicaLoad]:
         """The load of each replica that serves requests. `slots`: model id → slots a replica."""
+        for replica_id in [one for one in self._silences if one.rpartition("-rep")[0] not in slots]:
+            del self._silences[replica_id]
         return {
             replica_id: ReplicaLoad(
                 in_flight=len(leases),
                 slots=max(slots.get(lease.uid, 1) for lease in leases),
-                quiet_seconds=min(lease.quiet_seconds for lease in leases),
+                quiet_seconds=self._quiet_seconds(replica_id, leases),
                 probed_at=self._probed.get(replica_id, 0.0),
             )
             for replica_id, leases in self._leases.items()

@@ -232,11 +232,11 @@ def _ended(
         "cause": "actor_died",
         "message": "the replica was stopped from outside",
     }
-    if not may_restart(deployment.policy, record, diagnosis):
+    if not may_restart(deployment.policy, record, diagnosis, ended.is_blameless):
         yield GiveUp(uid, record.id, actor, diagnosis)
         return
     failures = record.failures + (not ended.is_blameless)
-    at = now + delay(record.id, max(1, failures))
+    at = now + max(ended.wait_seconds, delay(record.id, max(1, failures)))
     yield Restart(uid, record.id, actor, at, failures, diagnosis)
 
 
@@ -269,19 +269,22 @@ def needs_probe(load: ReplicaLoad, now: float) -> bool:
     return load.in_flight > 0 and load.quiet_seconds >= QUIET_SECONDS and rested
 
 
-def may_restart(policy: Policy, record: ReplicaRecord, diagnosis: dict[str, Any]) -> bool:
+def may_restart(
+    policy: Policy, record: ReplicaRecord, diagnosis: dict[str, Any], is_blameless: bool = False
+) -> bool:
     """Whether a replica that failed so is started again.
 
-    Not where its first start failed: that is reported to whoever launches. Not where the next
-    start would fail alike.
+    Not where its first start failed: that is reported to whoever launches; but one that went with
+    its node or with Ray is tried once more. Not where the next start would fail alike.
     """
-    if not record.has_served or policy.restart == "never":
+    if policy.restart == "never" or diagnosis.get("cause") in PERMANENT:
         return False
-    if diagnosis.get("cause") in PERMANENT:
-        return False
+    if not record.has_served:
+        return is_blameless and record.restarts == 0
     if policy.restart == "on-failure" and diagnosis.get("exit_code") == 0:
         return False
-    return policy.restart_tries is None or record.failures < policy.restart_tries
+    tries = policy.restart_tries
+    return is_blameless or tries is None or record.failures < tries
 
 
 def delay(replica_id: str, failures: int) -> float:

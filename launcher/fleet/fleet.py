@@ -111,6 +111,8 @@ class Fleet:
             missing = _missing_engine(deployment)
             if missing is not None:
                 self._ledger.change_now(deployment.uid, _given_up(missing))
+            elif _lacked_engine(deployment):
+                self._ledger.change_now(deployment.uid, _taken_up)
         self._started = True
 
     @property
@@ -468,6 +470,11 @@ class Fleet:
         await self._cluster.shutdown()
         self.bus.close()
 
+    def leave(self) -> None:
+        """Ends the streams of events, and judges no end any more: `close` follows."""
+        self.bus.close()
+        self._reconciler.leave()
+
     async def close(self) -> None:
         """Lets go of the models without ending them, for the next gateway to take up."""
         self.bus.close()
@@ -543,9 +550,22 @@ def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
     failed = all(record.given_up for record in deployment.replicas)
     if failed or plan.attached is not None or plan.engine in engine_names():
         return None
-    again = launch_command(plan)
-    message = f"its plan names the engine {plan.engine}, which this Paddock does not know"
-    return Diagnosis("engine_missing", message, again).to_json()
+    message = (
+        f"its plan names the engine {plan.engine}, which this Paddock does not know; it is "
+        "taken up by the next start after the package that brought it is installed"
+    )
+    return Diagnosis("engine_missing", message, launch_command(plan)).to_json()
+
+
+def _lacked_engine(deployment: Deployment) -> bool:
+    """Whether it was given up for want of its engine, which is known now."""
+    causes = [(one.diagnosis or {}).get("cause") for one in deployment.replicas if one.given_up]
+    return "engine_missing" in causes and deployment.plan.engine in engine_names()
+
+
+def _taken_up(deployment: Deployment) -> Deployment:
+    records = (replace(one, given_up=False, diagnosis=None) for one in deployment.replicas)
+    return replace(deployment, replicas=tuple(records))
 
 
 def _given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:

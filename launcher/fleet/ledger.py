@@ -286,7 +286,8 @@ class Ledger:
             try:
                 await self._save_dirty()
                 failures = 0
-            except StateNotWritten as error:
+            # Whatever it is, what is not written is still to be written.
+            except Exception as error:  # noqa: BLE001
                 failures += 1
                 log.error("%s", error)
                 await asyncio.sleep(min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * failures))

@@ -17,13 +17,16 @@ class Ended:
         diagnosis: why; None: it stopped because it was told to.
         is_clean: neither a process of the actor nor one of its engine is left.
         is_engine_gone: no process of its engine is left; the actor has said so.
-        is_blameless: it went with its node, or with all of Ray: the replica has not failed.
+        is_blameless: it went with its node, or with all of Ray, or could not begin for want of
+            them: the replica has not failed.
+        wait_seconds: how long the next start waits at least.
     """
 
     diagnosis: dict[str, Any] | None = None
     is_clean: bool = False
     is_engine_gone: bool = False
     is_blameless: bool = False
+    wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class ReplicaLoad:
     Attributes:
         in_flight: how many.
         slots: how many it can serve side by side.
-        quiet_seconds: for how long its engine has sent nothing to any of them.
+        quiet_seconds: for how long its engine has had requests, and sent nothing to any of them.
         probed_at: when it was last asked whether it still works.
     """
 

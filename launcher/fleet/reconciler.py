@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -49,6 +50,12 @@ STOP_SLACK = 15.0
 """Seconds beyond the engine's grace that an actor may take before it is ended by force."""
 HUNG_SLACK = 2.0
 """The same of an engine that hangs: nothing graceful is to be expected."""
+BEGIN_LIMIT = 120.0
+"""How long a new actor may say nothing at all before its start counts as failed."""
+NO_RAY_SECONDS, NO_ROOM_SECONDS = 2.0, 10.0
+"""Before the next start, where this one found no Ray, or no node with room."""
+REFUSED_SECONDS = 2.0
+"""How long a connection to an engine that is not heard of may take before it counts as alive."""
 PROBE_LIMIT = 20.0
 """How long an actor may take to say whether its engine still works."""
 RETRY_SECONDS = 1.0
@@ -127,6 +134,7 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._losses = 0
+        self._is_leaving = False
         ledger.wake = self.wake
         cluster.on_lost = self._on_lost
 
@@ -184,7 +192,7 @@ class Reconciler:
         """A request to the replica has failed: it is looked at at once.
 
         An attached endpoint is asked again. Of an actor that is not heard of, the engine counts as
-        dead too: its replica is started anew.
+        dead too if it refuses connections: its replica is started anew.
         """
         for actor, sighting in list(self.ledger.sightings.items()):
             if replica_of(actor) != replica_id:
@@ -193,8 +201,28 @@ class Reconciler:
             if isinstance(handle, Watched):
                 handle.doubt()
             elif not sighting.is_reachable and sighting.ended is None:
-                message = "nothing is heard of its actor, and its engine refuses connections"
-                self.ledger.end(actor, Ended(Diagnosis("actor_died", message).to_json()))
+                self._doubt_engine(actor, sighting)
+
+    def _doubt_engine(self, actor: str, sighting: Sighting) -> None:
+        endpoint = sighting.status.endpoint if sighting.status is not None else None
+        name = f"doubt {actor}"
+        if endpoint is None or name in self._effects:
+            return
+
+        async def look() -> None:
+            if await _refuses(endpoint):
+                now = self.ledger.sightings.get(actor)
+                if now is not None and not now.is_reachable:
+                    message = "nothing is heard of its actor, and its engine refuses connections"
+                    self.ledger.end(actor, Ended(Diagnosis("actor_died", message).to_json()))
+                    self.wake()
+
+        self._effects[name] = effect = _Effect(asyncio.create_task(look()))
+        effect.task.add_done_callback(lambda _: self._effects.pop(name, None) and None)
+
+    def leave(self) -> None:
+        """From now on nothing that ends is judged: the whole machine may be going down."""
+        self._is_leaving = True
 
     async def close(self) -> None:
         """Lets go of everything without ending it, for the next gateway to take up."""
@@ -240,6 +268,8 @@ class Reconciler:
                 self._begin(action.actor, lambda: self._stop(action))
             case Probe():
                 self._probe(action)
+            case Restart() | GiveUp() if self._is_leaving:
+                pass
             case Restart():
                 self.ledger.restart(action)
             case GiveUp():
@@ -295,14 +325,18 @@ class Reconciler:
         try:
             handle = await self._obtain(deployment, record)
         except (RayFailed, Refused) as error:
-            diagnosis = Diagnosis("node_lost", str(error)).to_json()
-            self.ledger.end(actor, Ended(diagnosis, is_clean=True))
+            wait = NO_RAY_SECONDS if isinstance(error, RayFailed) else NO_ROOM_SECONDS
+            ended = Ended(Diagnosis("node_lost", str(error)).to_json(), is_clean=True)
+            # A first start that cannot begin is reported.
+            self.ledger.end(
+                actor, replace(ended, is_blameless=record.has_served, wait_seconds=wait)
+            )
         except FAILURES as error:
             message = f"the replica's actor could not be started: {error}"
             self.ledger.end(actor, Ended(Diagnosis("actor_died", message).to_json()))
         else:
             self._handles[actor] = handle
-            self._follow(actor)
+            self._follow(actor, is_new=True)
 
     async def _obtain(self, deployment: Deployment, record: ReplicaRecord) -> Handle | Watched:
         """The actor that runs the replica: the one that lives, or a new one."""
@@ -336,13 +370,17 @@ class Reconciler:
             actor=record.actor,
         )
 
-    def _follow(self, actor: str) -> None:
+    def _follow(self, actor: str, is_new: bool = False) -> None:
         if actor not in self._followers:
-            self._followers[actor] = asyncio.create_task(self._hear_of(actor))
+            self._followers[actor] = asyncio.create_task(self._hear_of(actor, is_new))
 
-    async def _hear_of(self, actor: str) -> None:
-        """Hears of an actor until it has ended, through any loss of the bridge."""
+    async def _hear_of(self, actor: str, is_new: bool) -> None:
+        """Hears of an actor until it has ended, through any loss of the bridge.
+
+        One that lived before may serve, and is never given up; of a new one nothing was heard yet.
+        """
         failures, losses = 0, self._losses
+        silent_since = time.monotonic() if is_new else None
         while True:
             handle = self._handles[actor]
             try:
@@ -351,7 +389,7 @@ class Reconciler:
                 await self._until_due(actor)
                 status = await handle.begin()
                 while True:
-                    failures, losses = 0, self._losses
+                    failures, losses, silent_since = 0, self._losses, None
                     if self._is_end(actor, handle, status):
                         return
                     self.ledger.hear(actor, status)
@@ -366,10 +404,15 @@ class Reconciler:
                     self.ledger.end(actor, Ended(diagnosis, is_blameless=was_lost))
                     return
                 reason: Exception = error
-            except (ActorUnavailable, RayFailed, TimeoutError) as error:
-                reason = error
             except RuntimeError as error:  # what the replica itself raised
                 self.ledger.end(actor, Ended(_internal(error)))
+                return
+            # Anything else says nothing of the actor: a full disk keeps a bridge from starting too.
+            except Exception as error:  # noqa: BLE001
+                reason = error
+            if silent_since is not None and time.monotonic() - silent_since > BEGIN_LIMIT:
+                message = f"its actor has not begun within {BEGIN_LIMIT:g} s: {reason}"
+                self.ledger.end(actor, Ended(Diagnosis("actor_died", message).to_json()))
                 return
             failures += 1
             self.ledger.lose_sight(actor, reason)
@@ -487,13 +530,8 @@ class Reconciler:
                     await self._cluster.connect()
                     self._list(await self._cluster.actors())
                     failures = 0
-                except (
-                    RayFailed,
-                    ActorLost,
-                    ActorUnavailable,
-                    TimeoutError,
-                    RuntimeError,
-                ) as error:
+                # Whatever keeps it from that, be it a full disk: it goes on.
+                except Exception as error:  # noqa: BLE001
                     failures += 1
                     log.error("the actors that live cannot be listed: %s", error)
             pause = RETRY_SECONDS * 2 ** min(failures, 6) if failures else SYNC_SECONDS
@@ -557,6 +595,20 @@ class Reconciler:
             for record in deployment.replicas
             if record.place.node != LOCAL
         }
+
+
+async def _refuses(endpoint: str) -> bool:
+    """Whether nobody listens at an endpoint."""
+    parts = urlsplit(endpoint)
+    try:
+        async with asyncio.timeout(REFUSED_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    writer.close()
+    return False
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -123,8 +123,10 @@ def replica_status(
         )
     if status.state == "stopping":
         return replace(status, state="unhealthy", endpoint=None)  # and started again
-    if not sighting.is_reachable and status.state != "pending":
-        return replace(status, state="unreachable", note="nothing is heard of its actor")
+    if not sighting.is_reachable:
+        # Whoever waits for a launch waits on: what is not heard of has not begun to serve.
+        state = status.state if status.state in _ON_THE_WAY else "unreachable"
+        return replace(status, state=state, note="nothing is heard of its actor")
     return status
 
 

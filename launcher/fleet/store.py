@@ -191,10 +191,10 @@ class SqliteStore:
     async def _run(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise self._not_written(error) from error
 
-    def _not_written(self, error: sqlite3.OperationalError) -> StateNotWritten:
+    def _not_written(self, error: sqlite3.DatabaseError) -> StateNotWritten:
         full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
         reason = os.strerror(errno.ENOSPC) if full else str(error)
         return StateNotWritten(str(self._path), reason)
@@ -214,7 +214,7 @@ class SqliteStore:
             uids = [uid for (uid,) in self._db.execute("SELECT uid FROM deployments")]
             self._db.execute("DELETE FROM deployments")
             return uids
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise self._not_written(error) from error
         finally:
             self._db.close()

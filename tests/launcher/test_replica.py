@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -224,6 +225,45 @@ async def test_a_killed_warden_is_a_failure_too(make: Make) -> None:
     status = await until(replica, "failed")
     assert status.diagnosis is not None
     assert status.diagnosis["cause"] == "engine_killed"
+
+
+async def test_an_engine_that_goes_with_the_machine_has_not_exited(make: Make) -> None:
+    """Going down, a machine tells all to stop, and many engines exit with 0 then."""
+    replica = make(echo())
+    await ready(replica)
+    (warden,) = psutil.Process().children()
+    warden.terminate()
+    status = await until(replica, "failed")
+    assert status.diagnosis is not None
+    found = {name: status.diagnosis[name] for name in ("cause", "signal", "exit_code")}
+    assert found == {"cause": "engine_killed", "signal": "SIGTERM", "exit_code": None}
+
+
+async def test_an_engine_that_the_kernel_ended_for_memory_is_known(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its signal is that of any other killing."""
+    kills = itertools.count()
+    monkeypatch.setattr(replica_module, "oom_kills", lambda: next(kills))
+    replica = make(echo())
+    status = await ready(replica)
+    assert status.pid is not None
+    os.kill(status.pid, signal.SIGKILL)
+    status = await until(replica, "failed")
+    assert status.diagnosis is not None
+    assert (status.diagnosis["cause"], status.diagnosis["signal"]) == ("oom", "SIGKILL")
+
+
+async def test_an_engine_of_which_nothing_can_tell_is_left_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, where it counts no tokens, a token that does not come says nothing."""
+    replica = make(echo())
+    await ready(replica)
+    monkeypatch.setattr(Replica, "_on_processor", False)
+    monkeypatch.setattr(Replica, "_post", lambda *_: (0, "TimeoutError"))
+    assert [await replica.probe(full=False) for _ in range(MISSES)] == ["busy"] * MISSES
+    assert (await replica.begin()).state == "ready"
 
 
 async def test_a_stubborn_engine_and_its_child_are_killed(make: Make) -> None:

@@ -146,6 +146,8 @@ def hurry(setattr: Callable[..., Any]) -> None:
         setattr(module, "RETRY_SECONDS", 0.001)
         setattr(module, "LONGEST_RETRY_SECONDS", 0.005)
     setattr(reconciler, "NODES_SECONDS", 0.005)
+    setattr(reconciler, "NO_RAY_SECONDS", 0.005)
+    setattr(reconciler, "NO_ROOM_SECONDS", 0.005)
     setattr(reconciler, "LOOK_SECONDS", 0.02)
     setattr(reconciler, "SYNC_SECONDS", 0.02)
     setattr(activity, "LOOK_SECONDS", 0.01)

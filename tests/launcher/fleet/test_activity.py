@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -159,19 +160,95 @@ async def test_queue_has_a_limit() -> None:
     queue.check("m", 2)
 
 
+@dataclass
+class Wire:
+    """A connection to an engine; see `activity.Line`."""
+
+    heard_at: float | None = None
+    is_held: bool = False
+
+
+class Quiet:
+    """A queue with a clock, and how quiet its one replica is."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.queue = SlotQueue(Models("a", slots=4))
+        self.queue._now = lambda: self.now
+
+    async def ask(self, wire: Wire) -> Any:
+        """A request that is sent on this connection."""
+        lease = await self.queue.acquire("m")
+        lease.attach(wire, lambda _: None)
+        return lease
+
+    @property
+    def seconds(self) -> float:
+        """For how long the replica has been quiet."""
+        return self.queue.loads({"m": 4})["m-rep0"].quiet_seconds
+
+
 async def test_load_is_as_quiet_as_the_least_quiet_request() -> None:
     """One stream that moves shows that the engine works; a request not yet sent counts as none."""
-    queue = SlotQueue(Models("a", slots=4))
-    one, two = [await queue.acquire("m") for _ in range(2)]
-    assert queue.loads({"m": 4})["m-rep0"].quiet_seconds == 0
-    one.silent_seconds, two.silent_seconds = (lambda: 20.0), (lambda: 50.0)
-    load = queue.loads({"m": 4})["m-rep0"]
-    assert (load.in_flight, load.slots, load.quiet_seconds) == (2, 4, 20.0)
-    queue.note_probe("m-rep0")
-    assert queue.loads({"m": 4})["m-rep0"].probed_at > 0
-    one.release()
-    two.release()
-    assert queue.loads({"m": 4}) == {}
+    quiet = Quiet()
+    unsent = await quiet.queue.acquire("m")
+    assert quiet.seconds == 0
+    one, two = Wire(), Wire()
+    leases = [await quiet.ask(one), await quiet.ask(two)]
+    quiet.now += 50.0
+    assert quiet.seconds == 50.0
+    one.heard_at = quiet.now - 20.0
+    load = quiet.queue.loads({"m": 4})["m-rep0"]
+    assert (load.in_flight, load.slots, load.quiet_seconds) == (3, 4, 20.0)
+    quiet.queue.note_probe("m-rep0")
+    assert quiet.queue.loads({"m": 4})["m-rep0"].probed_at > 0
+    for lease in (*leases, unsent):
+        lease.release()
+    assert quiet.queue.loads({"m": 4}) == {}
+    assert quiet.queue._silences  # the last one has heard nothing
+    quiet.queue.loads({})
+    assert quiet.queue._silences == {}  # of a model that is gone nothing is kept
+
+
+async def test_impatient_clients_do_not_hide_a_silent_engine() -> None:
+    """Each asks for ten seconds and gives up; the time between them does not count."""
+    quiet = Quiet()
+    for number in range(3):
+        lease = await quiet.ask(Wire())
+        quiet.now += 10.0
+        assert quiet.seconds == 10.0 * (number + 1)
+        lease.release()
+        quiet.now += 100.0
+    lease = await quiet.ask(Wire(heard_at=quiet.now))
+    assert quiet.seconds == 0
+    lease.release()
+    assert quiet.queue._silences == {}
+
+
+async def test_client_that_takes_nothing_does_not_hide_a_silent_engine() -> None:
+    """While its request is the only one, nothing is known; beside another it counts as none."""
+    quiet = Quiet()
+    slow = await quiet.ask(Wire(heard_at=quiet.now, is_held=True))
+    quiet.now += 60.0
+    assert quiet.seconds == 0
+    other = await quiet.ask(Wire())
+    quiet.now += 30.0
+    assert quiet.seconds == 30.0
+    for lease in (slow, other):
+        lease.release()
+
+
+async def test_replica_that_was_started_anew_begins_with_no_silence() -> None:
+    """Its engine is another."""
+    quiet = Quiet()
+    lease = await quiet.ask(Wire())
+    quiet.now += 10.0
+    lease.release()
+    lease = await quiet.queue.acquire("m")
+    lease.replica = replace(lease.replica, endpoint="http://another")
+    lease.attach(Wire(), lambda _: None)
+    assert quiet.seconds == 0
+    lease.release()
 
 
 async def test_revoked_leases_are_told_once_and_keep_the_reason() -> None:

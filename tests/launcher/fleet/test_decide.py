@@ -145,6 +145,23 @@ def test_what_follows_the_end_of_an_actor(
     assert isinstance(action, expected)
 
 
+def test_first_start_that_went_with_ray_is_tried_once_more() -> None:
+    """It says nothing of the model; a model that ends Ray each time is not tried for ever."""
+    lost = Ended({"cause": "node_lost", "message": "m"}, is_blameless=True)
+    one = deployment(has_served=False)
+    assert names(due(one, replace(seen(one), ended=lost))) == ["Restart"]
+    again = deployment(has_served=False, restarts=1, start=1)
+    assert names(due(again, replace(seen(again), ended=lost))) == ["GiveUp"]
+
+
+def test_end_that_is_nobodys_failure_counts_for_no_tries() -> None:
+    """And the next start waits as long as is asked for."""
+    one = deployment(failures=3, policy=Policy(restart_tries=3))
+    lost = Ended({"cause": "node_lost", "message": "m"}, is_blameless=True, wait_seconds=50.0)
+    (restart,) = due(one, replace(seen(one), ended=lost))
+    assert (restart.failures, restart.at) == (3, NOW + 50.0)
+
+
 def test_end_with_its_node_is_no_failure() -> None:
     """The next start is due as after the first failure, however many there were."""
     one = deployment(has_served=True, failures=7, policy=Policy(restart_tries=8))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
-from paddock.launcher.fleet import decide
+from paddock.launcher.fleet import decide, reconciler
 from paddock.launcher.fleet import fleet as fleet_module
 from paddock.launcher.fleet.deployment import Place, deploy
 from paddock.launcher.plan import Attached
@@ -133,6 +133,13 @@ async def test_launch_that_fails_is_never_shown_as_waiting(world: World) -> None
     assert [one.model.state for one in changes] == ["failed", "failed"]
 
 
+class Mute:
+    """A connection on which nothing comes."""
+
+    heard_at: float | None = None
+    is_held = False
+
+
 async def test_silent_engine_is_probed_now_and_then(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +148,8 @@ async def test_silent_engine_is_probed_now_and_then(
     await world.ready()
     began = time.monotonic()
     lease = await within(world.fleet.ensure_ready("m"))
-    lease.silent_seconds = lambda: decide.QUIET_SECONDS
+    monkeypatch.setattr(decide, "QUIET_SECONDS", 0.0)
+    lease.attach(Mute(), lambda _: None)
     probe = ("probe", world.actor().actor)
     await world.until(lambda: world.cluster.calls.count(probe) >= 3)
     assert time.monotonic() - began >= 0.2
@@ -491,6 +499,93 @@ async def test_replicas_move_to_the_nodes_of_a_cluster_that_was_started_anew(
     assert {world.actor(name).node for name in names} <= {"local", "n3", "n4"}
 
 
+async def test_launch_is_waited_for_while_nothing_is_heard_of_it(world: World) -> None:
+    """Its actor may start yet: it is neither ready nor failed, and its memory is promised."""
+    world.cluster.holds.add("m-rep0")
+    await world.launch()
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    world.actor().become("starting")
+    await world.until(lambda: world.state() == "starting")
+    world.cluster.partitioned.add(world.actor().actor)
+    world.actor().wake()
+    record = world.fleet._reconciler.ledger.deployments["m"].replicas[0]
+    sightings = world.fleet._reconciler.ledger.sightings
+    await world.until(lambda: not sightings[record.actor].is_reachable)
+    waiting = asyncio.create_task(world.fleet.wait("m"))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    assert len(world.fleet._reservations()) == 1
+    world.cluster.partitioned.clear()
+    world.actor().become("ready")
+    assert (await within(waiting)).state == "ready"
+
+
+async def test_actor_that_never_begins_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch ends, whatever its node does."""
+    monkeypatch.setattr(reconciler, "BEGIN_LIMIT", 0.1)
+    world.cluster.trouble("begin", *(ActorUnavailable("no answer") for _ in range(1000)))
+    await world.launch()
+    with pytest.raises(LaunchFailed, match="has not begun within"):
+        await within(world.fleet.wait("m"))
+    await world.until(lambda: not world.cluster.alive)
+
+
+async def test_care_goes_on_whatever_a_call_raises(world: World) -> None:
+    """A full disk keeps a bridge from starting, too; who follows an actor tries again."""
+    await world.ready()
+    world.cluster.trouble("connect", *(OSError(28, "No space left on device") for _ in range(3)))
+    world.cluster.break_bridge()
+    await world.until(lambda: world.state() == "unreachable")
+    await world.serves()
+    world.actor().fail()
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+    await world.serves()
+
+
+async def test_engine_that_is_not_heard_of_and_listens_is_left_alone(world: World) -> None:
+    """One failed request says nothing of its other streams; refused connections do."""
+    await world.ready()
+    actor = world.actor()
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    actor.become("ready", endpoint=f"http://127.0.0.1:{port}")
+    await world.until(lambda: world.fleet.get("m").replicas[0].endpoint == actor.status.endpoint)
+    world.cluster.partitioned.add(actor.actor)
+    actor.wake()
+    await world.until(lambda: world.state() == "unreachable")
+    world.fleet.doubt("m")
+    await world.until(lambda: not any("doubt" in name for name in world.fleet._reconciler._effects))
+    assert world.state() == "unreachable"
+    server.close()
+    await server.wait_closed()
+    world.fleet.doubt("m")
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+
+
+async def test_machine_that_goes_down_is_no_models_failure(world: World) -> None:
+    """What ends while the gateway leaves is not judged: the next one starts it."""
+    await world.ready(restart="never")
+    world.fleet.leave()
+    world.actor().fail("engine_exited", exit_code=0)
+    await world.until(lambda: world.state() != "ready")
+    await world.die()
+    world.cluster.end_ray()
+    await world.start()
+    await world.serves()
+
+
+async def test_want_of_ray_and_of_room_is_nobodys_failure(world: World) -> None:
+    """However few tries a model has."""
+    await world.ready(restart_tries=1)
+    world.cluster.trouble("connect", *(RayFailed("no Ray") for _ in range(4)))
+    world.cluster.end_ray()
+    await world.serves()
+    record = world.fleet._reconciler.ledger.deployments["m"].replicas[0]
+    assert record.failures == 0
+
+
 async def test_lost_node_is_waited_for_where_there_is_no_room(cluster_world: World) -> None:
     """Its replicas are tried again until some node can take them; the others serve on."""
     world = cluster_world
@@ -587,6 +682,11 @@ async def test_plan_with_an_engine_that_is_gone_fails_alone(
     assert diagnosis["cause"] == "engine_missing"
     assert "gone" in diagnosis["message"]
     assert "paddock launch" in diagnosis["next_command"]
+    await world.die()
+    monkeypatch.setattr(fleet_module, "engine_names", lambda: ["echo", "gone"])
+    await world.start()
+    await world.serves("a-rep0")
+    assert world.fleet.get("a").diagnosis is None
 
 
 async def test_row_that_cannot_be_read_fails_alone(world: World) -> None:
