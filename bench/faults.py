@@ -171,11 +171,7 @@ class Load:
 
 @dataclass
 class Result:
-    """One fault.
-
-    `seconds`: until full capacity, None if it did not come back in time; where a node is lost, from
-    when it counted as lost, `noticed` seconds after its end.
-    """
+    """One fault. `seconds`: until full capacity, None if it did not come back in time."""
 
     fault: str
     in_flight: int
@@ -185,7 +181,6 @@ class Result:
     wanted: float
     left: int = 0
     errors: list[str] = field(default_factory=list)
-    noticed: float = 0.0
 
 
 def in_flight(home: Home) -> dict[str, int]:
@@ -355,18 +350,11 @@ def measure(home: Home, fault: str) -> Result:
         began = time.monotonic()
         FAULTS[fault](home)
         time.sleep(0.1)  # the loss of a bridge shows a moment later
-        noticed = 0.0
-        if fault == "node lost":
-            until(lambda: any(one["restarts"] for one in home.replicas()))
-            noticed = time.monotonic() - began
-            began += noticed
         is_well = until(lambda: is_back(home, fault, before))
         seconds = time.monotonic() - began if is_well is not None else None
         time.sleep(AFTER_SECONDS)
     errors = [text for _, text in load.errors]
-    result = Result(fault, busy, len(errors), load.done, seconds, WANTED[fault], 0, errors)
-    result.noticed = noticed
-    return result
+    return Result(fault, busy, len(errors), load.done, seconds, WANTED[fault], 0, errors)
 
 
 @dataclass
@@ -474,7 +462,6 @@ def main() -> None:
 def print_row(result: Result) -> None:
     """One line of the table, on standard error."""
     seconds = "not back" if result.seconds is None else f"{result.seconds:.1f} s"
-    seconds += f" + {result.noticed:.1f} s until noticed" if result.noticed else ""
     print(
         f"{result.fault:16} full again after {seconds:>8} (wanted {result.wanted:g} s); in flight "
         f"on it {result.in_flight}, failed {result.failed} of {result.failed + result.done}; "

@@ -133,6 +133,13 @@ async def within(waiting: Any) -> Any:
     return await asyncio.wait_for(waiting, DEADLINE)
 
 
+class Mute:
+    """A connection on which nothing comes; see `activity.Line`."""
+
+    heard_at: float | None = None
+    is_held = False
+
+
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is waited for between attempts comes at once."""

@@ -26,7 +26,7 @@ from paddock.registry.errors import (
     UidInUse,
     UnknownName,
 )
-from tests.launcher.fleet.conftest import World, asking, hosts, within
+from tests.launcher.fleet.conftest import Mute, World, asking, hosts, within
 
 
 async def test_launch_gets_ready_and_its_end_leaves_nothing(world: World) -> None:
@@ -131,13 +131,6 @@ async def test_launch_that_fails_is_never_shown_as_waiting(world: World) -> None
     await world.until(lambda: world.state() == "failed")
     changes = [one.change for one in world.fleet.bus.since(before) or []]
     assert [one.model.state for one in changes] == ["failed", "failed"]
-
-
-class Mute:
-    """A connection on which nothing comes."""
-
-    heard_at: float | None = None
-    is_held = False
 
 
 async def test_silent_engine_is_probed_now_and_then(

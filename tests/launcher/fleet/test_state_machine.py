@@ -2,7 +2,8 @@
 
 Whatever has happened, once the troubles are over: each replica that is wanted runs in one actor
 and serves, no other actor lives, the state file holds what is listed, no memory stays promised,
-and every termination has returned. At no time do two starts of a replica serve on live nodes.
+every termination has returned, and no request holds a slot. At no time do two starts of a replica
+serve, unless one of them was out of sight.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
 from paddock.launcher.fleet import fleet as fleet_module
+from paddock.launcher.fleet.activity import Lease
 from paddock.launcher.fleet.store import to_document
 from paddock.registry.errors import PaddockError
 from tests.fakes import FakeActor
-from tests.launcher.fleet.conftest import World, hurry
+from tests.launcher.fleet.conftest import Mute, World, hurry
 
 UIDS = ("a", "b")
 CALLS = ("start", "start late", "begin", "watch", "stop", "end", "find", "actors", "nodes")
@@ -48,6 +50,9 @@ class Fleets(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.world = World(Path(self._folder.name), "n1", "n2")
         self.ending: list[asyncio.Task[None]] = []
+        self.leases: list[Lease] = []
+        self.unseen: set[str] = set()
+        """Actors that were cut off, or on a lost node: they are ended once they are seen again."""
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Runs it, then gives everything else some turns."""
@@ -109,6 +114,26 @@ class Fleets(RuleBasedStateMachine):
 
         self.do(begin())
 
+    @rule(uid=st.sampled_from(UIDS))
+    def ask(self, uid: str) -> None:
+        """Somebody asks a model, and gives up if there is no slot soon."""
+
+        async def ask() -> None:
+            with suppress(PaddockError, TimeoutError):
+                async with asyncio.timeout(0.005):
+                    lease = await self.world.fleet.ensure_ready(uid)
+                    lease.attach(Mute(), lambda _: None)
+                    self.leases.append(lease)
+
+        self.do(ask())
+
+    @rule()
+    def answer(self) -> None:
+        """The requests are done."""
+        for lease in self.leases:
+            lease.release()
+        self.leases.clear()
+
     @rule(index=INDEX, cause=st.sampled_from(("engine_killed", "oom", "bad_option")))
     def crash(self, index: int, cause: str) -> None:
         """An engine ends."""
@@ -130,6 +155,7 @@ class Fleets(RuleBasedStateMachine):
 
         def cut(actor: FakeActor) -> None:
             self.world.cluster.partitioned.add(actor.actor)
+            self.unseen.add(actor.actor)
             actor.wake()
 
         self.of(index, cut)
@@ -148,6 +174,7 @@ class Fleets(RuleBasedStateMachine):
     @rule(node=st.sampled_from(("n1", "n2")))
     def lose_node(self, node: str) -> None:
         """A node is lost."""
+        self.unseen |= {one.actor for one in self.actors if one.node == node}
         self.do(self.at_once(lambda: self.world.cluster.lose_node(node)))
 
     @rule(node=st.sampled_from(("n1", "n2")))
@@ -174,6 +201,7 @@ class Fleets(RuleBasedStateMachine):
                 task.cancel()
             await asyncio.gather(*self.ending, return_exceptions=True)
             self.ending.clear()
+            self.leases.clear()
             await self.world.restart()
 
         self.do(restart())
@@ -200,26 +228,26 @@ class Fleets(RuleBasedStateMachine):
 
     @invariant()
     def no_replica_serves_twice(self) -> None:
-        """On nodes that can be seen, one start of a replica serves at most."""
-        cluster = self.world.cluster
-        ready = [
-            one.actor.partition("@")[0]
-            for one in self.actors
-            if one.status.state == "ready"
-            and one.node not in cluster.lost
-            and one.actor not in cluster.partitioned
-        ]
-        # One that was cut off, or on a lost node, is ended as soon as it is seen again.
-        doubled = {name for name in ready if ready.count(name) > 1}
-        if doubled:
+        """One start of a replica serves at most; what comes back into sight ends soon."""
+        serving = self._serving(lambda actor: actor.actor not in self.unseen)
+        assert len(serving) == len(set(serving)), serving
+        cut_off = self.world.cluster.partitioned
+        seen = self._serving(lambda actor: actor.actor not in cut_off)
+        if len(seen) != len(set(seen)):
             self.do(self.world.until(lambda: not self._doubled()))
 
-    def _doubled(self) -> bool:
-        serving = [
-            one.actor.partition("@")[0]
+    def _serving(self, counts: Callable[[FakeActor], bool]) -> list[str]:
+        """The replicas of the actors that are ready on nodes that can be seen, and count."""
+        return [
+            one.status.replica_id
             for one in self.actors
-            if one.status.state == "ready" and one.node not in self.world.cluster.lost
+            if one.status.state == "ready"
+            and one.node not in self.world.cluster.lost
+            and counts(one)
         ]
+
+    def _doubled(self) -> bool:
+        serving = self._serving(lambda _: True)
         return len(serving) != len(set(serving))
 
     def teardown(self) -> None:
@@ -258,6 +286,8 @@ class Fleets(RuleBasedStateMachine):
         while await self.written() != wanted:  # noqa: ASYNC110 - within the deadline of `do`
             await asyncio.sleep(0.001)
         assert world.fleet._reservations() == []
+        self.answer()
+        assert world.fleet._loads() == {}
 
     async def written(self) -> list[Any]:
         """What the state file has."""
