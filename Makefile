@@ -13,7 +13,7 @@ WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard w
 .DEFAULT_GOAL := help
 # A build that was called off shall not look like one.
 .DELETE_ON_ERROR:
-.PHONY: help demo web test soak check format typing docs screenshots wheel clean node
+.PHONY: help demo web test soak check format docs screenshots wheel clean node
 
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,7 +52,7 @@ test: web $(VENV)/.installed-dev  ## Run all tests.
 	$(NPM) run --silent test
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed-dev web/node_modules/.installed typing  ## Format, lint, types, generated documents.
+check: $(VENV)/.installed-dev web/node_modules/.installed  ## Format, lint, types, generated documents.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python tools/docs.py --check
@@ -63,15 +63,6 @@ format: $(VENV)/.installed-dev web/node_modules/.installed  ## Format, and mend 
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(NPM) run --silent format
-
-# mypy cannot follow the editable install's import hook: it gets the layout as links.
-typing:
-	@mkdir -p .typing/paddock
-	@for folder in cli client engines launcher registry server specs; do \
-	  ln -sfn ../../$$folder .typing/paddock/$$folder; done
-	@mkdir -p .typing/paddock/web && ln -sf ../../../web/__init__.py .typing/paddock/web/__init__.py
-	@for file in __init__.py __main__.py py.typed; do \
-	  ln -sf ../../src/paddock/$$file .typing/paddock/$$file; done
 
 SECONDS_OF_SOAK ?= 1800
 SEED ?= 1
@@ -90,4 +81,4 @@ wheel: web $(VENV)/.installed-dev  ## Build a wheel that carries the dashboard, 
 	$(BIN)/python -m build --wheel --outdir $(WHEELS) .
 
 clean:  ## Remove what was built; models that run are not touched.
-	rm -rf build dist web/dist .typing .mypy_cache .ruff_cache .pytest_cache *.egg-info src/*.egg-info
+	rm -rf build dist web/dist .mypy_cache .ruff_cache .pytest_cache *.egg-info src/*.egg-info
