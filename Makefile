@@ -13,7 +13,7 @@ WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard w
 .DEFAULT_GOAL := help
 # A build that was called off shall not look like one.
 .DELETE_ON_ERROR:
-.PHONY: help demo web test soak check format docs screenshots wheel clean node
+.PHONY: help demo web test test-fast soak check format docs screenshots wheel clean node
 
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ format: $(VENV)/.installed-dev web/node_modules/.installed  ## Format, and mend 
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(NPM) run --silent format
+
+test-fast: $(VENV)/.installed-dev  ## Run the tests that start nothing: an answer within a minute.
+	$(BIN)/python -m pytest -m fast -n auto
 
 SECONDS_OF_SOAK ?= 1800
 SEED ?= 1

@@ -266,10 +266,34 @@ ENVIRONMENTS = {
 """Fixtures, and the environments that they wait for."""
 
 
+GATEWAYS = {"paddock", "shared_paddock", "fetching", "equipped", "ray_home", "nodes"}
+"""Fixtures that start a gateway, or Ray."""
+SLOW = ("ray", "engines", "hubs", "web")
+"""Markers of the tests that start real parts; all others are `fast`."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests need an engine's environment come last."""
+    """Marks each test by what it starts; files that need an engine's environment come last."""
+    for item in items:
+        for tier in _tiers(item):
+            item.add_marker(tier)
+        if not any(item.get_closest_marker(tier) for tier in SLOW):
+            item.add_marker("fast")
     waiting = {item.path for item in items if _needs(item)}
     items.sort(key=lambda item: item.path in waiting)
+
+
+def _tiers(item: pytest.Item) -> set[str]:
+    """The tiers that a test is of by its fixtures and its folder."""
+    folders = item.path.relative_to(Path(__file__).parent).parts
+    tiers = set()
+    if "web" in folders:
+        tiers.add("web")
+    if "e2e" in folders or GATEWAYS & set(getattr(item, "fixturenames", ())):
+        tiers.add("ray")
+    if _needs(item) or {"conformance", "engines"} & set(folders):
+        tiers.add("engines")
+    return tiers
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:

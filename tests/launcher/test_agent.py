@@ -14,7 +14,7 @@ import pytest
 from paddock.launcher import processes
 from paddock.launcher.agent import end_actor
 
-INSTANCE = "test-of-agents"
+INSTANCE = f"test-of-agents-{os.getpid()}"
 DEAF = """
 import signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -16,6 +16,8 @@ from paddock.registry.spec import ModelSpec
 from tests.fakes import model_header
 from tests.server.asgi import call, gateway
 
+pytestmark = pytest.mark.engines
+
 
 @pytest.fixture
 def settings() -> Settings:

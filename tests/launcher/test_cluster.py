@@ -26,6 +26,8 @@ from paddock.launcher.sweep import end_ray
 from paddock.registry.settings import read_settings
 from tests.launcher.test_replica import echo
 
+pytestmark = pytest.mark.ray
+
 DEADLINE = 60.0
 
 

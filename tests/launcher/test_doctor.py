@@ -18,6 +18,8 @@ from paddock.launcher.doctor import Check, examine
 from paddock.launcher.environments import install
 from paddock.registry.settings import read_settings
 
+pytestmark = pytest.mark.engines
+
 
 class Dying(Echo):
     """Ends as soon as it is started."""

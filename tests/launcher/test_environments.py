@@ -20,6 +20,8 @@ from paddock.launcher import environments
 from paddock.launcher.environments import install, remove
 from paddock.registry.errors import EngineInUse, InstallFailed
 
+pytestmark = pytest.mark.engines
+
 ENVIRONMENTS = {one.name: one.environment for one in engines() if one.environment is not None}
 
 

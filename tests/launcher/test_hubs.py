@@ -28,6 +28,8 @@ from paddock.registry.spec import Source
 from tests.fakes import COMMIT, Fault, HubServer, Zeros, git_of, sha256_of
 from tests.launcher.conftest import DATA, FILE, REPO
 
+pytestmark = pytest.mark.hubs
+
 SHA = hashlib.sha256(DATA).hexdigest()
 HUBS = ["huggingface", "modelscope"]
 FETCH = """

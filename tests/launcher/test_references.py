@@ -27,6 +27,8 @@ from paddock.registry.reference import Reference
 from paddock.registry.settings import read_settings
 from tests.fakes import COMMIT, Content, Fault, HubServer, model_header, texts
 
+pytestmark = pytest.mark.hubs
+
 REPO = "keeper/zoo-GGUF"
 FILE = "zoo.Q4_0.gguf"
 LARGE = 40_000_000

@@ -22,8 +22,10 @@ from paddock.launcher.replica import Replica, ReplicaConfig, ReplicaStatus
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
 
+pytestmark = pytest.mark.engines
+
 DEADLINE = 60.0
-INSTANCE = "test-of-replicas"
+INSTANCE = f"test-of-replicas-{os.getpid()}"
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 
 

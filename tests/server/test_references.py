@@ -15,6 +15,8 @@ from paddock.registry.catalog import specs_root
 from tests.fakes import COMMIT, Fault, HubServer, hub_server, model_header
 from tests.server.asgi import Answer, call, gateway, head, send
 
+pytestmark = pytest.mark.hubs
+
 PYTORCH = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
 
 
