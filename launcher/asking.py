@@ -18,6 +18,7 @@ from pathlib import Path
 
 from paddock.engines import load_engine
 from paddock.engines.base import UNKNOWN, Engine, Host, Serving
+from paddock.launcher.environ import engine_environment
 from paddock.registry.settings import Settings
 from paddock.registry.spec import ModelSpec
 
@@ -79,7 +80,7 @@ def _ask(engine: Engine, name: str) -> bool:
         try:
             done = subprocess.run(
                 command.argv,
-                env={**os.environ, **command.environ},
+                env=engine_environment(os.environ, command.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
