@@ -504,6 +504,3 @@ class Watched:
     async def log_after(self, offset: int) -> tuple[int, str]:
         """There is no log here."""
         return offset, ""
-
-    async def end(self) -> None:
-        """There is no process."""

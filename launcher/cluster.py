@@ -97,10 +97,6 @@ class Handle:
             message = f"{self.actor} did not answer {method!r} within {timeout:g} s"
             raise ActorUnavailable(message) from None
 
-    async def end(self) -> None:
-        """See `Cluster.end`; an actor that is gone already is no error."""
-        await self._cluster.end(self.actor, "")
-
 
 class Cluster:
     """Ray, as the fleet sees it."""
@@ -202,7 +198,8 @@ class Cluster:
                         log.warning("processes %s of an earlier Ray cannot be ended", ended.left)
                 return await self._start_bridge(record)
         except TimeoutError:
-            out = "" if self.external else "; to end it: paddock stop"
+            # What was started has ended; one that ran before hangs.
+            out = "" if self.external or record is None else "; to end it: paddock stop"
             raise RayFailed(f"{self._name} did not answer within {limit:g} s{out}") from None
 
     @property
@@ -216,6 +213,7 @@ class Cluster:
     async def _start_bridge(self, record: Record | None) -> Record:
         """Both processes at once: the bridge imports ray while the head starts."""
         local = bool(record.head) if record is not None else not self.external
+        is_new = record is None
         folder = record.folder if record else tempfile.mkdtemp(prefix="pd-", dir="/tmp")
         spawned = [self._spawn(processes.BRIDGE, bridge.__name__, "local" if local else "cluster")]
         joined = False
@@ -238,9 +236,10 @@ class Cluster:
             return record
         finally:
             if not joined:
+                # Nothing is awaited here: this may be a cancellation, or the gateway's end.
                 for process in spawned:
-                    process.kill()
-                if record is None or not record.head:
+                    processes.kill_session(process.pid)
+                if is_new or not local:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from paddock.launcher.cluster import (
 from paddock.launcher.host import LOCAL
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
 from paddock.launcher.sweep import end_ray
-from paddock.registry.settings import read_settings
+from paddock.registry.settings import Settings, read_settings
 from tests.launcher.test_replica import echo
 
 DEADLINE = 60.0
@@ -188,6 +190,66 @@ def test_only_its_user_can_reach_ray_and_the_bridge(cluster: Cluster) -> None:
     logs = [*cluster.home.glob("*.json"), *(cluster.home / "logs").glob("ray-*.log")]
     assert len(logs) == 3
     assert {path.stat().st_mode & 0o777 for path in logs} == {0o600}
+
+
+class Slow(Cluster):
+    """Its head has started a part of Ray, and writes no record."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.parts: list[psutil.Process] = []
+        self.folder = Path()
+
+    def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:
+        code = "import signal; signal.pause()"
+        if role == processes.RAY:
+            self.folder = Path(argument)
+            code = (
+                "import subprocess, sys, signal;"
+                f"part = subprocess.Popen([sys.executable, '-c', {code!r}]);"
+                "print(part.pid, flush=True); signal.pause()"
+            )
+        child = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.parts.append(psutil.Process(child.pid))
+        assert child.stdout is not None
+        with child.stdout as out:
+            if role == processes.RAY:
+                self.parts.append(psutil.Process(int(out.readline())))
+        CHILDREN.append(child)
+        return child
+
+
+@pytest.mark.parametrize("end", ["called off", "too late"])
+async def test_a_ray_that_has_not_started_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """All that its head has started ends with it, and its folder goes."""
+    cluster, waits = Slow(read_settings()), asyncio.Event()
+
+    async def wait(*_: object) -> None:
+        waits.set()
+        if end == "too late":
+            raise TimeoutError
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cluster, "_until", wait)
+    connecting = asyncio.create_task(cluster.connect())
+    async with asyncio.timeout(DEADLINE):
+        await waits.wait()
+    if end == "called off":
+        connecting.cancel()
+    with pytest.raises((asyncio.CancelledError, RayFailed)):
+        await connecting
+    assert len(cluster.parts) == 3
+    left = [process for process in cluster.parts if not processes.gone(process, DEADLINE)]
+    for process in left:
+        process.kill()
+    assert left == []
+    assert not cluster.folder.exists()
 
 
 async def test_an_address_where_nobody_listens_is_told(
