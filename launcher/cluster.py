@@ -20,7 +20,7 @@ import psutil
 from paddock.engines.base import Detection, Gpu, Host
 from paddock.launcher import bridge, head, processes
 from paddock.launcher.connection import ActorLost, ActorUnavailable, Connection, is_own_peer
-from paddock.launcher.head import Record, read_record
+from paddock.launcher.head import FILE, Record, read_record
 from paddock.launcher.host import probe_host
 from paddock.launcher.replica import WATCH_SECONDS, ReplicaConfig, ReplicaStatus
 from paddock.launcher.sweep import end_ray
@@ -372,12 +372,19 @@ class Cluster:
             await self._connection.close()
 
     async def shutdown(self) -> None:
-        """Ends the bridge, the Ray that is ours, and everything that may be left of it."""
+        """Ends the bridge, the Ray that is ours, and everything that may be left of it.
+
+        The record of a foreign cluster stays if replicas may be left there: for `paddock stop`.
+        """
+        is_left = True
         if self.external and self.connected:
-            with contextlib.suppress(ActorUnavailable, ActorLost):
+            with contextlib.suppress(ActorUnavailable, ActorLost, RuntimeError):
+                is_left = bool(await self.actors())
                 await self._call("dismiss", CALL_SECONDS)
         await self.leave()
         await asyncio.to_thread(end_ray, self.home, processes.STOP_GRACE)
+        if not is_left:
+            (self.home / FILE).unlink(missing_ok=True)
 
 
 CHILDREN: list[subprocess.Popen[bytes]] = []

@@ -307,6 +307,38 @@ async def test_termination_says_when_it_takes_longer_and_can_be_repeated(
         world.fleet.get("m")
 
 
+async def test_what_runs_here_ends_though_a_foreign_cluster_is_away(
+    cluster_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine is a process of this machine; what runs elsewhere stays to be ended later."""
+    world, cluster = cluster_world, cluster_world.cluster
+    cluster.external = True
+    await world.ready(replicas=2)
+    near, far = sorted(cluster.alive.values(), key=lambda one: one.node != "local")
+    assert far.node != "local"
+    killed: list[str] = []
+
+    def end_actor(_: str, actor: str) -> list[int]:
+        killed.append(actor)
+        del cluster.alive[actor]
+        return []
+
+    async def away() -> None:
+        raise RayFailed("the cluster does not answer")
+
+    monkeypatch.setattr(reconciler, "end_actor", end_actor)
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "connect", away)
+        patch.setattr(fleet_module, "TERMINATE_SECONDS", 0.5)
+        cluster.break_bridge()
+        with pytest.raises(StillEnding, match=far.status.replica_id):
+            await within(world.fleet.terminate("m"))
+        await world.until(lambda: killed)
+    await within(world.fleet.terminate("m"))
+    assert killed == [near.actor]
+    assert cluster.alive == {}
+
+
 async def test_termination_goes_on_in_the_next_gateway(world: World) -> None:
     """A gateway that dies within it leaves no model that is `stopped` for ever (3.2)."""
     await world.ready()
