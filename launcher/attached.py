@@ -36,7 +36,7 @@ from paddock.launcher.plan import (
 )
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue, UnknownName, shown
-from paddock.registry.files import write_atomically, writing
+from paddock.registry.files import make_private, write_atomically, writing
 from paddock.registry.spec import Ability
 
 SLOTS = 64
@@ -399,7 +399,7 @@ class Keys:
     def write(self, uid: str, key: str) -> None:
         """Keeps a model's key, completely or not at all. Raises `NotWritten`."""
         with writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._folder)
         write_atomically(self._file(uid), key)
 
     def read(self, uid: str) -> str:

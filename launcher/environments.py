@@ -23,6 +23,7 @@ from paddock.engines import engines, fold
 from paddock.engines.environment import CURRENT, Accelerator, Environment, Made, find_accelerator
 from paddock.launcher.environ import engine_environment
 from paddock.registry.errors import BadValue, EngineInUse, InstallFailed, NotFound
+from paddock.registry.files import make_private, open_private, replace_file
 
 Report = Callable[[str], None]
 LINES = 12
@@ -70,7 +71,7 @@ def install(
     if not environment.pins(on):
         raise InstallFailed(environment.name, ("it needs an NVIDIA GPU; none was found here",))
     folder = environment.folder(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     with _alone(folder, environment.name):
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         new = folder / f"{stamp}-{secrets.token_hex(3)}"
@@ -84,9 +85,8 @@ def install(
                 report("asking it for the architectures that it knows")
                 told = _ask(environment, made, environment.architectures)
                 made = replace(made, architectures=tuple(sorted(json.loads(told[-1]))))
-            passing = folder / f"{CURRENT}.new"
-            passing.write_text(json.dumps({**asdict(made), "folder": new.name}, indent=1), "utf-8")
-            passing.replace(folder / CURRENT)
+            record = {**asdict(made), "folder": new.name}
+            replace_file(folder / CURRENT, json.dumps(record, indent=1))
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -247,7 +247,8 @@ def _users(folder: Path) -> list[int]:
 @contextlib.contextmanager
 def _alone(folder: Path, name: str) -> Iterator[None]:
     """Two installs of one engine do not meet."""
-    with (folder.parent / f".{name}.lock").open("w") as lock:
+    # Whoever can open it can hold it, and so keep others from installing.
+    with open_private(folder.parent / f".{name}.lock", "wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -26,6 +26,7 @@ from paddock.launcher.host import LOCAL
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
 from paddock.launcher.sweep import end_ray
 from paddock.registry.settings import Settings, read_settings
+from tests.conftest import open_to_others
 from tests.launcher.test_replica import echo
 
 DEADLINE = 60.0
@@ -187,9 +188,12 @@ def test_only_its_user_can_reach_ray_and_the_bridge(cluster: Cluster) -> None:
     assert Path(record.folder).stat().st_mode & 0o777 == 0o700
     assert {path.name for path in Path(record.folder).iterdir()} == {"bridge", "ray"}
     assert cluster.home.stat().st_mode & 0o777 == 0o700
-    logs = [*cluster.home.glob("*.json"), *(cluster.home / "logs").glob("ray-*.log")]
-    assert len(logs) == 3
-    assert {path.stat().st_mode & 0o777 for path in logs} == {0o600}
+    assert {path.name for path in cluster.home.rglob("ray*.*")} == {
+        "ray.json",
+        "ray-head.log",
+        "ray-bridge.log",
+    }
+    assert open_to_others(cluster.home) == set()
 
 
 class Slow(Cluster):

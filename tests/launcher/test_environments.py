@@ -89,6 +89,17 @@ def test_what_an_install_imports_sees_no_secret(
     assert "HF_TOKEN" not in seen
 
 
+def test_an_environment_is_for_its_user_alone(
+    environment: Environment, tmp_path: Path, umask: None
+) -> None:
+    """Nobody else can enter it, or hold its lock."""
+    install(environment, tmp_path, print)
+    folder = environment.folder(tmp_path)
+    (lock,) = folder.parent.glob("*.lock")
+    ours = (folder.parent, folder, folder / CURRENT, lock)
+    assert [path for path in ours if path.stat().st_mode & 0o077] == []
+
+
 def test_complete_pins_bring_nothing_else(environment: Environment, tmp_path: Path) -> None:
     """What they depend on stays out; metadata is written where a distribution lacks it."""
     wheel = _needy(tmp_path)
