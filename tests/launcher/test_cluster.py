@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
+from unittest.mock import ANY
 
 import psutil
 import pytest
@@ -22,6 +24,8 @@ from paddock.launcher.cluster import (
     Handle,
     RayFailed,
 )
+from paddock.launcher.connection import Connection
+from paddock.launcher.head import Record
 from paddock.launcher.host import LOCAL
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
 from paddock.launcher.sweep import end_ray
@@ -154,6 +158,35 @@ async def test_a_bridge_that_hangs_is_replaced(
     monkeypatch.setattr("paddock.launcher.cluster.OPEN_SECONDS", 1.0)
     await cluster.connect()
     assert not bridge.is_running() or bridge.status() == psutil.STATUS_ZOMBIE
+    assert (await handle.watch(0)).pid == status.pid
+    await cluster.end(handle.actor, LOCAL)
+
+
+async def test_a_bridge_that_comes_to_hang_is_replaced(
+    cluster: Cluster, lost: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that runs notices it, ends it without asking again, and goes on over another."""
+    handle, status = await launch(cluster, "m-rep4@a.1")
+    await cluster.leave()
+    quick = partial(Connection, beat_seconds=1.0)
+    monkeypatch.setattr("paddock.launcher.cluster.Connection", quick)
+    await cluster.connect()
+    asked: list[Record] = []
+    ask = cluster._open
+
+    async def open_(record: Record) -> Connection | None:
+        asked.append(record)
+        return await ask(record)
+
+    monkeypatch.setattr(cluster, "_open", open_)
+    bridge = own(cluster, processes.BRIDGE)
+    bridge.suspend()
+    async with asyncio.timeout(DEADLINE):
+        await lost.wait()
+    assert not cluster.connected
+    await cluster.connect()
+    assert [record.bridge for record in asked] == [(own(cluster, processes.BRIDGE).pid, ANY)]
+    assert processes.gone(bridge, 0.1)
     assert (await handle.watch(0)).pid == status.pid
     await cluster.end(handle.actor, LOCAL)
 

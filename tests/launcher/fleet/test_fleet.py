@@ -290,6 +290,18 @@ async def test_termination_that_fails_is_done_again(world: World) -> None:
     assert world.cluster.alive == {}
 
 
+async def test_actor_that_does_not_answer_is_ended_by_force(world: World) -> None:
+    """It is asked once to stop its engine; then all of it is ended, and the model is gone."""
+    await world.ready()
+    actor = world.actor()
+    world.cluster.trouble(f"stop {actor.actor}", TimeoutError())
+    await within(world.fleet.terminate("m"))
+    assert not actor.stopped
+    assert world.cluster.calls[-1] == ("end", actor.actor)
+    assert world.cluster.alive == {}
+    assert world.fleet.models() == ()
+
+
 async def test_termination_says_when_it_takes_longer_and_can_be_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
