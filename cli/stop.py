@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import sys
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
-from paddock.registry.errors import GatewayError, GatewayUnreachable, StopFailed
+from paddock.registry.errors import GatewayError, GatewayUnreachable, ReplicasLeft, StopFailed
 
 if TYPE_CHECKING:
     import psutil
@@ -35,7 +35,8 @@ def stop(settings: Settings, output: Output) -> None:
     """End the gateway, all models and the local Ray.
 
     Works whatever state they are in: what does not end by itself is ended by force, and only
-    processes that this PADDOCK_HOME started. Requests that run get 30 seconds to finish.
+    processes that this PADDOCK_HOME started. Requests that run get 30 seconds to finish. Replicas
+    on a Ray cluster of somebody else's that cannot be ended are named, with exit code 1.
 
     \b
     Example:
@@ -102,51 +103,85 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
 
     Raises:
         StopFailed: some cannot be ended.
+        ReplicasLeft: some may still run on other nodes. All else is done.
     """
     from paddock.launcher import processes
+    from paddock.launcher.head import FILE
     from paddock.launcher.sweep import end_all
 
     if not (settings.home / "instance").exists():  # nothing has ever run
         return [], []
-    _end_foreign(settings, models)
+    foreign = _end_foreign(settings, models)
     ended = end_all(settings.home, processes.STOP_GRACE)
     if ended.left:
         raise StopFailed(ended.left)
     (settings.home / "gateway.json").unlink(missing_ok=True)
-    forgotten = _forget_models(settings)
+    forgotten, left = _forget_models(settings, foreign)
     if ended.all:
         models.update(forgotten)
     # Downloads and installs shall not go on with the next gateway either.
     shutil.rmtree(settings.home / "jobs", ignore_errors=True)
+    if left:
+        record = str(settings.home / FILE)
+        raise ReplicasLeft(tuple(left), foreign.address, foreign.reason, record)
+    (settings.home / FILE).unlink(missing_ok=True)
     return list(ended.all), list(ended.by_force)
 
 
-def _end_foreign(settings: Settings, models: set[str]) -> None:
-    """Ends the replicas that a gateway which is dead has left on a cluster of somebody else's.
+@dataclass
+class _Foreign:
+    """A cluster of somebody else's, and what could not be ended there.
 
-    They do not end with the processes of this machine. A cluster that cannot be reached is said.
+    Attributes:
+        actors: those that could not be ended; None: the cluster cannot be reached.
+    """
+
+    address: str = ""
+    actors: set[str] | None = field(default_factory=set)
+    reason: str = ""
+
+
+def _end_foreign(settings: Settings, models: set[str]) -> _Foreign:
+    """Ends the replicas that a gateway has left on a cluster of somebody else's.
+
+    They do not end with the processes of this machine. Where the cluster cannot be reached, those
+    that run on this machine are ended all the same.
     """
     import asyncio
 
-    from paddock.launcher.cluster import ActorLost, ActorUnavailable, Cluster, RayFailed
-    from paddock.launcher.head import read_record
+    from paddock.launcher.cluster import Cluster, RayFailed
+    from paddock.launcher.fleet.reconciler import FAILURES
+    from paddock.launcher.head import FILE, foreign_address
+    from paddock.launcher.sweep import end_actors
 
-    record = read_record(settings.home)
-    if record is None or record.head or not settings.ray_address:
-        return
+    found = _Foreign(foreign_address(settings.home))
+    if not found.address:
+        return found
+    # The shell that stops need not have the variable that the gateway had.
+    origin = str(settings.home / FILE)
+    cluster = Cluster(replace(settings, ray_address=found.address, ray_address_from=origin))
+
+    async def end_one(actor: str) -> None:
+        try:
+            await cluster.end(actor, "")
+        except FAILURES as error:
+            assert found.actors is not None
+            found.actors.add(actor)
+            found.reason = str(error) or "it does not answer in time"
+        else:
+            models.add(actor.rpartition("-rep")[0])
 
     async def end() -> None:
-        cluster = Cluster(settings)
         await cluster.connect()
-        for actor in await cluster.actors():
-            models.add(actor.rpartition("-rep")[0])
-            await cluster.end(actor, "")
+        await asyncio.gather(*map(end_one, await cluster.actors()))
         await cluster.shutdown()
 
     try:
         asyncio.run(end())
-    except (RayFailed, ActorLost, ActorUnavailable, TimeoutError, RuntimeError) as error:
-        print(f"paddock: replicas may be left on other nodes: {error}", file=sys.stderr)
+    except (RayFailed, *FAILURES) as error:
+        found.actors, found.reason = None, str(error)
+        end_actors(settings.home)
+    return found
 
 
 def _serving(settings: Settings) -> bool:
@@ -164,11 +199,25 @@ def _serving(settings: Settings) -> bool:
     return False
 
 
-def _forget_models(settings: Settings) -> list[str]:
-    """What was launched shall not come back with the next gateway: the user has stopped it."""
-    from paddock.launcher.fleet.store import SqliteStore
+def _forget_models(settings: Settings, foreign: _Foreign) -> tuple[list[str], list[str]]:
+    """What was launched shall not come back with the next gateway: the user has stopped it.
 
+    Returns:
+        The models, and the replicas that may still run: those are ended by the next gateway, or
+        by the next stop.
+    """
+    from paddock.launcher.fleet.deployment import ReplicaRecord, replica_of
+    from paddock.launcher.fleet.store import SqliteStore
+    from paddock.launcher.host import LOCAL
+
+    def is_left(record: ReplicaRecord) -> bool:
+        if foreign.actors is None:
+            return record.place.node != LOCAL and not record.given_up
+        return record.actor in foreign.actors
+
+    left = [replica_of(actor) for actor in foreign.actors or ()]
     path = settings.home / "paddock.db"
     if not path.exists():
-        return []
-    return SqliteStore(path).forget_all()
+        return [], left
+    uids, known = SqliteStore(path).forget_all(is_left)
+    return uids, sorted({*left, *known})

@@ -11,13 +11,14 @@ import os
 import struct
 import subprocess
 import tempfile
-import uuid
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from paddock.engines import load_engine
 from paddock.engines.base import UNKNOWN, Engine, Host, Serving
+from paddock.launcher.environ import engine_environment
+from paddock.registry.files import replace_file
 from paddock.registry.settings import Settings
 from paddock.registry.spec import ModelSpec
 
@@ -52,10 +53,7 @@ def _knows(name: str, version: str, settings: Settings) -> bool:
         known = _ask(load_engine(ENGINE), name)
         made = json.dumps({version: {**kept.get(version, {}), name: known}})
         with suppress(OSError):  # a folder that cannot be written: it is asked again
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-            new.write_text(made)
-            new.replace(path)
+            replace_file(path, made)
     return known
 
 
@@ -79,7 +77,7 @@ def _ask(engine: Engine, name: str) -> bool:
         try:
             done = subprocess.run(
                 command.argv,
-                env={**os.environ, **command.environ},
+                env=engine_environment(os.environ, command.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

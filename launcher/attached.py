@@ -12,15 +12,17 @@ import contextlib
 import http.client
 import json
 import shlex
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,7 +38,7 @@ from paddock.launcher.plan import (
 )
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import BadValue, UnknownName, shown
-from paddock.registry.files import write_atomically, writing
+from paddock.registry.files import make_private, write_atomically, writing
 from paddock.registry.spec import Ability
 
 SLOTS = 64
@@ -44,10 +46,14 @@ SLOTS = 64
 LOOK_SECONDS, AGAIN_SECONDS, FAILED_SECONDS = 10.0, 1.0, 2.0
 """Between two looks: at an endpoint that is well, that was just found not to be, and after that."""
 ANSWER_SECONDS = 5.0
-# Threads of their own: an endpoint that is silent holds one for ANSWER_SECONDS, and the gateway's
-# other work of this kind (plans, keys, metrics) shares a pool of `cpus + 4`.
-_LOOKS = ThreadPoolExecutor(4, "attached")
+"""How long a look may take in all, once it is connected."""
 PROBE_SECONDS = 60.0
+"""The same of a request that shows an ability: its model may have to be loaded first."""
+# Threads of their own: an endpoint that is silent holds one for ANSWER_SECONDS, or for minutes
+# while it is attached, and the gateway's other work of this kind (plans, keys, metrics) shares a
+# pool of `cpus + 4`.
+LOOKS = ThreadPoolExecutor(4, "attached")
+ATTACHES = ThreadPoolExecutor(16, "attach")
 MAX_ANSWER_BYTES = 16_000_000
 BUSY = 429
 ABILITIES: tuple[str, ...] = get_args(Ability)
@@ -168,21 +174,19 @@ class Remote:
         if body is not None:
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        host = parts.hostname or ""
-        connection = (
-            http.client.HTTPSConnection(host, parts.port, timeout=seconds, context=_tls())
-            if parts.scheme == "https"
-            else http.client.HTTPConnection(host, parts.port, timeout=seconds)
-        )
+        expired = threading.Event()
+        method = "GET" if data is None else "POST"
         try:
-            connection.request("GET" if data is None else "POST", parts.path + path, data, headers)
-            answer = connection.getresponse()
-            read = answer.read(MAX_ANSWER_BYTES)
-            location = answer.headers.get("Location", "")
+            with _connected(parts, seconds, expired) as connection:
+                connection.request(method, parts.path + path, data, headers)
+                answer = connection.getresponse()
+                read = answer.read(MAX_ANSWER_BYTES)
+                location = answer.headers.get("Location", "")
+                if expired.is_set():  # the end of a body without a length was none
+                    raise TimeoutError
         except (OSError, http.client.HTTPException) as error:
-            raise self._failed("endpoint_unreachable", _why(error, parts.scheme)) from error
-        finally:
-            connection.close()
+            reason = TimeoutError() if expired.is_set() else error
+            raise self._failed("endpoint_unreachable", _why(reason, parts.scheme)) from error
         if self.key:
             read = read.replace(self.key.encode(), b"(key)")
         return Answered(answer.status, read, location)
@@ -255,6 +259,42 @@ class Remote:
         if cause == "endpoint_unfit":
             again[-1] = "URL"
         return Failure(Diagnosis(cause, f"{self.url} {why}", shlex.join(again)))
+
+
+@contextlib.contextmanager
+def _connected(
+    parts: SplitResult, seconds: float, expired: threading.Event
+) -> Iterator[http.client.HTTPConnection]:
+    """A connection that is cut off after so many seconds; then `expired` is set.
+
+    A socket's own timeout begins anew with each byte that comes.
+    """
+    host, is_tls = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if is_tls else 80)
+    # TLS takes the socket over, and leaves an empty one: hence the second handle.
+    with socket.create_connection((host, port), seconds) as plain, plain.dup() as handle:
+
+        def cut() -> None:
+            expired.set()
+            with contextlib.suppress(OSError):  # it is closed already
+                handle.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, cut)
+        timer.daemon = True
+        timer.start()
+        connection = (
+            http.client.HTTPSConnection(host, port, context=_tls())
+            if is_tls
+            else http.client.HTTPConnection(host, port)
+        )
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sock = _tls().wrap_socket(plain, server_hostname=host) if is_tls else plain
+            yield connection
+        finally:
+            connection.close()
+            timer.cancel()
+            timer.join()  # `cut` must not meet another socket of the same number
 
 
 @cache
@@ -399,7 +439,7 @@ class Keys:
     def write(self, uid: str, key: str) -> None:
         """Keeps a model's key, completely or not at all. Raises `NotWritten`."""
         with writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._folder)
         write_atomically(self._file(uid), key)
 
     def read(self, uid: str) -> str:
@@ -471,7 +511,7 @@ class Watched:
             return Diagnosis("endpoint_refused", why, again)
         try:
             look = partial(Remote(self._attached.url, key).check, self._attached)
-            await asyncio.get_running_loop().run_in_executor(_LOOKS, look)
+            await asyncio.get_running_loop().run_in_executor(LOOKS, look)
         except Failure as failure:
             return failure.diagnosis
         self._status = replace(self._status, key=key)
@@ -504,6 +544,3 @@ class Watched:
     async def log_after(self, offset: int) -> tuple[int, str]:
         """There is no log here."""
         return offset, ""
-
-    async def end(self) -> None:
-        """There is no process."""

@@ -20,7 +20,7 @@ import psutil
 from paddock.engines.base import Detection, Gpu, Host
 from paddock.launcher import bridge, head, processes
 from paddock.launcher.connection import ActorLost, ActorUnavailable, Connection, is_own_peer
-from paddock.launcher.head import Record, read_record
+from paddock.launcher.head import FILE, Record, read_record
 from paddock.launcher.host import probe_host
 from paddock.launcher.replica import WATCH_SECONDS, ReplicaConfig, ReplicaStatus
 from paddock.launcher.sweep import end_ray
@@ -96,10 +96,6 @@ class Handle:
         except TimeoutError:
             message = f"{self.actor} did not answer {method!r} within {timeout:g} s"
             raise ActorUnavailable(message) from None
-
-    async def end(self) -> None:
-        """See `Cluster.end`; an actor that is gone already is no error."""
-        await self._cluster.end(self.actor, "")
 
 
 class Cluster:
@@ -202,7 +198,8 @@ class Cluster:
                         log.warning("processes %s of an earlier Ray cannot be ended", ended.left)
                 return await self._start_bridge(record)
         except TimeoutError:
-            out = "" if self.external else "; to end it: paddock stop"
+            # What was started has ended; one that ran before hangs.
+            out = "" if self.external or record is None else "; to end it: paddock stop"
             raise RayFailed(f"{self._name} did not answer within {limit:g} s{out}") from None
 
     @property
@@ -216,6 +213,7 @@ class Cluster:
     async def _start_bridge(self, record: Record | None) -> Record:
         """Both processes at once: the bridge imports ray while the head starts."""
         local = bool(record.head) if record is not None else not self.external
+        is_new = record is None
         folder = record.folder if record else tempfile.mkdtemp(prefix="pd-", dir="/tmp")
         spawned = [self._spawn(processes.BRIDGE, bridge.__name__, "local" if local else "cluster")]
         joined = False
@@ -238,9 +236,10 @@ class Cluster:
             return record
         finally:
             if not joined:
+                # Nothing is awaited here: this may be a cancellation, or the gateway's end.
                 for process in spawned:
-                    process.kill()
-                if record is None or not record.head:
+                    processes.kill_session(process.pid)
+                if is_new or not local:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:
@@ -373,12 +372,19 @@ class Cluster:
             await self._connection.close()
 
     async def shutdown(self) -> None:
-        """Ends the bridge, the Ray that is ours, and everything that may be left of it."""
+        """Ends the bridge, the Ray that is ours, and everything that may be left of it.
+
+        The record of a foreign cluster stays if replicas may be left there: for `paddock stop`.
+        """
+        is_left = True
         if self.external and self.connected:
-            with contextlib.suppress(ActorUnavailable, ActorLost):
+            with contextlib.suppress(ActorUnavailable, ActorLost, RuntimeError):
+                is_left = bool(await self.actors())
                 await self._call("dismiss", CALL_SECONDS)
         await self.leave()
         await asyncio.to_thread(end_ray, self.home, processes.STOP_GRACE)
+        if not is_left:
+            (self.home / FILE).unlink(missing_ok=True)
 
 
 CHILDREN: list[subprocess.Popen[bytes]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 from paddock.engines.base import Engine
 from paddock.launcher.diagnosis import LINES, Diagnosis
+from paddock.launcher.environ import engine_environment
 from paddock.launcher.host import probe_host
 from paddock.launcher.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.replica import Replica, ReplicaConfig
@@ -72,7 +74,12 @@ def _imports(engine: Engine) -> Check:
     command = [str(made.python), "-c", f"import {', '.join(modules)}"]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False
+            command,
+            env=engine_environment(os.environ, {}),
+            capture_output=True,
+            text=True,
+            timeout=IMPORT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Check("imports", False, f"not done in {IMPORT_SECONDS:.0f} s", _install(engine))

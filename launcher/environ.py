@@ -2,6 +2,7 @@
 
 An engine runs code of others, at times of a model's own repository. It gets what programs need to
 run at all, and what the libraries of engines are tuned with; no token of a hub, no cloud's key.
+The same holds for an engine's program or Python that is run only to ask it something.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _NAMES = frozenset(
         "LD_PRELOAD",
         "LIBRARY_PATH",
         "LOGNAME",
+        "PADDOCK_INSTANCE",
+        "PADDOCK_ROLE",
         "PATH",
         "PWD",
         "SHELL",

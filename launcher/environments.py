@@ -11,7 +11,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,9 @@ import psutil
 
 from paddock.engines import engines, fold
 from paddock.engines.environment import CURRENT, Accelerator, Environment, Made, find_accelerator
+from paddock.launcher.environ import engine_environment
 from paddock.registry.errors import BadValue, EngineInUse, InstallFailed, NotFound
+from paddock.registry.files import make_private, open_private, replace_file
 
 Report = Callable[[str], None]
 LINES = 12
@@ -69,7 +71,7 @@ def install(
     if not environment.pins(on):
         raise InstallFailed(environment.name, ("it needs an NVIDIA GPU; none was found here",))
     folder = environment.folder(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     with _alone(folder, environment.name):
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         new = folder / f"{stamp}-{secrets.token_hex(3)}"
@@ -77,15 +79,14 @@ def install(
         try:
             _fill(environment, made, report, installer or _installer())
             report(f"importing {', '.join(environment.modules)}")
-            told = _run(environment, [str(made.python), "-c", _CHECK, *environment.modules])
+            told = _ask(environment, made, _CHECK, *environment.modules)
             made = replace(made, versions=json.loads(told[-1]))
             if environment.architectures:
                 report("asking it for the architectures that it knows")
-                told = _run(environment, [str(made.python), "-c", environment.architectures])
+                told = _ask(environment, made, environment.architectures)
                 made = replace(made, architectures=tuple(sorted(json.loads(told[-1]))))
-            passing = folder / f"{CURRENT}.new"
-            passing.write_text(json.dumps({**asdict(made), "folder": new.name}, indent=1), "utf-8")
-            passing.replace(folder / CURRENT)
+            record = {**asdict(made), "folder": new.name}
+            replace_file(folder / CURRENT, json.dumps(record, indent=1))
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -115,8 +116,7 @@ def _fill(environment: Environment, made: Made, report: Report, installer: str) 
         building = ["--no-build-isolation"] if number else []
         _run(environment, [*command, *building, "-r", str(file)], _Steps(report))
     if environment.metadata:
-        wanted = json.dumps(dict(environment.metadata))
-        _run(environment, [str(made.python), "-c", _METADATA, wanted])
+        _ask(environment, made, _METADATA, json.dumps(dict(environment.metadata)))
 
 
 def find_environment(name: str) -> Environment:
@@ -194,15 +194,24 @@ class _Steps:
             self._report(f"{verb.lower()}{match[2].split(' (from')[0][:100]}")
 
 
+def _ask(environment: Environment, made: Made, code: str, *arguments: str) -> list[str]:
+    """Runs code in the environment, which imports the engine: it sees no more than an engine."""
+    seen = engine_environment(os.environ, {})
+    return _run(environment, [str(made.python), "-c", code, *arguments], environ=seen)
+
+
 def _run(
-    environment: Environment, command: list[str], step: Callable[[str], None] | None = None
+    environment: Environment,
+    command: list[str],
+    step: Callable[[str], None] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> list[str]:
     # Nothing of ours may leak into the environment, and what it imports is compiled but once.
     ours = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
-    environ = {k: v for k, v in os.environ.items() if k not in ours}
+    kept = {name: value for name, value in environ.items() if name not in ours}
     lines: list[str] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=kept
     ) as process:
         assert process.stdout is not None
         try:
@@ -238,7 +247,8 @@ def _users(folder: Path) -> list[int]:
 @contextlib.contextmanager
 def _alone(folder: Path, name: str) -> Iterator[None]:
     """Two installs of one engine do not meet."""
-    with (folder.parent / f".{name}.lock").open("w") as lock:
+    # Whoever can open it can hold it, and so keep others from installing.
+    with open_private(folder.parent / f".{name}.lock", "wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -86,10 +86,27 @@ def read_record(home: Path) -> Record | None:
 
     Whoever may write it, or enter the folder that it names, could stand in for the bridge.
     """
+    record = _read(home)
+    try:
+        return record if record and processes.is_private(Path(record.folder)) else None
+    except OSError:
+        return None
+
+
+def foreign_address(home: Path) -> str:
+    """The address of the foreign cluster on which replicas may be left; "" if there is none.
+
+    The record stays until it is known that none is left, also after a reboot, which takes the
+    folder with it.
+    """
+    record = _read(home)
+    return "" if record is None or record.head else record.address
+
+
+def _read(home: Path) -> Record | None:
     try:
         if processes.is_private(home / FILE):
-            record = parse_record((home / FILE).read_text("utf-8"))
-            return record if processes.is_private(Path(record.folder)) else None
+            return parse_record((home / FILE).read_text("utf-8"))
     except (OSError, ValueError):
         pass
     return None

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from paddock.launcher import processes
 from paddock.launcher.child import Child
-from paddock.registry.errors import NotFound, PaddockError
+from paddock.registry.errors import NotFound, NotWritten, PaddockError
 from paddock.registry.files import make_private, write_atomically
 from paddock.registry.settings import Settings
 
@@ -101,7 +101,10 @@ class Jobs(Generic[J]):
         try:
             make_private(path.parent)
             write_atomically(path, json.dumps({**record, "id": job_id, "job": self.kind}))
-        except OSError as error:  # a full disk: the job itself says so, where it needs one
+        except (
+            OSError,
+            NotWritten,
+        ) as error:  # a full disk: the job itself says so, where it needs one
             log.warning("%s will not outlive the gateway: %s", job_id, error)
 
     def resume(self, record: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import paddock
 from paddock.registry.catalog import Catalog, specs_root
+from paddock.registry.files import replace_file
 from paddock.registry.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ def read_offers(
         seen, made = now, _make(catalog, settings)
     rows = {name: [astuple(offer) for offer in offers] for name, offers in made.items()}
     with suppress(OSError):  # a folder that cannot be written: the next one is as slow
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        new.write_text(json.dumps({"seen": seen, "offers": rows}), "utf-8")
-        new.replace(path)
+        replace_file(path, json.dumps({"seen": seen, "offers": rows}))
     return made
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import stat
 import sys
 import time
@@ -113,6 +114,26 @@ def end(processes: Iterable[psutil.Process], grace: float) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(left, timeout=5)
+
+
+def kill_session(session: int) -> None:
+    """Kills every process of a session, whoever its leader was, and does not wait for their end.
+
+    A killed process starts no other, so a look that finds none but killed ones is the last.
+    """
+    killed: set[int] = set()
+    while found := {pid for pid in psutil.pids() if _session(pid) == session} - killed:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:  # it has ended, or is of another user where the system tells nothing of those
+        return None
 
 
 def gone(process: psutil.Process, timeout: float) -> bool:

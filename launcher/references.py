@@ -15,7 +15,6 @@ import os
 import re
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from paddock.registry.errors import (
     PaddockError,
     UnknownName,
 )
+from paddock.registry.files import write_atomically
 from paddock.registry.reference import (
     COMMIT,
     Reference,
@@ -278,11 +278,8 @@ class References:
         derived = asked.derived
         if derived is None or asked.request.trust is None or self._consented(derived):
             return
-        self._settings.home.mkdir(parents=True, exist_ok=True)
-        _write(
-            self._consents,
-            json.dumps({"consents": [*self._all_consents(), _consent(derived)]}, indent=2),
-        )
+        consents = [*self._all_consents(), _consent(derived)]
+        write_atomically(self._consents, json.dumps({"consents": consents}, indent=2))
 
     def _consented(self, derived: Derived) -> bool:
         return _consent(derived) in self._all_consents()
@@ -310,10 +307,9 @@ class References:
     def _keep(self, reference: Reference, derived: Derived) -> None:
         import yaml  # here and below: the gateway's start need not wait for it
 
-        self._folder.mkdir(parents=True, exist_ok=True)
         data = {"paddock": paddock.__version__, **derived.to_json()}
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=100)
-        _write(self._path(reference), text)
+        write_atomically(self._path(reference), text)
 
     def _path(self, reference: Reference) -> Path:
         plain = re.sub(r"[^A-Za-z0-9.]+", "-", reference.text).strip("-.")[-80:]
@@ -330,7 +326,6 @@ class References:
             "known": known,
         }
         async with self._turn:
-            home.mkdir(parents=True, exist_ok=True)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "paddock.launcher.hubs.derive"),
                 stdin=asyncio.subprocess.PIPE,
@@ -417,9 +412,3 @@ def _read(path: Path) -> tuple[Derived | None, bool]:
         return Derived.from_json(found), found.get("paddock") != paddock.__version__
     except (InvalidSpec, ValidationError, KeyError, TypeError):
         return None, False  # not there, or written by somebody else
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    new.write_text(text, "utf-8")
-    new.replace(path)

@@ -54,6 +54,7 @@ from paddock.launcher.machine import oom_kills
 from paddock.launcher.plan import LaunchPlan
 from paddock.launcher.relay import Relay
 from paddock.registry.errors import CorruptFile, HubFailure
+from paddock.registry.files import make_private, open_private
 from paddock.registry.gguf import check_gguf
 from paddock.registry.split import parts
 
@@ -336,7 +337,7 @@ class Replica:
                 gpu_share=self._plan.gpu_share,
             )
         )
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self._log.parent)
         own = {**command.environ, processes.INSTANCE_VARIABLE: self._config.instance}
         own |= {
             processes.ROLE_VARIABLE: processes.ENGINE,
@@ -349,8 +350,9 @@ class Replica:
         environ = engine_environment(os.environ, own)
         # The start before may be the one whose end is to be understood.
         with contextlib.suppress(FileNotFoundError):
-            self._log.replace(self._log.with_suffix(".log.1"))
-        with self._log.open("wb") as log:
+            before = self._log.replace(self._log.with_suffix(".log.1"))
+            before.chmod(0o600)  # an older version's
+        with open_private(self._log, "wb") as log:
             self._warden = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),
                 *command.argv,

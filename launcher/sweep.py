@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from paddock.launcher import processes
-from paddock.launcher.head import FILE, read_record
+from paddock.launcher.agent import end_actor
+from paddock.launcher.head import FILE, foreign_address, read_record
 
 RAY_ROLES = frozenset(
     {processes.BRIDGE, processes.RAY, processes.REPLICA, processes.ENGINE, processes.UNKNOWN}
@@ -47,6 +48,21 @@ def end_ray(home: Path, grace: float) -> Ended:
     return _sweep(home, grace, RAY_ROLES)
 
 
+def end_actors(home: Path) -> None:
+    """Ends by force the actors whose warden runs on this machine, whoever runs Ray.
+
+    An actor on a foreign cluster is a process of that Ray: only its warden and what that runs carry
+    the home's id.
+    """
+    instance = processes.instance_id(home)
+    actors = set()
+    for process in processes.belonging(instance):
+        with contextlib.suppress(psutil.Error):
+            actors.add(process.environ().get(processes.ACTOR_VARIABLE, ""))
+    for actor in sorted(actors - {""}):
+        end_actor(instance, actor)
+
+
 def end_all(home: Path, grace: float) -> Ended:
     """Ends every process of the home folder but this one."""
     return _sweep(home, grace, None)
@@ -66,7 +82,8 @@ def _sweep(home: Path, grace: float, roles: frozenset[str] | None) -> Ended:
     if not ended.left:
         if record is not None:
             shutil.rmtree(record.folder, ignore_errors=True)
-        (home / FILE).unlink(missing_ok=True)
+        if not foreign_address(home):
+            (home / FILE).unlink(missing_ok=True)
     return ended
 
 

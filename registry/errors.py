@@ -37,6 +37,7 @@
     ├── GatewayUnreachable    no gateway answers at the endpoint
     ├── GatewayNotStarted     a gateway was started in the background and did not come up
     ├── StopFailed            processes of a home could not be ended
+    ├── ReplicasLeft          replicas on somebody else's Ray cluster could not be ended
     ├── GatewayError          the gateway answered with an error; carries its status and text
     ├── InstallFailed         an engine's environment was not made; the old one stands
     ├── EngineInUse           an engine's environment from which something runs
@@ -517,6 +518,23 @@ class StopFailed(PaddockError):
     def __str__(self) -> str:
         numbers = ", ".join(map(str, self.pids))
         return f"processes {numbers} cannot be ended; once they are gone: paddock stop"
+
+
+@dataclass(eq=False)
+class ReplicasLeft(PaddockError):
+    """Replicas on a Ray cluster that somebody else runs could not be ended; `record` names it."""
+
+    replicas: tuple[str, ...]
+    address: str
+    reason: str
+    record: str
+
+    def __str__(self) -> str:
+        return (
+            f"{', '.join(self.replicas)} may still run on the Ray cluster at {self.address}: "
+            f"{self.reason}; once it answers: paddock stop; if it is gone for good: "
+            f"rm {self.record}"
+        )
 
 
 class NotBuilt(Refused):

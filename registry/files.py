@@ -29,28 +29,43 @@ def write_atomically(
     Args:
         path: the file.
         data: all of its content; text is written as UTF-8.
-        private: only its owner may read and write it; else as the umask has it.
+        private: only its owner may read and write it, and enter folders that are made for it; else
+            as the umask has it.
         durable: it has reached the disk when this returns.
 
     Raises:
         NotWritten: it cannot be written; `DiskFull` where that is why.
     """
+    with writing(path):
+        replace_file(path, data, private=private, durable=durable)
+
+
+def replace_file(
+    path: Path, data: str | bytes, *, private: bool = True, durable: bool = False
+) -> None:
+    """As `write_atomically`, but raises `OSError`."""
     raw = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode = 0o600 if private else 0o666
-        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with os.fdopen(opened, "wb") as file:
-                file.write(raw)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    _make_folder(path.parent, 0o700 if private else 0o777)
+    mode = 0o600 if private else 0o666
+    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            file.write(raw)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _make_folder(folder: Path, mode: int) -> None:
+    """Makes a folder and those above it that are missing; `Path.mkdir` has a mode for one alone."""
+    if not folder.parent.is_dir():
+        _make_folder(folder.parent, mode)
+    folder.mkdir(mode=mode, exist_ok=True)
 
 
 def make_home(home: Path) -> None:
@@ -69,8 +84,11 @@ def make_home(home: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Makes a folder that only its owner can enter. Raises `OSError`."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Makes a folder that only its owner can enter. Raises `OSError`.
+
+    Folders above it that are missing are made so too: the first of all may be the home.
+    """
+    _make_folder(folder, 0o700)
     status = folder.stat()
     if status.st_uid == os.geteuid() and status.st_mode & 0o077:
         folder.chmod(0o700)

@@ -50,6 +50,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Files and folders are open to all unless whoever makes them says otherwise."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def open_to_others(folder: Path) -> set[Path]:
+    """The folder and what is below it, as far as others than its user may do anything with it."""
+    return {path for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077}
+
+
 @dataclass(frozen=True)
 class Paddock:
     """The command line over one home folder."""

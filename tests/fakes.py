@@ -606,7 +606,8 @@ class FakeCluster:
     async def shutdown(self) -> None:
         """See `Cluster.shutdown`."""
         await self.leave()
-        self.end_ray()
+        if not self.external:
+            self.end_ray()
 
     def kill(self, actor: str) -> None:
         """The actor's process and its engine are gone."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from paddock.engines import engine_names
 from paddock.engines.base import Host
-from paddock.launcher.attached import AttachRequest, plan_attached
+from paddock.launcher.attached import ATTACHES, AttachRequest, plan_attached
 from paddock.launcher.coming import Coming
 from paddock.launcher.diagnosis import Diagnosis, Failure, launch_command
 from paddock.launcher.fleet.activity import Lease, SlotQueue
@@ -201,7 +201,8 @@ class Fleet:
         if request.model_uid is not None:
             self._refuse_used(request.model_uid, attaching=True)
         try:
-            plan = await asyncio.to_thread(plan_attached, request)
+            loop = asyncio.get_running_loop()
+            plan = await loop.run_in_executor(ATTACHES, plan_attached, request)
         except Failure as failure:
             uid = request.model_uid or request.model or "attach"
             raise LaunchFailed(uid, failure.diagnosis.to_json()) from None

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from paddock.launcher import processes
+from paddock.launcher.agent import end_actor
 from paddock.launcher.attached import Watched
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, Handle, RayFailed
 from paddock.launcher.diagnosis import Cause, Diagnosis
@@ -469,7 +470,15 @@ class Reconciler:
             # To start a Ray only to end what it had would be absurd.
             await asyncio.to_thread(self._end_here, actor)
             return
-        await self._cluster.connect()
+        try:
+            await self._cluster.connect()
+        except RayFailed:
+            if not self._cluster.external or action.node != LOCAL:
+                raise
+            # Its engine is here all the same. If Ray still has an actor of it, it is an orphan.
+            if left := await asyncio.to_thread(end_actor, self._cluster.instance, actor):
+                raise TimeoutError(f"processes {left} cannot be ended") from None
+            return
         handle = handle or await self._cluster.find(actor)
         if handle is not None:
             slack = HUNG_SLACK if action.is_hung else STOP_SLACK

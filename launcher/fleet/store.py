@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -204,16 +205,28 @@ class SqliteStore:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
         self._thread.shutdown()
 
-    def forget_all(self) -> list[str]:
-        """Removes all deployments; their ids. Blocks: for `paddock stop`, once no gateway runs.
+    def forget_all(self, is_left: Callable[[ReplicaRecord], bool]) -> tuple[list[str], list[str]]:
+        """Removes all deployments. Blocks: for `paddock stop`, once no gateway runs.
+
+        Args:
+            is_left: whether a replica may still run. Its deployment stays, to be ended later.
+
+        Returns:
+            The ids of all deployments, and of the replicas that may still run.
 
         Raises:
             StateNotWritten: the file is locked, or the disk full.
         """
         try:
-            uids = [uid for (uid,) in self._db.execute("SELECT uid FROM deployments")]
-            self._db.execute("DELETE FROM deployments")
-            return uids
+            deployments, left = self._load(), []
+            for one in deployments:
+                names = [record.id for record in one.replicas if is_left(record)]
+                if names:
+                    self._write(to_document(replace(one, wanted="gone")))
+                else:
+                    self._delete(one.uid)
+                left += names
+            return [one.uid for one in deployments], left
         except sqlite3.DatabaseError as error:
             raise self._not_written(error) from error
         finally:

@@ -6,11 +6,12 @@ import json
 import ssl
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from paddock.registry.files import replace_file
 
 REMEMBERED_SECONDS = 600.0
 
@@ -80,10 +81,7 @@ class Reach:
             failed[endpoint] = time.time()
         elif failed.pop(endpoint, None) is None:
             return None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}")
-        new.write_text(json.dumps(failed), "utf-8")
-        new.replace(self._path)
+        replace_file(self._path, json.dumps(failed))
         return reason
 
     def _failed(self) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from paddock.launcher.hubs.base import Listing, RemoteFile
+from paddock.registry.files import replace_file
 from paddock.registry.spec import Source, source_key
 
 PIECE = 1 << 20
@@ -148,7 +148,4 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    new.write_text(json.dumps(data), "utf-8")
-    new.replace(path)
+    replace_file(path, json.dumps(data))

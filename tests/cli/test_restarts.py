@@ -8,6 +8,7 @@ from typing import Any
 from paddock.cli.describe import description
 from paddock.cli.events import _line
 from paddock.cli.models import _row
+from tests.conftest import Paddock
 
 FAILURE = {
     "cause": "oom",
@@ -55,6 +56,22 @@ def model(one: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "plan": plan,
     }
     return {**shown, **changes}
+
+
+def test_policies_that_do_not_exist_are_refused(paddock: Paddock) -> None:
+    """By name and value, with what there is instead; nothing is launched."""
+    cases = {
+        ("--restart", "sometimes"): ("restart", "always, on-failure, never"),
+        ("--restart-tries", "-1"): ("restart_tries", "must be 0 or more"),
+    }
+    for (option, value), (name, instead) in cases.items():
+        done = paddock.run("launch", "tiny-mixtral", "-en", "echo", option, value)
+        said = done.stderr.splitlines()[-1]
+        assert done.returncode == 2
+        assert name in said
+        assert value in said
+        assert instead in said
+    assert paddock.json("list") == []
 
 
 def test_list_says_why_and_when() -> None:

@@ -20,12 +20,20 @@ from paddock.launcher.plan import LaunchRequest
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.settings import read_settings
+from tests.conftest import open_to_others
 
 
 def run(*arguments: str) -> Any:
     done = CliRunner().invoke(search, [*arguments, "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     return json.loads(done.stdout)
+
+
+def test_what_a_search_keeps_is_for_its_user_alone(home: Path, umask: None) -> None:
+    """Also where it makes the home."""
+    run("mixtral")
+    assert list((home / "cache").iterdir())
+    assert open_to_others(home) == set()
 
 
 def test_the_table_says_what_can_be_served_here() -> None:

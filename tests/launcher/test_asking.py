@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engines import load_engine
 from paddock.engines.base import Host
 from paddock.launcher import asking
 from paddock.launcher.asking import with_unknown
@@ -60,6 +61,24 @@ def test_names_of_others_are_not_asked_for(
     monkeypatch.setattr(asking, "_ask", lambda *_: pytest.fail("it was asked"))
     for name in ("tiny-mixtral", "mixtral-v0.1"):
         assert with_unknown(host, Catalog.load().lookup(name), settings) == host
+
+
+def test_it_sees_no_secret_when_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's own `llama-server` gets the key that is made for it, and no token of the gateway."""
+    record = tmp_path / "environ"
+    program = tmp_path / "llama-server"
+    said = "unknown model architecture: 'nonsense'"
+    program.write_text(f'#!/bin/sh\nenv > {record}\necho "{said}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PADDOCK_LLAMA_SERVER", str(program))
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PADDOCK_API_KEY"):
+        monkeypatch.setenv(name, "secret")
+    assert not asking._ask(load_engine("llama.cpp"), "nonsense")
+    names = {line.partition("=")[0] for line in record.read_text().splitlines()}
+    assert {"PATH", "LLAMA_API_KEY"} <= names
+    assert not names & {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PADDOCK_API_KEY"}
 
 
 async def test_a_file_that_it_does_not_know_is_refused_before_it_is_loaded(

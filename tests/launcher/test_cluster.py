@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
+from unittest.mock import ANY
 
 import psutil
 import pytest
@@ -20,10 +24,13 @@ from paddock.launcher.cluster import (
     Handle,
     RayFailed,
 )
+from paddock.launcher.connection import Connection
+from paddock.launcher.head import Record
 from paddock.launcher.host import LOCAL
 from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
 from paddock.launcher.sweep import end_ray
-from paddock.registry.settings import read_settings
+from paddock.registry.settings import Settings, read_settings
+from tests.conftest import open_to_others
 from tests.launcher.test_replica import echo
 
 pytestmark = pytest.mark.ray
@@ -157,6 +164,35 @@ async def test_a_bridge_that_hangs_is_replaced(
     await cluster.end(handle.actor, LOCAL)
 
 
+async def test_a_bridge_that_comes_to_hang_is_replaced(
+    cluster: Cluster, lost: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that runs notices it, ends it without asking again, and goes on over another."""
+    handle, status = await launch(cluster, "m-rep4@a.1")
+    await cluster.leave()
+    quick = partial(Connection, beat_seconds=1.0)
+    monkeypatch.setattr("paddock.launcher.cluster.Connection", quick)
+    await cluster.connect()
+    asked: list[Record] = []
+    ask = cluster._open
+
+    async def open_(record: Record) -> Connection | None:
+        asked.append(record)
+        return await ask(record)
+
+    monkeypatch.setattr(cluster, "_open", open_)
+    bridge = own(cluster, processes.BRIDGE)
+    bridge.suspend()
+    async with asyncio.timeout(DEADLINE):
+        await lost.wait()
+    assert not cluster.connected
+    await cluster.connect()
+    assert [record.bridge for record in asked] == [(own(cluster, processes.BRIDGE).pid, ANY)]
+    assert processes.gone(bridge, 0.1)
+    assert (await handle.watch(0)).pid == status.pid
+    await cluster.end(handle.actor, LOCAL)
+
+
 @pytest.mark.parametrize("name", ["gcs_server", "raylet"])
 async def test_a_dead_ray_is_noticed_and_replaced(
     cluster: Cluster, lost: asyncio.Event, name: str
@@ -187,9 +223,72 @@ def test_only_its_user_can_reach_ray_and_the_bridge(cluster: Cluster) -> None:
     assert Path(record.folder).stat().st_mode & 0o777 == 0o700
     assert {path.name for path in Path(record.folder).iterdir()} == {"bridge", "ray"}
     assert cluster.home.stat().st_mode & 0o777 == 0o700
-    logs = [*cluster.home.glob("*.json"), *(cluster.home / "logs").glob("ray-*.log")]
-    assert len(logs) == 3
-    assert {path.stat().st_mode & 0o777 for path in logs} == {0o600}
+    assert {path.name for path in cluster.home.rglob("ray*.*")} == {
+        "ray.json",
+        "ray-head.log",
+        "ray-bridge.log",
+    }
+    assert open_to_others(cluster.home) == set()
+
+
+class Slow(Cluster):
+    """Its head has started a part of Ray, and writes no record."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.parts: list[psutil.Process] = []
+        self.folder = Path()
+
+    def _spawn(self, role: str, module: str, argument: str) -> subprocess.Popen[bytes]:
+        code = "import signal; signal.pause()"
+        if role == processes.RAY:
+            self.folder = Path(argument)
+            code = (
+                "import subprocess, sys, signal;"
+                f"part = subprocess.Popen([sys.executable, '-c', {code!r}]);"
+                "print(part.pid, flush=True); signal.pause()"
+            )
+        child = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.parts.append(psutil.Process(child.pid))
+        assert child.stdout is not None
+        with child.stdout as out:
+            if role == processes.RAY:
+                self.parts.append(psutil.Process(int(out.readline())))
+        CHILDREN.append(child)
+        return child
+
+
+@pytest.mark.parametrize("end", ["called off", "too late"])
+async def test_a_ray_that_has_not_started_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """All that its head has started ends with it, and its folder goes."""
+    cluster, waits = Slow(read_settings()), asyncio.Event()
+
+    async def wait(*_: object) -> None:
+        waits.set()
+        if end == "too late":
+            raise TimeoutError
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cluster, "_until", wait)
+    connecting = asyncio.create_task(cluster.connect())
+    async with asyncio.timeout(DEADLINE):
+        await waits.wait()
+    if end == "called off":
+        connecting.cancel()
+    with pytest.raises((asyncio.CancelledError, RayFailed)):
+        await connecting
+    assert len(cluster.parts) == 3
+    left = [process for process in cluster.parts if not processes.gone(process, DEADLINE)]
+    for process in left:
+        process.kill()
+    assert left == []
+    assert not cluster.folder.exists()
 
 
 async def test_an_address_where_nobody_listens_is_told(

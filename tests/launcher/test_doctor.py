@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from types import SimpleNamespace
 from zipfile import ZipFile
 
 import pytest
@@ -14,7 +15,7 @@ from paddock.engines import load_engine
 from paddock.engines.base import Detection, EngineOptions, Host
 from paddock.engines.echo import Echo, EchoOptions
 from paddock.engines.environment import Environment
-from paddock.launcher.doctor import Check, examine
+from paddock.launcher.doctor import Check, _imports, examine
 from paddock.launcher.environments import install
 from paddock.registry.settings import read_settings
 
@@ -75,6 +76,25 @@ def test_engine_for_other_models_is_not_tried(dying: Echo) -> None:
     _, serves = told(Ranking())
     assert serves.ok
     assert serves.says.endswith("it serves models of type rerank, not LLM")
+
+
+def test_engines_python_sees_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it imports runs as in an engine, without the tokens of whoever asks."""
+    record, program = tmp_path / "environ", tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nenv > {record}\n")
+    program.chmod(0o755)
+    made = SimpleNamespace(python=program, interpreter="", accelerator="cpu", folder=tmp_path)
+
+    class Apart(Echo):
+        environment = SimpleNamespace(  # type: ignore[assignment]  # echo has none
+            name="plain", modules=("json",), found=lambda: made
+        )
+
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert _imports(Apart()).ok
+    names = {line.partition("=")[0] for line in record.read_text().splitlines()}
+    assert "PATH" in names
+    assert "HF_TOKEN" not in names
 
 
 def test_environment_that_is_missing_or_broken(home: Path, tmp_path: Path) -> None:

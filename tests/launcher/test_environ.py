@@ -28,6 +28,7 @@ def test_secrets_and_what_is_nobodys_are_kept_back(name: str) -> None:
         *("CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"),
         *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "VLLM_CPU_KVCACHE_SPACE"),
         *("HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "GPTQMODEL_CPU_WORKERS"),
+        *("PADDOCK_HOME", "PADDOCK_INSTANCE", "PADDOCK_ROLE"),
     ],
 )
 def test_what_programs_and_engines_need_is_passed_on(name: str) -> None:

@@ -80,6 +80,28 @@ def test_installed_environment_is_found_and_removed(
     assert environment.detect().missing
 
 
+def test_what_an_install_imports_sees_no_secret(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's own code is asked with the variables that engines get."""
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    asks = replace(environment, architectures="import json, os; print(json.dumps([*os.environ]))")
+    seen = install(asks, tmp_path, print).architectures
+    assert "PATH" in seen
+    assert "HF_TOKEN" not in seen
+
+
+def test_an_environment_is_for_its_user_alone(
+    environment: Environment, tmp_path: Path, umask: None
+) -> None:
+    """Nobody else can enter it, or hold its lock."""
+    install(environment, tmp_path, print)
+    folder = environment.folder(tmp_path)
+    (lock,) = folder.parent.glob("*.lock")
+    ours = (folder.parent, folder, folder / CURRENT, lock)
+    assert [path for path in ours if path.stat().st_mode & 0o077] == []
+
+
 def test_complete_pins_bring_nothing_else(environment: Environment, tmp_path: Path) -> None:
     """What they depend on stays out; metadata is written where a distribution lacks it."""
     wheel = _needy(tmp_path)

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from paddock.launcher import jobs as module
 from paddock.launcher import processes
 from paddock.launcher.jobs import FOLDER, Job, Jobs, resume_all
 from paddock.launcher.sweep import end_ray
+from paddock.registry.errors import DiskFull
 from paddock.registry.settings import read_settings
 
 DEADLINE = 30.0
@@ -155,3 +157,17 @@ async def test_a_file_that_nothing_can_begin_from_is_removed(
     await resume_all(home, [jobs])
     assert await jobs.until("y", "came") == "long"
     assert files(home) == ["y.json"]
+
+
+async def test_a_job_whose_record_cannot_be_written_runs_all_the_same(
+    gateway: Callable[[], Errands], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is lost with its gateway, and no earlier."""
+
+    def full(path: Path, _: str) -> None:
+        raise DiskFull(str(path), "No space left on device")
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    jobs = gateway()
+    jobs.start("x", "short")
+    assert await jobs.until("x", "ended") == 0

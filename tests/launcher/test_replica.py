@@ -17,10 +17,12 @@ from paddock.engines.base import Detection, Host
 from paddock.launcher import replica as replica_module
 from paddock.launcher.health import MISSES
 from paddock.launcher.host import probe_host
+from paddock.launcher.logs import read_tail
 from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedGpu
 from paddock.launcher.replica import Replica, ReplicaConfig, ReplicaStatus
 from paddock.launcher.resolve import resolve
 from paddock.registry.catalog import Catalog, specs_root
+from tests.conftest import open_to_others
 
 pytestmark = pytest.mark.engines
 
@@ -133,6 +135,17 @@ async def test_the_environment_has_the_instance_and_not_ray(
     environ = psutil.Process(status.pid).environ()
     assert environ["PADDOCK_INSTANCE"] == INSTANCE
     assert not [name for name in environ if name.startswith("RAY_")]
+
+
+async def test_logs_are_for_their_user_alone(make: Make, home: Path, umask: None) -> None:
+    """On any node: in a home that is made for them, and where an older version's log was open."""
+    first = make(echo(say="once"), replica_id="m-rep0")
+    log = Path((await ready(first)).log)
+    await first.stop()
+    await asyncio.to_thread(log.chmod, 0o644)
+    await ready(make(echo(say="again"), replica_id="m-rep0"))
+    assert read_tail(log.with_suffix(".log.1"), 9)[0] == "once"
+    assert open_to_others(home) == set()
 
 
 async def test_an_engine_that_exits_at_the_start_says_why(make: Make) -> None:

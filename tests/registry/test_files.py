@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from paddock.registry.errors import DiskFull, NotWritten
 from paddock.registry.files import (
     is_refused_write,
     make_home,
+    make_private,
     not_written,
     write_atomically,
 )
@@ -42,6 +44,22 @@ def test_file_is_replaced_and_private(tmp_path: Path) -> None:
     finally:
         os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("make", [lambda path: write_atomically(path / "a", ""), make_private])
+def test_folders_that_are_made_for_private_files_are_private(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """All that were missing, of which the first may be the home; one of before keeps its mode."""
+    before = tmp_path / "before"
+    before.mkdir(mode=0o755)
+    umask = os.umask(0)
+    try:
+        make(before / "home" / "logs")
+    finally:
+        os.umask(umask)
+    made = [before, before / "home", before / "home" / "logs"]
+    assert [path.stat().st_mode & 0o777 for path in made] == [0o755, 0o700, 0o700]
 
 
 @pytest.mark.parametrize(

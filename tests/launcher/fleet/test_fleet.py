@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from paddock.launcher.attached import AttachRequest
 from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
+from paddock.launcher.diagnosis import Diagnosis, Failure
 from paddock.launcher.fleet import decide, reconciler
 from paddock.launcher.fleet import fleet as fleet_module
 from paddock.launcher.fleet.deployment import Place, deploy
@@ -26,7 +30,7 @@ from paddock.registry.errors import (
     UidInUse,
     UnknownName,
 )
-from tests.launcher.fleet.conftest import Mute, World, asking, hosts, within
+from tests.launcher.fleet.conftest import DEADLINE, Mute, World, asking, hosts, within
 
 
 async def test_launch_gets_ready_and_its_end_leaves_nothing(world: World) -> None:
@@ -286,6 +290,18 @@ async def test_termination_that_fails_is_done_again(world: World) -> None:
     assert world.cluster.alive == {}
 
 
+async def test_actor_that_does_not_answer_is_ended_by_force(world: World) -> None:
+    """It is asked once to stop its engine; then all of it is ended, and the model is gone."""
+    await world.ready()
+    actor = world.actor()
+    world.cluster.trouble(f"stop {actor.actor}", TimeoutError())
+    await within(world.fleet.terminate("m"))
+    assert not actor.stopped
+    assert world.cluster.calls[-1] == ("end", actor.actor)
+    assert world.cluster.alive == {}
+    assert world.fleet.models() == ()
+
+
 async def test_termination_says_when_it_takes_longer_and_can_be_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +321,38 @@ async def test_termination_says_when_it_takes_longer_and_can_be_repeated(
     assert world.cluster.alive == {}
     with pytest.raises(NotLaunched):
         world.fleet.get("m")
+
+
+async def test_what_runs_here_ends_though_a_foreign_cluster_is_away(
+    cluster_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine is a process of this machine; what runs elsewhere stays to be ended later."""
+    world, cluster = cluster_world, cluster_world.cluster
+    cluster.external = True
+    await world.ready(replicas=2)
+    near, far = sorted(cluster.alive.values(), key=lambda one: one.node != "local")
+    assert far.node != "local"
+    killed: list[str] = []
+
+    def end_actor(_: str, actor: str) -> list[int]:
+        killed.append(actor)
+        del cluster.alive[actor]
+        return []
+
+    async def away() -> None:
+        raise RayFailed("the cluster does not answer")
+
+    monkeypatch.setattr(reconciler, "end_actor", end_actor)
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "connect", away)
+        patch.setattr(fleet_module, "TERMINATE_SECONDS", 0.5)
+        cluster.break_bridge()
+        with pytest.raises(StillEnding, match=far.status.replica_id):
+            await within(world.fleet.terminate("m"))
+        await world.until(lambda: killed)
+    await within(world.fleet.terminate("m"))
+    assert killed == [near.actor]
+    assert cluster.alive == {}
 
 
 async def test_termination_goes_on_in_the_next_gateway(world: World) -> None:
@@ -744,6 +792,31 @@ async def test_attached_model_that_is_away_for_a_moment_is_not_replaced(world: W
     await within(world.fleet.terminate("big"))
     with pytest.raises(OSError, match="big"):
         world.fleet._reconciler.ledger.keys.read("big")
+
+
+async def test_silent_endpoints_that_are_attached_hold_up_no_other_work(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is asked for minutes, in no thread that plans, keys and metrics need."""
+    answered = threading.Event()
+
+    def silent(_: AttachRequest) -> None:
+        answered.wait(DEADLINE)
+        raise Failure(Diagnosis("endpoint_unreachable", "does not answer in time"))
+
+    monkeypatch.setattr(fleet_module, "plan_attached", silent)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    request = AttachRequest.parse({"endpoint": "http://127.0.0.1:1"})
+    attaches = [asyncio.create_task(world.fleet.attach(request)) for _ in range(6)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(DEADLINE / 2):
+            assert await asyncio.to_thread(threading.get_ident) != threading.get_ident()
+        assert not any(attach.done() for attach in attaches)
+    finally:
+        answered.set()
+    results = await asyncio.gather(*attaches, return_exceptions=True)
+    assert {type(result) for result in results} == {LaunchFailed}
 
 
 async def test_plan_is_the_same_for_a_dry_run_and_a_launch(world: World) -> None:
