@@ -20,13 +20,14 @@ from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
-from paddock.server import inference, pacer, uniform
+from paddock.server import inference, large, pacer, uniform
 from paddock.server.body import parse
 from paddock.server.inference import Inference
 from paddock.server.keys import ANYONE
 from paddock.server.protocol import Protocol
 from paddock.server.sinks import PartSink
 from paddock.server.timeline import Timeline
+from paddock.server.treatment import dump
 from paddock.server.upstream import Pool
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -785,22 +786,28 @@ def test_many_parts_count_against_the_queue() -> None:
 async def test_large_requests_are_read_and_made_out_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Parsing and writing 2 MB holds up no stream; a small request goes no such way."""
-    here, threads = threading.get_ident(), []
+    """Parsing and writing 2 MB holds up no stream; a small request goes no such way.
+
+    Nor does a thread alone help, whose calls hold the interpreter's lock: each is short.
+    """
+    here, threads, lengths = threading.get_ident(), [], []
 
     def noted(work: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any) -> Any:
+        def wrapped(argument: Any) -> Any:
             threads.append(threading.get_ident())
-            return work(*arguments)
+            lengths.append(len(argument))
+            return work(argument)
 
         return wrapped
 
     monkeypatch.setattr(inference, "parse", noted(parse))
-    monkeypatch.setattr(uniform, "dump", noted(uniform.dump))
+    for module in (uniform, large):
+        monkeypatch.setattr(module, "dump", noted(dump))
     async with world(answers) as there:
         assert (await there.post(max_tokens=3))[0] == 200
         assert set(threads) == {here}
+        assert len(threads) == 2
         threads.clear()
         assert (await there.post(prompt="a" * 2_000_000, max_tokens=3))[0] == 200
-        assert len(threads) == 2
         assert here not in threads
+        assert max(lengths) < 2_000_000 / 4
