@@ -35,6 +35,8 @@ QUIET_SECONDS = 240.0
 """How long everything may take to be well once the faults are over."""
 GROWN_BYTES, GROWN_FILES = 40_000_000, 40
 """What the gateway and the bridge may hold more than at their first look, in ten minutes' work."""
+GROWN_UP_SECONDS = 20.0
+"""A younger process may still be importing, and is not looked at."""
 
 
 @dataclass
@@ -136,7 +138,7 @@ class Soak:
             self.over.wait(0.05)
 
     def look(self) -> None:
-        """Notes what the gateway and the bridge hold when they are first seen."""
+        """Notes what the gateway and the bridge hold once they have begun in earnest."""
         for pid, held in self.holders().items():
             self.first.setdefault(pid, held)
 
@@ -145,6 +147,8 @@ class Soak:
         holders = {}
         for process in processes.belonging(self.home.instance, {"gateway", "bridge"}):
             with suppress(psutil.Error):
+                if time.time() - process.create_time() < GROWN_UP_SECONDS:
+                    continue
                 role = process.environ()[processes.ROLE_VARIABLE]
                 holders[process.pid] = (role, process.memory_info().rss, process.num_fds())
         return holders

@@ -16,6 +16,11 @@ It is shown this once, and kept only as a hash. Send it as 'Authorization: Beare
 paddock takes it as --api-key or PADDOCK_API_KEY."""
 
 
+LAST = """\
+No key is left, and the gateway goes on asking for one; make another on its machine with: \
+paddock keys create. To open it to everybody there, remove keys.json from its PADDOCK_HOME."""
+
+
 @click.group(short_help="Make, list and revoke API keys.")
 def keys() -> None:
     """Make, list and revoke API keys.
@@ -52,9 +57,10 @@ def create(
       paddock keys create --name app --scope inference --model tiny-mixtral
     """
     client = _keys(settings)
+    is_first = isinstance(client, _Local) and not client.is_keyed()
     made = client.create_key(name, scope or "", models)
     output.talk(f"key {made['id']}: {_reach(made)}. {HOW}")
-    if isinstance(client, _Local) and len(client.keys()) == 1:
+    if is_first:
         output.talk("It is the first: the gateway asks everyone for a key now.")
     output.result(made, made["key"])
 
@@ -80,14 +86,19 @@ def list_keys(settings: Settings, output: Output) -> None:
 def revoke(key_id: str, settings: Settings, output: Output) -> None:
     """Revoke a key: it is refused from now on.
 
+    The gateway goes on asking for a key when the last one is revoked. To open a gateway on
+    127.0.0.1 to everybody on its machine again, remove keys.json from its PADDOCK_HOME.
+
     \b
     Example:
       paddock keys revoke 1a2b3c4d
     """
     client = _keys(settings)
+    # Asked before: with the key that is revoked the gateway cannot be asked afterwards.
+    before = client.keys()
     gone = client.revoke_key(key_id)
-    if not client.keys():
-        output.talk("no key is left: a gateway on 127.0.0.1 is open to all on this machine")
+    if len(before) == 1:
+        output.talk(LAST)
     output.result({**gone, "revoked": True}, f"key {key_id} is revoked")
 
 
@@ -101,6 +112,9 @@ class _Local:
 
     def create_key(self, name: str, scope: str, models: tuple[str, ...]) -> dict[str, Any]:
         return self._store.create(name, scope, models).to_json()
+
+    def is_keyed(self) -> bool:
+        return self._store.is_keyed()
 
     def keys(self) -> list[dict[str, Any]]:
         return [key.to_json() for key in self._store.listing()]

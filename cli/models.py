@@ -29,7 +29,6 @@ def list_models(settings: Settings, output: Output) -> None:
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
     plan = model["plan"]
-    ready = sum(replica["model_state"] == "ready" for replica in model["replica_statuses"])
     state = model["state"]
     if model["diagnosis"]:
         state = f"{state} ({model['diagnosis']['cause']})"
@@ -43,10 +42,15 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         plan["format"],
         plan["quantization"],
         plan["engine"],
-        f"{ready}/{model['replica']}",
+        f"{serving_count(model)}/{model['replica']}",
         size(plan["memory"]["total_bytes"] * model["replica"]),
         state,
     )
+
+
+def serving_count(model: dict[str, Any]) -> int:
+    """How many of a model's replicas get requests; one that is not heard of does."""
+    return sum(replica["endpoint"] is not None for replica in model["replica_statuses"])
 
 
 def _restarts(model: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from paddock.cli import gateway
+from paddock.cli.models import serving_count
 from paddock.cli.options import Output, Settings, connected
 from paddock.client import Client
 from paddock.registry.errors import BadValue
@@ -141,7 +142,7 @@ def run(
 
 
 def _launched(client: Client, name: str, uid: str | None) -> str | None:
-    """The id of a launched model that will do: the id asked for, else one of that name."""
+    """The id of a model that answers: the one with this id, else one of this name."""
     for model in client.instances():
         if model["state"] == "failed":
             continue
@@ -149,7 +150,7 @@ def _launched(client: Client, name: str, uid: str | None) -> str | None:
         if model["plan"].get("derived"):
             names.add(model["plan"]["derived"]["reference"])
         same = model["model_uid"] == uid if uid else name in names
-        if same and model["state"] == "ready":
+        if same and serving_count(model):
             return str(model["model_uid"])
     return None
 

@@ -507,9 +507,7 @@ class Models:
         """The models that can answer, in Anthropic's shape; all of them are one page."""
         caller = principal(request.scope)
         found = [
-            _model(one)
-            for one in self._fleet.models()
-            if one.state == "ready" and caller.may_use(one.uid)
+            _model(one) for one in self._fleet.models() if one.can_serve and caller.may_use(one.uid)
         ]
         ids = [model["id"] for model in found] or [None]
         page = {"has_more": False, "first_id": ids[0], "last_id": ids[-1]}

@@ -152,7 +152,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_such_number, parse_float=_finite)
 
 
 def _depth_over(value: Any, limit: int) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(limit):
         level = [
             inner

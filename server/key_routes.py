@@ -52,7 +52,7 @@ class Keys:
 
     @property
     def _asks(self) -> bool:
-        return self._always or bool(self._store.table())
+        return self._always or self._store.is_keyed()
 
     async def listing(self, _: Request) -> Response:
         """All keys, without the keys themselves."""

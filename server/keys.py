@@ -5,6 +5,10 @@ one step. The gateway and `paddock keys` on the same machine both write it, so t
 be replaced without one; the gateway looks at the file's stamp with each request, and so notices at
 once that a key was made or revoked.
 
+The file is also what says that a key is asked for. It stays when the last key is revoked: whoever
+had that key, leaked maybe, would else come in without it. A gateway on loopback is opened again by
+removing the file.
+
 Keys are kept as SHA-256 of the key. Slow password hashes protect secrets that people choose; a key
 is 256 random bits, which nobody can guess from its hash however fast the hash is. The file is of no
 use to somebody who reads it, and a key costs a request microseconds to check.
@@ -140,6 +144,11 @@ class KeyStore:
         self._refresh()
         return self._callers
 
+    def is_keyed(self) -> bool:
+        """Whether a key was ever made, be it revoked since. Raises `CorruptFile`."""
+        self._refresh()
+        return self._stamp != ()
+
     def listing(self) -> tuple[Key, ...]:
         """All keys, oldest first. Raises `CorruptFile`."""
         self._refresh()
@@ -163,7 +172,7 @@ class KeyStore:
         return made
 
     def create_first(self, name: str) -> Made | None:
-        """Makes an admin key if there is no key at all; of several at once only one does.
+        """Makes an admin key if there is none, or none any more; of several at once only one does.
 
         Raises:
             CorruptFile: the file is there and cannot be read.

@@ -1,9 +1,12 @@
-"""JSON with pictures and sounds in it, without reading these as JSON.
+"""Large JSON without one long call: the event loop goes on while a thread reads or writes it.
 
-The standard library reads or writes a text of 60 MB in one go, in 0.2 s with the interpreter's lock
-held: in whatever thread it is done, the event loop stands still. Base64 is the same in JSON as it
-is by itself. So long runs of it are taken out, what is left is parsed or dumped, and they are put
-back: copies of memory only, of which each is a few milliseconds.
+The standard library reads or writes a text of 60 MB in one call, in 0.2 s with the interpreter's
+lock held: in whatever thread it is done, the event loop stands still. So long texts, such as
+pictures, sounds and documents, are taken out of the JSON and are decoded or encoded in pieces,
+between which the lock is free. What is left is parsed or dumped as usual. The pieces are put
+together by copies of memory, of which each is a few milliseconds.
+
+A large body of many short values is still parsed in one call.
 """
 
 from __future__ import annotations
@@ -11,76 +14,119 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
+from paddock.registry.errors import BadValue
 from paddock.server.treatment import dump
 
 LONG_BYTES = 64 * 1024
-"""A shorter run is not worth the way around."""
-_BEGIN = b";base64,"
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-"
-_PIECE_BYTES = 1_000_000
+"""A shorter text is not worth the way around."""
+_PIECE_SIZE = 256 * 1024
+"""Bytes, or characters, that are decoded or encoded in one call, in a few milliseconds."""
+# A text that is short, up to its closing quote.
+_SHORT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# What is whole at the end of a piece: no half of an escape, and of two escapes that are one
+# character (a surrogate pair) not the first alone.
+_WHOLE = re.compile(
+    rb"(?:[^\\]+|\\[^u]|\\u[dD][89abAB]..\\u....|\\u(?![dD][89abAB])....)*", re.DOTALL
+)
+_LONGEST_ESCAPE = len(r"\ud83d\udc18")
+_BACKSLASH = ord("\\")
 
 
 def loads(raw: bytes, parse: Callable[[bytes], Any]) -> Any:
-    """What `parse` makes of the JSON in `raw`; it sees short stand-ins for the runs.
+    """What `parse` makes of the JSON in `raw`; it sees long texts in pieces.
 
     Raises:
-        Whatever `parse` raises of `raw` as it is.
+        BadValue: as `parse` raises it of `raw`.
     """
     mark = secrets.token_hex(16)
     pieces: list[bytes] = []
-    runs: list[str] = []
+    texts: list[str] = []
     done = at = 0
-    while (found := raw.find(_BEGIN, at)) >= 0:
-        at = found + len(_BEGIN)
-        end = raw.find(b'"', at)
-        if end - at >= LONG_BYTES and _is_base64(raw, at, end):
-            pieces += (raw[done:at], f"{mark}{len(runs)}".encode())
-            runs.append(raw[at:end].decode("ascii"))
-            done = at = end
-    if not runs:
-        return parse(raw)
     try:
-        short = parse(b"".join((*pieces, raw[done:])))
-    except Exception:
-        parse(raw)  # its error is of the body as the client sent it
-        raise
+        while (start := raw.find(b'"', at) + 1) > 0:
+            end = raw.find(b'"', start)
+            if end < 0:
+                break
+            if end - start >= LONG_BYTES or raw[end - 1] == _BACKSLASH:
+                if found := _SHORT.match(raw, start, start + LONG_BYTES):
+                    end = found.end() - 1
+                else:
+                    cuts = _cuts(raw, start)
+                    parts = (parse(b'"%b"' % raw[cut:after]) for cut, after in pairwise(cuts))
+                    pieces += (raw[done:start], f"{mark}{len(texts)}".encode())
+                    texts.append("".join(parts))
+                    done = end = cuts[-1]
+            at = end + 1
+        if texts:
+            short = parse(b"".join((*pieces, raw[done:])))
+    except BadValue:
+        texts = []  # the error is to be of the body as the client sent it
+    if not texts:
+        return parse(raw)
 
     def whole(text: str) -> str:
-        head, found, number = text.rpartition(mark)
-        return head + runs[int(number)] if found else text
+        return texts[int(text.removeprefix(mark))] if text.startswith(mark) else text
 
     return _mapped(short, whole)
 
 
 def dumps(value: Any) -> bytes:
-    """As `treatment.dump`."""
+    """As `treatment.dump`, which sees long texts in pieces."""
     mark = secrets.token_hex(16)
-    runs: list[bytes] = []
+    texts: list[bytes] = []
 
     def short(text: str) -> str:
         if len(text) < LONG_BYTES:
             return text
-        head, begin, run = text.partition(_BEGIN.decode())
-        if len(run) < LONG_BYTES or not run.isascii():
-            return text
-        raw = run.encode("ascii")
-        if not _is_base64(raw, 0, len(raw)):
-            return text
-        runs.append(raw)
-        return f"{head}{begin}{mark}{len(runs) - 1}"
+        parts = (dump(text[at : at + _PIECE_SIZE])[1:-1] for at in range(0, len(text), _PIECE_SIZE))
+        texts.append(b"".join(parts))
+        return f"{mark}{len(texts) - 1}"
 
-    pieces = re.split(mark.encode() + rb'(\d+)(?=")', dump(_mapped(value, short)))
-    pieces[1::2] = [runs[int(number)] for number in pieces[1::2]]
+    shortened = _mapped(value, short)
+    if not texts:
+        return dump(value)
+    pieces = re.split(mark.encode() + rb'(\d+)(?=")', dump(shortened))
+    pieces[1::2] = [texts[int(number)] for number in pieces[1::2]]
     return b"".join(pieces)
 
 
-def _is_base64(raw: bytes, start: int, end: int) -> bool:
-    return not any(
-        raw[at : min(at + _PIECE_BYTES, end)].translate(None, _BASE64)
-        for at in range(start, end, _PIECE_BYTES)
-    )
+def _cuts(raw: bytes, start: int) -> list[int]:
+    """Where the text that begins at `start` is cut: its begin, the cuts, and its closing quote.
+
+    Raises:
+        BadValue: it has no end, or cannot be cut, since it is no text of JSON.
+    """
+    cuts = [start]
+    while True:
+        at = cuts[-1]
+        cut = _cut(raw, at, min(at + _PIECE_SIZE, len(raw)))
+        # Pairs of backslashes first: what is left before a quote escapes it.
+        unescaped = raw[at:cut].replace(rb"\\", b"__").replace(rb"\"", b"__")
+        if (length := unescaped.find(b'"')) >= 0:
+            return [*cuts, at + length]
+        if cut in {at, len(raw)}:
+            raise BadValue("body", "", "is not JSON")
+        cuts.append(cut)
+
+
+def _cut(raw: bytes, at: int, limit: int) -> int:
+    """The last place up to `limit` where a text may be cut that was cut at `at`."""
+    if limit == len(raw):
+        return limit
+    start = max(at, limit - _LONGEST_ESCAPE)
+    # The first of a run of backslashes begins an escape; only from there on it is plain which do.
+    if (found := raw.rfind(b"\\", at, start)) >= 0:
+        start = found
+        while start > at and raw[start - 1] == _BACKSLASH:
+            start -= 1
+    whole = _WHOLE.match(raw, start, limit)
+    cut = whole.end() if whole is not None else at
+    while cut > at and raw[cut] & 0xC0 == 0x80:  # within a character of UTF-8
+        cut -= 1
+    return cut
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

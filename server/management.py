@@ -65,7 +65,7 @@ class Management:
             status = next((one for one in self._fleet.models() if one.uid == uid), None)
             if status is None:
                 raise NotLaunched(uid)  # and no word of the ids that are near
-            ready, state = status.state == "ready", str(status.state)
+            ready, state = status.can_serve, str(status.state)
             body: dict[str, Any] = {"status": state, "model_uid": uid}
         else:
             state = "starting" if not self._fleet.adopted else "ready"
@@ -104,12 +104,12 @@ class Management:
     async def listing(self, request: Request) -> Response:
         """The models that can answer, and that the caller may use."""
         caller = principal(request.scope)
-        ready = [
+        serving = [
             status
             for status in self._fleet.models()
-            if status.state == "ready" and caller.may_use(status.uid)
+            if status.can_serve and caller.may_use(status.uid)
         ]
-        return JSONResponse({"object": "list", "data": [wire.listed(s) for s in ready]})
+        return JSONResponse({"object": "list", "data": [wire.listed(s) for s in serving]})
 
     async def instances(self, request: Request) -> Response:
         """Every launched model, in any state."""
@@ -156,7 +156,7 @@ class Management:
         """Calls off a launch; a model that serves is not ended by it."""
         uid = request.path_params["uid"]
         status = self._fleet.get(uid)
-        if status.state == "ready" and not status.starting:
+        if (status.can_serve and not status.starting) or (status.recovering and status.restarts):
             why = f"is launched already; to end it: paddock terminate --model-uid {uid}"
             raise BadValue("model id", uid, why)
         await self._fleet.terminate(uid)

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from paddock.registry.errors import BadValue, FieldRefused
-from paddock.server.treatment import Asked, Encoder, Event, dump
+from paddock.server import large
+from paddock.server.treatment import Asked, Encoder, Event
 from paddock.server.uniform import Body, Model
 
 # Name → values that ask for nothing; None: whatever the value.
@@ -46,7 +47,7 @@ def rerank(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
         raise BadValue("return_documents", shown, "must be true or false")
     body = {"model": model.name, "query": query, "documents": documents}
     answered = partial(answer, model.uid, documents if shown else [], top)
-    return Asked(model.uid, "/v1/rerank", (dump(body),), raw=True, reshape=answered)
+    return Asked(model.uid, "/v1/rerank", (large.dumps(body),), raw=True, reshape=answered)
 
 
 def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:

@@ -83,7 +83,7 @@ def serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
         endpoint = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
         try:
             minted = first_key(settings)
-            keyed = always_keyed(settings) or bool(KeyStore(settings.home).table())
+            keyed = always_keyed(settings) or KeyStore(settings.home).is_keyed()
             started = Started(endpoint, keyed, minted.secret if minted else "")
             uvloop.run(_serve(settings, listener, started, on_ready))
         finally:

@@ -3,7 +3,8 @@
 In this order: a request's head must be of a sane size, and its body framed by a length or by
 chunks alone; `Host` must be a name of this gateway (against DNS rebinding); a browser's `Origin`
 must be the gateway's own page or in the list `cors_origins`; and where keys are asked for, the
-request must carry one whose scope reaches the route. The caller is then in
+request must carry one whose scope reaches the route. They are from the first key on, also after the
+last was revoked, and on any address but loopback. The caller is then in
 `scope["paddock.principal"]`.
 
 It runs before every request: on the way to a model it makes no response object, wraps no `send` and
@@ -183,9 +184,9 @@ class Security:
         return None
 
     def _caller(self, given: Sequence[bytes]) -> Principal | None:
-        table = self._keys.table()
-        if not table and not self._always_keyed:
+        if not self._always_keyed and not self._keys.is_keyed():
             return ANYONE
+        table = self._keys.table()
         for key in given:
             sent = digest(key)
             for known, caller in self._fixed:

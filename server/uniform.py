@@ -571,4 +571,5 @@ def _honoured(wanted: Body, model: Model, taken: frozenset[str]) -> Body:
 def _bytes(body: Body, given: Body, raw: bytes) -> bytes:
     if raw and body == given:
         return raw
-    return large.dumps(body) if media(body) else dump(body)
+    is_short = 0 < len(raw) < large.LONG_BYTES  # of another dialect's, nothing is known
+    return dump(body) if is_short else large.dumps(body)

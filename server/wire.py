@@ -201,7 +201,8 @@ def instance(status: ModelStatus) -> dict[str, Any]:
         "model_version": version(plan.model, plan.size, plan.format, plan.quantization),
         "model_ability": list(plan.abilities),
         "replica": plan.replicas,
-        "status": _STATUS[status.state],
+        # Xinference's clients use a model that is READY: one replica that serves is enough.
+        "status": "READY" if status.can_serve else _STATUS[status.state],
         "instance_created_ts": int(status.created),
         "n_worker": 1,
         "replica_statuses": [_replica(replica) for replica in status.replicas],

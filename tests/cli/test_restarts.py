@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from paddock.cli.describe import description
 from paddock.cli.events import _line
 from paddock.cli.models import _row
+from paddock.cli.talk import _launched
+from paddock.client import Client
 from tests.conftest import Paddock
 
 FAILURE = {
@@ -25,6 +28,7 @@ def replica(**changes: Any) -> dict[str, Any]:
         "model_state": "pending",
         "worker_address": "n1",
         "pid": None,
+        "endpoint": None,
         "created_ts": 0,
         "restarts": 1,
         "last_failure": FAILURE,
@@ -45,6 +49,7 @@ def model(one: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
     shown = {
         "model_uid": "m",
+        "model_name": "tiny",
         "state": one["model_state"],
         "replica": 1,
         "replica_statuses": [one],
@@ -82,6 +87,16 @@ def test_list_says_why_and_when() -> None:
     assert _row(model(serving))[-1] == "ready (1 restart, last oom)"
     quiet = replica(model_state="ready", next_try_at=None, restarts=0, last_failure=None)
     assert _row(model(quiet))[-1] == "ready"
+
+
+def test_replica_that_is_not_heard_of_counts_as_one_that_serves() -> None:
+    """`list` counts it, and `run` takes its model in place of launching another."""
+    lost = model(replica(model_state="unreachable", endpoint="http://x", next_try_at=None))
+    loading = model(replica(model_state="unreachable", next_try_at=None))
+    assert [_row(one)[5] for one in (lost, loading)] == ["1/1", "0/1"]
+    for models, found in (([loading], None), ([loading, lost], "m")):
+        client = cast(Client, SimpleNamespace(instances=lambda models=models: models))
+        assert _launched(client, "tiny", None) == found
 
 
 def test_describe_says_why_and_when() -> None:

@@ -156,8 +156,14 @@ def test_keys_command_makes_lists_and_revokes(paddock: Paddock) -> None:
     assert "key" not in row
     assert "hash" not in row
     assert "laptop" in paddock.ok("keys", "list")
-    assert paddock.json("keys", "revoke", made["id"])["revoked"] is True
-    assert status(endpoint, "") == 200
+    revoked = paddock.run("keys", "revoke", made["id"], "--json")
+    assert json.loads(revoked.stdout)["revoked"] is True
+    assert "goes on asking" in revoked.stderr
+    assert [status(endpoint, key) for key in ("", made["key"])] == [401, 401]
+    assert paddock.json("list") == []
+    second = paddock.run("keys", "create", "--json")
+    assert "asks everyone" not in second.stderr
+    assert status(endpoint, json.loads(second.stdout)["key"]) == 200
     missing = paddock.run("keys", "revoke", made["id"])
     assert missing.returncode == 2
     assert made["id"] in missing.stderr
@@ -183,3 +189,7 @@ def test_keys_command_asks_the_gateway_that_is_named(paddock: Paddock) -> None:
     ]
     paddock.ok("keys", "revoke", rows[1]["id"], *there, "--api-key", admin)
     assert len(paddock.json("keys", "list")) == 1
+    # The key that is revoked may be the one that asks for it.
+    last = paddock.run("keys", "revoke", rows[0]["id"], *there, "--api-key", admin)
+    assert last.returncode == 0, last.stderr
+    assert "paddock keys create" in last.stderr

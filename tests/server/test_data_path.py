@@ -20,13 +20,14 @@ from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
-from paddock.server import inference, pacer, uniform
+from paddock.server import inference, large, pacer, uniform
 from paddock.server.body import parse
 from paddock.server.inference import Inference
 from paddock.server.keys import ANYONE
 from paddock.server.protocol import Protocol
 from paddock.server.sinks import PartSink
 from paddock.server.timeline import Timeline
+from paddock.server.treatment import dump
 from paddock.server.upstream import Pool
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -48,6 +49,7 @@ def event(text: str, **more: Any) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+SENTINELS = {b"", b"data: [DONE]"}
 END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
@@ -136,10 +138,12 @@ class World:
     async def post(self, version: str = "1.1", **fields: Any) -> tuple[int, bytes, bytes]:
         """One request on a connection of its own: status, head and body without chunks."""
         reader, writer = await self.connect()
-        writer.write(post(version, **fields))
-        async with asyncio.timeout(SECONDS):
-            raw = await reader.read()
-        writer.close()
+        try:
+            writer.write(post(version, **fields))
+            async with asyncio.timeout(SECONDS):
+                raw = await reader.read()
+        finally:
+            writer.close()  # the gateway, which waits for its clients, ends then
         head, _, body = raw.partition(b"\r\n\r\n")
         if b"chunked" in head:
             body = dechunked(body)
@@ -148,8 +152,13 @@ class World:
 
 def post(version: str = "1.1", close: bool = True, **fields: Any) -> bytes:
     """A request for a completion."""
-    body = json.dumps({"model": "m", "prompt": "a", **fields}).encode()
-    head = f"POST /v1/completions HTTP/{version}\r\nHost: localhost\r\n"
+    return sent("/v1/completions", {"prompt": "a", **fields}, version, close)
+
+
+def sent(path: str, fields: dict[str, Any], version: str = "1.1", close: bool = True) -> bytes:
+    """A request of any dialect."""
+    body = json.dumps({"model": "m", **fields}).encode()
+    head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\n"
     head += "Connection: close\r\n" if close else ""
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -422,6 +431,114 @@ async def test_request_whose_engine_ended_by_itself_is_not_moved(
         assert len(set(here.asked)) == tries
 
 
+def hangs(begin: bytes, came: asyncio.Event) -> Script:
+    """An engine that begins its answer so, and says no more while the connection is there."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(begin)
+        await writer.drain()
+        came.set()
+        await reader.read()
+
+    return script
+
+
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": "a"}),
+        ("/v1/completions", {"prompt": "a", "echo": True}),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/messages", {**CHAT, "max_tokens": 9}),
+        ("/v1/responses", {"input": "a"}),
+    ],
+)
+async def test_stream_of_a_replica_that_hangs_ends_with_an_error_event(
+    path: str, fields: dict[str, Any]
+) -> None:
+    """In the client's dialect and with the reason, once a byte has gone out; nobody else is asked.
+
+    The engine's connection is closed.
+    """
+    begin = STREAM + event("one", delta={"role": "assistant", "content": "one"})
+    async with world(hangs(begin, asyncio.Event()), answers) as here:
+        reader, writer = await here.connect()
+        try:
+            async with asyncio.timeout(SECONDS):
+                writer.write(sent(path, {"stream": True, **fields}))
+                raw = await reader.readuntil(b"one")
+                here.slots.revoke("m-rep0", "its engine hangs")
+                raw += await reader.read()
+        finally:
+            writer.close()  # the gateway, which waits for its clients, ends then
+        assert here.asked == [0]
+        assert here.slots.in_flight("m-rep0") == 0
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    *_, last = (frame for frame in dechunked(body).split(b"\n\n") if frame not in SENTINELS)
+    name, _, data = last.rpartition(b"data: ")
+    assert name == (b"event: error\n" if path in {"/v1/messages", "/v1/responses"} else b"")
+    assert "its engine hangs" in json.loads(data)["error"]["message"]
+    assert dechunked(body).endswith(b"data: [DONE]\n\n") == (not name)
+
+
+@pytest.mark.parametrize(
+    ("begin", "streamed"), [(b"", True), (b"", False), (STREAM + event("half"), False)]
+)
+@pytest.mark.parametrize("kept", [False, True])
+async def test_request_on_a_replica_that_hangs_goes_to_another(
+    begin: bytes, streamed: bool, kept: bool
+) -> None:
+    """Of a stream without a byte, and of an answer that is not streamed, nothing has gone out.
+
+    So it is on a kept connection, on which a request is else sent again to the same replica.
+    """
+    came = asyncio.Event()
+    hanging = hangs(begin, came)
+
+    async def first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if kept:
+            await request(reader)
+            writer.write(STREAM + event("kept") + END)
+        await hanging(reader, writer)
+
+    async with world(first, answers) as here, asyncio.timeout(SECONDS):
+        if kept:
+            spare = here.replicas.pop()
+            assert b"kept" in (await here.post(stream=streamed))[2]
+            here.replicas.append(spare)
+            here.slots = SlotQueue(here)  # whose next turn is the first replica's
+        asking = asyncio.create_task(here.post(stream=streamed))
+        await came.wait()
+        here.slots.revoke("m-rep0", "its engine hangs")
+        status, _, body = await asking
+        assert here.asked == [0, 1]
+        assert here.ended[-1].replica_id == "m-rep1"
+    assert status == 200
+    assert b"hangs" not in body
+    assert b"half" not in body
+    assert b"one" in body
+
+
+async def test_request_is_moved_once() -> None:
+    """One whose second replica hangs too ends with the reason; the third is not asked."""
+    came = asyncio.Event()
+    async with world(*[hangs(b"", came)] * 3) as here, asyncio.timeout(SECONDS):
+        asking = asyncio.create_task(here.post(stream=True))
+        for _ in range(2):
+            await came.wait()
+            came.clear()
+            here.slots.revoke(f"m-rep{here.asked[-1]}", "its engine hangs")
+        status, _, body = await asking
+        assert len(set(here.asked)) == len(here.asked) == 2
+    assert status == 503
+    assert "its engine hangs" in json.loads(body)["detail"]
+
+
 async def test_engine_that_dies_in_mid_stream_ends_it_with_an_error_event() -> None:
     """The client gets what came, then an error as an event and the sentinel: no cut."""
     async with world(breaks_off) as here:
@@ -669,22 +786,28 @@ def test_many_parts_count_against_the_queue() -> None:
 async def test_large_requests_are_read_and_made_out_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Parsing and writing 2 MB holds up no stream; a small request goes no such way."""
-    here, threads = threading.get_ident(), []
+    """Parsing and writing 2 MB holds up no stream; a small request goes no such way.
+
+    Nor does a thread alone help, whose calls hold the interpreter's lock: each is short.
+    """
+    here, threads, lengths = threading.get_ident(), [], []
 
     def noted(work: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any) -> Any:
+        def wrapped(argument: Any) -> Any:
             threads.append(threading.get_ident())
-            return work(*arguments)
+            lengths.append(len(argument))
+            return work(argument)
 
         return wrapped
 
     monkeypatch.setattr(inference, "parse", noted(parse))
-    monkeypatch.setattr(uniform, "dump", noted(uniform.dump))
+    for module in (uniform, large):
+        monkeypatch.setattr(module, "dump", noted(dump))
     async with world(answers) as there:
         assert (await there.post(max_tokens=3))[0] == 200
         assert set(threads) == {here}
+        assert len(threads) == 2
         threads.clear()
         assert (await there.post(prompt="a" * 2_000_000, max_tokens=3))[0] == 200
-        assert len(threads) == 2
         assert here not in threads
+        assert max(lengths) < 2_000_000 / 4

@@ -36,6 +36,7 @@ def test_key_is_kept_as_a_hash_that_only_its_owner_reads(store: KeyStore, home: 
 
 def test_keys_are_found_by_their_hash_and_read_back(store: KeyStore, home: Path) -> None:
     """Another process finds a key with its scope and models, and none after it is revoked."""
+    assert not store.is_keyed()
     made = store.create("app", "inference", ["a", "b/c", "a"])
     other = KeyStore(home)
     assert other.table()[digest(made.secret)] == Principal(
@@ -45,6 +46,8 @@ def test_keys_are_found_by_their_hash_and_read_back(store: KeyStore, home: Path)
     assert other.listing() == store.listing() == (made.key,)
     assert store.revoke(made.key.id) == made.key
     assert other.table() == {}
+    assert other.is_keyed()
+    assert KeyStore(home).is_keyed()
     with pytest.raises(NotFound, match=made.key.id):
         other.revoke(made.key.id)
 

@@ -1,9 +1,10 @@
-"""Bodies with pictures in them are read and written as any other JSON."""
+"""Large bodies are read and written as any other JSON, in calls that are short."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,25 +16,26 @@ from paddock.server import large
 from paddock.server.body import parse
 from paddock.server.treatment import dump
 
-PICTURE = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 400).decode()
+LONG, PIECE = 20, 16
+SHORT_BYTES = 500
+"""What is left of each body below once its long texts are out."""
+BASE64 = base64.b64encode(bytes(range(256)) * 400).decode()
+PICTURE = f"data:image/png;base64,{BASE64}"
 
 
 def strings() -> st.SearchStrategy[str]:
-    """Texts, some of them with long runs of base64 at their end, in their middle, or broken."""
-    run = st.integers(0, 40).map(lambda count: "Ab3+" * count)
-    return st.text(max_size=8) | st.builds(
-        lambda head, one, end: f"{head};base64,{one}{end}",
-        st.text(max_size=4),
-        run,
-        st.sampled_from(["", "\\", '"', "é", " ", "\n", ";base64,", ";base64," + "x" * 60]),
+    """Texts, some of them long, of what may stand at a cut."""
+    atoms = st.sampled_from(
+        ["a", "Ab3+", '"', "\\", "\\\\", '\\"', "é", "\n", "你", "🐘", "\\ud83d"]
     )
+    return st.text(max_size=8) | st.lists(atoms, max_size=60).map("".join)
 
 
 @pytest.fixture(autouse=True)
-def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short runs count as long, and are looked at in several pieces."""
-    monkeypatch.setattr(large, "LONG_BYTES", 20)
-    monkeypatch.setattr(large, "_PIECE_BYTES", 7)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short texts count as long, and are cut into many pieces."""
+    monkeypatch.setattr(large, "LONG_BYTES", LONG)
+    monkeypatch.setattr(large, "_PIECE_SIZE", PIECE)
 
 
 @settings(max_examples=300, deadline=None)
@@ -45,35 +47,83 @@ def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 )
 def test_any_json_is_read_and_written_the_same(value: Any) -> None:
-    """Escaped or as UTF-8, with runs in texts and in names: nothing changes."""
-    try:
-        written = dump(value)
-    except ValueError:
-        return
-    assert json.loads(large.dumps(value)) == json.loads(written)
+    """Escaped or as UTF-8, with long texts as values and as names: nothing changes."""
+    written = dump(value)
+    assert large.dumps(value) == written
     for raw in (written, json.dumps(value, indent=1).encode()):
-        try:
-            expected = parse(raw)
-        except BadValue:
-            with pytest.raises(BadValue):
-                large.loads(raw, parse)
-        else:
-            assert large.loads(raw, parse) == expected
+        assert large.loads(raw, parse) == parse(raw) == value
 
 
-def test_parser_sees_no_picture() -> None:
-    """What is parsed, and what is dumped, is short."""
-    seen: list[bytes] = []
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([b'"', b"\\", b"u", b"d83d", b"e", b"\xe4", b"\xbd", b"a" * 9])))
+def test_what_is_no_json_is_refused_as_ever(parts: list[bytes]) -> None:
+    """Whatever bytes stand in a text, the answer is the parser's own."""
+    raw = b'{"a": "%b"}' % b"".join(parts)
+    assert outcome(lambda: large.loads(raw, parse)) == outcome(lambda: parse(raw))
+
+
+def outcome(work: Callable[[], Any]) -> Any:
+    """What comes of it, or the text of its refusal."""
+    try:
+        return work()
+    except BadValue as error:
+        return str(error)
+
+
+def _content(part: Any) -> Any:
+    return {"messages": [{"role": "user", "content": [part, {"type": "text", "text": "é"}]}] * 2}
+
+
+@pytest.mark.parametrize("is_escaped", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        _content({"type": "image_url", "image_url": {"url": PICTURE}}),
+        _content({"type": "image", "source": {"type": "base64", "data": BASE64}}),
+        _content({"type": "input_audio", "input_audio": {"data": BASE64, "format": "wav"}}),
+        {"prompt": "The old elephant eats hay. " * 4000},
+        {"prompt": '{"say": "C:\\new\\\\"}\n' * 4000},
+        {"prompt": "象吃草。🐘" * 8000},
+        {"input": ["a" * 100_000, "b", "c" * 100_000]},
+    ],
+    ids=["picture", "Anthropic's picture", "sound", "text", "code", "characters", "several"],
+)
+def test_no_call_reads_or_writes_much_at_once(
+    monkeypatch: pytest.MonkeyPatch, body: Any, is_escaped: bool
+) -> None:
+    """Neither parser nor writer sees more than a piece of a long text: others get their turn."""
+    read: list[int] = []
+    written: list[int] = []
+
+    def noted_parse(raw: bytes) -> Any:
+        read.append(len(raw))
+        return parse(raw)
+
+    def noted_dump(value: Any) -> bytes:
+        found = dump(value)
+        written.append(len(found))
+        return found
+
+    raw = json.dumps(body, ensure_ascii=is_escaped).encode()
+    assert large.loads(raw, noted_parse) == body
+    monkeypatch.setattr(large, "dump", noted_dump)
+    assert large.dumps(body) == dump(body)
+    for lengths in (read, written):
+        assert len(lengths) > 1000
+        assert max(lengths) < SHORT_BYTES
+
+
+def test_what_has_no_long_text_is_read_and_written_at_once() -> None:
+    """As without this module, and in one call."""
+    calls: list[bytes] = []
 
     def noted(raw: bytes) -> Any:
-        seen.append(raw)
-        return json.loads(raw)
+        calls.append(raw)
+        return parse(raw)
 
-    body = {"messages": [{"content": [{"image_url": {"url": PICTURE}}, {"text": "é"}]}] * 2}
-    raw = json.dumps(body).encode()
-    assert large.loads(raw, noted) == body
-    assert len(seen) == 1
-    assert len(seen[0]) < 500
+    body = {"prompt": ["a", 'b"\\'], "max_tokens": 3}
+    assert large.loads(dump(body), noted) == body
+    assert calls == [dump(body)]
     assert large.dumps(body) == dump(body)
 
 

@@ -295,7 +295,10 @@ def test_a_download_is_called_off_and_taken_up(
 
 
 def test_signing_in_where_keys_are_asked_for(paddock: Paddock, open_page: Open) -> None:
-    """The first key is made and shown once; then a page without one must sign in, and can."""
+    """The first key is made and shown once; then a page without one must sign in, and can.
+
+    The page whose key is revoked must sign in too, though no key is left.
+    """
     paddock.ok("list")
     page = open_page(paddock, "/keys")
     page.get_by_role("button", name="Create a key").click()
@@ -317,8 +320,9 @@ def test_signing_in_where_keys_are_asked_for(paddock: Paddock, open_page: Open) 
     other.get_by_role("button", name="Sign out").click()
     expect(other.get_by_role("heading", name="Sign in to Paddock")).to_be_visible()
     page.get_by_role("button", name="Revoke mine").click()
+    expect(page.get_by_role("dialog")).to_contain_text("paddock keys create")
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("There are no keys")).to_be_visible()
+    expect(page.get_by_role("heading", name="Sign in to Paddock")).to_be_visible()
 
 
 def test_a_key_for_asking_sees_what_it_may(

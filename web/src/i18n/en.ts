@@ -437,6 +437,8 @@ export const en = {
     revoke: "Revoke",
     revokeLabel: "Revoke {{key}}",
     revokeText: "Who uses this key is refused from now on. This cannot be undone.",
+    revokeLastText:
+      "Who uses this key is refused from now on. This cannot be undone. It is the last key, and the gateway goes on asking for one, this page too; another is made on its machine by: paddock keys create",
     first: "It is the first key: from now on everyone needs one. This page signs in with it.",
     firstInference:
       "It is the first key: from now on everyone needs one, and this one cannot manage keys. Create an admin key first, or you are locked out of this page.",

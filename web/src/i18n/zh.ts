@@ -433,6 +433,8 @@ export const zh: Texts = {
     revoke: "吊销",
     revokeLabel: "吊销 {{key}}",
     revokeText: "使用此密钥的人将立即被拒绝。此操作无法撤销。",
+    revokeLastText:
+      "使用此密钥的人将立即被拒绝。此操作无法撤销。这是最后一个密钥，网关（包括此页面）仍会要求密钥；可在网关所在机器上创建新的密钥：paddock keys create",
     first: "这是第一个密钥：此后所有人都需要密钥。此页面会用它登录。",
     firstInference:
       "这是第一个密钥：此后所有人都需要密钥，而它不能管理密钥。请先创建管理密钥，否则你将无法使用此页面。",

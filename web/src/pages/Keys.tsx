@@ -83,7 +83,9 @@ export default function Keys() {
           }}
         />
       )}
-      {revoking && <Revoke one={revoking} close={() => setRevoking(null)} />}
+      {revoking && (
+        <Revoke one={revoking} last={keys.data?.length === 1} close={() => setRevoking(null)} />
+      )}
     </>
   );
 }
@@ -213,7 +215,7 @@ function Create(props: {
   );
 }
 
-function Revoke({ one, close }: { one: Key; close: () => void }) {
+function Revoke({ one, last, close }: { one: Key; last: boolean; close: () => void }) {
   const { t } = useTranslation();
   const client = useQueryClient();
   const revoke = useMutation({
@@ -226,7 +228,7 @@ function Revoke({ one, close }: { one: Key; close: () => void }) {
   return (
     <Confirm
       title={t("keys.revokeLabel", { key: one.name || one.id })}
-      text={t("keys.revokeText")}
+      text={t(last ? "keys.revokeLastText" : "keys.revokeText")}
       keep={t("keys.cancel")}
       lose={t("keys.revoke")}
       work={revoke}

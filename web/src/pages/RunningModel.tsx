@@ -222,7 +222,7 @@ function Replicas({ model }: { model: Instance }) {
           leftSection={<Plus size={16} aria-hidden />}
           onClick={() => client.isMutating({ mutationKey: ADD }) || add.mutate()}
           loading={add.isPending}
-          disabled={model.state !== "ready"}
+          disabled={!answers(model.state)}
           style={{ alignSelf: "flex-start" }}
         >
           {t("replicas.add")}
