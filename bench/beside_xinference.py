@@ -29,7 +29,7 @@ from urllib.request import Request, urlopen
 import uvloop
 
 from bench.data_path import UID, Target, engine, gateway, measure, report
-from paddock.launcher.plan import LaunchPlan
+from paddock.launcher.planning.plan import LaunchPlan
 from paddock.registry.catalog import specs_root
 
 START_SECONDS = 180

@@ -39,7 +39,7 @@ import uvloop
 from paddock.client import Client
 from paddock.engines import load_engine
 from paddock.engines.base import Serving
-from paddock.launcher.plan import LaunchPlan
+from paddock.launcher.planning.plan import LaunchPlan
 from paddock.registry.catalog import specs_root
 
 STREAMS = (1, 8, 32)

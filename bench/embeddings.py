@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from bench.data_path import UID, Target, engine
 from paddock.client import Client
-from paddock.launcher.plan import LaunchPlan
+from paddock.launcher.planning.plan import LaunchPlan
 from paddock.registry.settings import read_settings
 
 CLIENTS = (1, 8, 32)

@@ -38,10 +38,10 @@ import uvloop
 from bench.data_path import UID, Target, ask, engine
 from paddock.client import Client
 from paddock.engines import load_engine
-from paddock.launcher.host import probe_host
-from paddock.launcher.machine import cpus
-from paddock.launcher.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.resolve import resolve
+from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.hosts.machine import cpus
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.planning.resolve import resolve
 from paddock.registry.catalog import Catalog
 from paddock.registry.settings import read_settings
 

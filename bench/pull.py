@@ -51,8 +51,8 @@ def bring():
     return hf_hub_download("zoo/large", "model.gguf")
 """
 OURS = """
-from paddock.launcher.hubs import Terms, fetch, load_hub
-from paddock.launcher.plan import PlannedFile, PlannedWeights
+from paddock.launcher.weights import Terms, fetch, load_hub
+from paddock.launcher.planning.plan import PlannedFile, PlannedWeights
 load_hub("huggingface")
 import httpx2
 def bring():

@@ -75,7 +75,7 @@ def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> No
 def _show_here(settings: Settings, name: str, asks_nobody: bool) -> dict[str, Any]:
     import asyncio
 
-    from paddock.launcher.references import References
+    from paddock.launcher.planning.references import References
     from paddock.registry.catalog import Catalog
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
@@ -110,8 +110,8 @@ def estimate(
     Example:
       paddock estimate mixtral-v0.1 --model-format ggufv2 --context-length 4096
     """
-    from paddock.launcher.estimate import estimate_table
-    from paddock.launcher.host import probe_host
+    from paddock.launcher.hosts.host import probe_host
+    from paddock.launcher.planning.estimate import estimate_table
     from paddock.registry.catalog import Catalog
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
@@ -141,7 +141,7 @@ def estimate(
 def _derived_here(settings: Settings, name: str, catalog: Catalog) -> ModelSpec:
     import asyncio
 
-    from paddock.launcher.references import References
+    from paddock.launcher.planning.references import References
 
     return asyncio.run(References(settings).derive(absolute(name), catalog)).spec
 

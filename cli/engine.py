@@ -105,8 +105,8 @@ def install(
     Example:
       paddock engine install transformers
     """
-    from paddock.launcher.environments import find_environment
-    from paddock.launcher.environments import install as make
+    from paddock.launcher.environments.build import find_environment
+    from paddock.launcher.environments.build import install as make
 
     environment = find_environment(name)
     made = environment.made(settings.home)
@@ -132,8 +132,8 @@ def remove(name: str, settings: Settings, output: Output) -> None:
     Example:
       paddock engine remove transformers
     """
-    from paddock.launcher.environments import find_environment
-    from paddock.launcher.environments import remove as unmake
+    from paddock.launcher.environments.build import find_environment
+    from paddock.launcher.environments.build import remove as unmake
 
     environment = find_environment(name)
     removed = unmake(environment, settings.home)
@@ -155,7 +155,7 @@ def doctor(name: str, settings: Settings, output: Output) -> None:
       paddock engine doctor transformers
     """
     from paddock.engines import load_engine
-    from paddock.launcher.doctor import examine
+    from paddock.launcher.environments.doctor import examine
 
     found = load_engine(name)
     checks = list(examine(found, settings, output.talk))
@@ -176,7 +176,7 @@ def _of_model(name: str, settings: Settings) -> dict[str, list[dict[str, Any]] |
     client = gateway.find(settings)
     if client is not None:
         return client.engines(name)
-    from paddock.launcher.host import probe_host
+    from paddock.launcher.hosts.host import probe_host
     from paddock.registry.catalog import Catalog
     from paddock.server.catalogue import engines_of
 

@@ -84,7 +84,7 @@ def open_home(settings: Settings) -> None:
     Raises:
         NotWritten: it cannot.
     """
-    from paddock.launcher import processes
+    from paddock.launcher.cluster import processes
     from paddock.registry.files import make_home, make_private
 
     try:
@@ -114,7 +114,7 @@ def ensure(settings: Settings, output: Output) -> Client:
     if found is not None:
         return found
     open_home(settings)
-    from paddock.launcher import processes
+    from paddock.launcher.cluster import processes
     from paddock.registry.files import open_private
     from paddock.server.keys import first_key
 

@@ -11,8 +11,8 @@ from paddock.cli.options import Output, Settings, offline
 from paddock.cli.output import size, table
 
 if TYPE_CHECKING:
-    from paddock.launcher.offers import Free, Offer
-    from paddock.launcher.zoo import Found
+    from paddock.launcher.planning.catalog_view import Found
+    from paddock.launcher.planning.servable import Free, Offer
 
 
 @click.command(short_help="Find models by words and by what they can do.")
@@ -51,8 +51,8 @@ def search(
       paddock search qwen coder --fits
       paddock search --ability vision --size-in-billions ..8
     """
-    from paddock.launcher.offers import Free
-    from paddock.launcher.zoo import Zoo
+    from paddock.launcher.planning.catalog_view import Zoo
+    from paddock.launcher.planning.servable import Free
     from paddock.registry.catalog import Catalog
     from paddock.registry.search import Filters, near_names
 

@@ -83,7 +83,7 @@ def _gateway(settings: Settings, answers: bool) -> psutil.Process | None:
 
 def _end_gateway(own: psutil.Process | None, patience: float, output: Output) -> list[int]:
     """Waits for the gateway to be gone, then ends it; its process id if that was by force."""
-    from paddock.launcher import processes
+    from paddock.launcher.cluster import processes
 
     if own is None or processes.gone(own, QUIET_SECONDS):
         return []
@@ -105,9 +105,9 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
         StopFailed: some cannot be ended.
         ReplicasLeft: some may still run on other nodes. All else is done.
     """
-    from paddock.launcher import processes
-    from paddock.launcher.head import FILE
-    from paddock.launcher.sweep import end_all
+    from paddock.launcher.cluster import processes
+    from paddock.launcher.cluster.head import FILE
+    from paddock.launcher.cluster.sweep import end_all
 
     if not (settings.home / "instance").exists():  # nothing has ever run
         return [], []
@@ -149,10 +149,10 @@ def _end_foreign(settings: Settings, models: set[str]) -> _Foreign:
     """
     import asyncio
 
-    from paddock.launcher.cluster import Cluster, RayFailed
+    from paddock.launcher.cluster.cluster import Cluster, RayFailed
+    from paddock.launcher.cluster.head import FILE, foreign_address
+    from paddock.launcher.cluster.sweep import end_actors
     from paddock.launcher.fleet.reconciler import FAILURES
-    from paddock.launcher.head import FILE, foreign_address
-    from paddock.launcher.sweep import end_actors
 
     found = _Foreign(foreign_address(settings.home))
     if not found.address:
@@ -208,7 +208,7 @@ def _forget_models(settings: Settings, foreign: _Foreign) -> tuple[list[str], li
     """
     from paddock.launcher.fleet.deployment import ReplicaRecord, replica_of
     from paddock.launcher.fleet.store import SqliteStore
-    from paddock.launcher.host import LOCAL
+    from paddock.launcher.hosts.host import LOCAL
 
     def is_left(record: ReplicaRecord) -> bool:
         if foreign.actors is None:

@@ -25,9 +25,9 @@ def replica_actor(uid: str, number: int = 0) -> Any:
         NotLaunched: there is no such actor, or no Ray.
         BadValue: ray was imported before, without the environment that the local Ray needs.
     """
-    from paddock.launcher.bridge import namespace
-    from paddock.launcher.head import environment, read_record
-    from paddock.launcher.processes import instance_id
+    from paddock.launcher.cluster.bridge import namespace
+    from paddock.launcher.cluster.head import environment, read_record
+    from paddock.launcher.cluster.processes import instance_id
 
     settings = read_settings()
     instance = instance_id(settings.home)

@@ -1,8 +1,8 @@
 """Environments of engines that do not live in ours: what they are made of, and what is there.
 
 Each is a virtual environment under `PADDOCK_HOME/engines/NAME/`, made by `paddock engine install`
-(`launcher/environments.py`). `current.json` beside the environments names the one in force; it is
-replaced in one step once a new environment has been seen to work.
+(`launcher/environments/build.py`). `current.json` beside the environments names the one in force;
+it is replaced in one step once a new environment has been seen to work.
 """
 
 from __future__ import annotations

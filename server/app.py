@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.installs import Installs
-from paddock.launcher.jobs import Jobs, resume_all
-from paddock.launcher.locks import Locks
-from paddock.launcher.pulls import Pulls
+from paddock.launcher.jobs.installs import Installs
+from paddock.launcher.jobs.jobs import Jobs, resume_all
+from paddock.launcher.jobs.locks import Locks
+from paddock.launcher.jobs.pulls import Pulls
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
 from paddock.registry.files import make_home

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.hubs import HUBS
-from paddock.launcher.hubs import cache as hubs
+from paddock.launcher.weights import HUBS
+from paddock.launcher.weights import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
 from paddock.registry.spec import ModelSpec, Variant
 from paddock.server import wire

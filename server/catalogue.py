@@ -13,7 +13,7 @@ from starlette.routing import Route
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Host
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.resolve import local_files, unable
+from paddock.launcher.planning.resolve import local_files, unable
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.errors import NotFound

@@ -13,8 +13,8 @@ from starlette.routing import Route
 from paddock.engines import engines
 from paddock.engines.base import Engine
 from paddock.engines.environment import Accelerator, Environment
-from paddock.launcher import environments
-from paddock.launcher.installs import Installs, InstallStatus
+from paddock.launcher.environments import build
+from paddock.launcher.jobs.installs import Installs, InstallStatus
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.settings import Settings
 from paddock.server.body import read_object
@@ -83,7 +83,7 @@ class EngineRoutes:
 
 def _environment(request: Request) -> Environment:
     """The environment that a path names. Raises `NotFound`, `BadValue`."""
-    return environments.find_environment(request.path_params["engine"])
+    return build.find_environment(request.path_params["engine"])
 
 
 def _row(status: InstallStatus) -> dict[str, Any]:
@@ -114,6 +114,6 @@ def _engine(engine: Engine, home: Path) -> dict[str, Any]:
         "automatic": engine.automatic,
         "reason": found.missing or None,
         "installable": environment is not None,
-        "environment": environment and environments.describe(environment, home),
+        "environment": environment and build.describe(environment, home),
         "options": engine.options.model_json_schema(),
     }

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddock.launcher.fleet.activity import Lease, start_of
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.replica import ReplicaStatus
+from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import (
     Aborted,
     BadValue,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.locks import Locking, Locks, Work
+from paddock.launcher.jobs.locks import Locking, Locks, Work
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.spec import Source

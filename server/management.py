@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import paddock
-from paddock.launcher.attached import AttachRequest
 from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.replicas.attached import AttachRequest
 from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
 from paddock.server import wire
 from paddock.server.body import read_json, read_object

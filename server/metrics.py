@@ -42,9 +42,9 @@ from starlette.routing import Route
 import paddock
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.gpus import held_bytes
-from paddock.launcher.host import LOCAL
-from paddock.launcher.replica import State
+from paddock.launcher.hosts.gpus import held_bytes
+from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.replicas.replica import State
 from paddock.server.timeline import Timeline
 
 _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)

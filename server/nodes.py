@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from paddock.engines.base import Gpu, Host
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.machine import disk
+from paddock.launcher.hosts.machine import disk
 from paddock.registry.settings import Settings
 
 LEAST_SECONDS = 0.5

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.pulls import Pulls, PullStatus
+from paddock.launcher.jobs.pulls import Pulls, PullStatus
 from paddock.registry.errors import BadValue
 from paddock.server import wire
 from paddock.server.body import read_json

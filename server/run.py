@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from paddock.launcher.cluster import Cluster
+from paddock.launcher.cluster.cluster import Cluster
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.custom import Library

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from paddock.engines.environment import Accelerator
-from paddock.launcher.diagnosis import CAUSES
-from paddock.launcher.estimate import Verdict
-from paddock.launcher.plan import MAX_REPLICAS
-from paddock.launcher.replica import State
+from paddock.launcher.planning.estimate import Verdict
+from paddock.launcher.planning.plan import MAX_REPLICAS
+from paddock.launcher.replicas.diagnosis import CAUSES
+from paddock.launcher.replicas.replica import State
 from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import Ability, Format, Hub, ModelType
 

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from paddock.launcher.fleet.deployment import replica_number
 from paddock.launcher.fleet.events import Happened
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.plan import LaunchRequest
-from paddock.launcher.replica import ReplicaStatus
+from paddock.launcher.planning.plan import LaunchRequest
+from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import BadValue
 from paddock.registry.lockfile import parse_entry
 from paddock.registry.spec import Variant

@@ -14,12 +14,12 @@ from starlette.routing import Route
 
 from paddock.engines.base import Host
 from paddock.engines.environment import find_accelerator
-from paddock.launcher.estimate import estimate_table
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.machine import disk, memory
-from paddock.launcher.offers import Free, offers_of
-from paddock.launcher.variants import variant_rows
-from paddock.launcher.zoo import Found, Zoo
+from paddock.launcher.hosts.machine import disk, memory
+from paddock.launcher.planning.catalog_view import Found, Zoo
+from paddock.launcher.planning.estimate import estimate_table
+from paddock.launcher.planning.servable import Free, offers_of
+from paddock.launcher.planning.variant_table import variant_rows
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.derive import Derived

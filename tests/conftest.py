@@ -22,7 +22,7 @@ import pytest
 from paddock.client import Client
 from paddock.engines import load_engine
 from paddock.engines.environment import CURRENT, Made
-from paddock.launcher import processes
+from paddock.launcher.cluster import processes
 from paddock.registry.catalog import specs_root
 from tests import minilm
 from tests.library import Told, ask

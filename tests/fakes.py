@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, unquote
 
 from paddock.engines.base import Host
-from paddock.launcher.cluster import ActorLost, ActorUnavailable
-from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
+from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable
+from paddock.launcher.replicas.replica import ReplicaConfig, ReplicaStatus
 
 STRING, ARRAY = 8, 9
 

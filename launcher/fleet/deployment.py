@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedGpu
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedGpu
 from paddock.registry.errors import BadValue, UnknownName
 
 Wanted = Literal["serving", "on_demand", "gone"]

@@ -14,9 +14,6 @@ from typing import Any, Protocol
 
 from paddock.engines import engine_names
 from paddock.engines.base import Host
-from paddock.launcher.attached import ATTACHES, AttachRequest, plan_attached
-from paddock.launcher.coming import Coming
-from paddock.launcher.diagnosis import Diagnosis, Failure, launch_command
 from paddock.launcher.fleet.activity import Lease, SlotQueue
 from paddock.launcher.fleet.deployment import (
     Deployment,
@@ -33,12 +30,15 @@ from paddock.launcher.fleet.planner import Planner
 from paddock.launcher.fleet.reconciler import ClusterLike, Reconciler
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.fleet.store import Store
-from paddock.launcher.host import LOCAL
-from paddock.launcher.hubs import HUBS
-from paddock.launcher.hubs.whole import Records
-from paddock.launcher.locks import Locking
-from paddock.launcher.machine import held_bytes
-from paddock.launcher.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.hosts.machine import held_bytes
+from paddock.launcher.jobs.locks import Locking
+from paddock.launcher.planning.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.launcher.planning.reservations import Coming
+from paddock.launcher.replicas.attached import ATTACHES, AttachRequest, plan_attached
+from paddock.launcher.replicas.diagnosis import Diagnosis, Failure, launch_command
+from paddock.launcher.weights import HUBS
+from paddock.launcher.weights.verified import Records
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
     BadValue,

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paddock.launcher.attached import Keys
 from paddock.launcher.fleet.decide import Drop, GiveUp, Restart
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord, replica_of
 from paddock.launcher.fleet.events import Bus
 from paddock.launcher.fleet.observation import Ended, Sighting
 from paddock.launcher.fleet.status import ModelStatus, model_status
 from paddock.launcher.fleet.store import Store
-from paddock.launcher.replica import ReplicaStatus
+from paddock.launcher.replicas.attached import Keys
+from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import PaddockError, StateNotWritten
 
 log = logging.getLogger(__name__)

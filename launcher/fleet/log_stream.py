@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from paddock.launcher.attached import Watched
-from paddock.launcher.cluster import ActorLost, ActorUnavailable, Handle
+from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, Handle
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord
 from paddock.launcher.fleet.ledger import Ledger
-from paddock.launcher.host import LOCAL
-from paddock.launcher.logs import read_after, read_tail
-from paddock.launcher.replica import ReplicaStatus
+from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.replicas.attached import Watched
+from paddock.launcher.replicas.logs import read_after, read_tail
+from paddock.launcher.replicas.replica import ReplicaStatus
 
 FOLLOW_SECONDS = 0.2
 """How often a log that is followed is looked at."""

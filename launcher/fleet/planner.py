@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import Host
-from paddock.launcher.asking import with_unknown
-from paddock.launcher.coming import Coming, without
 from paddock.launcher.fleet.deployment import Deployment, Place, Policy
-from paddock.launcher.host import probe_host
-from paddock.launcher.locks import Locking
-from paddock.launcher.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.references import PLAN_AGE, Asked, References
-from paddock.launcher.resolve import resolve_lock, resolve_weights
-from paddock.launcher.spread import place_another, plan_replicas
+from paddock.launcher.hosts.architectures import with_unknown
+from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.jobs.locks import Locking
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.launcher.planning.references import PLAN_AGE, Asked, References
+from paddock.launcher.planning.reservations import Coming, without
+from paddock.launcher.planning.resolve import resolve_lock, resolve_weights
+from paddock.launcher.planning.spread import place_another, plan_replicas
 from paddock.registry.catalog import Catalog
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Variant

@@ -18,11 +18,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from paddock.launcher import processes
-from paddock.launcher.agent import end_actor
-from paddock.launcher.attached import Watched
-from paddock.launcher.cluster import ActorLost, ActorUnavailable, Handle, RayFailed
-from paddock.launcher.diagnosis import Cause, Diagnosis
+from paddock.launcher.cluster import processes
+from paddock.launcher.cluster.agent import end_actor
+from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, Handle, RayFailed
 from paddock.launcher.fleet.decide import (
     Action,
     Drop,
@@ -40,8 +38,10 @@ from paddock.launcher.fleet.decide import (
 from paddock.launcher.fleet.deployment import Deployment, Place, ReplicaRecord, replica_of
 from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.fleet.observation import Activity, Ended, Observation, Sighting
-from paddock.launcher.host import LOCAL
-from paddock.launcher.replica import ReplicaConfig, ReplicaStatus
+from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.replicas.attached import Watched
+from paddock.launcher.replicas.diagnosis import Cause, Diagnosis
+from paddock.launcher.replicas.replica import ReplicaConfig, ReplicaStatus
 from paddock.registry.errors import Refused
 from paddock.registry.settings import Settings
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import paddock
-from paddock.launcher.diagnosis import Diagnosis
 from paddock.launcher.fleet.deployment import (
     Deployment,
     Generation,
@@ -32,8 +31,9 @@ from paddock.launcher.fleet.deployment import (
     new_generation_id,
     replica_name,
 )
-from paddock.launcher.host import LOCAL
-from paddock.launcher.plan import LaunchPlan, MemoryEstimate, PlannedWeights
+from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.planning.plan import LaunchPlan, MemoryEstimate, PlannedWeights
+from paddock.launcher.replicas.diagnosis import Diagnosis
 from paddock.registry.errors import BadValue, StateNotWritten, UnknownName
 
 log = logging.getLogger(__name__)

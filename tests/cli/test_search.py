@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from paddock.cli.catalogue import registrations
 from paddock.cli.search import search
-from paddock.launcher import offers
-from paddock.launcher.host import probe_host
-from paddock.launcher.offers import read_offers
-from paddock.launcher.plan import LaunchRequest
-from paddock.launcher.resolve import resolve
+from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.planning import servable
+from paddock.launcher.planning.plan import LaunchRequest
+from paddock.launcher.planning.resolve import resolve
+from paddock.launcher.planning.servable import read_offers
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.settings import read_settings
 from tests.conftest import open_to_others
@@ -51,7 +51,7 @@ def test_what_fits_is_what_a_launch_would_take(monkeypatch: pytest.MonkeyPatch) 
     """With --fits each model names the variant that its plan has, and too large ones are gone."""
     host = probe_host(read_settings().home)
     monkeypatch.setattr(
-        "paddock.launcher.machine.memory",
+        "paddock.launcher.hosts.machine.memory",
         lambda: (host.memory_total_bytes, host.memory_free_bytes),
     )
     found = {model["name"]: model["fits"] for model in run("--fits")["models"]}
@@ -65,7 +65,7 @@ def test_what_fits_is_what_a_launch_would_take(monkeypatch: pytest.MonkeyPatch) 
                 plan.engine,
                 plan.weights.size_bytes,
             )
-    monkeypatch.setattr("paddock.launcher.machine.memory", lambda: (10**7, 10**7))
+    monkeypatch.setattr("paddock.launcher.hosts.machine.memory", lambda: (10**7, 10**7))
     small = run("--fits")
     assert [model["name"] for model in small["models"]] == ["tiny-mixtral"]
     assert small["memory_free_bytes"] == 10**7
@@ -112,7 +112,7 @@ def test_offers_are_made_once(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     specs = list(catalog.raw())
     first = read_offers(catalog, specs, settings)
     made: list[int] = []
-    monkeypatch.setattr(offers, "_make", lambda *_: made.append(1) or first)
+    monkeypatch.setattr(servable, "_make", lambda *_: made.append(1) or first)
     assert read_offers(catalog, specs, settings) == first
     assert made == []
     monkeypatch.setenv("PATH", os.environ["PATH"] + os.pathsep + str(tmp_path))

@@ -15,18 +15,18 @@ import pytest
 from paddock.cli import stop
 from paddock.cli.errors import exit_code
 from paddock.cli.output import Output
-from paddock.launcher.cluster import RayFailed
+from paddock.launcher.cluster.cluster import RayFailed
+from paddock.launcher.cluster.head import FILE, Record
+from paddock.launcher.cluster.processes import ACTOR_VARIABLE, INSTANCE_VARIABLE, instance_id
+from paddock.launcher.cluster.sweep import end_all
 from paddock.launcher.fleet.deployment import Deployment, Place, deploy
 from paddock.launcher.fleet.store import SqliteStore
-from paddock.launcher.head import FILE, Record
-from paddock.launcher.host import LOCAL
-from paddock.launcher.processes import ACTOR_VARIABLE, INSTANCE_VARIABLE, instance_id
-from paddock.launcher.sweep import end_all
+from paddock.launcher.hosts.host import LOCAL
 from paddock.registry.errors import ReplicasLeft
 from paddock.registry.settings import Settings, read_settings
 from tests.conftest import Paddock
 from tests.fakes import FakeActor, FakeCluster
-from tests.launcher.test_replica import echo
+from tests.launcher.replicas.test_replica import echo
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class Left:
         self._home = home
         instance_id(home)
         Record("10.0.0.1:6379", str(home / "gone"), {}).write(home)
-        patch.setattr("paddock.launcher.cluster.Cluster", self._join)
+        patch.setattr("paddock.launcher.cluster.cluster.Cluster", self._join)
 
     def _join(self, settings: Settings) -> FakeCluster:
         self.address = settings.ray_address

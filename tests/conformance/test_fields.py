@@ -32,7 +32,7 @@ from paddock.registry.catalog import specs_root
 from paddock.server.uniform import standing
 from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
 from tests.conftest import Paddock, make_paddock
-from tests.launcher.test_hubs import until
+from tests.launcher.weights.test_hubs import until
 from tests.processor import has_tiles
 from tools.tiny_mixtral.corpus import generate_documents
 

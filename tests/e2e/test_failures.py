@@ -12,8 +12,8 @@ from typing import IO, Any
 import psutil
 import pytest
 
-from paddock.launcher import processes
-from paddock.launcher.head import read_record
+from paddock.launcher.cluster import processes
+from paddock.launcher.cluster.head import read_record
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
 

@@ -12,12 +12,12 @@ import psutil
 import pytest
 import yaml
 
-from paddock.launcher import processes
+from paddock.launcher.cluster import processes
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
 from tests.fakes import Fault, HubServer
-from tests.launcher.test_hubs import until
+from tests.launcher.weights.test_hubs import until
 from tests.splitgguf import split
 
 MIXTRAL = "TheBloke/Mixtral-8x7B-v0.1-GGUF"

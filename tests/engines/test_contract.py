@@ -12,8 +12,8 @@ import pytest
 from paddock import engines as engines_package
 from paddock.engines import BUILT_IN, engine_names, engines, load_engine
 from paddock.engines.base import Command, Engine, EngineOptions, Host, Serving
-from paddock.launcher.diagnosis import CAUSES
-from paddock.launcher.memory import AT_LOAD
+from paddock.launcher.planning.memory import AT_LOAD
+from paddock.launcher.replicas.diagnosis import CAUSES
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue, UnknownName
 from tests.engines.child import Child, keeps_the_contract, serving

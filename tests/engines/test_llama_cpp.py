@@ -15,9 +15,9 @@ import pytest
 from paddock.engines import load_engine
 from paddock.engines.base import Detection, Host, Serving
 from paddock.engines.llama_cpp import LlamaCpp, LlamaCppOptions
-from paddock.launcher.diagnosis import Diagnosis, diagnose_exit
-from paddock.launcher.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.resolve import resolve
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.planning.resolve import resolve
+from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
 from tests.engines.child import Child, free_port, serving

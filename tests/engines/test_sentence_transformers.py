@@ -18,14 +18,14 @@ import pytest
 
 from paddock.engines import load_engine
 from paddock.engines.base import Host
-from paddock.launcher.diagnosis import Diagnosis, diagnose_exit
-from paddock.launcher.plan import LaunchRequest
-from paddock.launcher.resolve import resolve
+from paddock.launcher.planning.plan import LaunchRequest
+from paddock.launcher.planning.resolve import resolve
+from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import NoEngine
 from tests import tensors
 from tests.engines.child import Child, serving
-from tests.launcher.test_hubs import until
+from tests.launcher.weights.test_hubs import until
 from tests.library import QUERY, TEXTS, Told
 
 ENGINE = load_engine("sentence_transformers")

@@ -20,10 +20,10 @@ from paddock.engines import environment, load_engine
 from paddock.engines import sglang as adapter
 from paddock.engines.base import Detection, Host
 from paddock.engines.sglang import Sglang, SglangOptions, arguments
-from paddock.launcher.diagnosis import diagnose_exit
-from paddock.launcher.plan import LaunchRequest
-from paddock.launcher.replica import Replica, ReplicaConfig
-from paddock.launcher.resolve import resolve
+from paddock.launcher.planning.plan import LaunchRequest
+from paddock.launcher.planning.resolve import resolve
+from paddock.launcher.replicas.diagnosis import diagnose_exit
+from paddock.launcher.replicas.replica import Replica, ReplicaConfig
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
 from tests.conftest import ENGINES

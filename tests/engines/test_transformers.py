@@ -19,9 +19,9 @@ import pytest
 from paddock.engines import load_engine
 from paddock.engines.base import Host, Serving
 from paddock.engines.transformers import Transformers, TransformersOptions
-from paddock.launcher.diagnosis import Diagnosis, diagnose_exit
-from paddock.launcher.plan import LaunchRequest
-from paddock.launcher.resolve import resolve
+from paddock.launcher.planning.plan import LaunchRequest
+from paddock.launcher.planning.resolve import resolve
+from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
 from paddock.registry.catalog import Catalog, specs_root
 from tests.engines.child import DEADLINE, Child, serving
 from tests.tensors import changed, halved, in_shards, surplus, without

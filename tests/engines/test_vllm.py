@@ -19,9 +19,9 @@ from paddock.engines import load_engine, vllm
 from paddock.engines.base import Detection, Host
 from paddock.engines.environment import CURRENT
 from paddock.engines.vllm import Vllm, VllmOptions, arguments
-from paddock.launcher.diagnosis import diagnose_exit
-from paddock.launcher.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.resolve import resolve
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
+from paddock.launcher.planning.resolve import resolve
+from paddock.launcher.replicas.diagnosis import diagnose_exit
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
 from tests.engines.child import DEADLINE, Child, keeps_the_contract, serving

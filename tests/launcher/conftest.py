@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.launcher.hubs import Terms
+from paddock.launcher.weights import Terms
 from tests.fakes import HubServer, hub_server
 
 DATA = b"GGUF" + os.urandom(300_000)

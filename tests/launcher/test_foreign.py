@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from paddock.engines.base import Host
-from paddock.launcher import processes
-from paddock.launcher.cluster import ActorUnavailable, Cluster
+from paddock.launcher.cluster import processes
+from paddock.launcher.cluster.cluster import ActorUnavailable, Cluster
 from paddock.registry.settings import read_settings
-from tests.launcher.test_cluster import CHILDREN, DEADLINE, launch, own
+from tests.launcher.cluster.test_cluster import CHILDREN, DEADLINE, launch, own
 
 SCRIPT = Path(__file__).parent.parent / "e2e" / "ray_nodes.py"
 

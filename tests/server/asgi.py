@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from paddock.launcher.cluster import Cluster
+from paddock.launcher.cluster.cluster import Cluster
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.custom import Library

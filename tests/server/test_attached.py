@@ -15,11 +15,11 @@ import pytest
 import requests
 
 from paddock.client import Client
-from paddock.launcher.attached import Remote
-from paddock.launcher.plan import Attached
+from paddock.launcher.planning.plan import Attached
+from paddock.launcher.replicas.attached import Remote
 from tests.conftest import Paddock, make_paddock
 from tests.foreign import KEY, NAMED, Foreign, certificate
-from tests.launcher.test_hubs import until
+from tests.launcher.weights.test_hubs import until
 from tests.server.test_errors import raw
 
 TEXTS = ["The elephant eats grass.", "The stock market fell today."]

@@ -10,9 +10,9 @@ import pytest
 from paddock.engines.base import Detection, Gpu, Host
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.plan import LaunchRequest
-from paddock.launcher.replica import ReplicaStatus
-from paddock.launcher.resolve import resolve
+from paddock.launcher.planning.plan import LaunchRequest
+from paddock.launcher.planning.resolve import resolve
+from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue
 from paddock.server import wire

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.replica import ReplicaStatus
+from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
 from paddock.server import inference, large, pacer, uniform
 from paddock.server.body import parse

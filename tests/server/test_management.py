@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from paddock.client import Client
-from paddock.launcher.plan import check_uid
+from paddock.launcher.planning.plan import check_uid
 from paddock.registry.errors import BadValue, GatewayError
 from paddock.server.openapi import OPERATIONS
 from tests.conftest import Paddock

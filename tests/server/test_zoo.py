@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from paddock.cli.catalogue import estimate
 from paddock.cli.search import search
-from paddock.launcher.hubs.whole import Records
+from paddock.launcher.weights.verified import Records
 from paddock.registry.catalog import Catalog, specs_root
 from tests.server.asgi import Answer, gateway, head, send
 
@@ -79,7 +79,7 @@ async def test_what_is_here_is_told(app: ASGIApp) -> None:
 
 async def test_only_what_fits_is_listed(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `fits` a machine of ten megabytes is offered the bundled model alone."""
-    monkeypatch.setattr("paddock.launcher.machine.memory", lambda: (10**7, 10**7))
+    monkeypatch.setattr("paddock.launcher.hosts.machine.memory", lambda: (10**7, 10**7))
     models = (await ask(app, "fits=true"))["models"]
     assert [model["name"] for model in models] == ["tiny-mixtral"]
 

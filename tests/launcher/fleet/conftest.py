@@ -16,8 +16,8 @@ from paddock.launcher.fleet import activity, decide, fleet, ledger, reconciler
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.fleet.store import SqliteStore
-from paddock.launcher.host import probe_host
-from paddock.launcher.plan import LaunchRequest
+from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.planning.plan import LaunchRequest
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import StateNotWritten
 from paddock.registry.settings import read_settings

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paddock.launcher.fleet.activity import SlotQueue, pick, start_of
-from paddock.launcher.replica import ReplicaStatus
+from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, NotReady, QueueFull
 
 

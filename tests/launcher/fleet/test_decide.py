@@ -30,8 +30,8 @@ from paddock.launcher.fleet.decide import (
 )
 from paddock.launcher.fleet.deployment import Deployment, Generation, Place, Policy, deploy
 from paddock.launcher.fleet.observation import Ended, Observation, ReplicaLoad, Sighting
-from paddock.launcher.replica import ReplicaStatus
-from tests.launcher.test_replica import echo
+from paddock.launcher.replicas.replica import ReplicaStatus
+from tests.launcher.replicas.test_replica import echo
 
 NOW = 1000.0
 PLAN = echo()
@@ -263,7 +263,7 @@ def test_replica_that_is_not_heard_of_is_left_alone() -> None:
 
 def test_attached_models_wait_for_no_ray() -> None:
     """There is no actor to be listed."""
-    from paddock.launcher.plan import Attached
+    from paddock.launcher.planning.plan import Attached
 
     plan = PLAN.model_copy(update={"attached": Attached(url="http://e/v1", model="x")})
     one = deployment()

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from paddock.launcher.attached import AttachRequest
-from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
-from paddock.launcher.diagnosis import Diagnosis, Failure
+from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, RayFailed
 from paddock.launcher.fleet import decide, reconciler
 from paddock.launcher.fleet import fleet as fleet_module
 from paddock.launcher.fleet.deployment import Place, deploy
-from paddock.launcher.plan import Attached
+from paddock.launcher.planning.plan import Attached
+from paddock.launcher.replicas.attached import AttachRequest
+from paddock.launcher.replicas.diagnosis import Diagnosis, Failure
 from paddock.registry.errors import (
     BadValue,
     Cancelled,

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from paddock.launcher.cluster import ActorLost, ActorUnavailable, RayFailed
+from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, RayFailed
 from paddock.launcher.fleet import fleet as fleet_module
 from paddock.launcher.fleet.activity import Lease
 from paddock.launcher.fleet.store import to_document

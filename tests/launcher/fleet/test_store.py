@@ -17,7 +17,7 @@ from paddock.launcher.fleet import store as module
 from paddock.launcher.fleet.deployment import Deployment, Place, Policy, deploy
 from paddock.launcher.fleet.store import SCHEMA_VERSION, SqliteStore
 from paddock.registry.errors import BadValue, StateNotWritten
-from tests.launcher.test_replica import echo
+from tests.launcher.replicas.test_replica import echo
 
 OLD = Path(__file__).with_name("state-v2.db")
 """Written by the version that had rows of models and replicas."""

@@ -1,0 +1,1 @@
+"""Engines' environments: built, removed, and looked over."""

@@ -1,0 +1,1 @@
+"""Facts about this machine: memory, processors, GPUs, engines, files."""

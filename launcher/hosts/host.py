@@ -1,0 +1,69 @@
+"""Gathers the facts about this node that planning needs. The only part of planning that looks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from paddock.engines import engines
+from paddock.engines.base import Host
+from paddock.launcher.hosts.gpus import probe_gpus
+from paddock.launcher.hosts.machine import cpus, memory
+from paddock.launcher.weights.verified import Records
+from paddock.registry.catalog import specs_root
+from paddock.registry.split import parts
+
+LOCAL = "local"
+"""The node id of the gateway's own machine, which it has before Ray runs."""
+
+
+def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host:
+    """The facts of the machine that this runs on.
+
+    Args:
+        home: the folder whose disk will take downloads.
+        paths: files or folders of weights that a user named; what is there becomes part of
+            `Host.files`, under that path. So does what was brought from hubs, by `source_key`.
+    """
+    total, free = memory()
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    return Host(
+        node=node,
+        name=socket.gethostname(),
+        cpus=cpus(),
+        memory_total_bytes=total,
+        memory_free_bytes=free,
+        disk_free_bytes=shutil.disk_usage(existing).free,
+        engines={engine.name: engine.detect() for engine in engines()},
+        files={**_shipped(), **_named(paths), **Records(home).here()},
+        gpus=probe_gpus(),
+    )
+
+
+def _shipped() -> dict[str, int]:
+    root = specs_root()
+    return {
+        path.relative_to(root).as_posix(): path.stat().st_size
+        for path in (root / "weights").rglob("*")
+        if path.is_file()
+    }
+
+
+def _named(paths: Iterable[str]) -> dict[str, int]:
+    """Files under the names that the paths give them, so that planning finds them by the path."""
+    found: dict[str, int] = {}
+    for text in paths:
+        with contextlib.suppress(OSError):  # not there, or not to be read: planning says so
+            if os.path.isfile(text):
+                for name in (text, *filter(os.path.isfile, parts(text))):
+                    found[name] = os.path.getsize(name)
+                continue
+            with os.scandir(text) as entries:
+                for entry in entries:
+                    if entry.is_file():
+                        found[f"{text.rstrip('/')}/{entry.name}"] = entry.stat().st_size
+    return found

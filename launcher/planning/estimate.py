@@ -1,0 +1,128 @@
+"""The memory of variants at several contexts, as `paddock estimate` shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from paddock.engines import engines
+from paddock.engines.base import UNKNOWN, Devices, Engine, Host
+from paddock.launcher.planning.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
+from paddock.launcher.planning.placement import on_gpus
+from paddock.launcher.planning.plan import MemoryEstimate
+from paddock.launcher.planning.resolve import local_files
+from paddock.registry.errors import BadValue
+from paddock.registry.spec import ModelSpec, Variant
+
+Verdict = Literal[
+    "fits",
+    "fits once other programs give memory back",
+    "too large: runs from the disk, slowly",
+    "too large",
+]
+CONTEXTS = (2048, 4096, 8192, 32768)
+UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
+"""For formats whose engine has no adapter yet: a process with a deep-learning runtime."""
+
+
+def estimate_table(
+    spec: ModelSpec,
+    variants: Sequence[Variant],
+    contexts: Sequence[int],
+    host: Host,
+    slots: int = 1,
+) -> list[dict[str, Any]]:
+    """One row for each variant and context: bytes by part, and how that sits on the host.
+
+    Where a GPU is there and an engine that computes on it, it is the memory of the most free one,
+    which the row names in `gpu`; `free_bytes` is what is free of it, or of the host's. The cache is
+    for `slots` requests side by side, each of which has the whole context.
+
+    Raises:
+        BadValue: a context beyond the model's.
+    """
+    for context in contexts:
+        if context < 1:
+            raise BadValue("context length", context, "must be 1 or more")
+        if context > spec.context_length:
+            why = f"{spec.name} was trained for {spec.context_length} at most"
+            raise BadValue("context length", context, why)
+    chosen = sorted(set(contexts)) or _contexts(spec)
+    return [_row(spec, variant, context, host, slots) for variant in variants for context in chosen]
+
+
+def _contexts(spec: ModelSpec) -> list[int]:
+    return sorted({min(context, spec.context_length) for context in CONTEXTS})
+
+
+def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int) -> dict[str, Any]:
+    engine = _adapter(spec, variant, host)
+    on_gpu = engine is not None and host.engines.get(engine.name, UNKNOWN).cuda
+    gpu = max(host.gpus, key=lambda gpu: gpu.free_bytes, default=None) if on_gpu else None
+    memory = _estimate(spec, variant, context, host, engine)
+    memory = memory.model_copy(update={"cache_bytes": memory.cache_bytes * slots})
+    if gpu is not None:
+        memory = on_gpus(memory, [gpu], Devices(1))
+    verdict: Verdict
+    if memory.fits:
+        verdict = "fits"
+    elif memory.total_bytes <= (gpu.total_bytes if gpu else host.memory_total_bytes):
+        verdict = "fits once other programs give memory back"
+    elif memory.paged and memory.can_run:
+        verdict = "too large: runs from the disk, slowly"
+    else:
+        verdict = "too large"
+    return {
+        "format": variant.format,
+        "size": variant.size,
+        "quantization": variant.quantization,
+        "context_length": context,
+        "weights_bytes": memory.weights_bytes,
+        "cache_bytes": memory.cache_bytes,
+        "overhead_bytes": memory.overhead_bytes,
+        "total_bytes": memory.total_bytes,
+        "gpu": gpu and f"GPU {gpu.index} ({gpu.name})",
+        "free_bytes": memory.free_bytes,
+        "verdict": verdict,
+    }
+
+
+def _adapter(spec: ModelSpec, variant: Variant, host: Host) -> Engine | None:
+    """An engine for the variant: where there is a GPU, rather one that computes on it."""
+    able = [one for one in engines() if variant.format in one.formats and spec.type in one.types]
+    if host.gpus:
+        able.sort(key=lambda one: not host.engines.get(one.name, UNKNOWN).cuda)
+    return next(iter(able), None)
+
+
+def _estimate(
+    spec: ModelSpec, variant: Variant, context: int, host: Host, engine: Engine | None
+) -> MemoryEstimate:
+    shape = spec.shape(variant.size)
+    stored = _local_bytes(variant, host) or weights_bytes(variant, shape)
+    weights = loaded_bytes(variant, shape, stored)
+    if engine is None:
+        return MemoryEstimate(
+            weights_bytes=weights,
+            cache_bytes=cache_bytes(shape, context),
+            overhead_bytes=UNADAPTED_OVERHEAD_BYTES,
+            free_bytes=host.memory_free_bytes,
+        )
+    options = engine.settle(engine.options.parse(engine.name, {}), host, weights)
+    tokens = slot_tokens(context, engine.context_step)
+    return MemoryEstimate(
+        weights_bytes=weights,
+        cache_bytes=cache_bytes(shape, tokens, engine.cache_element_bytes(options)),
+        overhead_bytes=engine.overhead_bytes(shape, options, context),
+        free_bytes=host.memory_free_bytes,
+        paged=engine.pages(options),
+    )
+
+
+def _local_bytes(variant: Variant, host: Host) -> int | None:
+    for source in variant.sources:
+        if source.hub in {"local", "path"}:
+            found = local_files(source, host)
+            if found:
+                return sum(found.values())
+    return None

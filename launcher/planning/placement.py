@@ -1,0 +1,143 @@
+"""Which GPUs a launch gets, and what it takes of them. Pure, as all of planning.
+
+Replicas of one model may share a GPU, but each has its own part of it; a replica that has several
+GPUs divides itself between them in equal parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from paddock.engines.base import UNKNOWN, Devices, Engine, EngineOptions, Gpu, Host
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, MemoryEstimate, PlannedGpu
+from paddock.registry.errors import BadValue, NoRoom
+
+Groups = tuple[tuple[PlannedGpu, ...], ...]
+"""Each replica's GPUs."""
+
+
+def check_gpus(request: LaunchRequest, hosts: Sequence[Host]) -> None:
+    """Refuses GPUs that no host has, or more than any.
+
+    Raises:
+        BadValue: with the GPUs that there are.
+    """
+    has = "; ".join(f"{host.name}: {_shown(host.gpus) or 'none'}" for host in hosts)
+    why = f"the GPUs that can be used are: {has}"
+    found = [{gpu.index for gpu in host.gpus} for host in hosts]
+    if request.gpu_idx and not any(found >= set(request.gpu_idx) for found in found):
+        raise BadValue("gpu_idx", list(request.gpu_idx), why)
+    if request.n_gpu and not any(request.n_gpu <= len(found) for found in found):
+        raise BadValue("n_gpu", request.n_gpu, why)
+
+
+def choice(
+    request: LaunchRequest, engine: Engine, host: Host, options: EngineOptions
+) -> tuple[tuple[Gpu, ...], Devices] | str:
+    """The GPUs to choose from and how many each replica takes, or why it cannot be as asked."""
+    among = tuple(gpu for gpu in host.gpus if gpu.index in (request.gpu_idx or {gpu.index}))
+    if missing := set(request.gpu_idx) - {gpu.index for gpu in among}:
+        return f"{host.name} has no GPU {min(missing)}; it has {_shown(host.gpus) or 'none'}"
+    devices = Devices(0)
+    if host.gpus and host.engines.get(engine.name, UNKNOWN).cuda:
+        devices = engine.devices(options, len(among))
+    asked, count = request.n_gpu, devices.count
+    if count == 0 and (asked or request.gpu_idx):
+        return f"as it is installed there it computes on the processor of {host.name}"
+    if asked not in {None, count}:
+        return f"its options ask for {count} GPUs for each replica, and n_gpu for {asked}"
+    if count > len(among):
+        return f"its options ask for {count} GPUs for each replica, of which there are {len(among)}"
+    return (among if count else ()), devices
+
+
+def place(
+    gpus: Sequence[Gpu], each: int, replicas: int, bytes_each: int
+) -> tuple[tuple[tuple[Gpu, ...], ...], int]:
+    """The most free GPUs for each replica, from which what earlier replicas take is gone.
+
+    Also the free bytes of the tightest of them when its replica comes.
+    """
+    free = {gpu.index: gpu.free_bytes for gpu in gpus}
+    groups, tightest = [], []
+    for _ in range(replicas):
+        chosen = sorted(gpus, key=lambda gpu: (-free[gpu.index], gpu.index))[:each]
+        tightest.append(min(free[gpu.index] for gpu in chosen))
+        for gpu in chosen:
+            free[gpu.index] -= bytes_each
+        groups.append(tuple(sorted(chosen, key=lambda gpu: gpu.index)))
+    return tuple(groups), max(0, min(tightest))
+
+
+def on_gpus(estimate: MemoryEstimate, gpus: Sequence[Gpu], devices: Devices) -> MemoryEstimate:
+    """What was reckoned for the host's memory, in that of GPUs."""
+    each, weights = devices.count, estimate.weights_bytes
+    if devices.offload_bytes is None:
+        free = each * place(gpus, each, 1, 0)[1]
+        left = max(0, estimate.total_bytes - free)
+    else:
+        left = devices.offload_bytes * each
+    left = min(weights, left)
+    changes = {"weights_bytes": weights - left, "offload_bytes": left, "gpus": each, "paged": False}
+    return _against(estimate.model_copy(update=changes), gpus)
+
+
+def _against(memory: MemoryEstimate, gpus: Sequence[Gpu]) -> MemoryEstimate:
+    _, tightest = place(gpus, memory.gpus, memory.replicas, memory.gpu_bytes)
+    return memory.model_copy(update={"free_bytes": tightest * memory.gpus * memory.replicas})
+
+
+def placed(memory: MemoryEstimate, gpus: Sequence[Gpu]) -> Groups:
+    """Each replica's GPUs; none for what lies in the host's memory."""
+    if not memory.gpus:
+        return ()
+    groups, _ = place(gpus, memory.gpus, memory.replicas, memory.gpu_bytes)
+    names = PlannedGpu.model_fields
+    return tuple(
+        tuple(PlannedGpu(**{name: getattr(gpu, name) for name in names}) for gpu in group)
+        for group in groups
+    )
+
+
+def grown(plan: LaunchPlan, host: Host, count: int) -> tuple[MemoryEstimate, Groups]:
+    """What `count` more replicas of a plan take of its host as it is now, and the GPUs of each.
+
+    Those are chosen among all of the host's: which ones a launch was held to, plans do not tell.
+    """
+    memory = plan.memory.model_copy(update={"replicas": count})
+    if not memory.gpus:
+        return memory.model_copy(update={"free_bytes": host.memory_free_bytes}), ()
+    if len(host.gpus) < memory.gpus:
+        return memory.model_copy(update={"free_bytes": 0}), ()
+    return _against(memory, host.gpus), placed(memory, host.gpus)
+
+
+def no_room(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> NoRoom:
+    """The refusal of what does not fit: where GPUs are to hold it, of its part of one of them."""
+    if not memory.gpus:
+        return NoRoom("memory", host.name, memory.least_bytes, memory.free_bytes, way_out)
+    free = memory.free_bytes // (memory.gpus * memory.replicas)
+    every = {gpu.index: gpu for group in gpus for gpu in group}
+    where = _shown([every[index] for index in sorted(every)], "GPU ")
+    where = f"of {where} the tightest" if len(every) > 1 else where or f"{host.name}'s GPUs"
+    return NoRoom("GPU memory", where, memory.gpu_bytes, free, way_out)
+
+
+def why(memory: MemoryEstimate, gpus: Groups, among: int) -> Iterator[str]:
+    """The reasons of a plan: which GPUs of how many, with the numbers."""
+    for number, group in enumerate(gpus):
+        whose = f"replica {number}: " if len(gpus) > 1 else ""
+        shown = ", ".join(
+            f"GPU {gpu.index} ({gpu.name}, {gpu.free_bytes / 1e9:.2f} of "
+            f"{gpu.total_bytes / 1e9:.2f} GB free)"
+            for gpu in group
+        )
+        reason = f"the most free of {among}" if among > len(group) else "there are no others"
+        takes = f"takes {memory.gpu_bytes / 1e9:.2f} GB" + " of each" * (len(group) > 1)
+        yield f"{whose}{shown}: {takes}; {reason}"
+    if memory.offload_bytes:
+        yield f"{memory.offload_bytes / 1e9:.2f} GB of the weights stay in the host's memory"
+
+
+def _shown(gpus: Sequence[Gpu | PlannedGpu], prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{gpu.index} ({gpu.name})" for gpu in gpus)

@@ -1,0 +1,414 @@
+"""Models that no spec names: their specs are derived in a process of its own, and kept.
+
+What is kept lies in PADDOCK_HOME: a YAML file for each reference in `derived/`, and in
+`consents.json` whose code may run here, at which commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+import paddock
+from paddock.launcher.cluster.processes import JOB, environment, instance_id
+from paddock.launcher.planning.plan import DerivedFrom, LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.registry import errors
+from paddock.registry.catalog import Catalog
+from paddock.registry.custom import find, to_yaml
+from paddock.registry.derive import Derived
+from paddock.registry.errors import (
+    BadValue,
+    HubFailure,
+    InvalidSpec,
+    NeedsConsent,
+    PaddockError,
+    UnknownName,
+)
+from paddock.registry.files import write_atomically
+from paddock.registry.reference import (
+    COMMIT,
+    Reference,
+    hosts,
+    is_reference,
+    parse_reference,
+)
+from paddock.registry.settings import Settings
+from paddock.registry.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+DERIVE_SECONDS = 180.0
+"""How long all of it may take before the process is ended."""
+AT_ONCE = 4
+PLAN_AGE = 60.0
+"""How old a derivation may be for a plan that changes nothing, in seconds. A page that shows one
+asks every 15 seconds, and each time a process would start and a hub be asked."""
+LINE_BYTES = 1 << 22
+UNANSWERED = {"hub_unreachable", "stalled", "rate_limited"}
+"""Causes for which what was derived before is taken."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the catalogue to resolve it against; `derived` where it is of a reference."""
+
+    request: LaunchRequest
+    catalog: Catalog
+    derived: Derived | None = None
+    consented: bool = False
+
+    @property
+    def _left_out(self) -> dict[str, str]:
+        """Formats that are not chosen among, because they would run code that nobody agreed to.
+
+        None where the request names a format, or where there is no other.
+        """
+        if self.derived is None or self.consented or self.request.format is not None:
+            return {}
+        formats = {str(weights.format) for weights in self.derived.spec.weights}
+        risks = {name: risk for name in sorted(formats) if (risk := self.derived.risk(name))}
+        return risks if len(risks) < len(formats) else {}
+
+    @property
+    def choice(self) -> Catalog:
+        """The catalogue to resolve the request against."""
+        left_out = self._left_out
+        if self.derived is None or not left_out:
+            return self.catalog
+        spec = self.derived.spec
+        weights = [one for one in spec.weights if one.format not in left_out]
+        return self.catalog.including(
+            self.derived.reference, _changed(spec, weights=[_plain(one) for one in weights])
+        )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where on disk its weights may lie."""
+        known = self.catalog.lookup(self.request.model_name).local_paths
+        return (*known, *self.request.paths)
+
+    def check(self) -> None:
+        """Refuses if every variant that was asked for would run code that nobody agreed to.
+
+        Raises:
+            NeedsConsent: with what would run.
+            UnknownName, BadValue: as `ModelSpec.select`.
+        """
+        if self.derived is None:
+            return
+        wish = self.request
+        found = self.derived.spec.select(
+            format=wish.format, size=wish.size, quantization=wish.quantization
+        )
+        if all(self.derived.risk(variant.format) for variant in found):
+            self.permitted(found[0].format)
+
+    def permitted(self, format: str) -> str | None:
+        """The commit whose code may run with a variant of this format; None if it runs none.
+
+        Raises:
+            NeedsConsent: it would, and nobody agreed.
+        """
+        risk = self.derived.risk(format) if self.derived else ""
+        if self.derived is None or not risk:
+            return None
+        if not self.consented:
+            raise NeedsConsent(self.derived.reference, self.derived.commit, risk)
+        return self.derived.commit
+
+    def finish(self, plan: LaunchPlan) -> LaunchPlan:
+        """The plan with what was derived, and what its weights may run. Raises `NeedsConsent`."""
+        if self.derived is None:
+            return plan
+        derived = self.derived
+        left_out = (
+            f"{format} is left out: it needs --trust {derived.commit} ({risk})"
+            for format, risk in self._left_out.items()
+        )
+        told = DerivedFrom(
+            reference=derived.reference,
+            commit=derived.commit,
+            context_length=derived.spec.context_length,
+            notes=(*derived.notes, *left_out),
+        )
+        weights = self.allow(plan.weights, plan.format)
+        return plan.model_copy(update={"derived": told, "weights": weights})
+
+    def allow(self, weights: PlannedWeights, format: str) -> PlannedWeights:
+        """The weights with the commit whose code may come. Raises `NeedsConsent`."""
+        return weights.model_copy(update={"trusted": self.permitted(format)})
+
+
+class References:
+    """Derives, keeps and permits, for one PADDOCK_HOME."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = settings.home / "derived"
+        self._consents = settings.home / "consents.json"
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._derived_at: dict[str, tuple[float, Derived]] = {}
+
+    async def asked(self, request: LaunchRequest, catalog: Catalog, max_age: float = 0.0) -> Asked:
+        """The request as it can be resolved: one of a reference has its spec in the catalogue.
+
+        What was derived within the last `max_age` seconds is taken as it was.
+
+        Raises:
+            BadValue: a reference that is none, or a consent that does not fit.
+            NoSpec, HubFailure: as `derive`.
+        """
+        request = request.model_copy(update={"first_hub": self._settings.hub})
+        if not is_reference(request.model_name):
+            if request.trust is not None:
+                why = "is for models by reference, such as hf:owner/name; specs name what they need"
+                raise BadValue("trust", request.trust, why)
+            return Asked(request, catalog)
+        derived = self._recent(request.model_name, max_age)
+        if derived is None:
+            derived = await self.derive(request.model_name, catalog, offline=request.offline)
+            self._derived_at[request.model_name] = time.monotonic(), derived
+        if request.trust is not None:
+            _check_trust(request.trust, derived)
+        name = derived.reference
+        wish = {"model_name": name, "model_uid": request.model_uid or derived.spec.name}
+        consented = request.trust is not None or self._consented(derived)
+        return Asked(
+            LaunchRequest.parse(**{**_given(request), **wish}),
+            catalog.including(name, derived.spec),
+            derived,
+            consented,
+        )
+
+    def _recent(self, name: str, max_age: float) -> Derived | None:
+        """What a repository's reference was a moment ago; paths are looked at each time."""
+        now = time.monotonic()
+        self._derived_at = {
+            key: (at, one) for key, (at, one) in self._derived_at.items() if now - at < PLAN_AGE
+        }
+        at, derived = self._derived_at.get(name, (0.0, None))
+        is_path = derived is None or parse_reference(name, hosts(os.environ)).hub == "path"
+        return None if is_path or now - at >= max_age else derived
+
+    async def derive(self, name: str, catalog: Catalog, *, offline: bool = False) -> Derived:
+        """What the reference stands for now.
+
+        Its hub is asked for the list of files; more is read only if that has changed since the
+        last time, and nothing is asked about a commit that is known. If the hub does not answer,
+        or `offline`, what was derived before is taken.
+
+        Raises:
+            BadValue: no reference, or a path where nothing is.
+            NoSpec: what is there tells too little.
+            HubFailure: the hub does not answer or does not give it, and it is not known.
+        """
+        reference = parse_reference(name, hosts(os.environ))
+        kept, stale = self._kept(reference)
+        if kept is None or not (reference.pinned and not stale):
+            kept = await self._anew(reference, kept, offline, "" if stale else None)
+        return _named_apart(kept, reference, catalog)
+
+    async def _anew(
+        self, reference: Reference, kept: Derived | None, offline: bool, known: str | None
+    ) -> Derived:
+        if offline and reference.hub != "path":
+            if kept is None:
+                why = f"{reference.text} was not looked at before, and --offline was asked for"
+                raise HubFailure("hub_unreachable", why)
+            return kept
+        if known is None:
+            known = kept.commit if kept else ""
+        try:
+            found = await self._ask(reference, known)
+        except HubFailure as failure:
+            if kept is None or failure.cause not in UNANSWERED:
+                raise
+            return replace(kept, notes=(*kept.notes, f"as it was when the hub answered: {failure}"))
+        if found is None:
+            assert kept is not None
+            return kept
+        self._keep(reference, found)
+        return found
+
+    async def show(self, name: str, catalog: Catalog, *, offline: bool = False) -> dict[str, Any]:
+        """A spec as YAML and as values, and of a derived one what there is to say.
+
+        Raises:
+            NotFound: no model has this name.
+            BadValue, NoSpec, HubFailure: as `derive`.
+        """
+        derived = None
+        if is_reference(name):
+            derived = await self.derive(name, catalog, offline=offline)
+            spec, text = derived.spec, to_yaml(derived.spec)
+        else:
+            spec = find(catalog, None, name)
+            from paddock.registry.reader import read_bytes
+
+            # As it was written, with its comments.
+            text = read_bytes(catalog.path(name)).decode("utf-8")
+        formats = dict.fromkeys(weights.format for weights in spec.weights)
+        risks = {format: derived.risk(format) for format in formats} if derived else {}
+        return {
+            "model_name": spec.name,
+            "model_type": spec.type,
+            "yaml": text,
+            "spec": spec.model_dump(mode="json", exclude_defaults=True),
+            "reference": derived.reference if derived else None,
+            "commit": derived.commit if derived else None,
+            "notes": list(derived.notes) if derived else [],
+            "consent": {format: risk for format, risk in risks.items() if risk},
+        }
+
+    def consent(self, asked: Asked) -> None:
+        """Writes down that the code of what was asked for may run, if the request says so."""
+        derived = asked.derived
+        if derived is None or asked.request.trust is None or self._consented(derived):
+            return
+        consents = [*self._all_consents(), _consent(derived)]
+        write_atomically(self._consents, json.dumps({"consents": consents}, indent=2))
+
+    def _consented(self, derived: Derived) -> bool:
+        return _consent(derived) in self._all_consents()
+
+    def _all_consents(self) -> list[Any]:
+        try:
+            found = json.loads(self._consents.read_text("utf-8"))
+            consents = found["consents"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return consents if isinstance(consents, list) else []
+
+    def kept(self) -> Iterator[Derived]:
+        """What was derived and is kept, by the names of the files."""
+        for path in sorted(self._folder.glob("*.yaml")):
+            found, _ = _read(path)
+            if found is not None:
+                yield found
+
+    def _kept(self, reference: Reference) -> tuple[Derived | None, bool]:
+        """What was derived of the reference, and whether by another version of Paddock."""
+        found, stale = _read(self._path(reference))
+        return (found, stale) if found and found.reference == reference.text else (None, False)
+
+    def _keep(self, reference: Reference, derived: Derived) -> None:
+        import yaml  # here and below: the gateway's start need not wait for it
+
+        data = {"paddock": paddock.__version__, **derived.to_json()}
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=100)
+        write_atomically(self._path(reference), text)
+
+    def _path(self, reference: Reference) -> Path:
+        plain = re.sub(r"[^A-Za-z0-9.]+", "-", reference.text).strip("-.")[-80:]
+        digest = hashlib.sha256(reference.text.encode()).hexdigest()[:12]
+        return self._folder / f"{plain}-{digest}.yaml"
+
+    async def _ask(self, reference: Reference, known: str) -> Derived | None:
+        """Runs the process. None if the files are still those of `known`."""
+        home = self._settings.home
+        given = {
+            "reference": asdict(reference),
+            "home": str(home),
+            "timeout": self._settings.hub_timeout,
+            "known": known,
+        }
+        async with self._turn:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "paddock.launcher.weights.run_derive"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment(instance_id(home), JOB),
+                limit=LINE_BYTES,
+            )
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            talk = asyncio.create_task(process.stderr.read())
+            try:
+                async with asyncio.timeout(DERIVE_SECONDS):
+                    process.stdin.write(json.dumps(given).encode() + b"\n")
+                    line = await process.stdout.readline()
+            except TimeoutError:
+                why = f"{reference.text}: its files could not be read in {DERIVE_SECONDS:g} s"
+                raise HubFailure("stalled", why) from None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+                said = await talk
+        if not line:  # a bug, or somebody has ended it
+            log.error("%s: %s", reference.text, said.decode("utf-8", "replace"))
+            raise RuntimeError(f"the process that reads {reference.text} ended and said nothing")
+        return _heard(json.loads(line))
+
+
+def _heard(said: dict[str, Any]) -> Derived | None:
+    if "error" in said:
+        kind: type[PaddockError] = getattr(errors, said["error"])
+        raise kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in said["fields"].items()})
+    return Derived.from_json(said["derived"]) if said["derived"] else None
+
+
+def _given(request: LaunchRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in type(request).model_fields}
+
+
+def _check_trust(trust: str, derived: Derived) -> None:
+    if not COMMIT.fullmatch(trust):
+        raise BadValue("trust", trust, "is no commit: 40 digits, as `paddock show` prints them")
+    if trust != derived.commit:
+        why = f"is not what {derived.reference} is now, which is {derived.commit}"
+        raise BadValue("trust", trust, f"{why}; look at it: paddock show {derived.reference}")
+
+
+def _consent(derived: Derived) -> dict[str, str]:
+    source = derived.spec.variants[0].sources[0]
+    return {"hub": source.hub, "id": source.id, "commit": derived.commit}
+
+
+def _named_apart(derived: Derived, reference: Reference, catalog: Catalog) -> Derived:
+    """The same under a longer name, where a built-in model has its name."""
+    try:
+        taken = not catalog.is_custom(derived.spec.name)
+    except UnknownName:
+        return derived
+    if not taken:
+        return derived
+    parts = (reference.text if reference.hub == "path" else reference.id).split("/")
+    owner = parts[-2].lstrip("._-") or "my"
+    name = f"{owner}-{derived.spec.name}"[:96]
+    return replace(derived, spec=_changed(derived.spec, name=name))
+
+
+def _changed(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """The spec with other fields, made anew: a copy would keep the variants of the old one."""
+    return ModelSpec.model_validate({**_plain(spec), **changes})
+
+
+def _plain(part: BaseModel) -> dict[str, Any]:
+    return part.model_dump(mode="json", exclude_defaults=True)
+
+
+def _read(path: Path) -> tuple[Derived | None, bool]:
+    from paddock.registry.document import parse
+    from paddock.registry.reader import read_bytes
+
+    try:
+        found = parse(read_bytes(path), str(path)).value
+        return Derived.from_json(found), found.get("paddock") != paddock.__version__
+    except (InvalidSpec, ValidationError, KeyError, TypeError):
+        return None, False  # not there, or written by somebody else

@@ -1,0 +1,67 @@
+"""What replicas that are still on their way will take: it is not free, though nobody holds it yet.
+
+Two launches at once would otherwise both be promised the same memory. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from paddock.engines.base import Host
+from paddock.launcher.planning.plan import MemoryEstimate, PlannedGpu
+
+
+@dataclass(frozen=True)
+class Coming:
+    """One replica that is not ready yet; `held_bytes` of the host's memory it has already."""
+
+    model_id: str
+    node: str
+    memory: MemoryEstimate
+    gpus: tuple[PlannedGpu, ...] = ()
+    held_bytes: int = 0
+
+    @property
+    def host_bytes(self) -> int:
+        """What it will still take of the host's memory; weights that are mapped make way."""
+        memory = self.memory
+        own = memory.cache_bytes + memory.overhead_bytes
+        if memory.gpus:
+            own = memory.offload_bytes
+        elif not memory.paged:
+            own += memory.weights_bytes
+        return max(0, own - self.held_bytes)
+
+
+def without(host: Host, coming: Sequence[Coming]) -> Host:
+    """The host with what comes to it taken off what is free, and noted in `kept`.
+
+    Of a GPU all that a replica will take counts, what it has already as well: drivers do not tell.
+    """
+    of_host: dict[str, int] = {}
+    of_gpu: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    for one in coming:
+        if one.node != host.node:
+            continue
+        of_host[one.model_id] = of_host.get(one.model_id, 0) + one.host_bytes
+        for gpu in one.gpus:
+            of_gpu[gpu.uuid] = of_gpu.get(gpu.uuid, 0) + one.memory.gpu_bytes
+        taken = one.host_bytes + one.memory.gpu_bytes * len(one.gpus)
+        if taken:
+            kept[one.model_id] = kept.get(one.model_id, 0) + taken
+    if not kept:
+        return host
+    gpus = tuple(
+        replace(gpu, free_bytes=max(0, gpu.free_bytes - of_gpu.get(gpu.uuid, 0)))
+        for gpu in host.gpus
+    )
+    free = max(0, host.memory_free_bytes - sum(of_host.values()))
+    return replace(host, memory_free_bytes=free, gpus=gpus, kept=kept)
+
+
+def told(host: Host) -> str:
+    """What is kept of the host, for a reason or a refusal; empty if nothing is."""
+    shown = [f"{size / 1e9:.2f} GB for {name}" for name, size in sorted(host.kept.items())]
+    return f"{' and '.join(shown)}, still on the way, kept free" if shown else ""

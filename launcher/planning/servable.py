@@ -1,0 +1,176 @@
+"""Which variants of the catalogue the engines of this machine can serve, and how large they are.
+
+Asking the engines means to import their adapters and every spec's types, a quarter of a second. So
+the answer is kept in a file, with what it depends on as the disk had it: it is made anew when an
+engine was installed, a spec was added or weights have come.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from glob import glob
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import paddock
+from paddock.registry.catalog import Catalog, specs_root
+from paddock.registry.files import replace_file
+from paddock.registry.settings import Settings
+
+if TYPE_CHECKING:
+    from paddock.engines.base import Gpu, Host
+    from paddock.registry.spec import ModelSpec, Variant
+
+# Share of the free memory up to which weights count as fitting; the rest is for the cache.
+WEIGHTS_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Free:
+    """Free bytes of this machine's memory and of its most free GPU."""
+
+    host: int
+    gpu: int = 0
+
+    @classmethod
+    def now(cls) -> Free:
+        """As they are at this moment."""
+        from paddock.launcher.hosts.machine import memory
+
+        gpus: tuple[Gpu, ...] = ()
+        if _drivers():  # what asks them takes 0.1 s to import
+            from paddock.launcher.hosts.gpus import probe_gpus
+
+            gpus = probe_gpus()
+        return cls(memory()[1], max((gpu.free_bytes for gpu in gpus), default=0))
+
+    @classmethod
+    def on(cls, host: Host) -> Free:
+        """As they were when the host was looked at."""
+        gpus = (gpu.free_bytes for gpu in host.gpus)
+        return cls(host.memory_free_bytes, max(gpus, default=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One variant; `engine` is the one that a launch here would take, or empty if none can.
+
+    `size_bytes` is what its weights take in memory, which is a GPU's if `on_gpu`. `here`: they are
+    wholly on this machine.
+    """
+
+    format: str
+    size: str
+    quantization: str
+    engine: str
+    size_bytes: int
+    here: bool
+    on_gpu: bool = False
+
+    def fits(self, free: Free) -> bool:
+        """Whether it can be served here, and its weights leave room in what is free."""
+        room = free.gpu if self.on_gpu else free.host
+        return bool(self.engine) and self.size_bytes <= WEIGHTS_SHARE * room
+
+
+def chosen(offers: Sequence[Offer], recommended: Sequence[str]) -> Offer:
+    """Of those that fit, the one that a launch would take: recommended, else the largest."""
+    order = {name: place for place, name in enumerate(recommended)}
+    return min(offers, key=lambda o: (order.get(o.quantization, len(order)), -o.size_bytes))
+
+
+def read_offers(
+    catalog: Catalog, specs: Sequence[dict[str, Any]], settings: Settings
+) -> dict[str, list[Offer]]:
+    """Every model's offers by its name; `specs` are the catalogue's, as `raw` gives them."""
+    path = settings.home / "cache" / "offers.json"
+    seen = seen_now(specs, settings)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_bytes())
+        if found["seen"] == seen:
+            return {name: [Offer(*row) for row in rows] for name, rows in found["offers"].items()}
+    made = _make(catalog, settings)
+    if (now := seen_now(specs, settings)) != seen:
+        # An engine has come meanwhile; or Python has kept what it compiled beside the adapters.
+        seen, made = now, _make(catalog, settings)
+    rows = {name: [astuple(offer) for offer in offers] for name, offers in made.items()}
+    with suppress(OSError):  # a folder that cannot be written: the next one is as slow
+        replace_file(path, json.dumps({"seen": seen, "offers": rows}))
+    return made
+
+
+def _make(catalog: Catalog, settings: Settings) -> dict[str, list[Offer]]:
+    from paddock.launcher.hosts.host import probe_host
+
+    specs = list(catalog)
+    host = probe_host(settings.home, [path for spec in specs for path in spec.local_paths])
+    return {spec.name: offers_of(spec, host) for spec in specs}
+
+
+def offers_of(spec: ModelSpec, host: Host) -> list[Offer]:
+    """One model's offers on a host."""
+    from paddock.launcher.planning.resolve import offers
+
+    return [
+        Offer(v.format, v.size, v.quantization, engine, size, is_here(v, host), on_gpu)
+        for v, engine, size, on_gpu in offers(spec, host)
+    ]
+
+
+def is_here(variant: Variant, host: Host) -> bool:
+    """Whether the weights are wholly on the host, from whichever of their sources."""
+    from paddock.launcher.planning.resolve import local_files
+    from paddock.registry.spec import source_key
+
+    return any(
+        bool(local_files(source, host))
+        if source.hub in {"local", "path"}
+        else source_key(source) in host.files
+        for source in variant.sources
+    )
+
+
+def seen_now(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
+    """What the offers depend on: Paddock, its specs, the folders of engines, weights, GPUs."""
+    states = []
+    for folder in sorted({*_folders(specs, settings), *_weights(settings)}):
+        with suppress(OSError):
+            state = os.stat(folder)
+            states.append([folder, state.st_mtime_ns, state.st_size])
+    gpus = [os.environ.get("CUDA_VISIBLE_DEVICES"), *_drivers()]
+    return [paddock.__version__, settings.llama_server, gpus, states]
+
+
+def _drivers() -> list[str]:
+    """The device files of GPUs."""
+    return sorted([*glob("/dev/nvidia[0-9]*"), *glob("/dev/dxg")])
+
+
+def _folders(specs: Iterable[dict[str, Any]], settings: Settings) -> Iterator[str]:
+    # A package that is installed or removed changes one of these.
+    yield from (path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
+    yield from filter(None, os.environ.get("PATH", "").split(os.pathsep))
+    adapters = find_spec("paddock.engines")  # to import them takes 25 ms
+    yield from (adapters.submodule_search_locations or ()) if adapters else ()
+    yield str(settings.index)
+    yield str(settings.home / "cache" / "here")
+    yield str(settings.home / "engines")
+    yield from map(str, (settings.home / "engines").glob("*/"))  # an install renews a file in one
+    for spec in specs:
+        for weights in spec["weights"]:
+            for source in weights["sources"]:
+                if source["hub"] in {"local", "path"}:
+                    place = specs_root() / source["id"]  # an absolute path stays one
+                    yield from (str(place), str(place.parent))
+
+
+def _weights(settings: Settings) -> Iterator[str]:
+    """The files that were brought from hubs: another tool may remove or change them."""
+    for record in (settings.home / "cache" / "here").glob("*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            yield from map(str, json.loads(record.read_bytes())["paths"])

@@ -1,0 +1,129 @@
+"""Weights from where they live to a path on this node. A row imports nothing until it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
+
+from paddock.launcher.planning.plan import PlannedWeights
+from paddock.launcher.weights import local
+from paddock.launcher.weights.base import Cancelled, Hub, Terms
+from paddock.launcher.weights.job import Job, bring, cached, cached_files, is_whole
+from paddock.launcher.weights.progress import FileProgress, Progress, Report
+from paddock.launcher.weights.reachability import Reach
+from paddock.registry.errors import HubFailure
+
+T = TypeVar("T")
+HUBS = {
+    "huggingface": "paddock.launcher.weights.huggingface:HuggingFace",
+    "modelscope": "paddock.launcher.weights.modelscope:ModelScope",
+}
+ELSEWHERE = {"hub_unreachable", "stalled", "rate_limited", "not_found", "gated_repo"}
+"""Causes for which the next hub is asked, where the plan names one."""
+
+
+def load_hub(name: str) -> Hub:
+    """The adapter of a hub; its client is imported now."""
+    module, _, attribute = HUBS[name].partition(":")
+    hub: Hub = getattr(import_module(module), attribute)()
+    return hub
+
+
+def fetch(
+    weights: PlannedWeights, terms: Terms, report: Report, cancelled: Cancelled
+) -> Path | None:
+    """Brings the weights to this node. None if the plan needs no weights.
+
+    What is cached and whole, on any of the plan's hubs, is taken without a request. Otherwise the
+    hubs are tried in the plan's order, those last that did not answer lately.
+
+    Raises:
+        HubFailure: no hub answers, or has them, or gives them.
+    """
+    if weights.hub == "none":
+        return None
+    if weights.hub in {"local", "path"}:
+        return local.find(weights, terms, report, cancelled)
+    jobs: list[Job] = []
+    for source in weights.sources:  # a hub's client is only imported when it is its turn
+        jobs.append(
+            Job(
+                load_hub(source.hub),
+                source,
+                terms,
+                report,
+                cancelled,
+                lock=weights.lock,
+                trusted=weights.trusted,
+            )
+        )
+        found = cached(jobs[-1])
+        if found is not None:
+            return found
+    if weights.offline:
+        raise HubFailure(
+            "hub_unreachable", f"{weights.id} is not cached, and --offline was asked for"
+        )
+    return ask(jobs, bring)
+
+
+def ask(jobs: Sequence[Job], action: Callable[[Job], T]) -> T:
+    """What the action makes of the first job whose hub can be reached and has the files.
+
+    Raises:
+        HubFailure: that of the action, or the worst of all hubs'.
+    """
+    reach = Reach(jobs[0].terms.home, jobs[0].terms.timeout)
+    failures: list[HubFailure] = []
+    for job in sorted(jobs, key=lambda job: reach.failed_lately(job.hub.endpoint)):
+        try:
+            return _from(job, action, reach, failures)
+        except HubFailure as failure:
+            if failure.cause not in ELSEWHERE:
+                raise
+            failures.append(failure)
+    raise _worst(failures)
+
+
+def _from(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[HubFailure]) -> T:
+    if job.hub.offline:
+        why = f"{job.source.id} is not cached, and {job.hub.offline} is set"
+        raise HubFailure("hub_unreachable", why)
+    reason = reach.unreachable(job.hub.endpoint)
+    if reason is not None:
+        tried = (f"{job.hub.title}, {job.hub.endpoint}: {reason}",)
+        raise HubFailure("hub_unreachable", f"cannot reach {job.hub.title} ({reason})", tried)
+    if failures:
+        because = f" ({failures[-1]})"
+
+        def report(progress: Progress) -> None:
+            job.report(replace(progress, note=progress.note + because))
+
+        return action(replace(job, report=report))
+    return action(job)
+
+
+def _worst(failures: list[HubFailure]) -> HubFailure:
+    """The failure that says most of what is to be done, with what was tried everywhere."""
+    order = ("gated_repo", "rate_limited", "stalled", "hub_unreachable", "not_found")
+    first = min(failures, key=lambda failure: order.index(failure.cause))
+    tried = tuple(line for failure in failures for line in failure.tried or (str(failure),))
+    return HubFailure(first.cause, first.reason, tried)
+
+
+__all__ = [
+    "HUBS",
+    "FileProgress",
+    "Hub",
+    "Progress",
+    "Report",
+    "Terms",
+    "ask",
+    "cached_files",
+    "fetch",
+    "is_whole",
+    "load_hub",
+]

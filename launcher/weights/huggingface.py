@@ -1,0 +1,255 @@
+"""Hugging Face: addresses, credentials and the cache's layout are huggingface_hub's.
+
+Its client resumes nothing after its process has died, gives up at a reset and checks no hash, so
+the bytes of plain files come by `transfer.py`. Files in Xet storage are left to the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from httpx2 import HTTPError, TimeoutException  # what huggingface_hub lets escape
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._runtime import is_xet_available
+from tqdm.auto import tqdm
+
+from paddock.launcher.weights.base import (
+    COMMIT,
+    Listing,
+    Place,
+    RemoteFile,
+    Request,
+    Terms,
+    check_name,
+    one_line,
+)
+from paddock.launcher.weights.transfer import FULL, PASSING, Trouble, full, retry_after
+from paddock.registry.errors import HubFailure
+from paddock.registry.spec import Source
+
+_DIGESTS = {40: "git", 64: "sha256"}
+"""What a digest of so many digits is."""
+
+
+class HuggingFace:
+    """See `base.Hub`."""
+
+    name = "huggingface"
+    default_revision = "main"
+    title = "Hugging Face"
+
+    @property
+    def endpoint(self) -> str:
+        """HF_ENDPOINT, or the public hub."""
+        return str(constants.ENDPOINT)
+
+    @property
+    def offline(self) -> str:
+        """HF_HUB_OFFLINE, where it is set."""
+        return "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else ""
+
+    def resolve(self, source: Source, terms: Terms) -> Listing:
+        """One question: the commit, and each file with its size and digest."""
+        revision = source.revision or self.default_revision
+        api = HfApi(endpoint=self.endpoint, library_name="paddock")
+        try:
+            info = api.model_info(
+                source.id, revision=revision, timeout=terms.timeout, files_metadata=True
+            )
+        except OfflineModeIsEnabled as error:
+            why = f"{source.id} is not cached, and HF_HUB_OFFLINE is set"
+            raise HubFailure("hub_unreachable", why) from error
+        except HfHubHTTPError as error:
+            raise self._meaning(source, error) from error
+        except TimeoutException as error:
+            raise Trouble("hub_unreachable", f"no answer in {terms.timeout:g} s") from error
+        except HTTPError as error:
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        commit = str(info.sha)
+        if not COMMIT.fullmatch(commit):
+            raise HubFailure("not_found", f"{self.title} names no commit of {source.id}")
+        files = tuple(
+            RemoteFile(
+                check_name(self.title, one.rfilename),
+                int(one.lfs.size if one.lfs else one.size or 0),
+                f"sha256:{one.lfs.sha256}" if one.lfs else f"git:{one.blob_id}",
+            )
+            if one.lfs or one.blob_id
+            else self._by_head(source.id, commit, check_name(self.title, one.rfilename))
+            for one in info.siblings or ()
+        )
+        return Listing(self.name, source.id, revision, commit, files)
+
+    def folder(self, source: Source, listing: Listing | None) -> Path | None:
+        """The snapshot of the listing's commit, or of the one cached for the revision."""
+        root = self._root(source.id)
+        revision = source.revision or self.default_revision
+        if listing is not None:
+            commit = listing.commit
+        elif COMMIT.fullmatch(revision):
+            commit = revision
+        else:
+            try:
+                commit = (root / "refs" / revision).read_text("utf-8").strip()
+            except OSError:
+                return None
+        folder = root / "snapshots" / commit
+        return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+    def place(self, listing: Listing, file: RemoteFile) -> Place:
+        """blobs/ETAG, where the digest is the ETag, with a link in snapshots/COMMIT."""
+        root = self._root(listing.id)
+        etag = file.digest.partition(":")[2]
+        blob = root / "blobs" / etag
+        return Place(
+            path=root / "snapshots" / listing.commit / file.name,
+            blob=blob,
+            part=blob.with_name(f"{etag}.incomplete"),
+            lock=Path(constants.HF_HUB_CACHE) / ".locks" / root.name / f"{etag}.lock",
+        )
+
+    def digest_of(self, path: Path) -> str:
+        """The blob's name, which is its digest."""
+        name = path.resolve().name
+        kind = _DIGESTS.get(len(name))
+        return f"{kind}:{name}" if kind and path.resolve().parent.name == "blobs" else ""
+
+    def request(self, listing: Listing, file: RemoteFile) -> Request:
+        """The file at the commit, with the user's token, if there is one."""
+        url = hf_hub_url(listing.id, file.name, revision=listing.commit, endpoint=self.endpoint)
+        return Request(url, build_hf_headers(library_name="paddock"))
+
+    def bring(self, listing: Listing, file: RemoteFile, pulse: Callable[[int], None]) -> bool:
+        """Files in Xet storage, by the client: hf_xet resumes and checks them by chunks."""
+        if not file.digest.startswith("sha256:") or not is_xet_available():
+            return False
+        request = self.request(listing, file)
+        try:
+            told = get_hf_file_metadata(
+                request.url, timeout=constants.HF_HUB_ETAG_TIMEOUT, headers=request.headers
+            )
+        except (HfHubHTTPError, HTTPError):
+            return False  # the transfer finds out what is wrong, and says it
+        if told.xet_file_data is None:
+            return False
+        what = f"{listing.id}, {file.name}"
+        try:
+            hf_hub_download(
+                listing.id,
+                file.name,
+                revision=listing.commit,
+                endpoint=self.endpoint,
+                library_name="paddock",
+                tqdm_class=_meter(pulse),
+            )
+        except OSError as error:
+            if error.errno in FULL:
+                raise full(what, error) from error
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        except (HTTPError, RuntimeError) as error:  # hf_xet raises the latter
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        return True
+
+    def settle(self, listing: Listing, place: Place) -> None:
+        """The link in the snapshot, and the commit under the branch's name."""
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(place.blob, place.path.parent)
+        if not place.path.is_symlink() or os.readlink(place.path) != target:
+            place.path.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):  # another process made the same link
+                place.path.symlink_to(target)
+        if listing.revision != listing.commit:
+            ref = self._root(listing.id) / "refs" / listing.revision
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            new = ref.with_name(f"{ref.name}.{uuid.uuid4().hex[:8]}.tmp")
+            new.write_text(listing.commit, "utf-8")
+            new.replace(ref)
+
+    def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
+        """From `X-Error-Code`, or the status where a mirror sends none."""
+        if code == "EntryNotFound" or (status == 404 and not code):
+            return HubFailure("not_found", f"{listing.id} has no file {name}")
+        if code in {"RepoNotFound", "RevisionNotFound"}:
+            return self._missing(listing.id, listing.revision)
+        if status in {401, 403}:
+            return self._gated(listing.id)
+        where = (f"{self.title}, {self.endpoint}: HTTP {status} for {name}",)
+        why = f"{self.title} answered {status} for {name} of {listing.id}"
+        return HubFailure("hub_unreachable", why, where)
+
+    def _meaning(self, source: Source, error: HfHubHTTPError) -> HubFailure | Trouble:
+        if isinstance(error, GatedRepoError):
+            return self._gated(source.id)
+        if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
+            return self._missing(source.id, source.revision or self.default_revision)
+        answer = error.response
+        if answer.status_code in PASSING:
+            cause = "rate_limited" if answer.status_code == 429 else "hub_unreachable"
+            wait = retry_after(answer.headers, time.time())
+            return Trouble(cause, f"HTTP {answer.status_code}", wait)
+        if answer.status_code in {401, 403}:
+            return self._gated(source.id)
+        if answer.status_code == 404:
+            return self._missing(source.id, source.revision or self.default_revision)
+        said = one_line(error)
+        tried = (f"{self.title}, {self.endpoint}: {said}",)
+        return HubFailure("hub_unreachable", f"{self.title} answered: {said}", tried)
+
+    def _by_head(self, identity: str, commit: str, name: str) -> RemoteFile:
+        """A file of a mirror whose list has names only: its size and digest are in its head."""
+        url = hf_hub_url(identity, name, revision=commit, endpoint=self.endpoint)
+        try:
+            told = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except (HfHubHTTPError, HTTPError) as error:
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        kind = _DIGESTS.get(len(told.etag or ""))
+        if kind is None or told.size is None:
+            why = f"{self.endpoint} tells neither size nor digest of {name} in {identity}"
+            raise HubFailure("not_found", f"{why}; is HF_ENDPOINT a hub?")
+        return RemoteFile(name, told.size, f"{kind}:{told.etag}")
+
+    def _gated(self, identity: str) -> HubFailure:
+        page = f"{self.endpoint}/{identity}"
+        way = "then give a token by HF_TOKEN or: hf auth login"
+        return HubFailure("gated_repo", f"{identity} is gated: ask for access at {page}, {way}")
+
+    def _missing(self, identity: str, revision: str) -> HubFailure:
+        why = f"{self.title} has no {identity} at {revision}, or none that may be seen without a"
+        return HubFailure("not_found", f"{why} token (HF_TOKEN)")
+
+    def _root(self, identity: str) -> Path:
+        folder = repo_folder_name(repo_id=identity, repo_type="model")
+        return Path(constants.HF_HUB_CACHE) / folder
+
+
+def _meter(pulse: Callable[[int], None]) -> type[Any]:
+    """A progress bar that draws nothing; the client moves it as bytes come."""
+
+    class Meter(tqdm):  # type: ignore[misc]  # tqdm has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._came = int(kwargs.get("initial") or 0)
+            self._bytes = kwargs.get("unit") == "B"
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._came += int(n or 0)
+            if self._bytes:
+                pulse(self._came)
+            return None
+
+    return Meter

@@ -1,0 +1,142 @@
+"""ModelScope: addresses, credentials and the cache's layout are modelscope_hub's.
+
+That is the part of `modelscope` that speaks to the hub. Its client resumes and checks, but cannot
+be called off; so that both hubs behave alike, the bytes come by `transfer.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from modelscope_hub import HubApi
+from modelscope_hub.config import HubConfig
+from modelscope_hub.errors import (
+    APIError,
+    AuthenticationError,
+    HubError,
+    NotExistError,
+    PermissionDeniedError,
+)
+
+from paddock.launcher.weights.base import (
+    Listing,
+    Place,
+    RemoteFile,
+    Request,
+    Terms,
+    check_name,
+    one_line,
+)
+from paddock.launcher.weights.transfer import PASSING, Trouble
+from paddock.registry.errors import HubFailure
+from paddock.registry.spec import Source
+
+
+class ModelScope:
+    """See `base.Hub`."""
+
+    name = "modelscope"
+    default_revision = "master"
+    title = "ModelScope"
+
+    def __init__(self) -> None:
+        self._config = HubConfig()
+        self._api = HubApi(self._config)
+
+    @property
+    def endpoint(self) -> str:
+        """MODELSCOPE_ENDPOINT, or the public hub."""
+        return str(self._config.endpoint)
+
+    @property
+    def offline(self) -> str:
+        """Empty: ModelScope has no such setting."""
+        return ""
+
+    def resolve(self, source: Source, terms: Terms) -> Listing:
+        """The files with their sizes and SHA-256; ModelScope names no commit for all of them."""
+        revision = source.revision or self.default_revision
+        try:
+            found = self._api.list_repo_files(source.id, "model", revision=revision)
+        except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
+            status = 404 if isinstance(error, NotExistError) else 403
+            raise self._meaning(source.id, "", status, one_line(error)) from error
+        except APIError as error:
+            status = error.status_code or 0
+            if status in PASSING:
+                cause = "rate_limited" if status == 429 else "hub_unreachable"
+                raise Trouble(
+                    cause, f"HTTP {status}", getattr(error, "retry_after", None)
+                ) from error
+            raise self._meaning(source.id, "", status, one_line(error)) from error
+        except HubError as error:
+            raise Trouble("hub_unreachable", one_line(error)) from error
+        files = tuple(
+            RemoteFile(
+                check_name(self.title, file.path),
+                int(file.size or 0),
+                f"sha256:{file.sha256}" if file.sha256 else "",
+            )
+            for file in found
+            if str(file.type) != "tree"
+        )
+        if not files:
+            raise self._meaning(source.id, "", 404, f"no files at {revision}")
+        return Listing(self.name, source.id, revision, "", files)
+
+    def folder(self, source: Source, listing: Listing | None) -> Path | None:
+        """The revision's folder."""
+        folder = self._folder(source.id, source.revision or self.default_revision)
+        return folder if folder.is_dir() else None
+
+    def place(self, listing: Listing, file: RemoteFile) -> Place:
+        """Under its own name, with the client's names for its part and its lock."""
+        path = self._folder(listing.id, listing.revision) / file.name
+        lock = self._api.downloader._lock_path(listing.id, "model", file_path=file.name)
+        return Place(path, path, path.with_name(f"{path.name}.incomplete"), lock)
+
+    def digest_of(self, path: Path) -> str:
+        """Empty: the cache does not say."""
+        return ""
+
+    def request(self, listing: Listing, file: RemoteFile) -> Request:
+        """The file at the revision, with the user's token, if there is one."""
+        url = self._api.legacy.get_download_url(listing.id, "model", file.name, listing.revision)
+        headers = {"User-Agent": "paddock"}
+        token = self._config.token
+        if token:
+            # What the client sends: older routes read the cookie, newer ones the header.
+            headers |= {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"}
+        return Request(url, headers)
+
+    def bring(self, listing: Listing, file: RemoteFile, pulse: Callable[[int], None]) -> bool:
+        """False: all files come over HTTP."""
+        return False
+
+    def settle(self, listing: Listing, place: Place) -> None:
+        """Nothing: the file stands under its name."""
+
+    def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
+        """From the status."""
+        return self._meaning(listing.id, name, status, f"HTTP {status}")
+
+    def _meaning(self, identity: str, name: str, status: int, said: str) -> HubFailure:
+        tried = (f"{self.title}, {self.endpoint}: {said}",)
+        if status == 404:
+            what = f"{identity} on {self.title} has no file {name}" if name else ""
+            return HubFailure("not_found", what or f"{self.title} has no {identity}: {said}")
+        if status in {401, 403}:
+            page = f"{self.endpoint}/models/{identity}"
+            way = "then give a token by MODELSCOPE_API_TOKEN or: modelscope login"
+            why = f"{identity} is not open to all: ask for access at {page}, {way}"
+            return HubFailure("gated_repo", why)
+        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {said}", tried)
+
+    def _folder(self, identity: str, revision: str) -> Path:
+        """Where the client keeps the repository: in today's layout, or in one before 1.38."""
+        downloads = self._api.downloader
+        old = downloads._find_legacy_repo_dir(identity, "model")
+        if old is not None:
+            return old
+        return downloads._repo_cache_dir_path(identity, "model") / "snapshots" / revision

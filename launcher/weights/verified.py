@@ -1,0 +1,151 @@
+"""What was found whole, and what a repository held: small files of ours below PADDOCK_HOME/cache.
+
+The weights themselves stay where the hubs' clients keep them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from paddock.launcher.weights.base import Listing, RemoteFile
+from paddock.registry.files import replace_file
+from paddock.registry.spec import Source, source_key
+
+PIECE = 1 << 20
+
+
+class Digest:
+    """Computes a file's digest as its bytes pass: `sha256:…`, or `git:…` as git names a blob."""
+
+    def __init__(self, expected: str, size_bytes: int) -> None:
+        self._kind = expected.partition(":")[0] if expected else "sha256"
+        self.expected = expected
+        if self._kind == "git":
+            # Not for safety: it is the only digest that hubs tell of small files.
+            self._hash = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+        else:
+            self._hash = hashlib.sha256()
+
+    def add(self, data: bytes) -> None:
+        """Takes the next bytes."""
+        self._hash.update(data)
+
+    @property
+    def text(self) -> str:
+        """The digest of all bytes so far."""
+        return f"{self._kind}:{self._hash.hexdigest()}"
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is the expected one; true where none is."""
+        return not self.expected or self.text == self.expected
+
+
+def digest_file(path: Path, expected: str, pulse: Callable[[int], None]) -> Digest:
+    """Reads a file whole; `pulse` is called with the bytes read, and may raise to end it."""
+    digest = Digest(expected, path.stat().st_size)
+    read = 0
+    with path.open("rb") as file:
+        while data := file.read(PIECE):
+            digest.add(data)
+            read += len(data)
+            pulse(read)
+    return digest
+
+
+class Records:
+    """The records below one PADDOCK_HOME; safe to use from several processes."""
+
+    def __init__(self, home: Path) -> None:
+        self._marks = home / "cache" / "whole"
+        self._listings = home / "cache" / "listings"
+        self._here = home / "cache" / "here"
+
+    def is_whole(self, path: Path, digest: str = "") -> bool:
+        """Whether the file is the very one that was checked, and had the digest, if one is given.
+
+        Raises nothing: a file that is not there, or was changed since, is not whole.
+        """
+        real = path.resolve()
+        found = _read(self._mark(real))
+        try:
+            status = real.stat()
+        except OSError:
+            return False
+        if found is None or (digest and found.get("digest") != digest):
+            return False
+        now = [status.st_size, status.st_mtime_ns, status.st_ino]
+        return [found.get(key) for key in ("size", "mtime_ns", "inode")] == now
+
+    def digest(self, path: Path) -> str:
+        """The digest that the file had when it was checked; empty if it never was."""
+        found = _read(self._mark(path.resolve()))
+        return str(found.get("digest", "")) if found else ""
+
+    def note(self, path: Path, digest: str) -> None:
+        """Notes that the file was read and had this digest."""
+        real = path.resolve()
+        status = real.stat()
+        mark = {"path": str(real), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        _write(self._mark(real), {**mark, "inode": status.st_ino, "digest": digest})
+
+    def forget(self, path: Path) -> None:
+        """Forgets what was noted of the file."""
+        self._mark(path.resolve()).unlink(missing_ok=True)
+
+    def settle(self, source: Source, paths: Sequence[Path]) -> None:
+        """Notes that these files are all that the source has of its variant."""
+        key = source_key(source)
+        name = hashlib.sha256(key.encode()).hexdigest()[:40]
+        _write(self._here / f"{name}.json", {"key": key, "paths": [str(path) for path in paths]})
+
+    def here(self) -> dict[str, int]:
+        """The sources that are settled, and still whole: key → bytes. Asks no hub's client."""
+        found = {}
+        for record in sorted(self._here.glob("*.json")):
+            noted = _read(record) or {}
+            paths = [Path(path) for path in noted.get("paths", ())]
+            if paths and all(self.is_whole(path) for path in paths):
+                found[str(noted["key"])] = sum(path.stat().st_size for path in paths)
+        return found
+
+    def listing(self, hub: str, identity: str, revision: str) -> Listing | None:
+        """What the repository held when it was last asked."""
+        found = _read(self._listing(hub, identity, revision))
+        if found is None:
+            return None
+        try:
+            files = tuple(RemoteFile(**file) for file in found["files"])
+            return Listing(**{**found, "files": files})
+        except (KeyError, TypeError):  # of another version
+            return None
+
+    def keep(self, listing: Listing) -> None:
+        """Keeps what a repository holds, for launches without a network."""
+        path = self._listing(listing.hub, listing.id, listing.revision)
+        _write(path, asdict(listing))
+
+    def _mark(self, real: Path) -> Path:
+        return self._marks / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:40]}.json"
+
+    def _listing(self, hub: str, identity: str, revision: str) -> Path:
+        name = f"{identity}@{revision}".replace("/", "--")
+        return self._listings / hub / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    replace_file(path, json.dumps(data))
