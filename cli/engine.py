@@ -178,7 +178,7 @@ def _of_model(name: str, settings: Settings) -> dict[str, list[dict[str, Any]] |
         return client.engines(name)
     from paddock.launcher.hosts.host import probe_host
     from paddock.registry.catalog import Catalog
-    from paddock.server.catalogue import engines_of
+    from paddock.server.routes.catalogue import engines_of
 
     index = settings.index if settings.index.exists() else None
     spec = Catalog.load(index=index, custom=settings.specs).lookup(name)

@@ -116,7 +116,7 @@ def ensure(settings: Settings, output: Output) -> Client:
     open_home(settings)
     from paddock.launcher.cluster import processes
     from paddock.registry.files import open_private
-    from paddock.server.keys import first_key
+    from paddock.server.access.keys import first_key
 
     # Made here and not by the gateway, whose every word goes to its log.
     minted = first_key(settings)

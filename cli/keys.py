@@ -106,7 +106,7 @@ class _Local:
     """The keys of this machine's home, by the client's methods."""
 
     def __init__(self, settings: Settings) -> None:
-        from paddock.server.keys import KeyStore
+        from paddock.server.access.keys import KeyStore
 
         self._store = KeyStore(settings.home)
 

@@ -168,7 +168,7 @@ def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     import asyncio
 
     from paddock.launcher.fleet.planner import Planner
-    from paddock.server.wire import launch_request
+    from paddock.server.routes.xinference_shapes import launch_request
 
     request = launch_request(body)
     return asyncio.run(Planner.alone(settings).plan(request)).to_json()

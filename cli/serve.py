@@ -13,7 +13,7 @@ from paddock.registry.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.cli.output import Output
-    from paddock.server.run import Started
+    from paddock.server.http.run import Started
 
 
 @click.command(short_help="Run the gateway in this terminal.")
@@ -35,8 +35,8 @@ def serve(as_json: bool, **flags: object) -> int | None:
     """
     settings = read_settings(flags)
     from paddock.cli.output import Output
-    from paddock.server.run import AlreadyRuns
-    from paddock.server.run import serve as run
+    from paddock.server.http.run import AlreadyRuns
+    from paddock.server.http.run import serve as run
 
     output = Output(as_json)
     gateway.open_home(settings)

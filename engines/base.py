@@ -226,7 +226,7 @@ class RequestFields:
     """What an engine makes of the fields of OpenAI's requests.
 
     What is in none of these is refused by name, unless the gateway does it itself for every engine
-    (`server/uniform.py`).
+    (`server/dialects/openai.py`).
 
     Attributes:
         honoured: fields of completions and of chats that it acts on, its own beyond OpenAI's too.

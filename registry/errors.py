@@ -44,7 +44,7 @@
     └── PortInUse             the gateway's port belongs to another process
 
 Errors carry fields. `str(error)` is one line: what happened, with the value, then the way out.
-`cli/errors.py` maps classes to exit codes, `server/errors.py` to HTTP.
+`cli/errors.py` maps classes to exit codes, `server/http/errors.py` to HTTP.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from paddock.engines.base import Engine
 from paddock.registry.catalog import Catalog
 from paddock.registry.settings import SETTINGS
 from paddock.registry.spec import ModelSpec
-from paddock.server.openapi import document
-from paddock.server.uniform import standing
+from paddock.server.dialects.openai import standing
+from paddock.server.routes.openapi import document
 
 ROOT = Path(__file__).parent.parent
 GENERATED = "<!-- written by `make docs`; do not edit -->"

@@ -30,7 +30,7 @@ class Policy:
             engine's orderly exit (code 0).
         restart_tries: restarts in a row that may fail before it is given up; None: no limit.
         silence_seconds: how long an engine may say nothing of a request before the gateway gives up
-            on it; None: the gateway's own limit (`server/upstream.py`).
+            on it; None: the gateway's own limit (`server/proxy/upstream.py`).
     """
 
     restart: RestartWhen = "on-failure"

@@ -29,7 +29,7 @@ import requests
 
 from paddock.engines import load_engine
 from paddock.registry.catalog import specs_root
-from paddock.server.uniform import standing
+from paddock.server.dialects.openai import standing
 from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
 from tests.conftest import Paddock, make_paddock
 from tests.launcher.weights.test_hubs import until

@@ -15,7 +15,7 @@ from xinference_client import RESTfulClient
 
 from tests.conftest import Paddock
 from tests.library import QUERY, TEXTS, Told
-from tests.server.test_errors import raw
+from tests.server.http.test_errors import raw
 
 
 @pytest.fixture(scope="module")

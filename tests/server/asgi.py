@@ -18,7 +18,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.custom import Library
 from paddock.registry.settings import read_settings
-from paddock.server.app import create_app
+from paddock.server.http.app import create_app
 
 HOST = ("host", "127.0.0.1:9997")
 

@@ -20,7 +20,7 @@ from paddock.launcher.replicas.attached import Remote
 from tests.conftest import Paddock, make_paddock
 from tests.foreign import KEY, NAMED, Foreign, certificate
 from tests.launcher.weights.test_hubs import until
-from tests.server.test_errors import raw
+from tests.server.http.test_errors import raw
 
 TEXTS = ["The elephant eats grass.", "The stock market fell today."]
 SDK = Callable[[Paddock | Client], Any]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.server import sinks, upstream
-from paddock.server.anthropic import Messages
-from paddock.server.responses import Responses
-from paddock.server.shape import fault
-from paddock.server.sinks import event_of
-from paddock.server.treatment import (
+from paddock.server.dialects.anthropic import Messages
+from paddock.server.dialects.responses import Responses
+from paddock.server.proxy import sinks, upstream
+from paddock.server.proxy.shape import fault
+from paddock.server.proxy.sinks import event_of
+from paddock.server.proxy.steps import (
     Asked,
     Assembly,
     Called,
@@ -31,7 +31,7 @@ from paddock.server.treatment import (
     UsageApart,
     dump,
 )
-from paddock.server.upstream import Pool
+from paddock.server.proxy.upstream import Pool
 from tests.server.test_data_path import (
     END,
     SECONDS,
@@ -357,7 +357,7 @@ async def test_assembly_holds_no_events() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine counts as hung after a moment."""
-    monkeypatch.setattr("paddock.server.uniform.SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr("paddock.server.dialects.openai.SILENCE_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")

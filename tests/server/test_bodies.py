@@ -11,10 +11,11 @@ import pytest
 from paddock.engines import load_engine
 from paddock.engines.attached import FIELDS
 from paddock.registry.errors import BadValue, PaddockError
-from paddock.server import media, uniform
-from paddock.server.inference import ROUTES
-from paddock.server.treatment import OpenAI, dump
-from paddock.server.uniform import Model
+from paddock.server.access import media
+from paddock.server.dialects import openai
+from paddock.server.dialects.openai import Model
+from paddock.server.proxy.forward import ROUTES
+from paddock.server.proxy.steps import OpenAI, dump
 
 ABILITIES = ("generate", "chat", "tools", "vision", "reasoning", "embed", "rerank")
 ENGINES = ("llama.cpp", "")
@@ -90,7 +91,7 @@ TEMPLATES: dict[str, list[dict[str, Any]]] = {
     ],
     "/v1/completions": [
         {
-            **{key: value for key, value in CHAT.items() if key in uniform.CHECKS},
+            **{key: value for key, value in CHAT.items() if key in openai.CHECKS},
             "model": "m",
             "prompt": ["a", "b"],
             "echo": True,
@@ -230,7 +231,7 @@ def make(path: str, body: dict[str, Any], of: Model) -> None:
     if way.translate is not None:
         (given, encoder), raw = way.translate(body), b""  # type: ignore[assignment]
     asked = way.make(given, of, raw, encoder)
-    list(media._places(uniform.media(given)))
+    list(media._places(openai.media(given)))
     for part in asked.bodies:
         json.loads(part)
     asked.encoder.close()

@@ -20,15 +20,17 @@ from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
-from paddock.server import inference, large, pacer, uniform
-from paddock.server.body import parse
-from paddock.server.inference import Inference
-from paddock.server.keys import ANYONE
-from paddock.server.protocol import Protocol
-from paddock.server.sinks import PartSink
-from paddock.server.timeline import Timeline
-from paddock.server.treatment import dump
-from paddock.server.upstream import Pool
+from paddock.server.access.keys import ANYONE
+from paddock.server.dialects import openai
+from paddock.server.http import large
+from paddock.server.http.body import parse
+from paddock.server.http.protocol import Protocol
+from paddock.server.proxy import forward, pacing
+from paddock.server.proxy.forward import Inference
+from paddock.server.proxy.sinks import PartSink
+from paddock.server.proxy.steps import dump
+from paddock.server.proxy.upstream import Pool
+from paddock.server.telemetry.timeline import Timeline
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -39,7 +41,7 @@ SECONDS = 20.0
 def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test runs twice: read as it comes, and with a rest after each read."""
     if request.param == "paced":
-        monkeypatch.setattr(pacer, "FEW", 0)
+        monkeypatch.setattr(pacing, "FEW", 0)
 
 
 def event(text: str, **more: Any) -> bytes:
@@ -800,8 +802,8 @@ async def test_large_requests_are_read_and_made_out_in_a_thread(
 
         return wrapped
 
-    monkeypatch.setattr(inference, "parse", noted(parse))
-    for module in (uniform, large):
+    monkeypatch.setattr(forward, "parse", noted(parse))
+    for module in (openai, large):
         monkeypatch.setattr(module, "dump", noted(dump))
     async with world(answers) as there:
         assert (await there.post(max_tokens=3))[0] == 200

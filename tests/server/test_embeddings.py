@@ -13,10 +13,10 @@ from xinference_client import RESTfulClient
 
 from paddock.client import Client
 from paddock.registry.errors import NotAble
-from paddock.server.rerank import rerank
-from paddock.server.treatment import OpenAI
-from paddock.server.uniform import Model
-from tests.server.test_errors import raw
+from paddock.server.dialects.openai import Model
+from paddock.server.dialects.rerank import rerank
+from paddock.server.proxy.steps import OpenAI
+from tests.server.http.test_errors import raw
 
 TEXTS = [
     "The elephant eats grass.",

@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import Request
 
 from paddock.registry import files
-from paddock.server.errors import on_os_error
-from paddock.server.keys import KeyStore
+from paddock.server.access.keys import KeyStore
+from paddock.server.http.errors import on_os_error
 from tests.server.asgi import bearer, call, gateway, head
 from tests.server.conftest import toolful_spec
 

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from paddock.server.limits import BODY_PAUSE_SECONDS, HEAD_SECONDS, LimitedProtocol
+from paddock.server.http.limits import BODY_PAUSE_SECONDS, HEAD_SECONDS, LimitedProtocol
 
 HEAD = b"POST /v1/plan HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

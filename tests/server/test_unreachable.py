@@ -15,7 +15,7 @@ from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.catalog import Catalog
 from tests.server.asgi import call, gateway, head, send
-from tests.server.test_cluster import HOSTS
+from tests.server.routes.test_xinference_cluster import HOSTS
 
 UNREACHABLE = ReplicaStatus("m-rep0", state="unreachable", endpoint="http://127.0.0.1:1")
 LOADING = ReplicaStatus("m-rep0", state="unreachable")

@@ -19,7 +19,7 @@ from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
 from tests.e2e.test_failures import until
-from tests.server.test_management import call
+from tests.server.routes.test_management import call
 
 
 @pytest.fixture

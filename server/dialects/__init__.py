@@ -1,0 +1,1 @@
+"""One file for each API dialect: its requests as ours, our answers as its."""

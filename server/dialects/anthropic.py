@@ -1,0 +1,533 @@
+"""Anthropic's Messages: requests in its words as chats of ours, and answers back in its events.
+
+What Anthropic's API has and a chat cannot say (tools that run at Anthropic, documents, containers)
+is refused by name. Fields that it does not have go on to the engine like those of any chat.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
+from paddock.registry.errors import BadValue, FieldRefused, NotAllowed
+from paddock.server.access.keys import principal
+from paddock.server.dialects import openai
+from paddock.server.dialects.openai import Body, Model
+from paddock.server.proxy.steps import Asked, Encoder, Event, dump, plain
+
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+EFFORT = "high"
+"""The effort that is meant where none is named."""
+# Fields of OpenAI's that would change the shape of the answer under the encoder.
+_FOREIGN = frozenset(
+    (
+        *("n", "best_of", "stop", "stream_options", "max_completion_tokens", "response_format"),
+        *("logprobs", "top_logprobs", "enable_thinking", "reasoning_effort", "functions"),
+        *("parallel_tool_calls", "function_call", "reasoning_budget_tokens"),
+    )
+)
+# Name → values that ask for nothing; None: whatever the value.
+_NEUTRAL: dict[str, tuple[Any, ...] | None] = {
+    "metadata": None,
+    "cache_control": None,
+    "service_tier": ("auto", "standard_only"),
+    "speed": ("standard",),
+    "mcp_servers": ([],),
+    "context_management": (
+        {"edits": []},
+        {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    ),
+}
+# Our error's class → Anthropic's type; what is not here is told apart by its status.
+_ERROR_TYPES = {
+    "NotLaunched": "not_found_error",
+    "NotFound": "not_found_error",
+    "QueueFull": "rate_limit_error",
+    "NotReady": "overloaded_error",
+    "NotAllowed": "permission_error",
+    "TooLarge": "request_too_large",
+}
+
+
+def translate(given: Body) -> tuple[Body, Encoder]:
+    """A request of `/v1/messages` as a chat, and the encoder of its answer.
+
+    Raises:
+        BadValue: what cannot be translated, by Anthropic's name of it.
+    """
+    if given.get("max_tokens") is None:
+        raise BadValue("max_tokens", None, "is needed: the most tokens that the answer may have")
+    chat = _chat(given)
+    if chat.get("stream"):
+        chat["stream_options"] = {"include_usage": True}
+    return chat, Messages(given["model"])
+
+
+def translate_count(given: Body) -> tuple[Body, Encoder]:
+    """A request of `/v1/messages/count_tokens` as the chat whose prompt is to be counted."""
+    chat = _chat(given)
+    chat.pop("stream", None)
+    return chat, Messages(given["model"])
+
+
+def messages(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
+    """Makes out a translated request. Thinking that nobody asked for is nothing to turn off."""
+    wanted = dict(given)
+    if wanted.get("enable_thinking") or wanted.get("reasoning_effort"):
+        model.needs("reasoning")
+    elif "reasoning" not in model.abilities:
+        wanted.pop("enable_thinking", None)
+    if "reasoning_budget_tokens" not in model.fields.chat:
+        # Anthropic calls it a target that an answer may miss.
+        wanted.pop("reasoning_budget_tokens", None)
+    return openai.chat(wanted, model, raw, encoder)
+
+
+def count(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
+    """Makes out a request for the number of tokens that the chat's prompt has."""
+    asked = messages(given, model, raw, encoder)
+    if not model.fields.counts_at:
+        raise FieldRefused("count_tokens", model.engine, "it does not count without answering")
+    return replace(asked, path=model.fields.counts_at, raw=True, reshape=_counted, reusable=True)
+
+
+def _counted(answer: Event) -> Event:
+    # vLLM's route gives the tokens themselves too, under other names.
+    return {"input_tokens": answer.get("input_tokens", answer.get("count"))}
+
+
+def failed(body: Body) -> Body:
+    """One of our error bodies in Anthropic's envelope, with our fields beside its own."""
+    error = body.get("error") or {}
+    its = "invalid_request_error" if error.get("type") == "invalid_request_error" else "api_error"
+    its = _ERROR_TYPES.get(str(error.get("code")), its)
+    message = str(error.get("message", ""))
+    detail = body.get("detail", message)
+    return {"type": "error", "error": {**error, "type": its, "message": message}, "detail": detail}
+
+
+def _chat(given: Body) -> Body:
+    chat: Body = {"messages": [*_system(given.get("system")), *_messages(given.get("messages"))]}
+    for name, value in given.items():
+        if value is None or _asks_nothing(name, value):
+            continue
+        if name in _FOREIGN:
+            raise BadValue(name, value, "is no field of Anthropic's messages")
+        if name in _TRANSLATIONS:
+            chat |= _TRANSLATIONS[name](value)
+        elif name not in {"messages", "system"}:
+            chat[name] = value
+    return chat
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    if name not in _NEUTRAL:
+        return False
+    values = _NEUTRAL[name]
+    return values is None or value in values
+
+
+def _system(given: Any) -> Iterator[Body]:
+    if given:
+        yield {"role": "system", "content": _text(given, "system")}
+
+
+def _text(given: Any, name: str) -> str:
+    """The text of a text or of blocks of text."""
+    if isinstance(given, str):
+        return given
+    return "\n".join(_field(block, "text", name) for block in _blocks(given, name, ["text"]))
+
+
+def _blocks(given: Any, name: str, types: Sequence[str]) -> list[Body]:
+    if isinstance(given, str):
+        return [{"type": "text", "text": given}]
+    if not isinstance(given, list):
+        raise BadValue(name, given, "must be text or a list of blocks")
+    for index, block in enumerate(given):
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind not in types:
+            known = ", ".join(types)
+            raise BadValue(f"{name}[{index}].type", kind, f"is not understood here; {known} are")
+    return given
+
+
+def _field(block: Body, name: str, of: str) -> str:
+    value = block.get(name)
+    if not isinstance(value, str):
+        raise BadValue(f"{of}: {block.get('type', 'block')}.{name}", value, "is needed, as text")
+    return value
+
+
+def _messages(given: Any) -> Iterator[Body]:
+    if not isinstance(given, list) or not given:
+        raise BadValue("messages", given, "must be a list with a message or more")
+    for index, message in enumerate(given):
+        name = f"messages[{index}]"
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in tuple(_ROLES):
+            raise BadValue(f"{name}.role", role, f"must be one of {', '.join(_ROLES)}")
+        yield from _ROLES[role](message.get("content"), f"{name}.content")
+
+
+def _from_system(content: Any, name: str) -> Iterator[Body]:
+    yield {"role": "system", "content": _text(content, name)}
+
+
+def _from_user(content: Any, name: str) -> Iterator[Body]:
+    parts: list[Body] = []
+    for block in _blocks(content, name, ["text", "image", "tool_result"]):
+        if block["type"] == "tool_result":
+            if parts:
+                yield _spoken(parts)
+                parts = []
+            yield _tool_result(block, name)
+        else:
+            parts.append(_part(block, name))
+    if parts:
+        yield _spoken(parts)
+
+
+def _spoken(parts: list[Body]) -> Body:
+    if all(part["type"] == "text" for part in parts):
+        return {"role": "user", "content": "\n".join(part["text"] for part in parts)}
+    return {"role": "user", "content": parts}
+
+
+def _part(block: Body, name: str) -> Body:
+    if block["type"] == "text":
+        return {"type": "text", "text": _field(block, "text", name)}
+    source = block["source"] if isinstance(block.get("source"), dict) else {}
+    kind = source.get("type")
+    if kind == "base64":
+        url = f"data:{_field(source, 'media_type', name)};base64,{_field(source, 'data', name)}"
+    elif kind == "url":
+        url = _field(source, "url", name)
+    else:
+        raise BadValue(f"{name}: image.source.type", kind, "must be base64 or url")
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _tool_result(block: Body, name: str) -> Body:
+    parts = [
+        _part(part, name) for part in _blocks(block.get("content") or "", name, ["text", "image"])
+    ]
+    if block.get("is_error"):  # a chat has no other place for it
+        parts.insert(0, {"type": "text", "text": "Error:"})
+    content: Any = parts
+    if all(part["type"] == "text" for part in parts):
+        content = "\n".join(part["text"] for part in parts)
+    return {
+        "role": "tool",
+        "tool_call_id": _field(block, "tool_use_id", name),
+        "content": content,
+    }
+
+
+def _from_assistant(content: Any, name: str) -> Iterator[Body]:
+    message: Body = {"role": "assistant", "content": None}
+    for block in _blocks(content, name, ["text", "thinking", "tool_use"]):
+        if block["type"] == "text":
+            message["content"] = (message["content"] or "") + _field(block, "text", name)
+        elif block["type"] == "thinking":
+            thought = message.get("reasoning_content", "") + _field(block, "thinking", name)
+            message["reasoning_content"] = thought
+        else:
+            message.setdefault("tool_calls", []).append(_tool_call(block, name))
+    yield message
+
+
+def _tool_call(block: Body, name: str) -> Body:
+    arguments = block.get("input")
+    if not isinstance(arguments, dict):
+        raise BadValue(f"{name}: tool_use.input", arguments, "must be an object")
+    called = _field(block, "name", name)
+    function = {"name": called, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return {"id": _field(block, "id", name), "type": "function", "function": function}
+
+
+_ROLES: dict[str, Callable[[Any, str], Iterator[Body]]] = {
+    "user": _from_user,
+    "assistant": _from_assistant,
+    "system": _from_system,
+}
+
+
+def _tools(given: Any) -> Body:
+    if not isinstance(given, list):
+        raise BadValue("tools", given, "must be a list")
+    found = []
+    for index, tool in enumerate(given):
+        name = f"tools[{index}]"
+        if not isinstance(tool, dict):
+            raise BadValue(name, tool, "must be an object")
+        if tool.get("type") not in (None, "custom"):
+            why = "runs at Anthropic; only tools of your own (custom) are here"
+            raise BadValue(f"{name}.type", tool["type"], why)
+        if not isinstance(tool.get("name"), str):
+            raise BadValue(f"{name}.name", tool.get("name"), "is needed, as text")
+        if not isinstance(tool.get("input_schema"), dict):
+            raise BadValue(f"{name}.input_schema", tool.get("input_schema"), "must be an object")
+        function = {"name": tool["name"], "parameters": tool["input_schema"]}
+        if isinstance(tool.get("description"), str):
+            function["description"] = tool["description"]
+        found.append({"type": "function", "function": function})
+    return {"tools": found}
+
+
+def _tool_choice(given: Any) -> Body:
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind == "tool":
+        named = {"name": _field(given, "name", "tool_choice")}
+        choice: Any = {"type": "function", "function": named}
+    elif kind in ("auto", "any", "none"):
+        choice = "required" if kind == "any" else kind
+    else:
+        raise BadValue("tool_choice", given, "must be an object of type auto, any, tool or none")
+    if given.get("disable_parallel_tool_use"):
+        return {"tool_choice": choice, "parallel_tool_calls": False}
+    return {"tool_choice": choice}
+
+
+def _thinking(given: Any) -> Body:
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind == "adaptive":  # the model decides, as it does unasked
+        return {}
+    if kind == "disabled":
+        return {"enable_thinking": False}
+    if kind == "enabled":
+        found: Body = {"enable_thinking": True}
+        if given.get("budget_tokens") is not None:
+            found["reasoning_budget_tokens"] = given["budget_tokens"]
+        return found
+    raise BadValue("thinking", given, "must be an object of type enabled, disabled or adaptive")
+
+
+def _output_config(given: Any) -> Body:
+    if not isinstance(given, dict):
+        raise BadValue("output_config", given, "must be an object")
+    unknown = sorted(set(given) - {"effort", "format"})
+    if unknown:
+        raise BadValue(f"output_config.{unknown[0]}", given[unknown[0]], "cannot be done here")
+    found: Body = {}
+    if given.get("effort") not in (None, EFFORT):
+        found["reasoning_effort"] = given["effort"]
+    if given.get("format") is not None:
+        found["response_format"] = _format(given["format"])
+    return found
+
+
+def _format(given: Any) -> Body:
+    schema = given.get("schema") if isinstance(given, dict) else None
+    if not isinstance(schema, dict) or given.get("type") != "json_schema":
+        raise BadValue("output_config.format", given, "must be of type json_schema, with a schema")
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+def _stop_sequences(given: Any) -> Body:
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        raise BadValue("stop_sequences", given, "must be a list of texts")
+    return {"stop": given}
+
+
+_TRANSLATIONS: dict[str, Callable[[Any], Body]] = {
+    "stop_sequences": _stop_sequences,
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+    "thinking": _thinking,
+    "output_config": _output_config,
+}
+
+
+class Messages:
+    """Encodes one answer: a message, its content in blocks that open and close one by one."""
+
+    content_type = b"text/event-stream"
+
+    def __init__(self, model: str) -> None:
+        self._id = f"msg_{secrets.token_hex(12)}"
+        self._model = model
+        self._block = -1
+        self._open: tuple[str, int] | None = None  # kind, and number of the tool call
+        self._begun = False
+        self._over = False
+        self._stop: Body = {"stop_reason": "end_turn", "stop_sequence": None}
+        self._usage: Body = {}
+
+    def event(self, event: Event) -> bytes:
+        """An event of a chat as no, one or several of Anthropic's."""
+        if self._over:
+            return b""
+        written = self._begin()
+        self._usage = event.get("usage") or self._usage
+        for choice in event.get("choices", ()):
+            written += self._grow(choice.get("delta") or {})
+            if choice.get("finish_reason"):
+                self._stop = _stop(choice)
+        return b"".join(written)
+
+    def close(self) -> bytes:
+        """The end of the last block and of the message, with its usage."""
+        if self._over:
+            return b""
+        self._over = True
+        end = {"type": "message_delta", "delta": self._stop, "usage": _usage(self._usage)}
+        stopped = [_sse(end), _sse({"type": "message_stop"})]
+        return b"".join([*self._begin(), *self._end_block(), *stopped])
+
+    def error(self, error: dict[str, Any]) -> bytes:
+        """An event `error`; nothing comes after it."""
+        self._over = True
+        return _sse(failed(error))
+
+    def whole(self, answer: Event) -> dict[str, Any]:
+        """The message with all of its blocks."""
+        choice = answer["choices"][0]
+        return {
+            **self._message(),
+            "content": list(_content(choice["message"])),
+            **_stop(choice),
+            "usage": _usage(answer.get("usage") or {}),
+        }
+
+    def _message(self) -> Body:
+        return {"id": self._id, "type": "message", "role": "assistant", "model": self._model}
+
+    def _begin(self) -> list[bytes]:
+        if self._begun:
+            return []
+        self._begun = True
+        unfinished: Body = {"content": [], "stop_reason": None, "stop_sequence": None}
+        message = {**self._message(), **unfinished, "usage": _usage({})}
+        return [_sse({"type": "message_start", "message": message})]
+
+    def _grow(self, delta: Body) -> list[bytes]:
+        written: list[bytes] = []
+        if delta.get("reasoning_content"):
+            empty = {"type": "thinking", "thinking": "", "signature": ""}
+            written += self._in_block(("thinking", 0), empty)
+            written += self._piece("thinking_delta", "thinking", plain(delta["reasoning_content"]))
+        if delta.get("content"):
+            written += self._in_block(("text", 0), {"type": "text", "text": ""})
+            written += self._piece("text_delta", "text", plain(delta["content"]))
+        for call in delta.get("tool_calls") or ():
+            function = call.get("function") or {}
+            at = ("tool_use", call.get("index", 0))
+            written += self._in_block(at, _tool_use(call.get("id"), function.get("name"), {}))
+            if function.get("arguments"):
+                written += self._piece("input_json_delta", "partial_json", function["arguments"])
+        return written
+
+    def _in_block(self, at: tuple[str, int], empty: Body) -> list[bytes]:
+        if self._open == at:
+            return []
+        written = self._end_block()
+        self._open = at
+        self._block += 1
+        begin = {"type": "content_block_start", "index": self._block, "content_block": empty}
+        return [*written, _sse(begin)]
+
+    def _piece(self, kind: str, field: str, text: str) -> list[bytes]:
+        delta = {"type": kind, field: text}
+        return [_sse({"type": "content_block_delta", "index": self._block, "delta": delta})]
+
+    def _end_block(self) -> list[bytes]:
+        if self._open is None:
+            return []
+        self._open = None
+        return [_sse({"type": "content_block_stop", "index": self._block})]
+
+
+def _sse(event: Body) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), dump(event))
+
+
+def _stop(choice: Body) -> Body:
+    reason = STOP_REASONS.get(choice.get("finish_reason") or "stop", "end_turn")
+    word = choice.get("stop_reason")
+    if reason == "end_turn" and isinstance(word, str) and word:
+        return {"stop_reason": "stop_sequence", "stop_sequence": word}
+    return {"stop_reason": reason, "stop_sequence": None}
+
+
+def _usage(usage: Body) -> Body:
+    """Anthropic's count; what an engine found in its cache is counted as read like the rest."""
+    return {
+        "input_tokens": usage.get("prompt_tokens") or 0,
+        "output_tokens": usage.get("completion_tokens") or 0,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+    }
+
+
+def _content(message: Body) -> Iterator[Body]:
+    if message.get("reasoning_content"):
+        yield {"type": "thinking", "thinking": plain(message["reasoning_content"]), "signature": ""}
+    if message.get("content"):
+        yield {"type": "text", "text": message["content"]}
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        try:
+            arguments = json.loads(function["arguments"] or "{}")
+        except ValueError:  # max_tokens cut it off: a half call is none
+            yield {"type": "text", "text": function["arguments"]}
+        else:
+            yield _tool_use(call["id"], function["name"], arguments)
+
+
+def _tool_use(id: str | None, name: str | None, arguments: Any) -> Body:
+    id = id or f"toolu_{secrets.token_hex(12)}"
+    return {"type": "tool_use", "id": id, "name": name or "", "input": arguments}
+
+
+class Models:
+    """The launched models as Anthropic's clients list them."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def routes(self) -> list[Route]:
+        """The list, and one model."""
+        return [
+            Route("/anthropic/v1/models", self.listing),
+            Route("/anthropic/v1/models/{uid:path}", self.describe),
+        ]
+
+    async def listing(self, request: Request) -> Response:
+        """The models that can answer, in Anthropic's shape; all of them are one page."""
+        caller = principal(request.scope)
+        found = [
+            _model(one) for one in self._fleet.models() if one.can_serve and caller.may_use(one.uid)
+        ]
+        ids = [model["id"] for model in found] or [None]
+        page = {"has_more": False, "first_id": ids[0], "last_id": ids[-1]}
+        return JSONResponse({"data": found, **page})
+
+    async def describe(self, request: Request) -> Response:
+        """A launched model in Anthropic's shape."""
+        uid = request.path_params["uid"]
+        if not principal(request.scope).may_use(uid):
+            raise NotAllowed(f"model '{uid}'", "the key is for other models")
+        return JSONResponse(_model(self._fleet.get(uid)))
+
+
+def _model(status: ModelStatus) -> Body:
+    return {
+        "type": "model",
+        "id": status.uid,
+        "display_name": status.plan.model,
+        "created_at": datetime.fromtimestamp(status.created, UTC).isoformat(timespec="seconds"),
+        "lifecycle": "active",
+        "max_input_tokens": status.plan.context_length or None,
+        "max_tokens": status.plan.context_length or None,
+    }

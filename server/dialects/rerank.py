@@ -1,0 +1,97 @@
+"""Reranking: Cohere's request, with Xinference's additions, through an engine's `/v1/rerank`.
+
+The engine scores the documents; their order, `top_n` and the texts are put in here, the same for
+every engine. Scores are the engine's own: larger is nearer, and between 0 and 1 only where the
+model's head makes them so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from typing import Any
+
+from paddock.registry.errors import BadValue, FieldRefused
+from paddock.server.dialects.openai import Body, Model
+from paddock.server.http import large
+from paddock.server.proxy.steps import Asked, Encoder, Event
+
+# Name → values that ask for nothing; None: whatever the value.
+_NEUTRAL: dict[str, tuple[Any, ...] | None] = {
+    "user": None,
+    "request_id": None,
+    "return_len": None,  # Xinference's: the answer always has it
+    "kwargs": ("", "{}", {}),
+}
+_OWN = ("model", "query", "documents", "top_n", "return_documents")
+
+
+def rerank(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
+    """Makes out a request of `/v1/rerank`.
+
+    Raises:
+        NotAble, BadValue, FieldRefused: it cannot be honoured.
+    """
+    model.needs("rerank")
+    wanted = {key: value for key, value in given.items() if value is not None}
+    for name, value in wanted.items():
+        if name not in _OWN and not _asks_nothing(name, value):
+            raise FieldRefused(name, model.engine)
+    query = _text(wanted.get("query"), "query")
+    documents = _documents(wanted.get("documents"))
+    top = wanted.get("top_n", len(documents))
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise BadValue("top_n", top, "must be a whole number of 1 or more")
+    shown = wanted.get("return_documents", False)
+    if not isinstance(shown, bool):
+        raise BadValue("return_documents", shown, "must be true or false")
+    body = {"model": model.name, "query": query, "documents": documents}
+    answered = partial(answer, model.uid, documents if shown else [], top)
+    return Asked(model.uid, "/v1/rerank", (large.dumps(body),), raw=True, reshape=answered)
+
+
+def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:
+    """The `top` best of the engine's scores, best first, with the documents that are `shown`."""
+    ranked = sorted(found["results"], key=lambda one: (-one["relevance_score"], one["index"]))
+    usage = found.get("usage") or {}
+    # As engines count; as Jina's kind of endpoint does; as another Paddock or Cohere does.
+    told = (found.get("meta") or {}).get("tokens") or {}
+    tokens = usage.get("prompt_tokens") or usage.get("total_tokens") or told.get("input_tokens", 0)
+    return {
+        "id": f"rerank-{secrets.token_hex(12)}",
+        "model": uid,
+        "results": [
+            {
+                "index": one["index"],
+                "relevance_score": one["relevance_score"],
+                "document": {"text": shown[one["index"]]} if shown else None,
+            }
+            for one in ranked[:top]
+        ],
+        "meta": {
+            "api_version": None,
+            "billed_units": None,
+            "tokens": {"input_tokens": tokens, "output_tokens": 0},
+            "warnings": None,
+        },
+    }
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    if name not in _NEUTRAL:
+        return False
+    values = _NEUTRAL[name]
+    return values is None or value in values
+
+
+def _text(given: Any, name: str) -> str:
+    text = given.get("text") if isinstance(given, dict) else given
+    if not isinstance(text, str):
+        raise BadValue(name, given, "must be text, or an object with text")
+    return text
+
+
+def _documents(given: Any) -> list[str]:
+    if not isinstance(given, list) or not given:
+        raise BadValue("documents", given, "must be a list with a document or more")
+    return [_text(one, f"documents[{index}]") for index, one in enumerate(given)]

@@ -1,0 +1,1 @@
+"""HTTP itself: the application, the protocol, bodies, errors."""

@@ -1,0 +1,1 @@
+"""From the client to the engine and back, as bytes."""

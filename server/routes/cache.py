@@ -1,0 +1,154 @@
+"""What the gateway's machine has in the hubs' caches: listed, checked and removed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.weights import HUBS
+from paddock.launcher.weights import cache as hubs
+from paddock.registry.errors import BadValue, NotFound
+from paddock.registry.spec import ModelSpec, Variant
+from paddock.server.routes import xinference_shapes
+
+
+class Cache:
+    """The routes, over one fleet's catalogue."""
+
+    def __init__(self, fleet: Fleet, home: Path) -> None:
+        self._fleet = fleet
+        self._cache = hubs.Cache(home)
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [
+            Route("/v1/cache/models", self.listing),
+            Route("/v1/cache/models", self.remove, methods=["DELETE"]),
+            Route("/v1/cache/models/files", self.files),
+            Route("/v1/cache/models/verify", self.verify, methods=["POST"]),
+            Route("/v1/cache/repositories", self.repositories),
+        ]
+
+    async def listing(self, request: Request) -> Response:
+        """The variants of all models, or of one, whose files are all here."""
+        address = await self._address(request)
+        name = request.query_params.get("model_name")
+        variants = [
+            variant
+            for spec in await asyncio.to_thread(self._specs)
+            if not name or name.casefold() in {n.casefold() for n in (spec.name, *spec.aliases)}
+            for variant in spec.variants
+        ]
+        found = await asyncio.to_thread(self._cache.cached, variants)
+        return JSONResponse({"list": [_row(one, address) for one in found]})
+
+    async def files(self, request: Request) -> Response:
+        """What removing a variant would delete."""
+        address, variant = await self._address(request), await self._variant(request)
+        paths = await asyncio.to_thread(self._cache.removable, variant)
+        return JSONResponse(
+            {
+                "model_version": xinference_shapes.variant_version(variant),
+                "worker_ip": address,
+                "paths": [str(path) for path in paths],
+            }
+        )
+
+    async def verify(self, request: Request) -> Response:
+        """Reads a variant's files anew, and says which are whole."""
+        await self._address(request)
+        variant = await self._variant(request)
+        verdicts = await asyncio.to_thread(self._cache.verify, variant)
+        files = [
+            {
+                "path": str(verdict.path),
+                "size_bytes": verdict.size_bytes,
+                "digest": verdict.digest,
+                "whole": verdict.whole,
+            }
+            for verdict in verdicts
+        ]
+        return JSONResponse(
+            {"model_version": xinference_shapes.variant_version(variant), "files": files}
+        )
+
+    async def repositories(self, request: Request) -> Response:
+        """Every repository in the hubs' caches, whichever tool has brought it."""
+        await self._address(request)
+        found = await asyncio.to_thread(self._cache.repositories)
+        rows = [
+            {
+                "hub": one.hub,
+                "id": one.id,
+                "path": str(one.path),
+                "size_bytes": one.size_bytes,
+                "part_bytes": one.part_bytes,
+            }
+            for one in found
+        ]
+        return JSONResponse({"list": rows})
+
+    async def remove(self, request: Request) -> Response:
+        """Deletes a variant's files; refused while a launched model has them open."""
+        await self._address(request)
+        variant = await self._variant(request)
+        version = xinference_shapes.variant_version(variant)
+        for status in self._fleet.models():
+            plan = status.plan
+            launched = xinference_shapes.version(
+                plan.model, plan.size, plan.format, plan.quantization
+            )
+            if launched == version and plan.weights.hub in HUBS:
+                way = f"is launched; first: paddock terminate --model-uid {status.uid}"
+                raise BadValue("model_version", version, way)
+        return JSONResponse({"result": await asyncio.to_thread(self._cache.remove, variant)})
+
+    async def _address(self, request: Request) -> str:
+        """The address of the gateway's machine, which is the only one that can be asked for."""
+        host = (await self._fleet.hosts())[0]
+        asked = request.query_params.get("worker_ip")
+        if asked and asked.partition(":")[0] not in {host.address, host.name}:
+            raise BadValue("worker_ip", asked, "only the gateway's own machine is looked at")
+        return host.address
+
+    def _specs(self) -> list[ModelSpec]:
+        """Those of the catalogue, and those that were derived."""
+        derived = (found.spec for found in self._fleet.references.kept())
+        return [*self._fleet.catalog, *derived]
+
+    async def _variant(self, request: Request) -> Variant:
+        wanted = request.query_params.get("model_version")
+        if not wanted:
+            raise BadValue("model_version", wanted, "is needed: name--size--format--quantization")
+        known = {
+            xinference_shapes.variant_version(variant): variant
+            for spec in reversed(await asyncio.to_thread(self._specs))
+            for variant in spec.variants
+        }
+        if wanted not in known:
+            raise NotFound.among("model version", wanted, known)
+        return known[wanted]
+
+
+def _row(found: hubs.Cached, address: str) -> dict[str, Any]:
+    variant = found.variant
+    return {
+        "model_name": variant.model,
+        "model_size_in_billions": xinference_shapes.billions(variant.size),
+        "model_format": variant.format,
+        "quantization": variant.quantization,
+        "model_version": xinference_shapes.variant_version(variant),
+        "path": str(found.path),
+        "real_path": str(found.real_path),
+        "actor_ip_address": address,
+        "model_hub": found.source.hub,
+        "source": found.source.id,
+        "size_bytes": found.size_bytes,
+        "checked": found.checked,
+    }

@@ -1,0 +1,178 @@
+"""What the catalogue offers, in Xinference's shapes: versions, engines, prompts, families."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.engines import engine_names, load_engine
+from paddock.engines.base import Host
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.planning.resolve import local_files, unable
+from paddock.registry.catalog import Catalog
+from paddock.registry.custom import find
+from paddock.registry.errors import NotFound
+from paddock.registry.spec import ModelSpec, ModelType, Variant
+from paddock.server.routes import xinference_shapes
+
+# Xinference's families, and the ability that puts a model into each. Two more have no ability
+# here: `omni` and `hybrid`.
+FAMILIES = {
+    "chat": "chat",
+    "generate": "generate",
+    "tools": "tools",
+    "vision": "vision",
+    "reasoning": "reasoning",
+}
+OTHER_FAMILIES = ("audio", "omni", "hybrid")
+OTHER_TYPES = ("image", "audio", "video", "flexible", "world")
+"""Types of Xinference's models of which Paddock has none."""
+
+
+def model_type(name: str) -> str:
+    """The type that a path names. Raises `NotFound`."""
+    known = (*get_args(ModelType), *OTHER_TYPES)
+    for type_ in known:
+        if type_.casefold() == name.casefold():
+            return str(type_)
+    raise NotFound.among("model type", name, known)
+
+
+def path_spec(catalog: Catalog, params: Mapping[str, str]) -> ModelSpec:
+    """The spec that a path names, with its type or without. Raises `NotFound`."""
+    return find(catalog, model_type(params["type"]) if "type" in params else None, params["name"])
+
+
+class Catalogue:
+    """The routes, over one fleet's catalogue."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def routes(self) -> list[Route]:
+        """All routes; they stand before the ones that take any model id."""
+        return [
+            Route("/v1/models/prompts", self.prompts),
+            Route("/v1/models/families", self.families),
+            Route("/v1/models/vllm-supported", self.vllm),
+            Route("/v1/models/{type}/{name}/versions", self.versions),
+            Route("/v1/engines/{name}", self.engines),
+            Route("/v1/engines/{type}/{name}", self.engines),
+        ]
+
+    async def prompts(self, _: Request) -> Response:
+        """The chat templates and stop texts that specs state; models bring their own besides."""
+        return await asyncio.to_thread(_prompts, self._fleet.catalog)
+
+    async def families(self, _: Request) -> Response:
+        """Model names by what they can do."""
+        return await asyncio.to_thread(_families, self._fleet.catalog)
+
+    async def vllm(self, _: Request) -> Response:
+        """Architectures of the models that list vLLM, where it has an adapter here."""
+        return await asyncio.to_thread(_vllm, self._fleet.catalog)
+
+    async def versions(self, request: Request) -> Response:
+        """Every variant of a model, and where it is on disk as far as that is known."""
+        spec = path_spec(self._fleet.catalog, request.path_params)
+        hosts = await self._fleet.hosts(spec.local_paths)
+        return JSONResponse([_version(variant, hosts) for variant in spec.variants])
+
+    async def engines(self, request: Request) -> Response:
+        """Engine → the variants that it can serve here, or the reason why none."""
+        spec = path_spec(self._fleet.catalog, request.path_params)
+        return JSONResponse(engines_of(spec, await self._fleet.hosts()))
+
+
+# Each reads every spec, 0.2 ms the first time: with ten thousand of them not on the event loop.
+
+
+def _prompts(catalog: Catalog) -> Response:
+    return JSONResponse(
+        {
+            spec.name: {"chat_template": spec.chat_template, "stop": list(spec.stop)}
+            for spec in catalog
+            if spec.chat_template is not None or spec.stop
+        }
+    )
+
+
+def _families(catalog: Catalog) -> Response:
+    named = {
+        family: [spec.name for spec in catalog if ability in spec.abilities]
+        for family, ability in FAMILIES.items()
+    }
+    return JSONResponse(named | {family: [] for family in OTHER_FAMILIES})
+
+
+def _vllm(catalog: Catalog) -> Response:
+    adapted = {name.casefold() for name in engine_names()} & {"vllm"}
+    specs = [
+        spec
+        for spec in catalog
+        if any(engine.casefold() in adapted for w in spec.weights for engine in w.engines)
+    ]
+    return JSONResponse(
+        {
+            ability: sorted({s.architecture.name for s in specs if ability in s.abilities})
+            for ability in ("chat", "generate")
+        }
+    )
+
+
+def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:
+    local = [source for source in variant.sources if source.hub in {"local", "path"}]
+    places = {
+        host.address: source.id for source in local for host in hosts if local_files(source, host)
+    }
+    return {
+        "model_version": xinference_shapes.variant_version(variant),
+        "model_file_location": places or None,
+        "cache_status": bool(places),
+        "quantization": variant.quantization,
+        "multimodal_projector": None,
+        "model_format": variant.format,
+        "model_size_in_billions": xinference_shapes.billions(variant.size),
+    }
+
+
+def engines_of(spec: ModelSpec, hosts: Sequence[Host]) -> dict[str, list[dict[str, Any]] | str]:
+    """Every engine that the spec names → what it serves of it on a host, or why nothing."""
+    named = dict.fromkeys(engine for weights in spec.weights for engine in weights.engines)
+    return {engine: _served(spec, engine, hosts) for engine in named}
+
+
+def _served(spec: ModelSpec, name: str, hosts: Sequence[Host]) -> list[dict[str, Any]] | str:
+    adapters = {known.casefold(): known for known in engine_names()}
+    if name.casefold() not in adapters:
+        return "this version of Paddock has no adapter for it"
+    engine = load_engine(adapters[name.casefold()])
+    rows: dict[tuple[str, str], list[str]] = {}
+    refused: list[str] = []
+    projectors = {(str(v.format), v.size): v.projectors for v in spec.variants}
+    for variant in spec.variants:
+        if name not in variant.engines:
+            continue
+        reasons = [unable(spec, variant, engine, host) for host in hosts]
+        if None in reasons:
+            rows.setdefault((variant.format, variant.size), []).append(variant.quantization)
+        else:
+            refused.extend(reason for reason in reasons if reason)
+    if not rows:
+        return refused[0]
+    return [
+        {
+            "model_name": spec.name,
+            "model_format": format,
+            "model_size_in_billions": xinference_shapes.billions(size),
+            "quantizations": quantizations,
+            "multimodal_projectors": list(projectors[format, size]),
+            "support_draft_model": False,
+        }
+        for (format, size), quantizations in rows.items()
+    ]

@@ -1,0 +1,110 @@
+"""Replicas of a launched model at run time: list, add, remove; and what happened to the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
+from paddock.registry.errors import BadValue, UnknownName
+from paddock.server.http.body import read_object
+from paddock.server.proxy.forward import Inference
+from paddock.server.routes import xinference_shapes
+
+DRAIN_SECONDS = 30.0
+"""How long a replica that is removed may take to end its requests."""
+BLOCK_SECONDS = 30.0
+OPTIONS = ("replica", "replica_config", "model_engine", "n_gpu")
+
+
+class Replicas:
+    """The routes, over one fleet and the requests that its models serve."""
+
+    def __init__(self, fleet: Fleet, inference: Inference) -> None:
+        self._fleet = fleet
+        self._inference = inference
+
+    def routes(self) -> list[Route]:
+        """All routes; they stand before the ones that take any model id."""
+        return [
+            Route("/v1/models/{uid:path}/replicas", self.listing),
+            Route("/v1/models/{uid:path}/replicas", self.add, methods=["POST"]),
+            Route("/v1/models/{uid:path}/replicas/{number}", self.remove, methods=["DELETE"]),
+            Route("/v1/models/{uid:path}/events", self.events),
+            Route(
+                "/v1/models/{uid:path}/requests/{request_id}/abort", self.abort, methods=["POST"]
+            ),
+        ]
+
+    async def listing(self, request: Request) -> Response:
+        """Every replica of a model, in any state."""
+        return JSONResponse(xinference_shapes.replicas(self._fleet.get(request.path_params["uid"])))
+
+    async def add(self, request: Request) -> Response:
+        """Adds replicas; waits until they are ready unless `wait_ready=false`."""
+        uid = request.path_params["uid"]
+        waits = xinference_shapes.waits(request)
+        status = self._fleet.get(uid)
+        count = _count(await read_object(request), status)
+        added = await self._fleet.add_replicas(uid, count)
+        if waits:
+            status = await self._fleet.wait_replicas(uid, added)
+        found = [xinference_shapes.added(status, replica) for replica in added]
+        one = len(found) == 1
+        return JSONResponse(found[0] if one else {"replica": len(found), "replicas": found})
+
+    async def remove(self, request: Request) -> Response:
+        """Ends one replica once its requests are done; answers when its processes are gone."""
+        uid, number = (request.path_params[key] for key in ("uid", "number"))
+        left = await self._fleet.remove_replica(uid, number, DRAIN_SECONDS)
+        return JSONResponse({"remaining_replicas": left})
+
+    async def events(self, request: Request) -> Response:
+        """The last events of a model, oldest first."""
+        found = self._fleet.events(request.path_params["uid"])
+        return JSONResponse(
+            [
+                {
+                    "event_type": "ERROR" if event.is_error else "INFO",
+                    "event_ts": int(event.at),
+                    "event_content": event.text,
+                }
+                for event in found
+            ]
+        )
+
+    async def abort(self, request: Request) -> Response:
+        """Ends the requests of this `request_id`, and for `block_duration` seconds new ones."""
+        uid, request_id = (request.path_params[key] for key in ("uid", "request_id"))
+        self._fleet.get(uid)
+        block = (await read_object(request)).get("block_duration", BLOCK_SECONDS)
+        if isinstance(block, bool) or not isinstance(block, int | float) or not 0 <= block <= 3600:
+            raise BadValue("block_duration", block, "must be seconds from 0 to 3600")
+        found = self._inference.abort(uid, request_id, float(block))
+        return JSONResponse({"msg": "DONE" if found else "NOT_FOUND"})
+
+
+def _count(body: dict[str, Any], status: ModelStatus) -> int:
+    """How many replicas to add. Raises for whatever would make them differ from the others."""
+    for name in body:
+        if name not in OPTIONS:
+            raise UnknownName.among("replica option", name, OPTIONS)
+    count = body.get("replica", 1)
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise BadValue("replica", count, "must be a whole number")
+    if body.get("replica_config") not in (None, {}, []):
+        why = "replicas start on the model's own node; this version cannot place them apart"
+        raise BadValue("replica_config", body["replica_config"], why)
+    engine = body.get("model_engine")
+    if engine is not None and str(engine).casefold() != status.plan.engine.casefold():
+        why = f"all replicas of a model run on one engine, here {status.plan.engine}"
+        raise BadValue("model_engine", engine, why)
+    gpus = status.plan.memory.gpus
+    if body.get("n_gpu") not in (None, "auto", gpus):
+        why = f"each replica of the model has as many GPUs as the others, here {gpus}"
+        raise BadValue("n_gpu", body["n_gpu"], why)
+    return count
