@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import uvicorn
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -17,8 +18,28 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from paddock.registry.errors import PaddockError
+
 KEY = "paddock.outlet"
 Headers = list[tuple[bytes, bytes]]
+
+
+class WrongUvicorn(PaddockError):
+    """The uvicorn that is installed is not one that `Protocol` can build on."""
+
+
+def check_uvicorn(base: type = HttpToolsProtocol) -> None:
+    """Looks at start whether the inner methods are there that `Protocol` overrides.
+
+    Without them each request would fail, and not before it comes.
+
+    Raises:
+        WrongUvicorn: with the command that mends it.
+    """
+    if not callable(getattr(base, "_start_asgi_task", None)):
+        version = uvicorn.__version__
+        mend = "pip install 'uvicorn==0.54.*'"
+        raise WrongUvicorn(f"uvicorn {version} cannot be used; to mend it: {mend}")
 
 
 def outlet(scope: Scope) -> Outlet:

@@ -30,6 +30,7 @@ from paddock.registry.settings import Settings
 from paddock.server.access.keys import KeyStore, always_keyed, first_key
 from paddock.server.http.app import create_app
 from paddock.server.http.limits import LimitedProtocol
+from paddock.server.http.protocol import check_uvicorn
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,9 @@ def serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
         PortInUse: the port belongs to another process.
         CorruptFile: the file of keys cannot be read.
         NotWritten: the home folder cannot be written.
+        WrongUvicorn: as `check_uvicorn`.
     """
+    check_uvicorn()
     # Bridge, replicas and engines inherit our environment, and have no use for the key.
     os.environ.pop("PADDOCK_API_KEY", None)
     logging.basicConfig(

@@ -6,7 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from paddock.server.http.protocol import Outlet, Protocol
+import pytest
+
+from paddock.server.http.protocol import Outlet, Protocol, WrongUvicorn, check_uvicorn
 
 
 class Wire:
@@ -42,3 +44,10 @@ async def test_nothing_is_written_after_the_end() -> None:
     out.end()
     assert wire.written == ended
     assert ended.endswith(b"3\r\none\r\n0\r\n\r\n")
+
+
+def test_a_uvicorn_that_lacks_what_is_overridden_is_refused_at_start() -> None:
+    """With the command that mends it, and not with an error at each request."""
+    check_uvicorn()
+    with pytest.raises(WrongUvicorn, match="pip install 'uvicorn=="):
+        check_uvicorn(object)
