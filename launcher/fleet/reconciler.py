@@ -215,7 +215,10 @@ class Reconciler:
                 now = self.ledger.sightings.get(actor)
                 if now is not None and not now.is_reachable:
                     message = "nothing is heard of its actor, and its engine refuses connections"
-                    self.ledger.end(actor, Ended(Diagnosis("actor_died", message).to_json()))
+                    # On another node it is most likely the node, which Ray takes a while to tell.
+                    is_far = sighting.node not in {"", LOCAL}
+                    diagnosis = Diagnosis("actor_died", message).to_json()
+                    self.ledger.end(actor, Ended(diagnosis, is_blameless=is_far))
                     self.wake()
 
         self._effects[name] = effect = _Effect(asyncio.create_task(look()))

@@ -167,7 +167,7 @@ class Replica:
         self._warden: asyncio.subprocess.Process | None = None
         self._ended: asyncio.Task[dict[str, Any]] | None = None
         self._relay: Relay | None = None
-        self._oom_kills = oom_kills()
+        self._oom_kills = self._newest_oom_kills = oom_kills()
         self._port = 0
         self._looked_at = 0.0
         self._computed = 0.0
@@ -412,6 +412,9 @@ class Replica:
             await asyncio.wait([self._ended], timeout=pause)
             if self._ended.done():
                 return self._ended.result()
+            # Of long ago they say nothing of this engine; of just now, the news of it may be on its
+            # way.
+            self._oom_kills, self._newest_oom_kills = self._newest_oom_kills, oom_kills()
             if self._status.state == "ready":
                 await self._look()
 
