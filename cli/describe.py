@@ -52,7 +52,7 @@ def _policy(model: dict[str, Any]) -> str:
     tries, silence = model["restart_tries"], model["silence_seconds"]
     parts = [model["restart"]]
     if model["restart"] != "never":
-        parts.append("any number of tries" if tries is None else f"at most {tries} tries in a row")
+        parts.append("any number of tries" if tries is None else f"at most {tries} in a row")
     if silence is not None:
         parts.append(f"requests end after {silence:g} s of silence")
     return ", ".join(parts)

@@ -11,6 +11,7 @@ import click
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
 from paddock.cli.output import size
+from paddock.registry.errors import GatewayUnreachable
 
 TYPES = ("model", "replica", "progress", "log")
 
@@ -32,6 +33,8 @@ def events(
       paddock events --model-uid tiny-mixtral --logs
     """
     client = gateway.ensure(settings, output)
+    if model_uid and not any(one["model_uid"] == model_uid for one in client.instances()):
+        output.talk(f"there is no model '{model_uid}' now; watching for one")
     for event in client.events(model_uid, types, logs=logs):
         if output.as_json:
             output.piece(json.dumps(event) + "\n")
@@ -40,6 +43,7 @@ def events(
                 output.result(model, f"{'':8}  {model['model_uid']} is {model['state']}")
         else:
             output.result(event, _line(event["event"], event["data"]))
+    raise GatewayUnreachable(client.endpoint, "it has ended")
 
 
 def _line(kind: str, data: dict[str, Any]) -> str:

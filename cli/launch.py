@@ -21,7 +21,12 @@ POLL_SECONDS = 0.05
 
 @click.command(
     short_help="Launch a model.",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        # Engines' options are written with underscores; ours may be too.
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
 )
 @click.option("-n", "--model-name", help="Name of the model, or such as hf:owner/name.")
 @click.option("-t", "--model-type", help="LLM, embedding or rerank; known from the name.")
@@ -45,8 +50,14 @@ POLL_SECONDS = 0.05
 @click.option(
     "--restart", metavar="WHEN", help="After it ends: always, on-failure or never.  [on-failure]"
 )
-@click.option("--restart-tries", type=int, help="Restarts in a row that may fail.  [unlimited]")
-@click.option("--silence-seconds", type=float, help="Give up on a silent engine after.  [1800]")
+@click.option(
+    "--restart-tries",
+    type=int,
+    help="Restarts without ten minutes of service between.  [unlimited]",
+)
+@click.option(
+    "--silence-seconds", type=float, help="A request without output for so long is ended.  [1800]"
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.pass_context
 @connected

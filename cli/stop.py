@@ -14,7 +14,14 @@ import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
-from paddock.registry.errors import GatewayError, GatewayUnreachable, ReplicasLeft, StopFailed
+from paddock.registry.errors import (
+    GatewayError,
+    GatewayUnreachable,
+    ModelsLeft,
+    PaddockError,
+    ReplicasLeft,
+    StopFailed,
+)
 
 if TYPE_CHECKING:
     import psutil
@@ -103,6 +110,7 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
 
     Raises:
         StopFailed: some cannot be ended.
+        ModelsLeft: all have ended, but the state file cannot be used.
         ReplicasLeft: some may still run on other nodes. All else is done.
     """
     from paddock.launcher.cluster import processes
@@ -116,11 +124,16 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
     if ended.left:
         raise StopFailed(ended.left)
     (settings.home / "gateway.json").unlink(missing_ok=True)
-    forgotten, left = _forget_models(settings, foreign)
-    if ended.all:
-        models.update(forgotten)
     # Downloads and installs shall not go on with the next gateway either.
     shutil.rmtree(settings.home / "jobs", ignore_errors=True)
+    try:
+        forgotten, left = _forget_models(settings, foreign)
+    except (OSError, sqlite3.Error) as error:
+        raise ModelsLeft(str(gateway.unusable(settings, error))) from None
+    except PaddockError as error:
+        raise ModelsLeft(str(error)) from None
+    if ended.all:
+        models.update(forgotten)
     if left:
         record = str(settings.home / FILE)
         raise ReplicasLeft(tuple(left), foreign.address, foreign.reason, record)

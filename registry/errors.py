@@ -37,6 +37,7 @@
     ├── GatewayUnreachable    no gateway answers at the endpoint
     ├── GatewayNotStarted     a gateway was started in the background and did not come up
     ├── StopFailed            processes of a home could not be ended
+    ├── ModelsLeft            a home was stopped, but its models could not be forgotten
     ├── ReplicasLeft          replicas on somebody else's Ray cluster could not be ended
     ├── GatewayError          the gateway answered with an error; carries its status and text
     ├── InstallFailed         an engine's environment was not made; the old one stands
@@ -518,6 +519,19 @@ class StopFailed(PaddockError):
     def __str__(self) -> str:
         numbers = ", ".join(map(str, self.pids))
         return f"processes {numbers} cannot be ended; once they are gone: paddock stop"
+
+
+@dataclass(eq=False)
+class ModelsLeft(PaddockError):
+    """All processes of a home have ended; its models could not be forgotten, for `reason`."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            "all has ended, but what was launched could not be forgotten, so that the next "
+            f"command launches it again: {self.reason}; mend that, and run paddock stop once more"
+        )
 
 
 @dataclass(eq=False)

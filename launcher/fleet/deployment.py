@@ -68,7 +68,9 @@ class Policy:
         if tries is not None and tries < 0:
             raise BadValue("restart_tries", tries, "must be 0 or more")
         if policy.silence_seconds is not None and not 0 < policy.silence_seconds < 1e9:
-            raise BadValue("silence_seconds", policy.silence_seconds, "must be over 0 seconds")
+            raise BadValue(
+                "silence_seconds", policy.silence_seconds, "must be a number of seconds over 0"
+            )
         return policy
 
     def to_json(self) -> dict[str, Any]:

@@ -58,6 +58,8 @@ TERMINATE_SECONDS = 90.0
 """How long a termination is waited for before the caller is told that it goes on."""
 SHUTDOWN_SECONDS = 60.0
 """How long the end of all models is waited for before Ray and what is left are ended by force."""
+TAKE_UP_SECONDS = 3.0
+"""How long, from its start, a gateway has those wait who ask for what an earlier one left."""
 VERDICT_SECONDS = 1.0
 """How long a request whose connection broke waits to learn whether its engine has died."""
 
@@ -93,6 +95,7 @@ class Fleet:
         # From a plan to its row: what is free is promised to one launch at a time.
         self._promising = asyncio.Lock()
         self._started = False
+        self._started_at = 0.0
 
     @property
     def references(self) -> Any:
@@ -113,12 +116,32 @@ class Fleet:
                 self._ledger.change_now(deployment.uid, _given_up(missing))
             elif _lacked_engine(deployment):
                 self._ledger.change_now(deployment.uid, _taken_up)
-        self._started = True
+        self._started, self._started_at = True, time.monotonic()
 
     @property
     def adopted(self) -> bool:
         """Whether it has started, and knows what an earlier gateway left."""
         return self._started and self._reconciler.is_complete
+
+    async def until_taken_up(self) -> None:
+        """Waits, just after the start, until the actors that an earlier gateway left were heard of.
+
+        Until then a model that serves all the time would be listed as if it did not.
+        """
+        while self._is_taking_up():
+            left = self._started_at + TAKE_UP_SECONDS - time.monotonic()
+            if left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, 0.05)):
+                    await self._ledger.changed()
+
+    def _is_taking_up(self) -> bool:
+        if not self.adopted:
+            return True
+        records = (one for each in self._ledger.deployments.values() for one in each.replicas)
+        sightings = (self._ledger.sightings.get(one.actor) for one in records if one.has_served)
+        return any(one and one.status is None and one.ended is None for one in sightings)
 
     # Planning.
 

@@ -55,6 +55,8 @@ BEGIN_LIMIT = 120.0
 """How long a new actor may say nothing at all before its start counts as failed."""
 NO_RAY_SECONDS, NO_ROOM_SECONDS = 2.0, 10.0
 """Before the next start, where this one found no Ray, or no node with room."""
+VERDICT_SECONDS = 3.0
+"""How long an actor whose engine refuses connections has to tell of its end."""
 REFUSED_SECONDS = 2.0
 """How long a connection to an engine that is not heard of may take before it counts as alive."""
 PROBE_LIMIT = 20.0
@@ -192,8 +194,8 @@ class Reconciler:
     def doubt(self, replica_id: str) -> None:
         """A request to the replica has failed: it is looked at at once.
 
-        An attached endpoint is asked again. Of an actor that is not heard of, the engine counts as
-        dead too if it refuses connections: its replica is started anew.
+        An attached endpoint is asked again. An engine that refuses connections counts as dead,
+        whether its actor says so or not: its replica is started anew.
         """
         for actor, sighting in list(self.ledger.sightings.items()):
             if replica_of(actor) != replica_id:
@@ -201,7 +203,7 @@ class Reconciler:
             handle = self._handles.get(actor)
             if isinstance(handle, Watched):
                 handle.doubt()
-            elif not sighting.is_reachable and sighting.ended is None:
+            elif sighting.ended is None:
                 self._doubt_engine(actor, sighting)
 
     def _doubt_engine(self, actor: str, sighting: Sighting) -> None:
@@ -211,15 +213,21 @@ class Reconciler:
             return
 
         async def look() -> None:
-            if await _refuses(endpoint):
-                now = self.ledger.sightings.get(actor)
-                if now is not None and not now.is_reachable:
-                    message = "nothing is heard of its actor, and its engine refuses connections"
-                    # On another node it is most likely the node, which Ray takes a while to tell.
-                    is_far = sighting.node not in {"", LOCAL}
-                    diagnosis = Diagnosis("actor_died", message).to_json()
-                    self.ledger.end(actor, Ended(diagnosis, is_blameless=is_far))
-                    self.wake()
+            if not await _refuses(endpoint):
+                return
+            if sighting.is_reachable:
+                # An actor that is well tells its engine's end within a moment, and knows why.
+                await asyncio.sleep(VERDICT_SECONDS)
+            now = self.ledger.sightings.get(actor)
+            told = now.status.endpoint if now is not None and now.status is not None else None
+            if now is None or now.ended is not None or told != endpoint:
+                return
+            message = "its engine refuses connections, and nothing is heard of its actor"
+            # On another node it is most likely the node, which Ray takes a while to tell.
+            is_far = sighting.node not in {"", LOCAL}
+            diagnosis = Diagnosis("actor_died", message).to_json()
+            self.ledger.end(actor, Ended(diagnosis, is_blameless=is_far))
+            self.wake()
 
         self._effects[name] = effect = _Effect(asyncio.create_task(look()))
         effect.task.add_done_callback(lambda _: self._effects.pop(name, None) and None)
@@ -583,6 +591,9 @@ class Reconciler:
             await asyncio.sleep(NODES_SECONDS)
             if self._cluster.connected and self._other_nodes():
                 await self._look_for_lost_nodes()
+            for actor, sighting in list(self.ledger.sightings.items()):
+                if not sighting.is_reachable and sighting.ended is None:
+                    self._doubt_engine(actor, sighting)
 
     async def _look_for_lost_nodes(self) -> None:
         with contextlib.suppress(*FAILURES):
@@ -610,15 +621,17 @@ class Reconciler:
 
 
 async def _refuses(endpoint: str) -> bool:
-    """Whether nobody listens at an endpoint."""
+    """Whether nobody listens at an endpoint. One that does not answer at all may be cut off."""
     parts = urlsplit(endpoint)
+    if parts.port is None:
+        return False
     try:
         async with asyncio.timeout(REFUSED_SECONDS):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    except TimeoutError:
-        return False
-    except OSError:
+    except ConnectionRefusedError:
         return True
+    except OSError:  # a TimeoutError is one
+        return False
     writer.close()
     return False
 

@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -350,8 +351,9 @@ class Replica:
         environ = engine_environment(os.environ, own)
         # The start before may be the one whose end is to be understood.
         with contextlib.suppress(FileNotFoundError):
-            before = self._log.replace(self._log.with_suffix(".log.1"))
-            before.chmod(0o600)  # an older version's
+            if self._log.stat().st_size:
+                before = self._log.replace(self._log.with_suffix(".log.1"))
+                before.chmod(0o600)  # an older version's
         with open_private(self._log, "wb") as log:
             self._warden = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),
@@ -584,6 +586,10 @@ class Replica:
             await self._ended
 
     async def _exit_diagnosis(self, end: dict[str, Any]) -> Diagnosis:
+        folder = self._log.parent
+        if self._status.state != "ready" and await asyncio.to_thread(_is_full, folder):
+            message = f"the disk of {folder} is full, and {self._plan.engine} ends without its log"
+            return Diagnosis("disk_full", f"{message}; make room", launch_command(self._plan))
         lines = await asyncio.to_thread(read_tail, self._log, EXIT_LINES)
         if end["stopped"]:  # by a signal to its warden: the service or the machine is being ended
             end = {"code": None, "signal": signal.SIGTERM}
@@ -619,6 +625,13 @@ class Replica:
                 if line.startswith(b"data:") and data != b"[DONE]":
                     for choice in json.loads(data).get("choices", []):
                         yield choice
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether not even a page can be written below a folder."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free < 4096
+    return False
 
 
 def _node_address() -> str:

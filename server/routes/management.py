@@ -117,6 +117,7 @@ class Management:
 
     async def instances(self, request: Request) -> Response:
         """Every launched model, in any state."""
+        await self._fleet.until_taken_up()
         name, uid = (request.query_params.get(key) for key in ("model_name", "model_uid"))
         found = [
             xinference_shapes.instance(status)

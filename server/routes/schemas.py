@@ -239,7 +239,9 @@ class Launch(Shape):
         default=None, description="When a replica that ended is started again; null: on-failure"
     )
     restart_tries: int | None = Field(
-        default=None, ge=0, description="Restarts in a row that may fail; null: any number"
+        default=None,
+        ge=0,
+        description="Restarts without ten minutes of service between; null: any number",
     )
     silence_seconds: float | None = Field(
         default=None, gt=0, description="How long an engine may say nothing of a request"
@@ -334,7 +336,7 @@ class Instance(Shape):
     state: State
     restart: Literal["always", "on-failure", "never"]
     restart_tries: int | None = Field(
-        description="Restarts in a row that may fail; null: any number"
+        description="Restarts without ten minutes of service between; null: any number"
     )
     silence_seconds: float | None = Field(description="null: the gateway's own limit")
     restarts: int = Field(description="Of all its replicas")

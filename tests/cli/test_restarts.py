@@ -68,6 +68,7 @@ def test_policies_that_do_not_exist_are_refused(paddock: Paddock) -> None:
     cases = {
         ("--restart", "sometimes"): ("restart", "always, on-failure, never"),
         ("--restart-tries", "-1"): ("restart_tries", "must be 0 or more"),
+        ("--restart_tries", "-1"): ("restart_tries", "must be 0 or more"),
     }
     for (option, value), (name, instead) in cases.items():
         done = paddock.run("launch", "tiny-mixtral", "-en", "echo", option, value)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +24,7 @@ from paddock.launcher.cluster.sweep import end_all
 from paddock.launcher.fleet.deployment import Deployment, Place, deploy
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.launcher.hosts.host import LOCAL
-from paddock.registry.errors import ReplicasLeft
+from paddock.registry.errors import ModelsLeft, ReplicasLeft
 from paddock.registry.settings import Settings, read_settings
 from tests.conftest import Paddock
 from tests.fakes import FakeActor, FakeCluster
@@ -188,3 +190,21 @@ def test_stop_in_a_home_where_nothing_has_run_makes_none(paddock: Paddock) -> No
     """`stop` without a home leaves it so."""
     assert not paddock.json("stop")["stopped"]
     assert not paddock.home.exists()
+
+
+@pytest.mark.parametrize("spoil", ["not a database", "newer"])
+def test_state_file_that_cannot_be_used_is_told_after_all_has_ended(home: Path, spoil: str) -> None:
+    """It is not said that nothing was changed: the processes are gone."""
+    home.mkdir()
+    instance_id(home)
+    path = home / "paddock.db"
+    if spoil == "newer":
+        with closing(sqlite3.connect(path)) as file:
+            file.execute("PRAGMA user_version = 99")
+    else:
+        path.write_text("no database at all, but long enough to be looked at as one" * 100)
+    (home / "jobs").mkdir()
+    with pytest.raises(ModelsLeft, match=r"all has ended.* paddock stop once more") as error:
+        stop._sweep(read_settings(), set())
+    assert exit_code(error.value) == 1
+    assert not (home / "jobs").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import threading
 import time
@@ -603,6 +604,39 @@ async def test_engine_that_is_not_heard_of_and_listens_is_left_alone(world: Worl
     await server.wait_closed()
     world.fleet.doubt("m")
     await world.until(lambda: world.fleet.get("m").restarts == 1)
+
+
+async def test_engine_that_refuses_connections_is_dead_whatever_its_actor_says(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor that is stopped tells nothing: its model would be `ready` for ever."""
+    monkeypatch.setattr(reconciler, "VERDICT_SECONDS", 0.01)
+    await world.ready()
+    old = world.actor()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    old.become("ready", endpoint=endpoint)
+    await world.until(lambda: world.fleet.get("m").replicas[0].endpoint == endpoint)
+    world.fleet.doubt("m")
+    await world.until(lambda: world.fleet.get("m").restarts == 1)
+    await world.serves()
+    # Nor need a request come, where nothing is heard of the actor.
+    actor = world.actor()
+    actor.become("ready", endpoint=endpoint)
+    await world.until(lambda: world.fleet.get("m").replicas[0].endpoint == endpoint)
+    world.cluster.partitioned.add(actor.actor)
+    actor.wake()
+    await world.until(lambda: world.fleet.get("m").restarts == 2)
+
+
+async def test_what_is_taken_up_is_waited_for(world: World) -> None:
+    """Just after its start a gateway does not say of a model that serves that it does not."""
+    await world.ready()
+    await world.restart()
+    await within(world.fleet.until_taken_up())
+    assert world.state() == "ready"
+    await within(world.fleet.until_taken_up())
 
 
 async def test_machine_that_goes_down_is_no_models_failure(world: World) -> None:

@@ -269,6 +269,30 @@ async def test_an_engine_that_the_kernel_ended_for_memory_is_known(
     assert (status.diagnosis["cause"], status.diagnosis["signal"]) == ("oom", "SIGKILL")
 
 
+async def test_a_full_disk_is_named_where_an_engine_ends_for_want_of_its_log(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the log of the start before, which has the first cause, is kept."""
+    monkeypatch.setattr(replica_module, "_is_full", lambda _: True)
+    replica = make(echo(exit_code=3))
+    folder = Path((await replica.begin()).log).parent
+    status = await until(replica, "failed")
+    assert status.diagnosis is not None
+    assert status.diagnosis["cause"] == "disk_full"
+    assert str(folder) in status.diagnosis["message"]
+
+
+async def test_an_empty_log_takes_no_logs_place(make: Make, home: Path) -> None:
+    """The one before may have the cause of all that follows."""
+    logs = home / "logs"
+    logs.mkdir(parents=True)
+    name = "zoo%2Fm-rep0.log"
+    (logs / name).write_text("")
+    (logs / f"{name}.1").write_text("why")
+    await ready(make(echo()))
+    assert (logs / f"{name}.1").read_text() == "why"
+
+
 async def test_an_engine_of_which_nothing_can_tell_is_left_alone(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
