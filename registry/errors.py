@@ -24,6 +24,7 @@
     ├── QueueFull             too many requests wait for the model
     ├── Aborted               a request that was ended by its id, with `abort`
     ├── StateNotWritten       the state file is locked, or its disk full: nothing was changed
+    ├── EndNotWritten         a model has ended, and the state file cannot be told
     ├── StillEnding           what was told to end has not within the time; it goes on
     ├── EngineDied            a request whose engine ended while it worked on it
     ├── KeyRevoked            a request in progress whose key was revoked
@@ -358,6 +359,21 @@ class StateNotWritten(PaddockError):
         return (
             f"the state file {self.path} cannot be written: {self.reason}; nothing was changed, "
             "make room or end what holds it, and try again"
+        )
+
+
+@dataclass(eq=False)
+class EndNotWritten(PaddockError):
+    """The model has ended, and the state file at `path` cannot be told so, for `reason`."""
+
+    uid: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.uid}' has ended, but the state file {self.path} cannot be written: "
+            f"{self.reason}; make room or end what holds it, or the next gateway launches it again"
         )
 
 

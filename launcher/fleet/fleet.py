@@ -43,10 +43,12 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
     BadValue,
     Cancelled,
+    EndNotWritten,
     LaunchFailed,
     NotFound,
     NotLaunched,
     NotReady,
+    StateNotWritten,
     StillEnding,
     UidInUse,
     near,
@@ -463,15 +465,23 @@ class Fleet:
 
         Raises:
             NotLaunched: there is no such model.
-            StateNotWritten: the wish could not be written down, and nothing was ended.
+            EndNotWritten: it has ended; the state file cannot be written, and is tried on.
             StillEnding: it has not ended within the time; the wish stands.
         """
         deployment = self._deployment(uid)
+        unwritten: StateNotWritten | None = None
         if deployment.wanted != "gone":
-            await self._ledger.change(uid, lambda one: replace(one, wanted="gone"))
+            try:
+                await self._ledger.change(uid, _unwanted)
+            except StateNotWritten as error:
+                # What it holds is given back all the same: it may be what the others lack.
+                unwritten = error
+                self._ledger.change_now(uid, _unwanted)
             if uid in self._ledger.deployments:
                 self._reconciler.cancel_start(uid)
         await self._until_gone(uid, deployment.created, TERMINATE_SECONDS)
+        if unwritten is not None and not self._ledger.is_written(uid):
+            raise EndNotWritten(uid, unwritten.path, unwritten.reason)
 
     async def _until_gone(self, uid: str, created: float, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -487,7 +497,7 @@ class Fleet:
         wanted = {uid: one.created for uid, one in self._ledger.deployments.items()}
         for uid in wanted:
             # Not waited for: what cannot be written is ended all the same.
-            self._ledger.change_now(uid, lambda one: replace(one, wanted="gone"))
+            self._ledger.change_now(uid, _unwanted)
             self._reconciler.cancel_start(uid)
         ends = (self._until_gone(uid, at, SHUTDOWN_SECONDS) for uid, at in wanted.items())
         await asyncio.gather(*ends, return_exceptions=True)
@@ -598,6 +608,10 @@ def _given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
         return replace(deployment, replicas=tuple(failed))
 
     return change
+
+
+def _unwanted(deployment: Deployment) -> Deployment:
+    return replace(deployment, wanted="gone")
 
 
 def _leaving(replica_id: str, leave_at: float) -> Callable[[Deployment], Deployment]:

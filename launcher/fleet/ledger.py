@@ -52,6 +52,7 @@ class Ledger:
         self._statuses: dict[str, ModelStatus] = {}
         self._undecided: set[str] = set()
         self._dirty: set[str] = set()
+        self._saving = ""
         self._dirtied = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -295,7 +296,7 @@ class Ledger:
 
     async def _save_dirty(self) -> None:
         while self._dirty:
-            uid = self._dirty.pop()
+            uid = self._saving = self._dirty.pop()
             try:
                 if uid in self.deployments:
                     await self._store.save(self.deployments[uid])
@@ -304,6 +305,12 @@ class Ledger:
             except BaseException:
                 self._dirty.add(uid)
                 raise
+            finally:
+                self._saving = ""
+
+    def is_written(self, uid: str) -> bool:
+        """Whether the state file has what is known of a model."""
+        return uid not in self._dirty and uid != self._saving
 
     async def write_dirty(self) -> None:
         """The last attempt before the gateway ends."""

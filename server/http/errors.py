@@ -43,6 +43,7 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
     (errors.NotReady, 503),
     (errors.QueueFull, 429),
     (errors.StateNotWritten, 507),
+    (errors.EndNotWritten, 507),
     (errors.StillEnding, 504),
     (errors.EngineDied, 502),
     (errors.DiskFull, 507),
