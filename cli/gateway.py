@@ -16,6 +16,7 @@ from paddock.client import Client
 from paddock.registry.errors import (
     GatewayError,
     GatewayNotStarted,
+    GatewaySilent,
     GatewayUnreachable,
     NotWritten,
 )
@@ -28,8 +29,24 @@ ANSWER_SECONDS = 600.0
 """How long a gateway may take for one answer: a large model may take minutes for a long one."""
 
 
-def find(settings: Settings, timeout: float = ANSWER_SECONDS) -> Client | None:
-    """A client for the gateway that runs, or None. A named endpoint is taken as it is."""
+HEALTH_SECONDS = 15.0
+"""How long one may take to say that it is there; its event loop waits for nothing."""
+
+
+def find(
+    settings: Settings, timeout: float = ANSWER_SECONDS, patience: float = HEALTH_SECONDS
+) -> Client | None:
+    """A client for the gateway that runs, or None. A named endpoint is taken as it is.
+
+    `patience` is how long a gateway may take to say that it is there.
+    """
+    with suppress(GatewayUnreachable, GatewayError):
+        return _answering(settings, timeout, patience)
+    return None
+
+
+def _answering(settings: Settings, timeout: float, patience: float) -> Client | None:
+    """The same, but of one that does not answer the error. Raises `GatewaySilent` in time."""
     if settings.endpoint:
         return Client(settings.endpoint, settings.api_key, timeout)
     record = _record(settings)
@@ -37,12 +54,14 @@ def find(settings: Settings, timeout: float = ANSWER_SECONDS) -> Client | None:
         return None
     # The gateway's own key for commands of its user, which it makes anew at each start.
     key = settings.api_key or str(record.get("key", ""))
-    client = Client(str(record["endpoint"]), key, timeout)
+    endpoint = str(record["endpoint"])
     try:
-        client.health()
-    except (GatewayUnreachable, GatewayError):
-        return None
-    return client
+        Client(endpoint, key, patience).health()
+    except GatewayUnreachable as error:
+        if isinstance(error.__cause__, TimeoutError):
+            raise GatewaySilent(endpoint, f"{patience:g} s") from None
+        raise
+    return Client(endpoint, key, timeout)
 
 
 def recorded(settings: Settings) -> str | None:
@@ -109,8 +128,14 @@ def ensure(settings: Settings, output: Output) -> Client:
     Raises:
         NotWritten: the home folder cannot be written.
         GatewayNotStarted: none could be started; with its last words.
+        GatewaySilent: one runs, and does not answer.
     """
-    found = find(settings)
+    try:
+        found = _answering(settings, ANSWER_SECONDS, HEALTH_SECONDS)
+    except GatewaySilent:
+        raise
+    except (GatewayUnreachable, GatewayError):
+        found = None
     if found is not None:
         return found
     open_home(settings)

@@ -49,7 +49,7 @@ def stop(settings: Settings, output: Output) -> None:
     Example:
       paddock stop
     """
-    client = gateway.find(settings, timeout=STOP_SECONDS)
+    client = gateway.find(settings, STOP_SECONDS, STOP_SECONDS)
     own = None if settings.endpoint else _gateway(settings, client is not None)
     models: set[str] = set()
     heeds = False

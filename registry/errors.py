@@ -36,6 +36,7 @@
     ├── HubFailure            weights that a hub could not or would not give
     ├── Cancelled             a launch that its user called off
     ├── GatewayUnreachable    no gateway answers at the endpoint
+    │   └── GatewaySilent     one listens there, and does not answer
     ├── GatewayNotStarted     a gateway was started in the background and did not come up
     ├── StopFailed            processes of a home could not be ended
     ├── ModelsLeft            a home was stopped, but its models could not be forgotten
@@ -513,6 +514,17 @@ class GatewayUnreachable(PaddockError):
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
         return f"no Paddock gateway answers at {self.endpoint}{why}; start one with: paddock serve"
+
+
+@dataclass(eq=False)
+class GatewaySilent(GatewayUnreachable):
+    """A gateway listens at `endpoint`, and has not answered within the time in `reason`."""
+
+    def __str__(self) -> str:
+        return (
+            f"the Paddock gateway at {self.endpoint} has not answered within {self.reason}; "
+            "it may hang: paddock stop ends it"
+        )
 
 
 @dataclass(eq=False)
