@@ -383,7 +383,7 @@ def crash_loop(seconds: float = 130.0) -> CrashLoop:
         if launched.returncode:
             raise SystemExit(launched.stderr)
         time.sleep(SETTLE_SECONDS)
-        idle = spend(here, lambda _: None, seconds)
+        idle_seconds = spend(here, lambda _: None, seconds)
         killed = []
 
         def kill(pid: int) -> None:
@@ -391,9 +391,9 @@ def crash_loop(seconds: float = 130.0) -> CrashLoop:
             with suppress(psutil.Error):
                 psutil.Process(pid).kill()
 
-        looped = spend(here, kill, seconds)
+        loop_seconds = spend(here, kill, seconds)
         restarts = len(killed) - 1  # what follows the last is not seen to its end
-        return CrashLoop(restarts, (looped - idle) / restarts)
+        return CrashLoop(restarts, (loop_seconds - idle_seconds) / restarts)
 
 
 def spend(home: Home, on_ready: Callable[[int], None], seconds: float) -> float:

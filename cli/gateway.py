@@ -131,13 +131,13 @@ def ensure(settings: Settings, output: Output) -> Client:
         GatewaySilent: one runs, and does not answer.
     """
     try:
-        found = _answering(settings, ANSWER_SECONDS, HEALTH_SECONDS)
+        client = _answering(settings, ANSWER_SECONDS, HEALTH_SECONDS)
     except GatewaySilent:
         raise
     except (GatewayUnreachable, GatewayError):
-        found = None
-    if found is not None:
-        return found
+        client = None
+    if client is not None:
+        return client
     open_home(settings)
     from paddock.launcher.cluster import processes
     from paddock.registry.files import open_private

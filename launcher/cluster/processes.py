@@ -122,11 +122,11 @@ def kill_session(session: int) -> None:
     A killed process starts no other, so a look that finds none but killed ones is the last.
     """
     killed: set[int] = set()
-    while found := {pid for pid in psutil.pids() if _session(pid) == session} - killed:
-        for pid in found:
+    while members := {pid for pid in psutil.pids() if _session(pid) == session} - killed:
+        for pid in members:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        killed |= found
+        killed |= members
 
 
 def _session(pid: int) -> int | None:

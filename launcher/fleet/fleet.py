@@ -250,6 +250,8 @@ class Fleet:
         """Clears a failed model of this id away. Raises `UidInUse` if it has not failed."""
         self._refuse_used(uid, attaching)
         if uid in self._ledger.deployments:
+            # A launch that cannot be written down changes nothing: not the failed row either.
+            await self._ledger.change(uid, _unwanted)
             await self.terminate(uid)
 
     def _refuse_used(self, uid: str, attaching: bool = False) -> None:

@@ -55,8 +55,8 @@ BEGIN_LIMIT = 120.0
 """How long a new actor may say nothing at all before its start counts as failed."""
 NO_RAY_SECONDS, NO_ROOM_SECONDS = 2.0, 10.0
 """Before the next start, where this one found no Ray, or no node with room."""
-VERDICT_SECONDS = 3.0
-"""How long an actor whose engine refuses connections has to tell of its end."""
+EXIT_REPORT_SECONDS = 3.0
+"""How long an actor whose engine refuses connections has to report its exit."""
 REFUSED_SECONDS = 2.0
 """How long a connection to an engine that is not heard of may take before it counts as alive."""
 PROBE_LIMIT = 20.0
@@ -159,7 +159,7 @@ class Reconciler:
             asyncio.create_task(self._run()),
             asyncio.create_task(self._keep_listing()),
             asyncio.create_task(self.ledger.keep_saving()),
-            asyncio.create_task(self._keep_looking_for_nodes()),
+            asyncio.create_task(self._keep_looking()),
         ]
 
     @property
@@ -217,7 +217,7 @@ class Reconciler:
                 return
             if sighting.is_reachable:
                 # An actor that is well tells its engine's end within a moment, and knows why.
-                await asyncio.sleep(VERDICT_SECONDS)
+                await asyncio.sleep(EXIT_REPORT_SECONDS)
             now = self.ledger.sightings.get(actor)
             told = now.status.endpoint if now is not None and now.status is not None else None
             if now is None or now.ended is not None or told != endpoint:
@@ -586,7 +586,8 @@ class Reconciler:
             self._handles[actor] = handle
             self._follow(actor)
 
-    async def _keep_looking_for_nodes(self) -> None:
+    async def _keep_looking(self) -> None:
+        """Looks for lost nodes, and at the engines of actors of which nothing is heard."""
         while True:
             await asyncio.sleep(NODES_SECONDS)
             if self._cluster.connected and self._other_nodes():

@@ -14,7 +14,6 @@ import http.client
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -31,7 +30,7 @@ import psutil
 from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
 from paddock.launcher.cluster import processes
-from paddock.launcher.hosts.machine import oom_kills
+from paddock.launcher.hosts.machine import disk, oom_kills
 from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.diagnosis import (
     LINES,
@@ -629,9 +628,8 @@ class Replica:
 
 def _is_full(folder: Path) -> bool:
     """Whether not even a page can be written below a folder."""
-    with contextlib.suppress(OSError):
-        return shutil.disk_usage(folder).free < 4096
-    return False
+    _, free = disk(folder)
+    return free < 4096
 
 
 def _node_address() -> str:

@@ -611,7 +611,7 @@ async def test_engine_that_refuses_connections_is_dead_whatever_its_actor_says(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An actor that is stopped tells nothing: its model would be `ready` for ever."""
-    monkeypatch.setattr(reconciler, "VERDICT_SECONDS", 0.01)
+    monkeypatch.setattr(reconciler, "EXIT_REPORT_SECONDS", 0.01)
     await world.ready()
     old = world.actor()
     with socket.socket() as free:
@@ -719,6 +719,11 @@ async def test_state_file_that_cannot_be_written_refuses_and_forgets_nothing(
     world.actor("a-rep0").fail()
     await world.until(lambda: world.fleet.get("a").restarts == 1)
     await world.serves("a-rep0")
+    world.actor("a-rep0").fail("corrupt_file")
+    await world.until(lambda: world.state("a-rep0") == "failed")
+    with pytest.raises(StateNotWritten):
+        await world.launch("a")
+    assert world.state("a-rep0") == "failed"
     with pytest.raises(EndNotWritten, match=r"'a' has ended, but .* is locked"):
         await within(world.fleet.terminate("a"))
     assert world.cluster.alive == {}
