@@ -167,20 +167,20 @@ def _end_foreign(settings: Settings, models: set[str]) -> _Foreign:
     from paddock.launcher.cluster.sweep import end_actors
     from paddock.launcher.fleet.reconciler import FAILURES
 
-    found = _Foreign(foreign_address(settings.home))
-    if not found.address:
-        return found
+    foreign = _Foreign(foreign_address(settings.home))
+    if not foreign.address:
+        return foreign
     # The shell that stops need not have the variable that the gateway had.
     origin = str(settings.home / FILE)
-    cluster = Cluster(replace(settings, ray_address=found.address, ray_address_from=origin))
+    cluster = Cluster(replace(settings, ray_address=foreign.address, ray_address_from=origin))
 
     async def end_one(actor: str) -> None:
         try:
             await cluster.end(actor, "")
         except FAILURES as error:
-            assert found.actors is not None
-            found.actors.add(actor)
-            found.reason = str(error) or "it does not answer in time"
+            assert foreign.actors is not None
+            foreign.actors.add(actor)
+            foreign.reason = str(error) or "it does not answer in time"
         else:
             models.add(actor.rpartition("-rep")[0])
 
@@ -192,9 +192,9 @@ def _end_foreign(settings: Settings, models: set[str]) -> _Foreign:
     try:
         asyncio.run(end())
     except (RayFailed, *FAILURES) as error:
-        found.actors, found.reason = None, str(error)
+        foreign.actors, foreign.reason = None, str(error)
         end_actors(settings.home)
-    return found
+    return foreign
 
 
 def _serving(settings: Settings) -> bool:
