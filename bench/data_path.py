@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ TOKENS = 128
 REQUESTS_PER_STREAM = {1: 24, 8: 6, 32: 3}
 SINGLES = 300
 UID = "bench"
+LAUNCH = ("tiny-mixtral", "-q", "Q4_K_M", "--n_parallel", "32")
 # Fixed length and no early end: every stream is 128 events, whatever the model says.
 PROMPT = {"prompt": "The old elephant", "ignore_eos": True, "cache_prompt": False}
 
@@ -187,12 +188,12 @@ async def singles(target: Target) -> list[float]:
 
 
 @contextmanager
-def gateway(home: Path) -> Iterator[tuple[Target, LaunchPlan]]:
-    """tiny-mixtral launched by Paddock."""
+def gateway(home: Path, arguments: Sequence[str] = LAUNCH) -> Iterator[tuple[Target, LaunchPlan]]:
+    """A model that `paddock launch ARGUMENTS` has started."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PADDOCK_", "RAY_"))}
     environ |= {"PADDOCK_HOME": str(home), "PADDOCK_PORT": "0"}
     paddock = [sys.executable, "-m", "paddock"]
-    launch = ["launch", "tiny-mixtral", "-q", "Q4_K_M", "-u", UID, "--n_parallel", "32"]
+    launch = ["launch", *arguments, "-u", UID]
     try:
         subprocess.run([*paddock, *launch], env=environ, check=True, capture_output=True)
         record = json.loads((home / "gateway.json").read_text())

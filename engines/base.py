@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
@@ -257,6 +258,16 @@ class RequestFields:
     free_tool_choice: bool = False
     tells_stop: str = ""
     counts_at: str = ""
+
+    @cached_property
+    def in_completions(self) -> frozenset[str]:
+        """The fields that it acts on in completions."""
+        return self.honoured | self.completions
+
+    @cached_property
+    def in_chats(self) -> frozenset[str]:
+        """The fields that it acts on in chats."""
+        return self.honoured | self.chat
 
 
 @runtime_checkable

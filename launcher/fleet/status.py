@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord
@@ -51,7 +52,7 @@ class ModelStatus:
         """Whether some replica is still on its way."""
         return any(replica.state in _ON_THE_WAY for replica in self.replicas)
 
-    @property
+    @cached_property
     def can_serve(self) -> bool:
         """Whether a request has somewhere to go, be it to a replica that is not heard of."""
         return not self.stopping and any(r.endpoint is not None for r in self.replicas)

@@ -39,12 +39,11 @@ from paddock.server.access.keys import (
 )
 from paddock.server.access.revocation import Revocations
 from paddock.server.http.errors import envelope, render
+from paddock.server.http.protocol import has_outlet, outlet
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
 HEAD_TOO_LARGE = f"the request's head is over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers"
-# Where our own server puts a function that adds headers to the answer, whichever way it goes out.
-ADD_HEADERS = "paddock.add_headers"
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v1/cluster/auth", "/", "/favicon.svg"})
 OPEN_ASSETS = re.compile(r"/assets/[\w.-]+", re.ASCII)
 """The dashboard's files: what it shows it asks for with a key."""
@@ -239,8 +238,8 @@ class Security:
             (b"access-control-expose-headers", EXPOSED),
             (b"vary", b"Origin"),
         ]
-        if ADD_HEADERS in scope:
-            scope[ADD_HEADERS](more)
+        if has_outlet(scope):
+            outlet(scope).add_headers(more)
             return None, send
 
         async def with_cors(message: Message) -> None:

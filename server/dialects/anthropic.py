@@ -20,10 +20,11 @@ from starlette.routing import Route
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAllowed
+from paddock.registry.json_codec import encode
 from paddock.server.access.keys import principal
 from paddock.server.dialects import openai
 from paddock.server.dialects.openai import Body, Model
-from paddock.server.proxy.steps import Asked, Encoder, Event, dump, plain
+from paddock.server.proxy.steps import Asked, Encoder, Event, plain
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 EFFORT = "high"
@@ -449,7 +450,7 @@ class Messages:
 
 
 def _sse(event: Body) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), dump(event))
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), encode(event))
 
 
 def _stop(choice: Body) -> Body:

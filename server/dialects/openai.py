@@ -17,6 +17,7 @@ from paddock.engines import attached, load_engine
 from paddock.engines.base import RequestFields
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, FieldRefused, NotAble, near
+from paddock.registry.json_codec import encode
 from paddock.server.http import large
 from paddock.server.proxy.steps import (
     Asked,
@@ -30,7 +31,6 @@ from paddock.server.proxy.steps import (
     Step,
     StoppedBy,
     UsageApart,
-    dump,
     named,
 )
 from paddock.server.proxy.upstream import SILENCE_SECONDS
@@ -236,7 +236,7 @@ def standing(fields: RequestFields, name: str, chat: bool) -> Standing:
     """
     if name in GATEWAYS:
         return "refused" if chat and name in {"echo", "best_of"} else "emulated"
-    taken = fields.honoured | (fields.chat if chat else fields.completions)
+    taken = fields.in_chats if chat else fields.in_completions
     if name in {"enable_thinking", "reasoning_effort"} and chat:
         name = "chat_template_kwargs"
     its = name if name in taken else fields.renamed.get(name, name)
@@ -369,7 +369,7 @@ def completions(
         steps.append(_echo(prompts, wish, model))
     elif wish.fields.get("max_tokens") == 0:
         raise BadValue("max_tokens", 0, "must be at least 1, but for echo")
-    body = _honoured(wish.fields, model, model.fields.honoured | model.fields.completions)
+    body = _honoured(wish.fields, model, model.fields.in_completions)
     logprobs = body.get("logprobs")
     if logprobs is not None:
         if isinstance(logprobs, bool):
@@ -407,7 +407,7 @@ def chat(given: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = 
         wish.fields.pop("tools", None)
     steps: list[Step] = [Called()] if _must_call(wish.fields, model) else []
     _template(wish.fields, model)
-    body = _honoured(wish.fields, model, model.fields.honoured | model.fields.chat)
+    body = _honoured(wish.fields, model, model.fields.in_chats)
     if body.get("stop") and model.fields.tells_stop and not isinstance(encoder, OpenAI | None):
         steps.append(StoppedBy())
         body[model.fields.tells_stop] = True
@@ -572,4 +572,4 @@ def _bytes(body: Body, given: Body, raw: bytes) -> bytes:
     if raw and body == given:
         return raw
     is_short = 0 < len(raw) < large.LONG_BYTES  # of another dialect's, nothing is known
-    return dump(body) if is_short else large.dumps(body)
+    return encode(body) if is_short else large.dumps(body)

@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from paddock.registry.errors import BadValue
+from paddock.registry.json_codec import encode
 from paddock.server.dialects import openai
 from paddock.server.dialects.openai import Body, Model
-from paddock.server.proxy.steps import Asked, Encoder, Event, dump, plain
+from paddock.server.proxy.steps import Asked, Encoder, Event, plain
 
 _STATELESS = "asks for what earlier requests left; nothing is kept here"
 # Name → why it cannot be honoured, whatever its value.
@@ -407,7 +408,7 @@ class Responses:
     def _sse(self, type: str, **fields: Any) -> bytes:
         event = {"type": type, "sequence_number": self._number, **fields}
         self._number += 1
-        return b"event: %b\ndata: %b\n\n" % (type.encode(), dump(event))
+        return b"event: %b\ndata: %b\n\n" % (type.encode(), encode(event))
 
 
 class _Item:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from starlette.requests import Request
 
 from paddock.registry.errors import BadValue, TooLarge, WrongContentType
+from paddock.registry.json_codec import decode_strictly
 
 MAX_BODY_BYTES = 1_000_000
 PATIENCE_BYTES = 32_000_000
@@ -49,6 +50,18 @@ def parse(raw: bytes) -> Any:
             half of a character's escape, or nested deeper than `MAX_DEPTH`.
     """
     try:
+        value = decode_strictly(raw)
+    except ValueError:
+        value = _parse_exactly(raw)
+    # Only what opens that often can nest so deep: ordinary bodies are not walked.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth_over(value, MAX_DEPTH):
+        raise _too_deep(raw)
+    return value
+
+
+def _parse_exactly(raw: bytes) -> Any:
+    """As `parse`, by the standard library: numbers of any length, and errors that say where."""
+    try:
         text = raw.decode()
     except UnicodeDecodeError as error:
         why = f"is not UTF-8: byte 0x{raw[error.start]:02x} at {error.start}"
@@ -59,9 +72,6 @@ def parse(raw: bytes) -> Any:
         raise _too_deep(raw) from None
     except ValueError as error:
         raise BadValue("body", _shown(raw), f"is not JSON: {error}") from None
-    # Only what opens that often can nest so deep: ordinary bodies are not walked.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth_over(found, MAX_DEPTH):
-        raise _too_deep(raw)
     if _SURROGATE.search(raw):
         _refuse_half_characters(found, raw)
     return found

@@ -17,8 +17,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import orjson
+
 from paddock.registry.errors import BadValue
-from paddock.server.proxy.steps import dump
+from paddock.registry.json_codec import encode
 
 LONG_BYTES = 64 * 1024
 """A shorter text is not worth the way around."""
@@ -55,7 +57,7 @@ def loads(raw: bytes, parse: Callable[[bytes], Any]) -> Any:
                     end = found.end() - 1
                 else:
                     cuts = _cuts(raw, start)
-                    parts = (parse(b'"%b"' % raw[cut:after]) for cut, after in pairwise(cuts))
+                    parts = (_decode_text(raw[cut:after]) for cut, after in pairwise(cuts))
                     pieces += (raw[done:start], f"{mark}{len(texts)}".encode())
                     texts.append("".join(parts))
                     done = end = cuts[-1]
@@ -73,22 +75,30 @@ def loads(raw: bytes, parse: Callable[[bytes], Any]) -> Any:
     return _mapped(short, whole)
 
 
+def _decode_text(piece: bytes) -> str:
+    try:
+        return str(orjson.loads(b'"%b"' % piece))
+    except orjson.JSONDecodeError as error:
+        raise BadValue("body", "", str(error)) from None
+
+
 def dumps(value: Any) -> bytes:
-    """As `treatment.dump`, which sees long texts in pieces."""
+    """As `encode`, which sees long texts in pieces."""
     mark = secrets.token_hex(16)
     texts: list[bytes] = []
 
     def short(text: str) -> str:
         if len(text) < LONG_BYTES:
             return text
-        parts = (dump(text[at : at + _PIECE_SIZE])[1:-1] for at in range(0, len(text), _PIECE_SIZE))
+        cuts = range(0, len(text), _PIECE_SIZE)
+        parts = (encode(text[at : at + _PIECE_SIZE])[1:-1] for at in cuts)
         texts.append(b"".join(parts))
         return f"{mark}{len(texts) - 1}"
 
     shortened = _mapped(value, short)
     if not texts:
-        return dump(value)
-    pieces = re.split(mark.encode() + rb'(\d+)(?=")', dump(shortened))
+        return encode(value)
+    pieces = re.split(mark.encode() + rb'(\d+)(?=")', encode(shortened))
     pieces[1::2] = [texts[int(number)] for number in pieces[1::2]]
     return b"".join(pieces)
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Literal, cast
+from typing import Literal
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
-from paddock.server.access.security import ADD_HEADERS, HEAD_TOO_LARGE
+from paddock.server.access.security import HEAD_TOO_LARGE
 from paddock.server.http.errors import envelope
 from paddock.server.http.protocol import Protocol
 
@@ -149,14 +147,6 @@ class LimitedProtocol(Protocol):
         elif self.headers is not None:  # a connection without a byte gets no answer
             self.transport.write(_HEAD_TOO_SLOW)
         self.transport.close()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        def add(headers: list[tuple[bytes, bytes]]) -> None:
-            # A list of this request's own, which both ASGI's and the outlet's answers begin with.
-            cycle.default_headers = [*cycle.default_headers, *headers]
-
-        cast(dict[str, Any], cycle.scope)[ADD_HEADERS] = add
-        super()._start_asgi_task(cycle, app)
 
 
 def _answer(status: bytes, message: str, kind: str = "forbidden") -> bytes:

@@ -47,6 +47,11 @@ def outlet(scope: Scope) -> Outlet:
     return cast(Outlet, scope[KEY])
 
 
+def has_outlet(scope: Scope) -> bool:
+    """Whether the request came through our own server."""
+    return KEY in scope
+
+
 def _nothing() -> None:
     pass
 
@@ -67,6 +72,19 @@ class Outlet:
         self._transport = protocol.transport
         self._chunked = False
 
+    def add_headers(self, headers: Headers) -> None:
+        """Adds headers to the answer, whether it goes out by this outlet or by ASGI."""
+        # A list of this request's own: the default is one of all requests.
+        self._cycle.default_headers = [*self._cycle.default_headers, *headers]
+
+    def close(self) -> None:
+        """The answer is over: nothing of the request is held in a circle.
+
+        What is would be freed by the garbage collector, in pauses, and not with its last use.
+        """
+        self.on_gone = self.on_full = self.on_room = _nothing
+        cast(dict[str, Any], self._cycle.scope).pop(KEY, None)
+
     @property
     def is_gone(self) -> bool:
         """Whether the client has left."""
@@ -77,27 +95,35 @@ class Outlet:
         """Whether the head has gone out."""
         return bool(self._cycle.response_started)
 
-    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
-        """Writes the head. Without a `length` in bytes, the body goes out in chunks."""
+    def start(self, status: int, headers: Headers) -> None:
+        """Writes the head of an answer whose body goes out in chunks."""
         cycle = self._cycle
-        if cycle.disconnected:
-            return
+        if not cycle.disconnected:
+            if cycle.scope["http_version"] == "1.1":
+                self._chunked = True
+                headers = [*headers, (b"transfer-encoding", b"chunked")]
+            else:
+                cycle.keep_alive = False  # HTTP/1.0 knows an end of unknown length only as a close
+            self._transport.write(self._head(status, headers))
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Writes a whole answer, in one go."""
+        if not self._cycle.disconnected:
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
+            self._transport.write(self._head(status, headers) + body)
+            self.end()
+
+    def _head(self, status: int, headers: Headers) -> bytes:
+        cycle = self._cycle
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
         parts = [STATUS_LINE[status]]
         for name, value in (*cycle.default_headers, *headers):
             parts += (name, b": ", value, b"\r\n")
-        if length is not None:
-            parts.append(b"content-length: %d\r\n" % length)
-        elif cycle.scope["http_version"] == "1.1":
-            self._chunked = True
-            parts.append(b"transfer-encoding: chunked\r\n")
-        else:
-            cycle.keep_alive = False  # HTTP/1.0 knows an end of unknown length only as a close
         if not cycle.keep_alive:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
-        self._transport.write(b"".join(parts))
+        return b"".join(parts)
 
     def write(self, data: bytes) -> None:
         """Writes a piece of the body; empty pieces are left out, for they would end it.
@@ -119,7 +145,6 @@ class Outlet:
             self._transport.write(b"0\r\n\r\n")
         cycle.response_complete = True
         cycle.message_event.set()
-        self._protocol.current = None
         if not cycle.keep_alive:
             self._transport.close()
         cycle.on_response()
@@ -141,6 +166,16 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.current is not None:
             self.current.on_gone()
+            self._close_outlet()
+
+    def on_response_complete(self) -> None:
+        """The answer is over, whichever way it went out; a pipelined request may begin."""
+        self._close_outlet()
+        super().on_response_complete()
+
+    def _close_outlet(self) -> None:
+        if self.current is not None:
+            self.current.close()
             self.current = None
 
     def pause_writing(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -180,6 +181,9 @@ async def _serve(
         server_header=False,
         lifespan="on",
     )
+    # What is there now stays: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
     record = {"endpoint": started.endpoint, "pid": os.getpid(), "key": local_key}
     server = _Server(config, settings.home / FILE, record, lambda: on_ready(started), fleet.leave)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

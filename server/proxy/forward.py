@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -27,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddock.launcher.fleet.activity import Lease, start_of
 from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import (
     Aborted,
@@ -39,6 +39,7 @@ from paddock.registry.errors import (
     PaddockError,
     TooLarge,
 )
+from paddock.registry.json_codec import decode, encode
 from paddock.server.access.blocklist import Blocklist
 from paddock.server.access.keys import principal
 from paddock.server.access.media import inline_media
@@ -61,13 +62,15 @@ from paddock.server.proxy.sinks import (
     Straight,
     Told,
 )
-from paddock.server.proxy.steps import Asked, Assembly, Encoder, OpenAI, dump
+from paddock.server.proxy.steps import Asked, Assembly, Encoder, OpenAI
 from paddock.server.proxy.upstream import SILENCE_SECONDS, Pool, Upstream
 from paddock.server.telemetry.metrics import Load
 from paddock.server.telemetry.timeline import Timeline
 
 MAX_BODY_BYTES = 64_000_000
 JSON = b"application/json"
+MAX_KNOWN = 1000
+"""Models whose fields are at hand; they are made out again in 2 µs."""
 TRIES = 2
 """Replicas that a request is tried on, before anything of an answer has gone out."""
 
@@ -116,6 +119,7 @@ class Inference:
         self.observe = observe or (lambda _: None)
         self._running: dict[tuple[str, str], set[_Exchange]] = {}
         self._blocked = Blocklist()
+        self._known: dict[str, tuple[ModelStatus, Model]] = {}
         self.underway: dict[int, Timeline] = {}
 
     def close(self) -> None:
@@ -165,10 +169,7 @@ class Inference:
         return bool(found)
 
     @contextlib.contextmanager
-    def _named(self, uid: str, request_id: object, exchange: _Exchange) -> Iterator[None]:
-        if not isinstance(request_id, str):
-            yield
-            return
+    def _named(self, uid: str, request_id: str, exchange: _Exchange) -> Iterator[None]:
         if self._blocked.has(uid, request_id):
             raise Aborted(request_id)
         running = self._running.setdefault((uid, request_id), set())
@@ -179,6 +180,16 @@ class Inference:
             running.discard(exchange)
             if not running:
                 self._running.pop((uid, request_id), None)
+
+    def _model(self, uid: str) -> Model:
+        """What a dialect must know of a model. Raises as `Fleet.servable`."""
+        status = self._fleet.servable(uid)
+        known = self._known.get(uid)
+        if known is None or known[0] is not status:
+            if len(self._known) >= MAX_KNOWN:  # many of them are gone
+                self._known.clear()
+            known = self._known[uid] = status, Model.of(status)
+        return known[1]
 
     async def forward(self, exchange: _Exchange, receive: Receive, way: Way) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
@@ -193,7 +204,7 @@ class Inference:
             raise BadValue("model", uid, "is needed: the id of a launched model, as text")
         if not exchange.caller.may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
-        model = Model.of(self._fleet.servable(uid))
+        model = self._model(uid)
         exchange.timeline.uid = uid
         exchange.silence_seconds = model.silence_seconds
         encoder = exchange.encoder
@@ -209,24 +220,23 @@ class Inference:
                 work = partial(way.make, given, model, b"", encoder)
                 asked = await apart(LARGE_BYTES + 1, work)  # with pictures it mostly is
         self._fleet.slots.check(uid, len(asked.bodies))
-        with self._named(uid, given.get("request_id"), exchange):
-            try:
-                await self._carry_out(exchange, asked)
-            except EngineRefused as error:
-                if model.served and error.status in _ITS_OWN:
-                    # Not the caller's: 401 would tell him that his own key is wrong.
-                    self._fleet.doubt(uid)
-                    raise NotReady(uid, "ready", _ITS_OWN[error.status], 5.0) from None
-                if model.fields.too_long is None or not model.fields.too_long.search(error.body):
-                    raise
-                raise EngineRefused(400, error.body) from None
-
-    async def _carry_out(self, exchange: _Exchange, asked: Asked) -> None:
         exchange.timeline.streamed = asked.streamed
-        if asked.streamed:
-            await self._stream(exchange, asked)
-        else:
-            await self._whole(exchange, asked)
+        carry_out = self._stream if asked.streamed else self._whole
+        request_id = given.get("request_id")
+        try:
+            if isinstance(request_id, str):
+                with self._named(uid, request_id, exchange):
+                    await carry_out(exchange, asked)
+            else:
+                await carry_out(exchange, asked)
+        except EngineRefused as error:
+            if model.served and error.status in _ITS_OWN:
+                # Not the caller's: 401 would tell him that his own key is wrong.
+                self._fleet.doubt(uid)
+                raise NotReady(uid, "ready", _ITS_OWN[error.status], 5.0) from None
+            if model.fields.too_long is None or not model.fields.too_long.search(error.body):
+                raise
+            raise EngineRefused(400, error.body) from None
 
     async def _stream(self, exchange: _Exchange, asked: Asked) -> None:
         out, timeline = exchange.out, exchange.timeline
@@ -259,29 +269,22 @@ class Inference:
             body = b"".join(gathered.parts)
             if asked.reshape is not None:
                 try:
-                    body = dump(asked.reshape(json.loads(body)))
+                    body = encode(asked.reshape(decode(body)))
                 except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                     raise EngineRefused(502, NO_SHAPE) from None
             elif not body.lstrip().startswith(b"{"):
                 raise EngineRefused(502, NO_SHAPE)
         else:
             sinks = await self._parts(exchange, asked, lambda _: Assembled(timeline, asked.chat))
-            assembly = Assembly(asked.chat)
-            for part, one in enumerate(sinks):
-                assert isinstance(one, Assembled)
-                for event in asked.events(part, one.event):
-                    assembly.add(event)
-            answer = assembly.answer()
+            answer = _assembled(asked, cast(list[Assembled], sinks)).answer()
             if not answer["choices"]:
                 raise EngineRefused(502, NO_STREAM)
             usage = answer.get("usage") or {}
             timeline.prompt_tokens = usage.get("prompt_tokens") or 0
             timeline.completion_tokens = usage.get("completion_tokens") or 0
-            body = dump(asked.encoder.whole(answer))
+            body = encode(asked.encoder.whole(answer))
         timing = (b"server-timing", timeline.header().encode())
-        exchange.out.start(200, [(b"content-type", JSON), timing], len(body))
-        exchange.out.write(body)
-        exchange.out.end()
+        exchange.out.answer(200, [(b"content-type", JSON), timing], body)
 
     async def _parts(
         self, exchange: _Exchange, asked: Asked, sink: Callable[[int], PartSink]
@@ -356,13 +359,24 @@ class Inference:
         request = _request(replica, asked.path, asked.bodies[part])
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
-            with contextlib.suppress(Lost), _leased(upstream, lease):
-                return await exchange.over(upstream, request, sink(part), asked.reusable)
-            if lease.revoked:
-                raise Lost(lease.revoked)
+            try:
+                return await exchange.over(upstream, lease, request, sink(part), asked.reusable)
+            except Lost:
+                if lease.revoked:
+                    raise
         upstream = await self._pool.connect(replica.endpoint)
-        with _leased(upstream, lease):
-            return await exchange.over(upstream, request, sink(part), asked.reusable)
+        return await exchange.over(upstream, lease, request, sink(part), asked.reusable)
+
+
+def _assembled(asked: Asked, parts: Sequence[Assembled]) -> Assembly:
+    """The answer of all parts, after all steps."""
+    if len(parts) == 1 and not asked.steps:
+        return parts[0].assembly
+    assembly = Assembly(asked.chat)
+    for number, part in enumerate(parts):
+        for event in asked.events(number, part.assembly.event()):
+            assembly.add(event)
+    return assembly
 
 
 class _Exchange:
@@ -388,26 +402,33 @@ class _Exchange:
         out.on_room = self._room
 
     async def over(
-        self, upstream: Upstream, request: bytes, sink: PartSink, reusable: bool
+        self, upstream: Upstream, lease: Lease, request: bytes, sink: PartSink, reusable: bool
     ) -> PartSink:
         """Sends the request and waits until the sink has the whole answer.
 
         However it ends before that, the connection is closed, which tells the engine to stop. So
-        it is when the engine sends nothing for `silence_seconds`.
+        it is when the engine sends nothing for `silence_seconds`. The lease knows meanwhile how
+        long its engine has been silent, and can end the work of one that hangs.
+
+        Raises:
+            Lost: the connection broke off, or the lease was revoked.
         """
+        if lease.revoked:
+            raise Lost(lease.revoked)
+        lease.attach(upstream, upstream.break_off)
         self._live.add(upstream)
         self._sinks.append(sink)
         try:
             self.timeline.sent = time.perf_counter()
-            upstream.ask(request, sink, reusable)
-            with _patience(upstream, self.silence_seconds):
-                await sink.done
+            upstream.ask(request, sink, reusable, self.silence_seconds)
+            await sink.done
         except Lost:
             self._sinks.remove(sink)  # another connection or replica takes its place
             raise
         finally:
             self._live.discard(upstream)
             upstream.release()
+            lease.detach()
         return sink
 
     @property
@@ -434,43 +455,6 @@ class _Exchange:
     def _room(self) -> None:
         for upstream in self._live:
             upstream.resume()
-
-
-@contextlib.contextmanager
-def _leased(upstream: Upstream, lease: Lease) -> Iterator[None]:
-    """Lets the lease know how long its engine has been silent, and end the work of one that hangs.
-
-    Raises:
-        Lost: the lease was revoked before.
-    """
-    if lease.revoked:
-        raise Lost(lease.revoked)
-    lease.attach(upstream, upstream.break_off)
-    try:
-        yield
-    finally:
-        lease.detach()
-
-
-@contextlib.contextmanager
-def _patience(upstream: Upstream, seconds: float) -> Iterator[None]:
-    """Gives the connection up once its engine was silent for so long."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle | None = None
-
-    def look() -> None:
-        nonlocal timer
-        left = seconds - upstream.silent_seconds
-        if left > 0:
-            timer = loop.call_later(left, look)
-        else:
-            upstream.give_up()
-
-    timer = loop.call_later(seconds, look)
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 class _Forward:
@@ -514,7 +498,7 @@ class _Forward:
             if not exchange.out.started:
                 await answer(scope, receive, send)
             else:  # in the middle of a stream there is but one way to say it
-                exchange.out.write(exchange.encoder.error(json.loads(bytes(answer.body))))
+                exchange.out.write(exchange.encoder.error(decode(bytes(answer.body))))
                 exchange.out.end()
         finally:
             timeline.done = time.perf_counter()
@@ -570,7 +554,7 @@ def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
     message = error.body.decode("utf-8", "replace").strip()
     fields: dict[str, Any] = {}
     with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(error.body)
+        found = decode(error.body)
         said = found.get("error", found) if isinstance(found, dict) else {}
         if isinstance(said, dict):
             fields = {key: value for key, value in said.items() if key not in {"message", "type"}}
@@ -592,12 +576,12 @@ def _status(error: EngineRefused) -> int:
 
 def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
     headers = {k: v for k, v in answer.headers.items() if k.lower() == "retry-after"}
-    body = dump(failed(json.loads(bytes(answer.body))))
+    body = encode(failed(decode(bytes(answer.body))))
     return Response(body, answer.status_code, headers, media_type="application/json")
 
 
 def _rendered(error: EngineRefused) -> Response:
-    body = dump(_error_body(error))
+    body = encode(_error_body(error))
     headers = {}
     if _RETRY_AFTER.fullmatch(error.retry_after):
         headers["Retry-After"] = error.retry_after.decode("ascii")

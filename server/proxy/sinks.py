@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Any
 
 from paddock.registry.errors import EngineSilent
+from paddock.registry.json_codec import decode, encode
 from paddock.server.http.errors import envelope
 from paddock.server.http.protocol import Headers, Outlet
 from paddock.server.proxy.shape import fault
-from paddock.server.proxy.steps import DONE, Asked, Assembly, Events, OpenAI, dump
+from paddock.server.proxy.steps import DONE, Asked, Assembly, Events, OpenAI
 from paddock.server.telemetry.timeline import Timeline
 
 
@@ -42,7 +42,7 @@ MAX_EVENT_BYTES = 16_000_000
 def event_of(payload: bytes) -> dict[str, Any]:
     """An event of an engine's stream. What is none, as attached endpoints may send, is an error."""
     try:
-        event = json.loads(payload)
+        event = decode(payload)
     except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
@@ -158,14 +158,10 @@ class Assembled(PartSink):
 
     def __init__(self, timeline: Timeline, chat: bool) -> None:
         super().__init__(timeline)
-        self._assembly = Assembly(chat)
+        self.assembly = Assembly(chat)
+        """What came. Steps see it once no other replica can take this one's place."""
         self._cut = Events()
         self._bytes = 0
-
-    @property
-    def event(self) -> dict[str, Any]:
-        """What came, as one event. Steps see it once no other replica can take its place."""
-        return self._assembly.event()
 
     def take(self, data: bytes) -> None:
         """Adds the events."""
@@ -181,9 +177,9 @@ class Assembled(PartSink):
             if "error" in event:
                 status = event["error"].get("code")
                 self._status = status if isinstance(status, int) and 400 <= status < 600 else 502
-                self._refusal = [dump(event)]
+                self._refusal = [encode(event)]
                 return
-            self._assembly.add(event)
+            self.assembly.add(event)
 
 
 class Straight(PartSink):

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from paddock.registry.json_codec import encode
+
 Event = dict[str, Any]
 DONE = b"[DONE]"
 
@@ -59,7 +61,7 @@ class OpenAI:
 
     def event(self, event: Event) -> bytes:
         """One `data:` line."""
-        return b"data: %b\n\n" % dump(event)
+        return b"data: %b\n\n" % encode(event)
 
     def close(self) -> bytes:
         """The sentinel."""
@@ -67,7 +69,7 @@ class OpenAI:
 
     def error(self, error: dict[str, Any]) -> bytes:
         """An event that OpenAI's and Xinference's clients raise; the sentinel ends the stream."""
-        return b"data: %b\n\ndata: [DONE]\n\n" % dump(error)
+        return b"data: %b\n\ndata: [DONE]\n\n" % encode(error)
 
     def whole(self, answer: Event) -> dict[str, Any]:
         """As it is."""
@@ -114,14 +116,6 @@ class Asked:
         for step in self.steps:
             found = [new for old in found for new in step.event(part, old)]
         return found
-
-
-def dump(value: Any) -> bytes:
-    """Compact JSON, with text as UTF-8; halves of characters, as engines may send, as escapes."""
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def plain(content: Any) -> str:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from paddock.server.proxy.pacing import Pacer
+from paddock.server.proxy.patience import Patience
 
 CONNECT_SECONDS = 10.0
 READ_BYTES = 64 * 1024
@@ -95,8 +96,18 @@ class Upstream(asyncio.Protocol):
         self._wrong = ""
         self.kept_at = 0.0
 
-    def ask(self, request: bytes, sink: Sink, reusable: bool = True) -> None:
-        """Sends a whole request; the answer goes to `sink`. Never kept if it is not `reusable`."""
+    def ask(
+        self,
+        request: bytes,
+        sink: Sink,
+        reusable: bool = True,
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        """Sends a whole request; the answer goes to `sink`.
+
+        The connection is never kept if it is not `reusable`, and given up once the engine has sent
+        nothing for `silence_seconds`.
+        """
         assert self._transport is not None
         self._sink = sink
         self._reusable = reusable
@@ -106,6 +117,7 @@ class Upstream(asyncio.Protocol):
         self._wrong = ""
         self._heard = self._asked = self._now()
         self._pool.pacer.enter(self)
+        self._pool.patience.enter(self, silence_seconds)
         self._transport.write(request)
 
     def abort(self) -> None:
@@ -298,6 +310,7 @@ class Upstream(asyncio.Protocol):
     def _let_go(self) -> Sink | None:
         sink, self._sink = self._sink, None
         self._pool.pacer.leave(self)
+        self._pool.patience.leave(self)
         return sink
 
     def _break(self, why: str) -> None:
@@ -322,6 +335,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.pacer = Pacer()
+        self.patience = Patience()
         self._kept: defaultdict[str, list[Upstream]] = defaultdict(list)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -391,6 +405,7 @@ class Pool:
 
     def close(self) -> None:
         """Closes all that wait."""
+        self.patience.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

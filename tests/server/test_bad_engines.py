@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddock.registry.json_codec import encode
 from paddock.server.dialects.anthropic import Messages
 from paddock.server.dialects.responses import Responses
 from paddock.server.proxy import sinks, upstream
@@ -29,7 +30,6 @@ from paddock.server.proxy.steps import (
     Step,
     StoppedBy,
     UsageApart,
-    dump,
 )
 from paddock.server.proxy.upstream import Pool
 from tests.server.test_data_path import (
@@ -300,11 +300,11 @@ def test_no_event_is_a_bug(
     assembly, merged, out = Assembly(chat), Assembly(chat), encoder()
     asked = Asked("m", "/", (b"",), steps=tuple(chosen), encoder=out)
     for raw in stream:
-        found = event_of(dump(raw))
+        found = event_of(encode(raw))
         if "error" in found:
             assert isinstance(found["error"].get("message"), str | None)
             continue
-        assembly.add(json.loads(dump(found)))
+        assembly.add(json.loads(encode(found)))
         for changed in asked.events(0, found):
             out.event(changed)
     out.close()
@@ -313,7 +313,7 @@ def test_no_event_is_a_bug(
         merged.add(changed)
     answer = merged.answer()
     if answer["choices"] and (chat or isinstance(again.encoder, OpenAI)):
-        dump(again.encoder.whole(answer))
+        encode(again.encoder.whole(answer))
 
 
 def test_merged_event_is_the_sum_of_its_events() -> None:
@@ -349,7 +349,7 @@ async def test_assembly_holds_no_events() -> None:
     assembly = Assembly(chat=True)
     for _ in range(1000):
         assembly.add({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}}]})
-    held = dump(assembly.event())
+    held = encode(assembly.event())
     assert len(held) < 1200
     assert assembly.answer()["choices"][0]["message"]["content"] == "a" * 1000
 

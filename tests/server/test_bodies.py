@@ -11,11 +11,12 @@ import pytest
 from paddock.engines import load_engine
 from paddock.engines.attached import FIELDS
 from paddock.registry.errors import BadValue, PaddockError
+from paddock.registry.json_codec import encode
 from paddock.server.access import media
 from paddock.server.dialects import openai
 from paddock.server.dialects.openai import Model
 from paddock.server.proxy.forward import ROUTES
-from paddock.server.proxy.steps import OpenAI, dump
+from paddock.server.proxy.steps import OpenAI
 
 ABILITIES = ("generate", "chat", "tools", "vision", "reasoning", "embed", "rerank")
 ENGINES = ("llama.cpp", "")
@@ -226,7 +227,7 @@ def model(engine: str) -> Model:
 
 def make(path: str, body: dict[str, Any], of: Model) -> None:
     """Makes a request out as `Inference.forward` does. Raises as it does."""
-    way, encoder, raw = ROUTES[path], OpenAI(), dump(body)
+    way, encoder, raw = ROUTES[path], OpenAI(), encode(body)
     given: Any = body
     if way.translate is not None:
         (given, encoder), raw = way.translate(body), b""  # type: ignore[assignment]

@@ -20,6 +20,7 @@ from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
+from paddock.registry.json_codec import encode
 from paddock.server.access.keys import ANYONE
 from paddock.server.dialects import openai
 from paddock.server.http import large
@@ -28,7 +29,6 @@ from paddock.server.http.protocol import Protocol
 from paddock.server.proxy import forward, pacing
 from paddock.server.proxy.forward import Inference
 from paddock.server.proxy.sinks import PartSink
-from paddock.server.proxy.steps import dump
 from paddock.server.proxy.upstream import Pool
 from paddock.server.telemetry.timeline import Timeline
 
@@ -804,7 +804,7 @@ async def test_large_requests_are_read_and_made_out_in_a_thread(
 
     monkeypatch.setattr(forward, "parse", noted(parse))
     for module in (openai, large):
-        monkeypatch.setattr(module, "dump", noted(dump))
+        monkeypatch.setattr(module, "encode", noted(encode))
     async with world(answers) as there:
         assert (await there.post(max_tokens=3))[0] == 200
         assert set(threads) == {here}

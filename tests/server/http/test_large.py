@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.registry.errors import BadValue
+from paddock.registry.json_codec import encode
 from paddock.server.http import large
 from paddock.server.http.body import parse
-from paddock.server.proxy.steps import dump
 
 LONG, PIECE = 20, 16
 SHORT_BYTES = 500
@@ -48,7 +48,7 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_any_json_is_read_and_written_the_same(value: Any) -> None:
     """Escaped or as UTF-8, with long texts as values and as names: nothing changes."""
-    written = dump(value)
+    written = encode(value)
     assert large.dumps(value) == written
     for raw in (written, json.dumps(value, indent=1).encode()):
         assert large.loads(raw, parse) == parse(raw) == value
@@ -95,19 +95,26 @@ def test_no_call_reads_or_writes_much_at_once(
     read: list[int] = []
     written: list[int] = []
 
+    decode_text = large._decode_text
+
     def noted_parse(raw: bytes) -> Any:
         read.append(len(raw))
         return parse(raw)
 
-    def noted_dump(value: Any) -> bytes:
-        found = dump(value)
+    def noted_decode_text(piece: bytes) -> str:
+        read.append(len(piece))
+        return decode_text(piece)
+
+    def noted_encode(value: Any) -> bytes:
+        found = encode(value)
         written.append(len(found))
         return found
 
     raw = json.dumps(body, ensure_ascii=is_escaped).encode()
+    monkeypatch.setattr(large, "_decode_text", noted_decode_text)
     assert large.loads(raw, noted_parse) == body
-    monkeypatch.setattr(large, "dump", noted_dump)
-    assert large.dumps(body) == dump(body)
+    monkeypatch.setattr(large, "encode", noted_encode)
+    assert large.dumps(body) == encode(body)
     for lengths in (read, written):
         assert len(lengths) > 1000
         assert max(lengths) < SHORT_BYTES
@@ -122,9 +129,9 @@ def test_what_has_no_long_text_is_read_and_written_at_once() -> None:
         return parse(raw)
 
     body = {"prompt": ["a", 'b"\\'], "max_tokens": 3}
-    assert large.loads(dump(body), noted) == body
-    assert calls == [dump(body)]
-    assert large.dumps(body) == dump(body)
+    assert large.loads(encode(body), noted) == body
+    assert calls == [encode(body)]
+    assert large.dumps(body) == encode(body)
 
 
 @pytest.mark.parametrize(
