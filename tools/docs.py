@@ -7,10 +7,12 @@ python tools/docs.py --check    # compare, and check that relative links lead so
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,15 @@ import click
 from paddock.cli.main import COMMANDS, cli
 from paddock.engines import engines
 from paddock.engines.base import Engine
+from paddock.launcher.cluster.cluster import Cluster
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.catalog import Catalog
-from paddock.registry.settings import SETTINGS
+from paddock.registry.custom import Library
+from paddock.registry.settings import SETTINGS, read_settings
 from paddock.registry.spec import ModelSpec
-from paddock.server.dialects.openai import standing
+from paddock.server.dialects.fields import field_support
+from paddock.server.http.app import create_app
 from paddock.server.routes.openapi import document
 
 ROOT = Path(__file__).parent.parent
@@ -122,7 +129,14 @@ BEGIN, END = "<!-- fields: written by `make docs` -->", "<!-- end of fields -->"
 
 def rest_shapes() -> str:
     """`web/openapi.json`: the REST routes and shapes, of which the dashboard makes its types."""
-    return json.dumps(document(()), indent=1, ensure_ascii=False) + "\n"
+    with tempfile.TemporaryDirectory() as home:
+        settings = read_settings(environ={"PADDOCK_HOME": home})
+        library = Library(settings.specs, settings.index)
+        store = SqliteStore(Path(home) / "paddock.db")
+        fleet = Fleet(settings, library.catalog, store, Cluster(settings))
+        routes = create_app(fleet, settings, library).routes
+        asyncio.run(store.close())
+    return json.dumps(document(routes), indent=1, ensure_ascii=False) + "\n"
 
 
 def engine_fields() -> str:
@@ -140,7 +154,7 @@ def engine_fields() -> str:
 
 def _standing(engine: Engine, name: str) -> str:
     """In completions and in chats, said once where it is the same."""
-    ways = [standing(engine.fields, name, chat) for chat in (False, True)]
+    ways = [field_support(engine.fields, name, chat) for chat in (False, True)]
     if ways[0] == ways[1]:
         return ways[0]
     if "refused" in ways:

@@ -95,19 +95,18 @@ class EchoServer:
         head["object"] = "chat.completion.chunk" if chat else kind
         async for token in self._tokens(body, prompt):
             part = {"delta": {"content": token}} if chat else {"text": token}
-            await _send(
-                response, {**head, "choices": [{"index": 0, **part, "finish_reason": None}]}
-            )
+            event = {**head, "choices": [{"index": 0, **part, "finish_reason": None}]}
+            await response.write(_event(event))
         part = {"delta": {"content": ""}} if chat else {"text": ""}
-        await _send(response, {**head, "choices": [{"index": 0, **part, "finish_reason": finish}]})
+        end = _event({**head, "choices": [{"index": 0, **part, "finish_reason": finish}]})
         if (body.get("stream_options") or {}).get("include_usage"):
-            await _send(response, {**head, "choices": [], "usage": usage})
-        await response.write(b"data: [DONE]\n\n")
+            end += _event({**head, "choices": [], "usage": usage})
+        await response.write(end + b"data: [DONE]\n\n")
         return response
 
 
-async def _send(response: web.StreamResponse, event: dict[str, Any]) -> None:
-    await response.write(f"data: {json.dumps(event)}\n\n".encode())
+def _event(event: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(event)}\n\n".encode()
 
 
 def main() -> None:

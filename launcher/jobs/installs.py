@@ -42,7 +42,7 @@ class _Work(Job):
     last: dict[str, Any] = field(default_factory=dict)
 
 
-class Installs(Jobs[_Work]):
+class InstallJobs(Jobs[_Work]):
     """Starts, shows and calls off installs, one for an engine. Use from one event loop only."""
 
     kind = "install"

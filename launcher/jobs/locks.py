@@ -52,7 +52,7 @@ class _Running(Job):
     following: str
 
 
-class Locks(Jobs[_Running]):
+class LockJobs(Jobs[_Running]):
     """Starts, shows and calls off work on locks. Use from one event loop only."""
 
     kind = "lock"

@@ -43,7 +43,7 @@ class Pull(Job):
     status: PullStatus
 
 
-class Pulls(Jobs[Pull]):
+class PullJobs(Jobs[Pull]):
     """Starts, shows and calls off pulls. Use from one event loop only."""
 
     kind = "pull"

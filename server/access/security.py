@@ -37,6 +37,7 @@ from paddock.server.access.keys import (
     digest,
     is_loopback,
 )
+from paddock.server.access.reach import Reach
 from paddock.server.access.revocation import Revocations
 from paddock.server.http.errors import envelope, render
 from paddock.server.http.protocol import has_outlet, outlet
@@ -44,32 +45,6 @@ from paddock.server.http.protocol import has_outlet, outlet
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
 HEAD_TOO_LARGE = f"the request's head is over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers"
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v1/cluster/auth", "/", "/favicon.svg"})
-OPEN_ASSETS = re.compile(r"/assets/[\w.-]+", re.ASCII)
-"""The dashboard's files: what it shows it asks for with a key."""
-# What a key of scope `inference` reaches: method and path, or the template of a route.
-# Whatever is not here, a route that is yet to be written too, asks for scope `admin`.
-INFERENCE_ROUTES = frozenset(
-    {
-        ("POST", "/v1/completions"),
-        ("POST", "/v1/chat/completions"),
-        ("POST", "/v1/embeddings"),
-        ("POST", "/v1/rerank"),
-        ("POST", "/v1/responses"),
-        ("POST", "/v1/messages"),
-        ("POST", "/v1/messages/count_tokens"),
-        ("POST", "/anthropic/v1/messages"),
-        ("POST", "/anthropic/v1/messages/count_tokens"),
-        ("GET", "/anthropic/v1/models"),
-        ("GET", "/anthropic/v1/models/{uid:path}"),
-        ("GET", "/v1/whoami"),
-        ("GET", "/v1/models"),
-        ("GET", "/v1/models/{uid:path}"),
-    }
-)
-# What a key of scope `monitor` reaches beside the open paths: numbers, and no word of anybody's.
-MONITOR_ROUTES = frozenset({("GET", "/metrics")})
-_REACH = {"inference": INFERENCE_ROUTES, "monitor": MONITOR_ROUTES}
 # A page at one of these names comes from this machine: nobody else can own them.
 LOCAL_NAMES = frozenset({"localhost", "host.docker.internal"})
 LOCAL_SUFFIX = ".localhost"
@@ -101,6 +76,7 @@ class Security:
         self._keys = keys
         self._revocations = Revocations(keys)
         self.routes = routes
+        self._reach = Reach(routes)
         self._loopback = is_loopback(settings.host)
         self._always_keyed = always_keyed(settings)
         self._fixed = tuple(
@@ -158,14 +134,14 @@ class Security:
         """Hands the request on; one with a key from the file may be ended with that key."""
         if not scope["paddock.principal"].revocable:
             await self._app(scope, receive, send)
-        elif (scope["method"], scope["path"]) in INFERENCE_ROUTES and scope["method"] == "POST":
+        elif scope["method"] == "POST" and self._reach.reaches("inference", "POST", scope["path"]):
             await self._revocations.inference(self._app, scope, receive, send)
         else:
             await self._revocations.stream(self._app, scope, receive, send)
 
     def _admits(self, scope: Scope, given: Sequence[bytes]) -> Response | None:
         """Finds the caller and says whether the route is open to it; None if it is."""
-        if scope["path"] in OPEN_PATHS or OPEN_ASSETS.fullmatch(scope["path"]):
+        if self._reach.is_open(scope["path"]):
             scope["paddock.principal"] = NOBODY
             return None
         try:
@@ -199,14 +175,13 @@ class Security:
     def _check_scope(self, caller: Principal, scope: Scope) -> None:
         """Raises `NotAllowed` where a key of a scope other than `admin` does not reach."""
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        reach = _REACH[caller.scope]
-        if (method, scope["path"]) in reach:
+        if self._reach.reaches(caller.scope, method, scope["path"]):
             return
         for route in self.routes:
             match, child = route.matches(scope)
             if match is not Match.FULL:
                 continue
-            if (method, getattr(route, "path", "")) not in reach:
+            if not self._reach.reaches(caller.scope, method, getattr(route, "path", "")):
                 break
             uid = child["path_params"]["uid"]
             if not caller.may_use(uid):

@@ -11,11 +11,11 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
@@ -23,8 +23,11 @@ from paddock.registry.errors import BadValue, FieldRefused, NotAllowed
 from paddock.registry.json_codec import encode
 from paddock.server.access.keys import principal
 from paddock.server.dialects import openai
-from paddock.server.dialects.openai import Body, Model
-from paddock.server.proxy.steps import Asked, Encoder, Event, plain
+from paddock.server.dialects.base import Body, Call, Dialect, Model
+from paddock.server.dialects.fields import Neutral, asks_nothing
+from paddock.server.http.operation import EVENTS, Operation, RouteDoc
+from paddock.server.http.shapes import Shape
+from paddock.server.proxy.steps import Encoder, EngineRequest, Event, plain
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 EFFORT = "high"
@@ -37,8 +40,7 @@ _FOREIGN = frozenset(
         *("parallel_tool_calls", "function_call", "reasoning_budget_tokens"),
     )
 )
-# Name → values that ask for nothing; None: whatever the value.
-_NEUTRAL: dict[str, tuple[Any, ...] | None] = {
+_NEUTRAL: Neutral = {
     "metadata": None,
     "cache_control": None,
     "service_tier": ("auto", "standard_only"),
@@ -60,30 +62,93 @@ _ERROR_TYPES = {
 }
 
 
-def translate(given: Body) -> tuple[Body, Encoder]:
+class AnthropicTurn(Shape):
+    """One message of a conversation in Anthropic's words."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[dict[str, Any]]
+
+
+class AnthropicChat(Shape):
+    """Anthropic's. What only Anthropic's own servers can do is refused by name."""
+
+    model: str = Field(min_length=1)
+    messages: list[AnthropicTurn] = Field(min_length=1)
+    system: str | list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class AnthropicMessages(AnthropicChat):
+    """The same, with the length of the answer."""
+
+    max_tokens: int = Field(ge=1)
+    stop_sequences: list[str] | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    stream: bool | None = None
+
+
+class AnthropicMessage(Shape):
+    """An answer in Anthropic's shape."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str
+    stop_sequence: str | None
+    usage: dict[str, Any]
+
+
+class CountedTokens(Shape):
+    """How long a prompt is."""
+
+    input_tokens: int
+
+
+class AnthropicModel(Shape):
+    """A launched model in Anthropic's shape."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    max_input_tokens: int | None
+
+
+class AnthropicModels(Shape):
+    """One page, which is the only one."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+def to_openai(request: Body) -> tuple[Body, Encoder]:
     """A request of `/v1/messages` as a chat, and the encoder of its answer.
 
     Raises:
         BadValue: what cannot be translated, by Anthropic's name of it.
     """
-    if given.get("max_tokens") is None:
+    if request.get("max_tokens") is None:
         raise BadValue("max_tokens", None, "is needed: the most tokens that the answer may have")
-    chat = _chat(given)
+    chat = _chat(request)
     if chat.get("stream"):
         chat["stream_options"] = {"include_usage": True}
-    return chat, Messages(given["model"])
+    return chat, Messages(request["model"])
 
 
-def translate_count(given: Body) -> tuple[Body, Encoder]:
+def count_to_openai(request: Body) -> tuple[Body, Encoder]:
     """A request of `/v1/messages/count_tokens` as the chat whose prompt is to be counted."""
-    chat = _chat(given)
+    chat = _chat(request)
     chat.pop("stream", None)
-    return chat, Messages(given["model"])
+    return chat, Messages(request["model"])
 
 
-def messages(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
+def messages(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineRequest:
     """Makes out a translated request. Thinking that nobody asked for is nothing to turn off."""
-    wanted = dict(given)
+    wanted = dict(request)
     if wanted.get("enable_thinking") or wanted.get("reasoning_effort"):
         model.needs("reasoning")
     elif "reasoning" not in model.abilities:
@@ -94,12 +159,14 @@ def messages(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
     return openai.chat(wanted, model, raw, encoder)
 
 
-def count(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
+def count(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineRequest:
     """Makes out a request for the number of tokens that the chat's prompt has."""
-    asked = messages(given, model, raw, encoder)
+    engine_request = messages(request, model, raw, encoder)
     if not model.fields.counts_at:
         raise FieldRefused("count_tokens", model.engine, "it does not count without answering")
-    return replace(asked, path=model.fields.counts_at, raw=True, reshape=_counted, reusable=True)
+    return replace(
+        engine_request, path=model.fields.counts_at, raw=True, reshape=_counted, reusable=True
+    )
 
 
 def _counted(answer: Event) -> Event:
@@ -107,7 +174,7 @@ def _counted(answer: Event) -> Event:
     return {"input_tokens": answer.get("input_tokens", answer.get("count"))}
 
 
-def failed(body: Body) -> Body:
+def render_error(body: Body) -> Body:
     """One of our error bodies in Anthropic's envelope, with our fields beside its own."""
     error = body.get("error") or {}
     its = "invalid_request_error" if error.get("type") == "invalid_request_error" else "api_error"
@@ -117,10 +184,12 @@ def failed(body: Body) -> Body:
     return {"type": "error", "error": {**error, "type": its, "message": message}, "detail": detail}
 
 
-def _chat(given: Body) -> Body:
-    chat: Body = {"messages": [*_system(given.get("system")), *_messages(given.get("messages"))]}
-    for name, value in given.items():
-        if value is None or _asks_nothing(name, value):
+def _chat(request: Body) -> Body:
+    chat: Body = {
+        "messages": [*_system(request.get("system")), *_messages(request.get("messages"))]
+    }
+    for name, value in request.items():
+        if value is None or asks_nothing(_NEUTRAL, name, value):
             continue
         if name in _FOREIGN:
             raise BadValue(name, value, "is no field of Anthropic's messages")
@@ -131,36 +200,29 @@ def _chat(given: Body) -> Body:
     return chat
 
 
-def _asks_nothing(name: str, value: Any) -> bool:
-    if name not in _NEUTRAL:
-        return False
-    values = _NEUTRAL[name]
-    return values is None or value in values
+def _system(value: Any) -> Iterator[Body]:
+    if value:
+        yield {"role": "system", "content": _text(value, "system")}
 
 
-def _system(given: Any) -> Iterator[Body]:
-    if given:
-        yield {"role": "system", "content": _text(given, "system")}
-
-
-def _text(given: Any, name: str) -> str:
+def _text(value: Any, name: str) -> str:
     """The text of a text or of blocks of text."""
-    if isinstance(given, str):
-        return given
-    return "\n".join(_field(block, "text", name) for block in _blocks(given, name, ["text"]))
+    if isinstance(value, str):
+        return value
+    return "\n".join(_field(block, "text", name) for block in _blocks(value, name, ["text"]))
 
 
-def _blocks(given: Any, name: str, types: Sequence[str]) -> list[Body]:
-    if isinstance(given, str):
-        return [{"type": "text", "text": given}]
-    if not isinstance(given, list):
-        raise BadValue(name, given, "must be text or a list of blocks")
-    for index, block in enumerate(given):
+def _blocks(value: Any, name: str, types: Sequence[str]) -> list[Body]:
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if not isinstance(value, list):
+        raise BadValue(name, value, "must be text or a list of blocks")
+    for index, block in enumerate(value):
         kind = block.get("type") if isinstance(block, dict) else None
         if kind not in types:
             known = ", ".join(types)
             raise BadValue(f"{name}[{index}].type", kind, f"is not understood here; {known} are")
-    return given
+    return value
 
 
 def _field(block: Body, name: str, of: str) -> str:
@@ -170,10 +232,10 @@ def _field(block: Body, name: str, of: str) -> str:
     return value
 
 
-def _messages(given: Any) -> Iterator[Body]:
-    if not isinstance(given, list) or not given:
-        raise BadValue("messages", given, "must be a list with a message or more")
-    for index, message in enumerate(given):
+def _messages(value: Any) -> Iterator[Body]:
+    if not isinstance(value, list) or not value:
+        raise BadValue("messages", value, "must be a list with a message or more")
+    for index, message in enumerate(value):
         name = f"messages[{index}]"
         role = message.get("role") if isinstance(message, dict) else None
         if role not in tuple(_ROLES):
@@ -264,11 +326,11 @@ _ROLES: dict[str, Callable[[Any, str], Iterator[Body]]] = {
 }
 
 
-def _tools(given: Any) -> Body:
-    if not isinstance(given, list):
-        raise BadValue("tools", given, "must be a list")
+def _tools(value: Any) -> Body:
+    if not isinstance(value, list):
+        raise BadValue("tools", value, "must be a list")
     found = []
-    for index, tool in enumerate(given):
+    for index, tool in enumerate(value):
         name = f"tools[{index}]"
         if not isinstance(tool, dict):
             raise BadValue(name, tool, "must be an object")
@@ -286,59 +348,59 @@ def _tools(given: Any) -> Body:
     return {"tools": found}
 
 
-def _tool_choice(given: Any) -> Body:
-    kind = given.get("type") if isinstance(given, dict) else None
+def _tool_choice(value: Any) -> Body:
+    kind = value.get("type") if isinstance(value, dict) else None
     if kind == "tool":
-        named = {"name": _field(given, "name", "tool_choice")}
+        named = {"name": _field(value, "name", "tool_choice")}
         choice: Any = {"type": "function", "function": named}
     elif kind in ("auto", "any", "none"):
         choice = "required" if kind == "any" else kind
     else:
-        raise BadValue("tool_choice", given, "must be an object of type auto, any, tool or none")
-    if given.get("disable_parallel_tool_use"):
+        raise BadValue("tool_choice", value, "must be an object of type auto, any, tool or none")
+    if value.get("disable_parallel_tool_use"):
         return {"tool_choice": choice, "parallel_tool_calls": False}
     return {"tool_choice": choice}
 
 
-def _thinking(given: Any) -> Body:
-    kind = given.get("type") if isinstance(given, dict) else None
+def _thinking(value: Any) -> Body:
+    kind = value.get("type") if isinstance(value, dict) else None
     if kind == "adaptive":  # the model decides, as it does unasked
         return {}
     if kind == "disabled":
         return {"enable_thinking": False}
     if kind == "enabled":
         found: Body = {"enable_thinking": True}
-        if given.get("budget_tokens") is not None:
-            found["reasoning_budget_tokens"] = given["budget_tokens"]
+        if value.get("budget_tokens") is not None:
+            found["reasoning_budget_tokens"] = value["budget_tokens"]
         return found
-    raise BadValue("thinking", given, "must be an object of type enabled, disabled or adaptive")
+    raise BadValue("thinking", value, "must be an object of type enabled, disabled or adaptive")
 
 
-def _output_config(given: Any) -> Body:
-    if not isinstance(given, dict):
-        raise BadValue("output_config", given, "must be an object")
-    unknown = sorted(set(given) - {"effort", "format"})
+def _output_config(value: Any) -> Body:
+    if not isinstance(value, dict):
+        raise BadValue("output_config", value, "must be an object")
+    unknown = sorted(set(value) - {"effort", "format"})
     if unknown:
-        raise BadValue(f"output_config.{unknown[0]}", given[unknown[0]], "cannot be done here")
+        raise BadValue(f"output_config.{unknown[0]}", value[unknown[0]], "cannot be done here")
     found: Body = {}
-    if given.get("effort") not in (None, EFFORT):
-        found["reasoning_effort"] = given["effort"]
-    if given.get("format") is not None:
-        found["response_format"] = _format(given["format"])
+    if value.get("effort") not in (None, EFFORT):
+        found["reasoning_effort"] = value["effort"]
+    if value.get("format") is not None:
+        found["response_format"] = _format(value["format"])
     return found
 
 
-def _format(given: Any) -> Body:
-    schema = given.get("schema") if isinstance(given, dict) else None
-    if not isinstance(schema, dict) or given.get("type") != "json_schema":
-        raise BadValue("output_config.format", given, "must be of type json_schema, with a schema")
+def _format(value: Any) -> Body:
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if not isinstance(schema, dict) or value.get("type") != "json_schema":
+        raise BadValue("output_config.format", value, "must be of type json_schema, with a schema")
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
-def _stop_sequences(given: Any) -> Body:
-    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
-        raise BadValue("stop_sequences", given, "must be a list of texts")
-    return {"stop": given}
+def _stop_sequences(value: Any) -> Body:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise BadValue("stop_sequences", value, "must be a list of texts")
+    return {"stop": value}
 
 
 _TRANSLATIONS: dict[str, Callable[[Any], Body]] = {
@@ -389,7 +451,7 @@ class Messages:
     def error(self, error: dict[str, Any]) -> bytes:
         """An event `error`; nothing comes after it."""
         self._over = True
-        return _sse(failed(error))
+        return _sse(render_error(error))
 
     def whole(self, answer: Event) -> dict[str, Any]:
         """The message with all of its blocks."""
@@ -497,11 +559,21 @@ class Models:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """The list, and one model."""
         return [
-            Route("/anthropic/v1/models", self.listing),
-            Route("/anthropic/v1/models/{uid:path}", self.describe),
+            Operation(
+                "GET",
+                "/anthropic/v1/models",
+                self.listing,
+                RouteDoc("anthropic", AnthropicModels, scope="inference"),
+            ),
+            Operation(
+                "GET",
+                "/anthropic/v1/models/{uid:path}",
+                self.describe,
+                RouteDoc("anthropic", AnthropicModel, scope="inference"),
+            ),
         ]
 
     async def listing(self, request: Request) -> Response:
@@ -532,3 +604,31 @@ def _model(status: ModelStatus) -> Body:
         "max_input_tokens": status.plan.context_length or None,
         "max_tokens": status.plan.context_length or None,
     }
+
+
+_MESSAGES = RouteDoc(
+    "anthropic",
+    AnthropicMessage,
+    AnthropicMessages,
+    summary="Answers a conversation, in Anthropic's words",
+    media=EVENTS,
+)
+_COUNT = RouteDoc(
+    "anthropic",
+    CountedTokens,
+    AnthropicChat,
+    summary="Counts the tokens that such a conversation has",
+)
+ANTHROPIC = Dialect(
+    "anthropic",
+    tuple(
+        call
+        for root in ("", "/anthropic")
+        for call in (
+            Call(f"{root}/v1/messages", "chat", _MESSAGES, messages, to_openai),
+            Call(f"{root}/v1/messages/count_tokens", "chat", _COUNT, count, count_to_openai),
+        )
+    ),
+    render_error,
+    lambda fleet: Models(fleet).routes(),
+)

@@ -11,13 +11,17 @@ import secrets
 from functools import partial
 from typing import Any
 
-from paddock.registry.errors import BadValue, FieldRefused
-from paddock.server.dialects.openai import Body, Model
-from paddock.server.http import large
-from paddock.server.proxy.steps import Asked, Encoder, Event
+from pydantic import Field
 
-# Name → values that ask for nothing; None: whatever the value.
-_NEUTRAL: dict[str, tuple[Any, ...] | None] = {
+from paddock.registry.errors import BadValue, FieldRefused
+from paddock.server.dialects.base import Body, Call, Dialect, Model
+from paddock.server.dialects.fields import Neutral, asks_nothing
+from paddock.server.http import large
+from paddock.server.http.operation import RouteDoc
+from paddock.server.http.shapes import Shape
+from paddock.server.proxy.steps import Encoder, EngineRequest, Event
+
+_NEUTRAL: Neutral = {
     "user": None,
     "request_id": None,
     "return_len": None,  # Xinference's: the answer always has it
@@ -26,16 +30,42 @@ _NEUTRAL: dict[str, tuple[Any, ...] | None] = {
 _OWN = ("model", "query", "documents", "top_n", "return_documents")
 
 
-def rerank(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
+class Rerank(Shape):
+    """Cohere's. A query or document may be an object with `text`."""
+
+    model: str = Field(min_length=1)
+    query: str | dict[str, Any]
+    documents: list[str | dict[str, Any]] = Field(min_length=1)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool | None = None
+
+
+class Ranked(Shape):
+    """One document: its place in the request, and the model's score."""
+
+    index: int
+    relevance_score: float
+    document: dict[str, str] | None
+
+
+class Reranked(Shape):
+    """The documents, the nearest first."""
+
+    id: str
+    results: list[Ranked]
+    meta: dict[str, Any]
+
+
+def rerank(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineRequest:
     """Makes out a request of `/v1/rerank`.
 
     Raises:
         NotAble, BadValue, FieldRefused: it cannot be honoured.
     """
     model.needs("rerank")
-    wanted = {key: value for key, value in given.items() if value is not None}
+    wanted = {key: value for key, value in request.items() if value is not None}
     for name, value in wanted.items():
-        if name not in _OWN and not _asks_nothing(name, value):
+        if name not in _OWN and not asks_nothing(_NEUTRAL, name, value):
             raise FieldRefused(name, model.engine)
     query = _text(wanted.get("query"), "query")
     documents = _documents(wanted.get("documents"))
@@ -47,7 +77,7 @@ def rerank(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
         raise BadValue("return_documents", shown, "must be true or false")
     body = {"model": model.name, "query": query, "documents": documents}
     answered = partial(answer, model.uid, documents if shown else [], top)
-    return Asked(model.uid, "/v1/rerank", (large.dumps(body),), raw=True, reshape=answered)
+    return EngineRequest(model.uid, "/v1/rerank", (large.dumps(body),), raw=True, reshape=answered)
 
 
 def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:
@@ -77,21 +107,32 @@ def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:
     }
 
 
-def _asks_nothing(name: str, value: Any) -> bool:
-    if name not in _NEUTRAL:
-        return False
-    values = _NEUTRAL[name]
-    return values is None or value in values
-
-
-def _text(given: Any, name: str) -> str:
-    text = given.get("text") if isinstance(given, dict) else given
+def _text(value: Any, name: str) -> str:
+    text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise BadValue(name, given, "must be text, or an object with text")
+        raise BadValue(name, value, "must be text, or an object with text")
     return text
 
 
-def _documents(given: Any) -> list[str]:
-    if not isinstance(given, list) or not given:
-        raise BadValue("documents", given, "must be a list with a document or more")
-    return [_text(one, f"documents[{index}]") for index, one in enumerate(given)]
+def _documents(value: Any) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise BadValue("documents", value, "must be a list with a document or more")
+    return [_text(one, f"documents[{index}]") for index, one in enumerate(value)]
+
+
+RERANK = Dialect(
+    "rerank",
+    (
+        Call(
+            "/v1/rerank",
+            "rerank",
+            RouteDoc(
+                "inference",
+                Reranked,
+                Rerank,
+                summary="Orders documents by how near they are to a query",
+            ),
+            rerank,
+        ),
+    ),
+)

@@ -11,13 +11,18 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from paddock.registry.errors import BadValue
 from paddock.registry.json_codec import encode
 from paddock.server.dialects import openai
-from paddock.server.dialects.openai import Body, Model
-from paddock.server.proxy.steps import Asked, Encoder, Event, plain
+from paddock.server.dialects.base import Body, Call, Dialect, Model
+from paddock.server.dialects.fields import CHECKS, Neutral, asks_nothing
+from paddock.server.http.operation import EVENTS, RouteDoc
+from paddock.server.http.shapes import Shape
+from paddock.server.proxy.steps import Encoder, EngineRequest, Event, plain
 
 _STATELESS = "asks for what earlier requests left; nothing is kept here"
 # Name → why it cannot be honoured, whatever its value.
@@ -38,8 +43,7 @@ _REFUSED = {
         "is no field of responses",
     ),
 }
-# Name → values that ask for nothing; None: whatever the value.
-_NEUTRAL: dict[str, tuple[Any, ...] | None] = {
+_NEUTRAL: Neutral = {
     "store": None,
     "background": (False,),
     "truncation": ("disabled",),
@@ -61,15 +65,39 @@ _ECHOED: dict[str, Any] = {
 }
 
 
-def translate(given: Body) -> tuple[Body, Encoder]:
+class Respond(Shape):
+    """OpenAI's. Nothing is stored; what needs an earlier response is refused by name."""
+
+    model: str = Field(min_length=1)
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    tools: list[dict[str, Any]] | None = None
+    stream: bool | None = None
+
+
+class Responded(Shape):
+    """A response in OpenAI's shape."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete", "in_progress"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+
+
+def to_openai(request: Body) -> tuple[Body, Encoder]:
     """A request of `/v1/responses` as a chat, and the encoder of its answer.
 
     Raises:
         BadValue: what cannot be translated, by the name that it has in responses.
     """
-    chat: Body = {"messages": [*_instructions(given.get("instructions")), *_input(given)]}
-    for name, value in given.items():
-        if value is None or _asks_nothing(name, value):
+    chat: Body = {"messages": [*_instructions(request.get("instructions")), *_input(request)]}
+    for name, value in request.items():
+        if value is None or asks_nothing(_NEUTRAL, name, value):
             continue
         if name in _REFUSED:
             raise BadValue(name, value, _REFUSED[name])
@@ -80,33 +108,26 @@ def translate(given: Body) -> tuple[Body, Encoder]:
     options = chat.get("stream_options", {})
     if chat.get("stream") and isinstance(options, dict):
         chat["stream_options"] = {**options, "include_usage": True}
-    return chat, Responses(given)
+    return chat, Responses(request)
 
 
-def respond(given: Body, model: Model, raw: bytes, encoder: Encoder) -> Asked:
+def respond(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineRequest:
     """Makes out a translated request; an effort is refused where the model cannot reason."""
-    if given.get("reasoning_effort") is not None:
+    if request.get("reasoning_effort") is not None:
         model.needs("reasoning")
-    return openai.chat(given, model, raw, encoder)
+    return openai.chat(request, model, raw, encoder)
 
 
-def _asks_nothing(name: str, value: Any) -> bool:
-    if name not in _NEUTRAL:
-        return False
-    values = _NEUTRAL[name]
-    return values is None or any(value == v and type(value) is type(v) for v in values)
-
-
-def _instructions(given: Any) -> Iterator[Body]:
-    if given is None:
+def _instructions(value: Any) -> Iterator[Body]:
+    if value is None:
         return
-    if not isinstance(given, str):
-        raise BadValue("instructions", given, "must be text")
-    yield {"role": "system", "content": given}
+    if not isinstance(value, str):
+        raise BadValue("instructions", value, "must be text")
+    yield {"role": "system", "content": value}
 
 
-def _input(given: Body) -> list[Body]:
-    items = given.get("input")
+def _input(request: Body) -> list[Body]:
+    items = request.get("input")
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     if not isinstance(items, list) or not items:
@@ -145,12 +166,12 @@ def _last_assistant(messages: list[Body]) -> Body:
     return messages[-1]
 
 
-def _content(given: Any, name: str) -> Any:
-    if isinstance(given, str):
-        return given
-    if not isinstance(given, list):
-        raise BadValue(name, given, "must be text or a list of parts")
-    parts = [_part(part, f"{name}[{index}]") for index, part in enumerate(given)]
+def _content(value: Any, name: str) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise BadValue(name, value, "must be text or a list of parts")
+    parts = [_part(part, f"{name}[{index}]") for index, part in enumerate(value)]
     if all(part["type"] == "text" for part in parts):
         return "\n".join(part["text"] for part in parts)
     return parts
@@ -204,20 +225,20 @@ _ITEMS: dict[str, Callable[[Body, str, list[Body]], None]] = {
 }
 
 
-def _max_output_tokens(given: Any) -> Body:
-    reason = openai.CHECKS["max_completion_tokens"](given)
+def _max_output_tokens(value: Any) -> Body:
+    reason = CHECKS["max_completion_tokens"](value)
     if reason:
-        raise BadValue("max_output_tokens", given, reason)
-    return {"max_completion_tokens": given}
+        raise BadValue("max_output_tokens", value, reason)
+    return {"max_completion_tokens": value}
 
 
-def _text(given: Any) -> Body:
-    if not isinstance(given, dict):
-        raise BadValue("text", given, "must be an object")
+def _text(value: Any) -> Body:
+    if not isinstance(value, dict):
+        raise BadValue("text", value, "must be an object")
     found: Body = {}
-    if given.get("verbosity") is not None:
-        found["verbosity"] = given["verbosity"]
-    wanted = given.get("format")
+    if value.get("verbosity") is not None:
+        found["verbosity"] = value["verbosity"]
+    wanted = value.get("format")
     if wanted is None:
         return found
     kind = wanted.get("type") if isinstance(wanted, dict) else None
@@ -231,11 +252,11 @@ def _text(given: Any) -> Body:
     raise BadValue("text.format", wanted, "must be of type text, json_object or json_schema")
 
 
-def _tools(given: Any) -> Body:
-    if not isinstance(given, list):
-        raise BadValue("tools", given, "must be a list")
+def _tools(value: Any) -> Body:
+    if not isinstance(value, list):
+        raise BadValue("tools", value, "must be a list")
     found = []
-    for index, tool in enumerate(given):
+    for index, tool in enumerate(value):
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind != "function":
             raise BadValue(f"tools[{index}].type", kind, "only tools of type function are here")
@@ -246,23 +267,23 @@ def _tools(given: Any) -> Body:
     return {"tools": found}
 
 
-def _tool_choice(given: Any) -> Body:
-    if given in ("auto", "none", "required"):
-        return {"tool_choice": given}
-    if isinstance(given, dict) and given.get("type") == "function":
-        named = {"name": _field(given, "name", "tool_choice")}
+def _tool_choice(value: Any) -> Body:
+    if value in ("auto", "none", "required"):
+        return {"tool_choice": value}
+    if isinstance(value, dict) and value.get("type") == "function":
+        named = {"name": _field(value, "name", "tool_choice")}
         return {"tool_choice": {"type": "function", "function": named}}
     known = "must be auto, none, required, or an object of type function with a name"
-    raise BadValue("tool_choice", given, known)
+    raise BadValue("tool_choice", value, known)
 
 
-def _effort(given: Any) -> Body:
-    if not isinstance(given, dict):
-        raise BadValue("reasoning", given, "must be an object")
-    for name, value in given.items():
-        if name != "effort" and value is not None and (name, value) != ("summary", "auto"):
-            raise BadValue(f"reasoning.{name}", value, "cannot be done here; effort can")
-    return {} if given.get("effort") is None else {"reasoning_effort": given["effort"]}
+def _effort(value: Any) -> Body:
+    if not isinstance(value, dict):
+        raise BadValue("reasoning", value, "must be an object")
+    for name, one in value.items():
+        if name != "effort" and one is not None and (name, one) != ("summary", "auto"):
+            raise BadValue(f"reasoning.{name}", one, "cannot be done here; effort can")
+    return {} if value.get("effort") is None else {"reasoning_effort": value["effort"]}
 
 
 _TRANSLATIONS: dict[str, Callable[[Any], Body]] = {
@@ -279,8 +300,8 @@ class Responses:
 
     content_type = b"text/event-stream"
 
-    def __init__(self, given: Body) -> None:
-        self._given = given
+    def __init__(self, request: Body) -> None:
+        self._given = request
         self._id = _new_id("resp")
         self._created = int(time.time())
         self._number = 0
@@ -341,8 +362,8 @@ class Responses:
             cut = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(finish)
             status = "incomplete" if cut else "completed"
             details = {"reason": cut} if cut else None
-        given = {key: value for key, value in self._given.items() if value is not None}
-        text = {"format": {"type": "text"}, **(given.get("text") or {})}
+        request = {key: value for key, value in self._given.items() if value is not None}
+        text = {"format": {"type": "text"}, **(request.get("text") or {})}
         return {
             "id": self._id,
             "object": "response",
@@ -351,12 +372,12 @@ class Responses:
             "status": status,
             "error": None,
             "incomplete_details": details,
-            "model": given["model"],
+            "model": request["model"],
             "output": list(output),
-            **{name: given.get(name, default) for name, default in _ECHOED.items()},
+            **{name: request.get(name, default) for name, default in _ECHOED.items()},
             "background": False,
             "previous_response_id": None,
-            "reasoning": {"effort": None, "summary": None, **(given.get("reasoning") or {})},
+            "reasoning": {"effort": None, "summary": None, **(request.get("reasoning") or {})},
             "store": False,
             "text": text,
             "usage": None if usage is None else _usage(usage),
@@ -539,3 +560,23 @@ def _usage(usage: Body) -> Body:
         "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": prompt + answer,
     }
+
+
+RESPONSES = Dialect(
+    "responses",
+    (
+        Call(
+            "/v1/responses",
+            "chat",
+            RouteDoc(
+                "inference",
+                Responded,
+                Respond,
+                summary="Answers a conversation, in the words of OpenAI's responses",
+                media=EVENTS,
+            ),
+            respond,
+            to_openai,
+        ),
+    ),
+)

@@ -10,35 +10,33 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.jobs.installs import Installs
+from paddock.launcher.jobs.installs import InstallJobs
 from paddock.launcher.jobs.jobs import Jobs, resume_all
-from paddock.launcher.jobs.locks import Locks
-from paddock.launcher.jobs.pulls import Pulls
+from paddock.launcher.jobs.locks import LockJobs
+from paddock.launcher.jobs.pulls import PullJobs
 from paddock.registry.custom import Library
 from paddock.registry.errors import PaddockError
 from paddock.registry.files import make_home
 from paddock.registry.settings import Settings
 from paddock.server.access.keys import KeyStore, always_keyed
 from paddock.server.access.security import Security
-from paddock.server.dialects import anthropic
 from paddock.server.http import errors
 from paddock.server.proxy.forward import Inference
 from paddock.server.routes.cache import Cache
 from paddock.server.routes.catalogue import Catalogue
 from paddock.server.routes.dashboard import Dashboard
 from paddock.server.routes.engines import EngineRoutes
-from paddock.server.routes.events import Events
-from paddock.server.routes.keys import Keys
+from paddock.server.routes.events import EventRoutes
+from paddock.server.routes.keys import KeyRoutes
 from paddock.server.routes.locks import LockRoutes
 from paddock.server.routes.management import Management
-from paddock.server.routes.nodes import Nodes
+from paddock.server.routes.nodes import NodeRoutes
 from paddock.server.routes.openapi import OpenAPI
 from paddock.server.routes.pulls import PullRoutes
 from paddock.server.routes.registrations import Registrations
-from paddock.server.routes.replicas import Replicas
+from paddock.server.routes.replicas import ReplicaRoutes
 from paddock.server.routes.xinference_cluster import Machines
 from paddock.server.routes.zoo import ZooRoutes
 from paddock.server.telemetry.metrics import Metrics
@@ -51,16 +49,16 @@ def create_app(
     library: Library,
     leave: asyncio.Event | None = None,
     local_key: str = "",
-) -> ASGIApp:
+) -> Security:
     """The gateway. `leave` is set when a client has asked the gateway to end; `local_key` opens it
     for commands on this machine.
     """
     keys = KeyStore(settings.home)
     inference = Inference(fleet)
     management = Management(fleet, leave or asyncio.Event())
-    pulls = Pulls(settings)
-    locks = Locks(settings)
-    installs = Installs(settings)
+    pulls = PullJobs(settings)
+    locks = LockJobs(settings)
+    installs = InstallJobs(settings)
     jobs: tuple[Jobs[Any], ...] = (pulls, locks, installs)
     metrics = Metrics(fleet, inference.load)
     inference.observe = metrics.observe
@@ -90,9 +88,9 @@ def create_app(
     # The management routes come last: one of them takes any model id, slashes and all.
     for part in (
         inference,
-        Keys(keys, always_keyed(settings)),
+        KeyRoutes(keys, always_keyed(settings)),
         Machines(fleet),
-        Nodes(fleet, settings),
+        NodeRoutes(fleet, settings),
         Catalogue(fleet),
         ZooRoutes(fleet, settings),
         EngineRoutes(settings, installs),
@@ -100,10 +98,9 @@ def create_app(
         Cache(fleet, settings.home),
         PullRoutes(fleet, pulls),
         LockRoutes(fleet, locks),
-        Replicas(fleet, inference),
+        ReplicaRoutes(fleet, inference),
         metrics,
-        Events(fleet),
-        anthropic.Models(fleet),
+        EventRoutes(fleet),
         OpenAPI(app.routes),
         Dashboard(build_folder()),
         management,

@@ -64,9 +64,9 @@ class Outlet:
     """
 
     def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
-        self.on_gone: Callable[[], None] = _nothing
-        self.on_full: Callable[[], None] = _nothing
-        self.on_room: Callable[[], None] = _nothing
+        self.on_disconnect: Callable[[], None] = _nothing
+        self.on_backpressure: Callable[[], None] = _nothing
+        self.on_drain: Callable[[], None] = _nothing
         self._protocol = protocol
         self._cycle = cycle
         self._transport = protocol.transport
@@ -82,7 +82,7 @@ class Outlet:
 
         What is would be freed by the garbage collector, in pauses, and not with its last use.
         """
-        self.on_gone = self.on_full = self.on_room = _nothing
+        self.on_disconnect = self.on_backpressure = self.on_drain = _nothing
         cast(dict[str, Any], self._cycle.scope).pop(KEY, None)
 
     @property
@@ -165,7 +165,7 @@ class Protocol(HttpToolsProtocol):
         """Tells the answer in progress that its client left."""
         super().connection_lost(exc)
         if self.current is not None:
-            self.current.on_gone()
+            self.current.on_disconnect()
             self._close_outlet()
 
     def on_response_complete(self) -> None:
@@ -182,10 +182,10 @@ class Protocol(HttpToolsProtocol):
         """The client reads more slowly than the engine writes."""
         super().pause_writing()
         if self.current is not None:
-            self.current.on_full()
+            self.current.on_backpressure()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
         if self.current is not None:
-            self.current.on_room()
+            self.current.on_drain()

@@ -1,11 +1,15 @@
-"""Reads query parameters; a value that is none of theirs is refused by the parameter's name."""
+"""Reads query parameters. An invalid value raises `BadValue`, which names the parameter."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 
 from paddock.registry.errors import BadValue
+from paddock.server.http.operation import FLAG, Query
 
+WAIT = Query("wait_ready", FLAG | {"default": True}, "Answer when all is ready, not at once")
+DETAILED = Query("detailed", FLAG | {"default": False}, "All that is known")
+OFFLINE = Query("offline", FLAG | {"default": False}, "Ask no hub")
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _DIGITS = 18
 

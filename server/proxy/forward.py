@@ -14,14 +14,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddock.launcher.fleet.activity import Lease, start_of
@@ -44,25 +43,26 @@ from paddock.server.access.blocklist import Blocklist
 from paddock.server.access.keys import principal
 from paddock.server.access.media import inline_media
 from paddock.server.access.revocation import is_revoked
-from paddock.server.dialects import anthropic, openai, rerank, responses
-from paddock.server.dialects.openai import Body, Model
+from paddock.server.dialects import dialects, openai
+from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.http import large
 from paddock.server.http.body import LARGE_BYTES, apart, check_content_type, parse
 from paddock.server.http.errors import envelope, on_bug, render, status_of
+from paddock.server.http.operation import Operation
 from paddock.server.http.protocol import outlet
 from paddock.server.proxy.sinks import (
     NO_SHAPE,
     NO_STREAM,
-    Assembled,
+    AssemblingSink,
+    BufferingSink,
     EngineRefused,
-    Gathered,
-    Lost,
     PartSink,
-    Rewritten,
-    Straight,
-    Told,
+    PassthroughSink,
+    RewritingSink,
+    StreamAborted,
+    UpstreamLost,
 )
-from paddock.server.proxy.steps import Asked, Assembly, Encoder, OpenAI
+from paddock.server.proxy.steps import Assembly, Encoder, EngineRequest, OpenAI
 from paddock.server.proxy.upstream import SILENCE_SECONDS, Pool, Upstream
 from paddock.server.telemetry.metrics import Load
 from paddock.server.telemetry.timeline import Timeline
@@ -73,37 +73,6 @@ MAX_KNOWN = 1000
 """Models whose fields are at hand; they are made out again in 2 µs."""
 TRIES = 2
 """Replicas that a request is tried on, before anything of an answer has gone out."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a route's requests are made out for an engine.
-
-    Attributes:
-        make: from a request in OpenAI's words; takes the body as bytes too, where nothing was
-            translated, and the encoder of its answers.
-        translate: another dialect's request as one of OpenAI's, and the encoder of its answers.
-        failed: an error's body in the route's dialect, from our envelope.
-    """
-
-    make: Callable[[Body, Model, bytes, Encoder], Asked]
-    translate: Callable[[Body], tuple[Body, Encoder]] | None = None
-    failed: Callable[[Body], Body] | None = None
-
-
-MESSAGES = Way(anthropic.messages, anthropic.translate, anthropic.failed)
-COUNT = Way(anthropic.count, anthropic.translate_count, anthropic.failed)
-ROUTES: dict[str, Way] = {
-    "/v1/completions": Way(openai.completions),
-    "/v1/chat/completions": Way(openai.chat),
-    "/v1/embeddings": Way(openai.embeddings),
-    "/v1/rerank": Way(rerank.rerank),
-    "/v1/responses": Way(responses.respond, responses.translate),
-    "/v1/messages": MESSAGES,
-    "/v1/messages/count_tokens": COUNT,
-    "/anthropic/v1/messages": MESSAGES,
-    "/anthropic/v1/messages/count_tokens": COUNT,
-}
 
 
 class _ClientLeft(Exception):
@@ -120,6 +89,10 @@ class Inference:
         self._running: dict[tuple[str, str], set[_Exchange]] = {}
         self._blocked = Blocklist()
         self._known: dict[str, tuple[ModelStatus, Model]] = {}
+        self._forwards: dict[str, _Forward] = {}
+        for dialect in dialects():
+            for call in dialect.calls:
+                self._forwards.setdefault(call.path, _Forward(self, dialect, call))
         self.underway: dict[int, Timeline] = {}
 
     def close(self) -> None:
@@ -137,16 +110,19 @@ class Inference:
                 in_flight = self._fleet.slots.in_flight(replica.replica_id)
                 yield Load(status.uid, replica.replica_id, in_flight, 0, tokens[replica.replica_id])
 
-    def routes(self) -> list[Route]:
-        """One route a path. A class instance as endpoint is taken as a raw ASGI application."""
+    def routes(self) -> list[Operation]:
+        """The routes of every dialect."""
         return [
-            Route(path, endpoint=_Forward(self, path, way), methods=["POST"])
-            for path, way in ROUTES.items()
+            *(
+                Operation("POST", path, forward, forward.doc)
+                for path, forward in self._forwards.items()
+            ),
+            *(route for dialect in dialects() for route in dialect.operations(self._fleet)),
         ]
 
     def ahead_of(self, app: ASGIApp) -> ASGIApp:
         """`app`, but that requests for inference go past its router and its middleware."""
-        forwards = {path: _Forward(self, path, way) for path, way in ROUTES.items()}
+        forwards = self._forwards
 
         async def ahead(scope: Scope, receive: Receive, send: Send) -> None:
             forward = forwards.get(scope.get("path", ""))
@@ -191,15 +167,15 @@ class Inference:
             known = self._known[uid] = status, Model.of(status)
         return known[1]
 
-    async def forward(self, exchange: _Exchange, receive: Receive, way: Way) -> None:
+    async def forward(self, exchange: _Exchange, receive: Receive, call: Call) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
         raw = await _read(receive)
         check_content_type(exchange.content_type, raw)
         size = len(raw)
-        given = await apart(size, partial(_parsed, raw))
-        if not isinstance(given, dict):
-            raise BadValue("body", type(given).__name__, "must be a JSON object")
-        uid = given.get("model")
+        body = await apart(size, partial(_parsed, raw))
+        if not isinstance(body, dict):
+            raise BadValue("body", type(body).__name__, "must be a JSON object")
+        uid = body.get("model")
         if not isinstance(uid, str) or not uid:
             raise BadValue("model", uid, "is needed: the id of a launched model, as text")
         if not exchange.caller.may_use(uid):
@@ -208,27 +184,27 @@ class Inference:
         exchange.timeline.uid = uid
         exchange.silence_seconds = model.silence_seconds
         encoder = exchange.encoder
-        if way.translate is not None:
-            (given, encoder), raw = await apart(size, partial(way.translate, given)), b""
+        if call.to_openai is not None:
+            (body, encoder), raw = await apart(size, partial(call.to_openai, body)), b""
             exchange.encoder = encoder
-        asked = await apart(size, partial(way.make, given, model, raw, encoder))
-        if media := openai.media(given):
+        engine_request = await apart(size, partial(call.build, body, model, raw, encoder))
+        if media := openai.media(body):
             # After `make`, which refuses them where the model has no eyes.
             inlined = await inline_media(media)
             if inlined is not None:
-                given = {**given, "messages": inlined}
-                work = partial(way.make, given, model, b"", encoder)
-                asked = await apart(LARGE_BYTES + 1, work)  # with pictures it mostly is
-        self._fleet.slots.check(uid, len(asked.bodies))
-        exchange.timeline.streamed = asked.streamed
-        carry_out = self._stream if asked.streamed else self._whole
-        request_id = given.get("request_id")
+                body = {**body, "messages": inlined}
+                work = partial(call.build, body, model, b"", encoder)
+                engine_request = await apart(LARGE_BYTES + 1, work)  # with pictures it mostly is
+        self._fleet.slots.check(uid, len(engine_request.bodies))
+        exchange.timeline.streamed = engine_request.streamed
+        carry_out = self._stream if engine_request.streamed else self._whole
+        request_id = body.get("request_id")
         try:
             if isinstance(request_id, str):
                 with self._named(uid, request_id, exchange):
-                    await carry_out(exchange, asked)
+                    await carry_out(exchange, engine_request)
             else:
-                await carry_out(exchange, asked)
+                await carry_out(exchange, engine_request)
         except EngineRefused as error:
             if model.served and error.status in _ITS_OWN:
                 # Not the caller's: 401 would tell him that his own key is wrong.
@@ -238,63 +214,70 @@ class Inference:
                 raise
             raise EngineRefused(400, error.body) from None
 
-    async def _stream(self, exchange: _Exchange, asked: Asked) -> None:
+    async def _stream(self, exchange: _Exchange, engine_request: EngineRequest) -> None:
         out, timeline = exchange.out, exchange.timeline
-        headers = [(b"content-type", asked.encoder.content_type), (b"cache-control", b"no-cache")]
+        headers = [
+            (b"content-type", engine_request.encoder.content_type),
+            (b"cache-control", b"no-cache"),
+        ]
 
         def sink(part: int) -> PartSink:
-            if asked.needles == ():
-                return Straight(timeline, out, headers)
-            return Rewritten(timeline, out, headers, asked, part)
+            if engine_request.needles == ():
+                return PassthroughSink(timeline, out, headers)
+            return RewritingSink(timeline, out, headers, engine_request, part)
 
         try:
-            await self._parts(exchange, asked, sink)
-        except Told:
+            await self._parts(exchange, engine_request, sink)
+        except StreamAborted:
             return
         except (EngineRefused, PaddockError) as error:
             if not out.started:
                 raise
-            out.write(asked.encoder.error(_error_body(error)))
+            out.write(engine_request.encoder.error(_error_body(error)))
             out.end()
             return
-        if asked.needles is None:
-            out.write(asked.encoder.close())
+        if engine_request.needles is None:
+            out.write(engine_request.encoder.close())
         out.end()
 
-    async def _whole(self, exchange: _Exchange, asked: Asked) -> None:
+    async def _whole(self, exchange: _Exchange, engine_request: EngineRequest) -> None:
         timeline = exchange.timeline
-        if asked.raw:
-            (gathered,) = await self._parts(exchange, asked, lambda _: Gathered(timeline))
-            assert isinstance(gathered, Gathered)
+        if engine_request.raw:
+            (gathered,) = await self._parts(
+                exchange, engine_request, lambda _: BufferingSink(timeline)
+            )
+            assert isinstance(gathered, BufferingSink)
             body = b"".join(gathered.parts)
-            if asked.reshape is not None:
+            if engine_request.reshape is not None:
                 try:
-                    body = encode(asked.reshape(decode(body)))
+                    body = encode(engine_request.reshape(decode(body)))
                 except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                     raise EngineRefused(502, NO_SHAPE) from None
             elif not body.lstrip().startswith(b"{"):
                 raise EngineRefused(502, NO_SHAPE)
         else:
-            sinks = await self._parts(exchange, asked, lambda _: Assembled(timeline, asked.chat))
-            answer = _assembled(asked, cast(list[Assembled], sinks)).answer()
+            sinks = await self._parts(
+                exchange, engine_request, lambda _: AssemblingSink(timeline, engine_request.chat)
+            )
+            answer = _assembled(engine_request, cast(list[AssemblingSink], sinks)).answer()
             if not answer["choices"]:
                 raise EngineRefused(502, NO_STREAM)
             usage = answer.get("usage") or {}
             timeline.prompt_tokens = usage.get("prompt_tokens") or 0
             timeline.completion_tokens = usage.get("completion_tokens") or 0
-            body = encode(asked.encoder.whole(answer))
+            body = encode(engine_request.encoder.whole(answer))
         timing = (b"server-timing", timeline.header().encode())
         exchange.out.answer(200, [(b"content-type", JSON), timing], body)
 
     async def _parts(
-        self, exchange: _Exchange, asked: Asked, sink: Callable[[int], PartSink]
+        self, exchange: _Exchange, engine_request: EngineRequest, sink: Callable[[int], PartSink]
     ) -> list[PartSink]:
         """Every part's answer; the first that fails ends the others."""
-        if len(asked.bodies) == 1:
-            return [await self._part(exchange, asked, 0, sink)]
+        if len(engine_request.bodies) == 1:
+            return [await self._part(exchange, engine_request, 0, sink)]
         tasks = [
-            asyncio.create_task(self._part(exchange, asked, part, sink))
-            for part in range(len(asked.bodies))
+            asyncio.create_task(self._part(exchange, engine_request, part, sink))
+            for part in range(len(engine_request.bodies))
         ]
         try:
             return await asyncio.gather(*tasks)
@@ -304,24 +287,28 @@ class Inference:
             await asyncio.wait(tasks)
 
     async def _part(
-        self, exchange: _Exchange, asked: Asked, part: int, sink: Callable[[int], PartSink]
+        self,
+        exchange: _Exchange,
+        engine_request: EngineRequest,
+        part: int,
+        sink: Callable[[int], PartSink],
     ) -> PartSink:
         tried: list[str] = []
         while True:
             exchange.timeline.asked = time.perf_counter()
-            lease = await self._fleet.ensure_ready(asked.uid, tried, exchange.client)
+            lease = await self._fleet.ensure_ready(engine_request.uid, tried, exchange.client)
             replica = lease.replica
             exchange.timeline.taken = time.perf_counter()
             exchange.timeline.replica_id = replica.replica_id
             try:
-                return await self._ask(exchange, lease, asked, part, sink)
+                return await self._ask(exchange, lease, engine_request, part, sink)
             except EngineRefused as error:
                 # Some say in their errors with which key they were asked.
                 raise _without(replica.key, error) from None
             except EngineSilent:
-                self._fleet.doubt(asked.uid, replica.replica_id)
+                self._fleet.doubt(engine_request.uid, replica.replica_id)
                 raise
-            except (Lost, OSError) as error:
+            except (UpstreamLost, OSError) as error:
                 lease.release()
                 await self._judge(lease, error, tried)
             finally:
@@ -349,32 +336,36 @@ class Inference:
         self,
         exchange: _Exchange,
         lease: Lease,
-        asked: Asked,
+        engine_request: EngineRequest,
         part: int,
         sink: Callable[[int], PartSink],
     ) -> PartSink:
         """One part on one replica: on a kept connection, and if that was closed on a new one."""
         replica = lease.replica
         assert replica.endpoint is not None
-        request = _request(replica, asked.path, asked.bodies[part])
+        request = _request(replica, engine_request.path, engine_request.bodies[part])
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
             try:
-                return await exchange.over(upstream, lease, request, sink(part), asked.reusable)
-            except Lost:
+                return await exchange.send_and_wait(
+                    upstream, lease, request, sink(part), engine_request.reusable
+                )
+            except UpstreamLost:
                 if lease.revoked:
                     raise
         upstream = await self._pool.connect(replica.endpoint)
-        return await exchange.over(upstream, lease, request, sink(part), asked.reusable)
+        return await exchange.send_and_wait(
+            upstream, lease, request, sink(part), engine_request.reusable
+        )
 
 
-def _assembled(asked: Asked, parts: Sequence[Assembled]) -> Assembly:
+def _assembled(engine_request: EngineRequest, parts: Sequence[AssemblingSink]) -> Assembly:
     """The answer of all parts, after all steps."""
-    if len(parts) == 1 and not asked.steps:
+    if len(parts) == 1 and not engine_request.steps:
         return parts[0].assembly
-    assembly = Assembly(asked.chat)
+    assembly = Assembly(engine_request.chat)
     for number, part in enumerate(parts):
-        for event in asked.events(number, part.assembly.event()):
+        for event in engine_request.events(number, part.assembly.event()):
             assembly.add(event)
     return assembly
 
@@ -397,11 +388,11 @@ class _Exchange:
         self._live: set[Upstream] = set()
         self._sinks: list[PartSink] = []
         self._task = asyncio.current_task()
-        out.on_gone = self._gone
-        out.on_full = self._full
-        out.on_room = self._room
+        out.on_disconnect = self._on_disconnect
+        out.on_backpressure = self._on_backpressure
+        out.on_drain = self._on_drain
 
-    async def over(
+    async def send_and_wait(
         self, upstream: Upstream, lease: Lease, request: bytes, sink: PartSink, reusable: bool
     ) -> PartSink:
         """Sends the request and waits until the sink has the whole answer.
@@ -414,7 +405,7 @@ class _Exchange:
             Lost: the connection broke off, or the lease was revoked.
         """
         if lease.revoked:
-            raise Lost(lease.revoked)
+            raise UpstreamLost(lease.revoked)
         lease.attach(upstream, upstream.break_off)
         self._live.add(upstream)
         self._sinks.append(sink)
@@ -422,7 +413,7 @@ class _Exchange:
             self.timeline.sent = time.perf_counter()
             upstream.ask(request, sink, reusable, self.silence_seconds)
             await sink.done
-        except Lost:
+        except UpstreamLost:
             self._sinks.remove(sink)  # another connection or replica takes its place
             raise
         finally:
@@ -432,27 +423,27 @@ class _Exchange:
         return sink
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the client has the whole answer."""
-        return bool(self._sinks) and all(sink.is_whole for sink in self._sinks)
+        return bool(self._sinks) and all(sink.is_complete for sink in self._sinks)
 
     def abort(self) -> None:
         """Ends it as if its client had left; the client is told."""
         self.aborted = True
-        self._gone()
+        self._on_disconnect()
 
-    def _gone(self) -> None:
+    def _on_disconnect(self) -> None:
         # At once, and not when the task comes to it: the engine shall stop within milliseconds.
         for upstream in self._live:
             upstream.abort()
         if self._task is not None:
             self._task.cancel()
 
-    def _full(self) -> None:
+    def _on_backpressure(self) -> None:
         for upstream in self._live:
             upstream.pause()
 
-    def _room(self) -> None:
+    def _on_drain(self) -> None:
         for upstream in self._live:
             upstream.resume()
 
@@ -460,23 +451,24 @@ class _Exchange:
 class _Forward:
     """One path as an ASGI application."""
 
-    def __init__(self, inference: Inference, path: str, way: Way) -> None:
+    def __init__(self, inference: Inference, dialect: Dialect, call: Call) -> None:
         self._inference = inference
-        self._path = path
-        self._way = way
+        self._render_error = dialect.render_error
+        self._call = call
+        self.doc = replace(call.doc, scope="inference")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        timeline = Timeline(self._path)
+        timeline = Timeline(self._call.path)
         exchange = _Exchange(scope, timeline)
         underway = self._inference.underway
         underway[id(timeline)] = timeline
         try:
-            await self._inference.forward(exchange, receive, self._way)
+            await self._inference.forward(exchange, receive, self._call)
             timeline.status = 200
         except _ClientLeft:
             timeline.status = 499
         except asyncio.CancelledError:
-            timeline.status = 200 if exchange.is_whole else 499
+            timeline.status = 200 if exchange.is_complete else 499
             if exchange.out.is_gone:
                 return  # there is nobody to tell
             ending = _ending(exchange, scope)
@@ -508,7 +500,7 @@ class _Forward:
     def _answer(self, error: EngineRefused | PaddockError) -> Response:
         """An error in the route's dialect."""
         answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
-        return answer if self._way.failed is None else _as_dialect(answer, self._way.failed)
+        return answer if self._render_error is None else _as_dialect(answer, self._render_error)
 
 
 def _ending(exchange: _Exchange, scope: Scope) -> PaddockError | None:

@@ -11,11 +11,11 @@ from paddock.registry.json_codec import decode, encode
 from paddock.server.http.errors import envelope
 from paddock.server.http.protocol import Headers, Outlet
 from paddock.server.proxy.shape import fault
-from paddock.server.proxy.steps import DONE, Asked, Assembly, Events, OpenAI
+from paddock.server.proxy.steps import DONE, Assembly, EngineRequest, Events, OpenAI
 from paddock.server.telemetry.timeline import Timeline
 
 
-class Lost(Exception):
+class UpstreamLost(Exception):
     """The engine's connection broke off; nothing has gone out to the client."""
 
 
@@ -96,7 +96,7 @@ class PartSink:
                 self.end()
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the client has all of it; of what is not streamed, never before its end."""
         return False
 
@@ -116,7 +116,9 @@ class PartSink:
 
     def lost(self, why: str) -> None:
         """It never will be: the connection broke off."""
-        self.fail(Lost(why), envelope(502, f"the engine broke off: {why}", "EngineLost", {}))
+        self.fail(
+            UpstreamLost(why), envelope(502, f"the engine broke off: {why}", "EngineLost", {})
+        )
 
     def garbled(self, why: str) -> None:
         """It never will be: what came is no answer."""
@@ -135,7 +137,7 @@ class PartSink:
             self.done.set_exception(error)
 
 
-class Gathered(PartSink):
+class BufferingSink(PartSink):
     """An answer that is one JSON object."""
 
     streams = False
@@ -153,7 +155,7 @@ class Gathered(PartSink):
             self.garbled(f"it is over {MAX_ANSWER_BYTES} bytes")
 
 
-class Assembled(PartSink):
+class AssemblingSink(PartSink):
     """A stream from the engine that becomes one whole answer."""
 
     def __init__(self, timeline: Timeline, chat: bool) -> None:
@@ -182,7 +184,7 @@ class Assembled(PartSink):
             self.assembly.add(event)
 
 
-class Straight(PartSink):
+class PassthroughSink(PartSink):
     """A stream whose bytes pass as they are."""
 
     def __init__(self, timeline: Timeline, out: Outlet, headers: Headers) -> None:
@@ -200,7 +202,7 @@ class Straight(PartSink):
         self._last = data
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the client has all: many leave at `[DONE]`, before the engine's last bytes."""
         return self._last.rstrip().endswith(DONE)
 
@@ -217,24 +219,24 @@ class Straight(PartSink):
         elif not self.done.done():
             self._tell(body)
             self._out.end()
-            self.done.set_exception(Told())
+            self.done.set_exception(StreamAborted())
 
     def _tell(self, body: dict[str, Any]) -> None:
         clean = not self._last or self._last.endswith(b"\n\n")
         self._out.write((b"" if clean else b"\n\n") + OpenAI().error(body))
 
 
-class Rewritten(Straight):
+class RewritingSink(PassthroughSink):
     """A stream of which some events change on their way."""
 
     def __init__(
-        self, timeline: Timeline, out: Outlet, headers: Headers, asked: Asked, part: int
+        self, timeline: Timeline, out: Outlet, headers: Headers, request: EngineRequest, part: int
     ) -> None:
         super().__init__(timeline, out, headers)
-        self._asked = asked
+        self._request = request
         self._part = part
         self._cut = Events()
-        self._needles = asked.needles
+        self._needles = request.needles
         self._is_over = False
 
     def take(self, data: bytes) -> None:
@@ -262,12 +264,12 @@ class Rewritten(Straight):
             self.timeline.events += 1
             if "error" in event:
                 self._is_over = True
-                written.append(self._asked.encoder.error(event))
+                written.append(self._request.encoder.error(event))
                 continue
             if usage := event.get("usage"):
                 self.timeline.prompt_tokens += usage.get("prompt_tokens") or 0
                 self.timeline.completion_tokens += usage.get("completion_tokens") or 0
-            written += map(self._asked.encoder.event, self._asked.events(self._part, event))
+            written += map(self._request.encoder.event, self._request.events(self._part, event))
         if not self._out.started:
             start(self._out, self.timeline, self._headers)
         self._last = b"".join(written)
@@ -288,10 +290,10 @@ class Rewritten(Straight):
 
     def _tell(self, body: dict[str, Any]) -> None:
         """In the client's dialect; nothing of a half event has gone out."""
-        self._out.write(self._asked.encoder.error(body))
+        self._out.write(self._request.encoder.error(body))
 
 
-class Told(Exception):
+class StreamAborted(Exception):
     """The answer ended in the middle, and the client has been told so by an event."""
 
 

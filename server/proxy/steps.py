@@ -77,7 +77,7 @@ class OpenAI:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineRequest:
     """A client's request, made out for an engine.
 
     Attributes:

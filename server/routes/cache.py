@@ -8,14 +8,81 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.weights import HUBS
 from paddock.launcher.weights import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
 from paddock.registry.spec import ModelSpec, Variant
+from paddock.server.http.operation import TEXT, Operation, Query, RouteDoc
+from paddock.server.http.shapes import Result, Shape, Size
 from paddock.server.routes import xinference_shapes
+
+WORKER = Query("worker_ip", TEXT, "The machine; only the gateway's own can be asked for")
+VERSION = Query("model_version", TEXT, "name--size--format--quantization", required=True)
+
+
+class CacheRow(Shape):
+    """A variant whose files are on the gateway's machine."""
+
+    model_name: str
+    model_size_in_billions: Size
+    model_format: str
+    quantization: str
+    model_version: str
+    path: str
+    real_path: str
+    actor_ip_address: str
+    model_hub: str
+    source: str
+    size_bytes: int
+    checked: bool
+
+
+class CacheList(Shape):
+    """All of them."""
+
+    list: list[CacheRow]
+
+
+class VerifiedFile(Shape):
+    """A file that was read; `whole` is null where nobody tells what it ought to be."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    whole: bool | None
+
+
+class Verified(Shape):
+    """What the files of a variant were found to be; none if it is not cached."""
+
+    model_version: str
+    files: list[VerifiedFile]
+
+
+class Repository(Shape):
+    """A repository in a hub's cache; `part_bytes` are of downloads that were interrupted."""
+
+    hub: str
+    id: str
+    path: str
+    size_bytes: int
+    part_bytes: int
+
+
+class Repositories(Shape):
+    """All of them."""
+
+    list: list[Repository]
+
+
+class CacheFiles(Shape):
+    """What removing a variant would delete."""
+
+    model_version: str
+    worker_ip: str
+    paths: list[str]
 
 
 class Cache:
@@ -25,14 +92,46 @@ class Cache:
         self._fleet = fleet
         self._cache = hubs.Cache(home)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         return [
-            Route("/v1/cache/models", self.listing),
-            Route("/v1/cache/models", self.remove, methods=["DELETE"]),
-            Route("/v1/cache/models/files", self.files),
-            Route("/v1/cache/models/verify", self.verify, methods=["POST"]),
-            Route("/v1/cache/repositories", self.repositories),
+            Operation(
+                "GET",
+                "/v1/cache/models",
+                self.listing,
+                RouteDoc(
+                    "cache",
+                    CacheList,
+                    query=(
+                        Query("model_name", TEXT, "Only of this model"),
+                        WORKER,
+                    ),
+                ),
+            ),
+            Operation(
+                "DELETE",
+                "/v1/cache/models",
+                self.remove,
+                RouteDoc("cache", Result, query=(VERSION, WORKER)),
+            ),
+            Operation(
+                "GET",
+                "/v1/cache/models/files",
+                self.files,
+                RouteDoc("cache", CacheFiles, query=(VERSION, WORKER)),
+            ),
+            Operation(
+                "POST",
+                "/v1/cache/models/verify",
+                self.verify,
+                RouteDoc("cache", Verified, query=(VERSION, WORKER)),
+            ),
+            Operation(
+                "GET",
+                "/v1/cache/repositories",
+                self.repositories,
+                RouteDoc("cache", Repositories, query=(WORKER,)),
+            ),
         ]
 
     async def listing(self, request: Request) -> Response:

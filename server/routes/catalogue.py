@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Host
@@ -18,6 +17,8 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.errors import NotFound
 from paddock.registry.spec import ModelSpec, ModelType, Variant
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.shapes import Shape, Size
 from paddock.server.routes import xinference_shapes
 
 # Xinference's families, and the ability that puts a model into each. Two more have no ability
@@ -32,6 +33,27 @@ FAMILIES = {
 OTHER_FAMILIES = ("audio", "omni", "hybrid")
 OTHER_TYPES = ("image", "audio", "video", "flexible", "world")
 """Types of Xinference's models of which Paddock has none."""
+
+
+class VariantVersion(Shape):
+    """A variant of a model, and where it is on disk."""
+
+    model_version: str
+    model_file_location: dict[str, str] | None
+    cache_status: bool
+    quantization: str
+    multimodal_projector: str | None
+    model_format: str
+    model_size_in_billions: Size
+
+
+class EngineVariants(Shape):
+    """What an engine can serve of one format and size."""
+
+    model_name: str
+    model_format: str
+    model_size_in_billions: Size
+    quantizations: list[str]
 
 
 def model_type(name: str) -> str:
@@ -54,15 +76,42 @@ class Catalogue:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes; they stand before the ones that take any model id."""
         return [
-            Route("/v1/models/prompts", self.prompts),
-            Route("/v1/models/families", self.families),
-            Route("/v1/models/vllm-supported", self.vllm),
-            Route("/v1/models/{type}/{name}/versions", self.versions),
-            Route("/v1/engines/{name}", self.engines),
-            Route("/v1/engines/{type}/{name}", self.engines),
+            Operation(
+                "GET", "/v1/models/prompts", self.prompts, RouteDoc("catalogue", dict[str, Any])
+            ),
+            Operation(
+                "GET",
+                "/v1/models/families",
+                self.families,
+                RouteDoc("catalogue", dict[str, list[str]]),
+            ),
+            Operation(
+                "GET",
+                "/v1/models/vllm-supported",
+                self.vllm,
+                RouteDoc("catalogue", dict[str, list[str]]),
+            ),
+            Operation(
+                "GET",
+                "/v1/models/{type}/{name}/versions",
+                self.versions,
+                RouteDoc("catalogue", list[VariantVersion]),
+            ),
+            Operation(
+                "GET",
+                "/v1/engines/{name}",
+                self.engines,
+                RouteDoc("catalogue", dict[str, list[EngineVariants] | str]),
+            ),
+            Operation(
+                "GET",
+                "/v1/engines/{type}/{name}",
+                self.engines,
+                RouteDoc("catalogue", dict[str, list[EngineVariants] | str]),
+            ),
         ]
 
     async def prompts(self, _: Request) -> Response:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
 
 from paddock.registry.errors import NotFound
+from paddock.server.http.operation import Operation, RouteDoc
 from paddock.web import INDEX
 
 ICON, ASSETS = "favicon.svg", "assets"
@@ -62,12 +62,24 @@ class Dashboard:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes. The pages' own routes stand behind a `#`, and so are no paths."""
         return [
-            Route("/", self.index),
-            Route("/favicon.svg", self.icon),
-            Route("/assets/{name}", self.asset),
+            Operation(
+                "GET", "/", self.index, RouteDoc("dashboard", media="text/html", scope="open")
+            ),
+            Operation(
+                "GET",
+                "/favicon.svg",
+                self.icon,
+                RouteDoc("dashboard", media="image/svg+xml", scope="open"),
+            ),
+            Operation(
+                "GET",
+                "/assets/{name}",
+                self.asset,
+                RouteDoc("dashboard", media="*/*", scope="open"),
+            ),
         ]
 
     async def index(self, request: Request) -> Response:

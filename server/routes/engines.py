@@ -4,41 +4,123 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from paddock.engines import engines
-from paddock.engines.base import Engine
+from paddock.engines import base, engines
 from paddock.engines.environment import Accelerator, Environment
 from paddock.launcher.environments import build
-from paddock.launcher.jobs.installs import Installs, InstallStatus
+from paddock.launcher.jobs.installs import InstallJobs, InstallStatus
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.settings import Settings
+from paddock.registry.spec import Format, ModelType
 from paddock.server.http.body import read_object
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.shapes import Shape
 
 FIELDS = ("accelerator", "force")
+
+
+class EnvironmentInForce(Shape):
+    """The environment that an engine runs from."""
+
+    folder: str
+    accelerator: Accelerator
+    version: str = Field(description="Of the engine")
+    versions: dict[str, str] = Field(description="Of every distribution in it")
+    made_at: float = Field(description="Seconds since 1970")
+    current: bool = Field(description="It was made from what this Paddock would make it from")
+
+
+class Engine(Shape):
+    """An engine, as it is on the gateway's machine."""
+
+    name: str
+    installed: bool
+    version: str | None
+    formats: list[Format] = Field(description="That it can load; none: it loads no weights")
+    types: list[ModelType]
+    automatic: bool = Field(description="A launch that names no engine may choose it")
+    reason: str | None = Field(description="Why it cannot serve here")
+    installable: bool = Field(description="It has an environment of its own, to be installed")
+    environment: EnvironmentInForce | None
+    options: dict[str, Any] = Field(description="The JSON schema of its own launch options")
+
+
+class Engines(Shape):
+    """All engines, in the order in which a launch tries them."""
+
+    engines: list[Engine]
+
+
+class NewEnvironment(Shape):
+    """What an engine shall compute with; left out, what the machine has."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    accelerator: Accelerator | None = None
+    force: bool = Field(default=False, description="Even if the one that is there is up to date")
+
+
+class EngineEnvironment(Shape):
+    """An engine's environment. What is there stays in force while another one is made.
+
+    `version` and what follows it are null where there is none; `lines` say why an install failed.
+    """
+
+    engine: str
+    state: Literal["none", "installing", "installed", "failed", "cancelled"] = Field(
+        description="Of the last install; `installed` and `none` also where there was no other"
+    )
+    note: str = Field(description="The step that it is at")
+    lines: list[str]
+    began_at: float | None = Field(description="Seconds since 1970; null: not by this gateway")
+    version: str | None
+    accelerator: Accelerator | None
+    folder: str | None
+    made_at: float | None = Field(description="Seconds since 1970")
+    current: bool | None = Field(description="It is made from the pins of this Paddock")
+    size_bytes: int | None
+
+
+class EngineEnvironments(Shape):
+    """Those of all engines that have one of their own."""
+
+    environments: list[EngineEnvironment]
 
 
 class EngineRoutes:
     """The routes, over one home folder."""
 
-    def __init__(self, settings: Settings, installs: Installs) -> None:
+    def __init__(self, settings: Settings, installs: InstallJobs) -> None:
         self._home = settings.home
         self._installs = installs
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         one = "/v1/environments/{engine}"
         return [
-            Route("/v1/engines", self.listing),
-            Route("/v1/environments", self.environments),
-            Route(one, self.show),
-            Route(one, self.install, methods=["POST"]),
-            Route(one, self.remove, methods=["DELETE"]),
-            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+            Operation("GET", "/v1/engines", self.listing, RouteDoc("catalogue", Engines)),
+            Operation(
+                "GET",
+                "/v1/environments",
+                self.environments,
+                RouteDoc("environments", EngineEnvironments),
+            ),
+            Operation("GET", one, self.show, RouteDoc("environments", EngineEnvironment)),
+            Operation(
+                "POST",
+                one,
+                self.install,
+                RouteDoc("environments", EngineEnvironment, NewEnvironment, status=201),
+            ),
+            Operation("DELETE", one, self.remove, RouteDoc("environments", EngineEnvironment)),
+            Operation(
+                "POST", f"{one}/cancel", self.cancel, RouteDoc("environments", EngineEnvironment)
+            ),
         ]
 
     async def listing(self, _: Request) -> Response:
@@ -103,7 +185,7 @@ def _row(status: InstallStatus) -> dict[str, Any]:
     }
 
 
-def _engine(engine: Engine, home: Path) -> dict[str, Any]:
+def _engine(engine: base.Engine, home: Path) -> dict[str, Any]:
     found, environment = engine.detect(), engine.environment
     return {
         "name": engine.name,

@@ -10,19 +10,24 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from paddock.launcher.fleet.events import Happened, TooSlow
 from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.replicas.replica import State
 from paddock.registry.errors import UnknownName
+from paddock.server.http.operation import EVENTS, FLAG, TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import flag
+from paddock.server.http.shapes import Shape
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.plan_shapes import Diagnosis
 
 log = logging.getLogger(__name__)
 
 TYPES = ("model", "replica", "progress", "log")
+TYPE_LIST = {"type": "string", "pattern": f"^({'|'.join(TYPES)})(,({'|'.join(TYPES)}))*$"}
 KEEP_ALIVE = 15.0
 """After so many seconds without an event a comment goes out: proxies close what is silent."""
 LINES = 200
@@ -31,15 +36,104 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _MEDIA = "text/event-stream"
 
 
-class Events:
+class ReplicaEvent(Shape):
+    """`event: replica` and `event: progress`."""
+
+    model_uid: str
+    replica_uid: str
+    state: State
+    note: str
+    restarts: int
+    next_try_at: float | None
+    last_failure: Diagnosis | None
+    progress: float
+    came_bytes: int
+    total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+    diagnosis: Diagnosis | None
+    gone: bool = False
+    at: float | None = Field(default=None, description="Seconds since 1970; none in a snapshot")
+
+
+class ModelEvent(Shape):
+    """`event: model`. `gone`: it was terminated, and `state` is its last."""
+
+    model_uid: str
+    state: State
+    model_name: str
+    model_format: str
+    quantization: str
+    model_engine: str
+    replica: int
+    diagnosis: Diagnosis | None
+    gone: bool = False
+    at: float | None = Field(default=None, description="Seconds since 1970; none in a snapshot")
+
+
+class SnapshotModel(ModelEvent):
+    """A model of a snapshot."""
+
+    replicas: list[ReplicaEvent]
+
+
+class Snapshot(Shape):
+    """`event: snapshot`, the first of a stream."""
+
+    models: list[SnapshotModel]
+
+
+class LogEvent(Shape):
+    """`event: log`."""
+
+    model_uid: str
+    replica_uid: str
+    line: str
+
+
+EVENT_SHAPES = (
+    ("snapshot", Snapshot),
+    ("model", ModelEvent),
+    ("replica", ReplicaEvent),
+    ("progress", ReplicaEvent),
+    ("log", LogEvent),
+)
+
+
+class EventRoutes:
     """The route, over one fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """The one route."""
-        return [Route("/v1/events", self.events)]
+        return [
+            Operation(
+                "GET",
+                "/v1/events",
+                self.events,
+                RouteDoc(
+                    "watching",
+                    query=(
+                        Query("model", TEXT, "Only of the model with this id"),
+                        Query(
+                            "types",
+                            TYPE_LIST,
+                            f"Only these, with commas between: {', '.join(TYPES)}",
+                        ),
+                        Query("logs", FLAG | {"default": False}, "Engines' log lines too"),
+                        Query(
+                            "last_event_id",
+                            TEXT,
+                            "As the header Last-Event-ID: go on after this event",
+                        ),
+                    ),
+                    media=EVENTS,
+                    events=EVENT_SHAPES,
+                ),
+            )
+        ]
 
     async def events(self, request: Request) -> Response:
         """What happens from now on, or after `Last-Event-ID` where that is still known.

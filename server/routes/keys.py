@@ -3,33 +3,92 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.server.access.keys import KeyStore, is_loopback, principal
 from paddock.server.http.body import read_object
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.shapes import Shape
 
 FIELDS = ("name", "scope", "models")
 
 
-class Keys:
+class Auth(Shape):
+    """Whether requests need a key."""
+
+    auth: bool
+
+
+class Caller(Shape):
+    """Who sent a request, and what its key reaches."""
+
+    id: str | None = Field(description="The key's; null where no key is asked for")
+    name: str
+    scope: Literal["admin", "inference"]
+    models: list[str] = Field(description="That it may use; none: all")
+    auth: bool = Field(description="Whether requests need a key")
+    local: bool = Field(description="The request came from the gateway's own machine")
+
+
+class NewKey(Shape):
+    """Whose key it is to be, and what for. Other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    name: str = ""
+    scope: str = ""
+    models: list[str] = Field(default=[])
+
+
+class Key(Shape):
+    """A key, without the key itself."""
+
+    id: str
+    name: str
+    scope: str
+    models: list[str]
+    created: float
+
+
+class MadeKey(Key):
+    """The only answer that has the key itself."""
+
+    key: str
+
+
+class Keys(Shape):
+    """All keys."""
+
+    object: Literal["list"]
+    data: list[Key]
+
+
+class KeyRoutes:
     """The routes, over one store. `always`: a key is asked for even where none was made."""
 
     def __init__(self, store: KeyStore, always: bool) -> None:
         self._store = store
         self._always = always
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         return [
-            Route("/v1/cluster/auth", self.auth),
-            Route("/v1/whoami", self.whoami),
-            Route("/v1/keys", self.listing),
-            Route("/v1/keys", self.create, methods=["POST"]),
-            Route("/v1/keys/{id}", self.revoke, methods=["DELETE"]),
+            Operation(
+                "GET", "/v1/cluster/auth", self.auth, RouteDoc("cluster", Auth, scope="open")
+            ),
+            Operation(
+                "GET", "/v1/whoami", self.whoami, RouteDoc("keys", Caller, scope="inference")
+            ),
+            Operation("GET", "/v1/keys", self.listing, RouteDoc("keys", Keys)),
+            Operation(
+                "POST", "/v1/keys", self.create, RouteDoc("keys", MadeKey, NewKey, status=201)
+            ),
+            Operation("DELETE", "/v1/keys/{id}", self.revoke, RouteDoc("keys", Key)),
         ]
 
     async def auth(self, _: Request) -> Response:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.jobs.locks import Locking, Locks, Work
+from paddock.launcher.jobs.locks import Locking, LockJobs, Work
+from paddock.launcher.replicas.diagnosis import CAUSES
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.spec import Source
 from paddock.server.http.body import read_object
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.shapes import Shape
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.plan_shapes import Diagnosis
 
 MAX_MODELS = 1000
 OPTIONS = (
@@ -33,22 +37,126 @@ OPTIONS = (
 )
 
 
+class MakeLock(Shape):
+    """A variant to lock, in the words of a launch, or the id of a model that is launched."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: str | None = None
+    launched: str | None = None
+    model_engine: str | None = None
+    model_size_in_billions: int | float | str | None = None
+    model_format: str | None = None
+    quantization: str | None = None
+    model_path: str | None = None
+    download_hub: str | None = None
+    offline: bool | None = None
+    newest: bool | None = Field(default=False, description="What is cached does not count")
+
+
+class LockedModels(Shape):
+    """Entries of a lockfile; left out, `outdated` looks at what is launched and cached."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    models: list[LockedModel] | None = Field(default=None, max_length=1000)
+
+
+class ComparedFile(Shape):
+    """A file that the hub has besides, no more, or changed from `was_bytes`."""
+
+    name: str
+    size_bytes: int
+    was_bytes: int | None = None
+
+
+class LockFailure(Shape):
+    """Why a hub did not tell what it has."""
+
+    cause: str = Field(json_schema_extra={"enum": list(CAUSES)})
+    reason: str
+
+
+class Compared(Shape):
+    """What the hub has now. `moved`: its commit is another, the model's files are the same."""
+
+    model: str
+    hub: str
+    id: str
+    state: Literal["current", "moved", "outdated", "local", "unknown"]
+    revision: str | None
+    commit: str | None
+    newest_commit: str | None
+    added: list[ComparedFile]
+    removed: list[ComparedFile]
+    changed: list[ComparedFile]
+    error: LockFailure | None
+    engine: str | None
+    locked_engine_version: str | None
+    engine_version: str | None = Field(description="That is installed now, if any")
+
+
+class VerifiedLock(Shape):
+    """What a locked file was found to be; `found` is the SHA-256 that it has."""
+
+    model: str
+    name: str
+    size_bytes: int
+    sha256: str
+    found: str | None
+    path: str | None
+    state: Literal["as_locked", "differs", "missing"]
+
+
+class LockWork(Shape):
+    """Work on locks. `rows` are a lock's entry, or what was found, as far as it has come."""
+
+    id: str
+    kind: Literal["lock", "verify", "outdated"]
+    state: Literal["running", "done", "failed", "cancelled"]
+    note: str
+    came_bytes: int
+    total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+    rows: list[LockedModel | VerifiedLock | Compared]
+    diagnosis: Diagnosis | None
+
+
+class LockWorks(Shape):
+    """All that the gateway knows, oldest first."""
+
+    data: list[LockWork]
+
+
 class LockRoutes:
     """The routes, over one fleet's models and catalogue."""
 
-    def __init__(self, fleet: Fleet, locks: Locks) -> None:
+    def __init__(self, fleet: Fleet, locks: LockJobs) -> None:
         self._fleet = fleet
         self._locks = locks
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         return [
-            Route("/v1/locks", self.listing),
-            Route("/v1/locks", self.make, methods=["POST"]),
-            Route("/v1/locks/{id}", self.show),
-            Route("/v1/locks/{id}", self.cancel, methods=["DELETE"]),
-            Route("/v1/lockfile/verify", self.verify, methods=["POST"]),
-            Route("/v1/lockfile/outdated", self.outdated, methods=["POST"]),
+            Operation("GET", "/v1/locks", self.listing, RouteDoc("locks", LockWorks)),
+            Operation(
+                "POST", "/v1/locks", self.make, RouteDoc("locks", LockWork, MakeLock, status=201)
+            ),
+            Operation("GET", "/v1/locks/{id}", self.show, RouteDoc("locks", LockWork)),
+            Operation("DELETE", "/v1/locks/{id}", self.cancel, RouteDoc("locks", LockWork)),
+            Operation(
+                "POST",
+                "/v1/lockfile/verify",
+                self.verify,
+                RouteDoc("locks", LockWork, LockedModels, status=201),
+            ),
+            Operation(
+                "POST",
+                "/v1/lockfile/outdated",
+                self.outdated,
+                RouteDoc("locks", LockWork, LockedModels, status=201),
+            ),
         ]
 
     async def listing(self, _: Request) -> Response:

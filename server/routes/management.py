@@ -6,22 +6,187 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 import paddock
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replicas.attached import AttachRequest
+from paddock.launcher.replicas.replica import State
 from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
 from paddock.server.access.keys import principal
 from paddock.server.http.body import read_json, read_object
-from paddock.server.http.query import flag, whole
+from paddock.server.http.operation import EVENTS, FLAG, TEXT, Operation, Query, RouteDoc
+from paddock.server.http.query import WAIT, flag, whole
+from paddock.server.http.shapes import Result, Shape, Size
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.plan_shapes import Attach, Diagnosis, Launch, Plan
 
 MAX_LINES = 10_000
+LINES = Query(
+    "lines", {"type": "integer", "minimum": 1, "maximum": MAX_LINES, "default": 100}, "How many"
+)
+
+
+class Health(Shape):
+    """The gateway runs."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Readiness(Shape):
+    """`status` is ready, starting or draining; of one model its state."""
+
+    status: str
+    version: str | None = None
+    model_uid: str | None = None
+    models: dict[State, int] = Field(default={}, description="How many models are in each state")
+
+
+class Version(Shape):
+    """Our version in Xinference's shape."""
+
+    version: str
+    full_revisionid: str | None = Field(default=None, alias="full-revisionid")
+
+
+class Launched(Shape):
+    """The id of what was launched, and its plan."""
+
+    model_uid: str
+    plan: Plan
+
+
+class Description(Shape):
+    """A model that can answer."""
+
+    model_type: str
+    address: str
+    accelerators: list[str]
+    model_name: str
+    model_lang: list[str]
+    model_ability: list[str]
+    model_description: str
+    model_format: str
+    model_size_in_billions: Size
+    model_family: str
+    quantization: str
+    multimodal_projector: str | None
+    model_hub: str
+    revision: str | None
+    context_length: int | None = Field(description="null: an attached endpoint does not say")
+    max_tokens: int | None
+    model_engine: str
+    replica: int
+
+
+class Listed(Description):
+    """The same, as OpenAI lists it."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class Models(Shape):
+    """The models that can answer."""
+
+    object: Literal["list"]
+    data: list[Listed]
+
+
+class InstanceReplica(Shape):
+    """One running copy. `status` is Xinference's word, `model_state` ours."""
+
+    replica_id: int
+    replica_uid: str
+    replica_model_uid: str
+    worker_address: str
+    status: str
+    model_state: State
+    created_ts: int
+    error_message: str | None
+    gpu_idx: list[int] | None
+    endpoint: str | None
+    pid: int | None
+    log: str
+    restarts: int = Field(description="How often it was started again")
+    last_failure: Diagnosis | None = Field(description="Why, the last time")
+    next_try_at: float | None = Field(description="When it is started next, since 1970")
+
+
+class Replica(InstanceReplica):
+    """The same, as `replicas` lists it."""
+
+    model_address: str | None
+    accelerators: list[str]
+
+
+class Instance(Shape):
+    """A launched model in any state, with its plan and its diagnosis."""
+
+    model_name: str
+    model_uid: str
+    model_version: str
+    model_ability: list[str]
+    replica: int
+    status: str
+    instance_created_ts: int
+    n_worker: int
+    replica_statuses: list[InstanceReplica]
+    state: State
+    restart: Literal["always", "on-failure", "never"]
+    restart_tries: int | None = Field(
+        description="Restarts without ten minutes of service between; null: any number"
+    )
+    silence_seconds: float | None = Field(description="null: the gateway's own limit")
+    restarts: int = Field(description="Of all its replicas")
+    plan: Plan
+    diagnosis: Diagnosis | None
+
+
+class FileProgress(Shape):
+    """How far the download of one file is. What is not known is null."""
+
+    name: str
+    progress: float = Field(ge=0, le=1)
+    came_bytes: int
+    total_bytes: int
+    bytes_per_second: float | None
+    seconds_left: float | None
+
+
+class ReplicaProgress(Shape):
+    """How far one replica is, from 0 to 1."""
+
+    replica_id: int
+    replica_model_uid: str
+    progress: float = Field(ge=0, le=1)
+    stage: str
+    info: str
+    download_files: list[FileProgress]
+
+
+class Progress(Shape):
+    """How far a launch is: as far as the replica that is least along."""
+
+    progress: float = Field(ge=0, le=1)
+    stage: str
+    replicas: list[ReplicaProgress]
+    state: State
+    starting: bool
+    note: str
+    came_bytes: int
+    total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+    download_files: list[FileProgress]
+    diagnosis: Diagnosis | None
 
 
 class Management:
@@ -32,23 +197,79 @@ class Management:
         self._leave = leave
         self._draining = False
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes; those with a fixed end stand before the one that takes any model id."""
         return [
-            Route("/healthz", self.health),
-            Route("/readyz", self.readiness),
-            Route("/v1/cluster/version", self.version),
-            Route("/v1/clusters", self.stop, methods=["DELETE"]),
-            Route("/v1/plan", self.plan, methods=["POST"]),
-            Route("/v1/attached", self.attach, methods=["POST"]),
-            Route("/v1/models", self.listing),
-            Route("/v1/models", self.launch, methods=["POST"]),
-            Route("/v1/models/instances", self.instances),
-            Route("/v1/models/{uid:path}/progress", self.progress),
-            Route("/v1/models/{uid:path}/cancel", self.cancel, methods=["POST"]),
-            Route("/v1/models/{uid:path}/logs", self.logs),
-            Route("/v1/models/{uid:path}", self.describe),
-            Route("/v1/models/{uid:path}", self.terminate, methods=["DELETE"]),
+            Operation("GET", "/healthz", self.health, RouteDoc("watching", Health, scope="open")),
+            Operation(
+                "GET",
+                "/readyz",
+                self.readiness,
+                RouteDoc(
+                    "watching",
+                    Readiness,
+                    query=(
+                        Query("model", TEXT, "Whether the model with this id can take requests"),
+                    ),
+                    scope="open",
+                    fails_alike=True,
+                ),
+            ),
+            Operation("GET", "/v1/cluster/version", self.version, RouteDoc("cluster", Version)),
+            Operation("DELETE", "/v1/clusters", self.stop, RouteDoc("cluster", Result)),
+            Operation("POST", "/v1/plan", self.plan, RouteDoc("models", Plan, Launch)),
+            Operation("POST", "/v1/attached", self.attach, RouteDoc("models", Launched, Attach)),
+            Operation(
+                "GET", "/v1/models", self.listing, RouteDoc("models", Models, scope="inference")
+            ),
+            Operation(
+                "POST",
+                "/v1/models",
+                self.launch,
+                RouteDoc("models", Launched, Launch, query=(WAIT,)),
+            ),
+            Operation(
+                "GET",
+                "/v1/models/instances",
+                self.instances,
+                RouteDoc(
+                    "models",
+                    list[Instance],
+                    query=(
+                        Query("model_name", TEXT, "Only of this model"),
+                        Query("model_uid", TEXT, "Only the one with this id"),
+                    ),
+                ),
+            ),
+            Operation(
+                "GET", "/v1/models/{uid:path}/progress", self.progress, RouteDoc("models", Progress)
+            ),
+            Operation("POST", "/v1/models/{uid:path}/cancel", self.cancel, RouteDoc("models")),
+            Operation(
+                "GET",
+                "/v1/models/{uid:path}/logs",
+                self.logs,
+                RouteDoc(
+                    "models",
+                    dict[str, list[str]],
+                    query=(
+                        LINES,
+                        Query(
+                            "follow",
+                            FLAG | {"default": False},
+                            "The whole log, and what is added to it",
+                        ),
+                    ),
+                    media=EVENTS,
+                ),
+            ),
+            Operation(
+                "GET",
+                "/v1/models/{uid:path}",
+                self.describe,
+                RouteDoc("models", Description, scope="inference"),
+            ),
+            Operation("DELETE", "/v1/models/{uid:path}", self.terminate, RouteDoc("models")),
         ]
 
     async def health(self, _: Request) -> Response:

@@ -7,20 +7,77 @@ import time
 from typing import Any
 
 import psutil
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from paddock.engines.base import Gpu, Host
+from paddock.engines import base
+from paddock.engines.base import Host
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.hosts.machine import disk
+from paddock.launcher.replicas.replica import State
 from paddock.registry.settings import Settings
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.shapes import Shape
 
 LEAST_SECONDS = 0.5
 """Over a shorter time the use of processors says nothing."""
 
 
-class Nodes:
+class Gpu(Shape):
+    """A GPU of a machine, as its driver told of it."""
+
+    index: int
+    name: str
+    uuid: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+    capability: str = Field(description="CUDA's compute capability, such as 9.0")
+    driver: str
+
+
+class NodeEngine(Shape):
+    """An engine as a machine has it: a version, or the reason why there is none."""
+
+    version: str | None
+    reason: str | None
+
+
+class NodeReplica(Shape):
+    """A replica that is planned on a machine."""
+
+    model_uid: str
+    replica_uid: str
+    state: State
+
+
+class NodeFacts(Shape):
+    """A machine that models may run on."""
+
+    node: str = Field(description="Ray's id of it, or `local`; what a launch takes as `node`")
+    name: str
+    address: str
+    gateway: bool = Field(description="It is the gateway's own")
+    cpus: int
+    cpu_use: float | None = Field(
+        ge=0, le=1, description="Of all processors, since it was last asked for; null: not known"
+    )
+    memory_total_bytes: int
+    memory_free_bytes: int
+    disk_total_bytes: int | None = Field(description="null: another machine's is not known")
+    disk_free_bytes: int
+    gpus: list[Gpu]
+    engines: dict[str, NodeEngine]
+    replicas: list[NodeReplica]
+
+
+class Nodes(Shape):
+    """All of them, the gateway's own first."""
+
+    nodes: list[NodeFacts]
+
+
+class NodeRoutes:
     """The route, over one fleet."""
 
     def __init__(self, fleet: Fleet, settings: Settings) -> None:
@@ -28,9 +85,9 @@ class Nodes:
         self._settings = settings
         self._use = _Use()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
-        return [Route("/v1/nodes", self.listing)]
+        return [Operation("GET", "/v1/nodes", self.listing, RouteDoc("cluster", Nodes))]
 
     async def listing(self, _: Request) -> Response:
         """Every machine that models may run on, the gateway's own first."""
@@ -102,7 +159,7 @@ class _Use:
         return time.monotonic(), all_ - times.idle - getattr(times, "iowait", 0.0), all_
 
 
-def _gpu(gpu: Gpu) -> dict[str, Any]:
+def _gpu(gpu: base.Gpu) -> dict[str, Any]:
     return {
         "index": gpu.index,
         "name": gpu.name,

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.jobs.pulls import Pulls, PullStatus
+from paddock.launcher.jobs.pulls import PullJobs, PullStatus
 from paddock.registry.errors import BadValue
 from paddock.server.http.body import read_json
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.shapes import Shape, Size
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.management import FileProgress
+from paddock.server.routes.plan_shapes import Diagnosis, Launch
+
+
+class Pull(Shape):
+    """A download without a launch. `path` is set when it is done."""
+
+    id: str
+    model_name: str
+    model_format: str
+    quantization: str
+    model_size_in_billions: Size
+    model_hub: str
+    source: str
+    state: Literal["downloading", "done", "failed", "cancelled"]
+    note: str
+    came_bytes: int
+    total_bytes: int | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+    download_files: list[FileProgress]
+    path: str | None
+    diagnosis: Diagnosis | None
+
+
+class Pulls(Shape):
+    """The pulls that this gateway knows, oldest first."""
+
+    data: list[Pull]
 
 
 class PullRoutes:
     """The routes, over one fleet's catalogue."""
 
-    def __init__(self, fleet: Fleet, pulls: Pulls) -> None:
+    def __init__(self, fleet: Fleet, pulls: PullJobs) -> None:
         self._fleet = fleet
         self._pulls = pulls
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         return [
-            Route("/v1/pulls", self.listing),
-            Route("/v1/pulls", self.start, methods=["POST"]),
-            Route("/v1/pulls/{id}", self.show),
-            Route("/v1/pulls/{id}", self.cancel, methods=["DELETE"]),
+            Operation("GET", "/v1/pulls", self.listing, RouteDoc("pulls", Pulls)),
+            Operation("POST", "/v1/pulls", self.start, RouteDoc("pulls", Pull, Launch, status=201)),
+            Operation("GET", "/v1/pulls/{id}", self.show, RouteDoc("pulls", Pull)),
+            Operation("DELETE", "/v1/pulls/{id}", self.cancel, RouteDoc("pulls", Pull)),
         ]
 
     async def listing(self, _: Request) -> Response:

@@ -6,9 +6,9 @@ import asyncio
 import json
 from typing import Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.catalog import Catalog
@@ -16,9 +16,50 @@ from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue
 from paddock.registry.spec import ModelSpec, Source, Variant
 from paddock.server.http.body import read_object
-from paddock.server.http.query import flag
+from paddock.server.http.operation import TEXT, Operation, Query, RouteDoc
+from paddock.server.http.query import DETAILED, OFFLINE, flag
+from paddock.server.http.shapes import Shape
 from paddock.server.routes import xinference_shapes
 from paddock.server.routes.catalogue import OTHER_TYPES, model_type, path_spec
+
+
+class Family(Shape):
+    """A model that can be launched; without `detailed`, only its name and where it comes from."""
+
+    model_name: str
+    is_builtin: bool
+    model_type: str | None = None
+    model_description: str | None = None
+    context_length: int | None = None
+    model_lang: list[str] | None = None
+    model_ability: list[str] | None = None
+    model_specs: list[dict[str, Any]] | None = None
+
+
+class Register(Shape):
+    """`model` is a spec, in our YAML or in Xinference's JSON."""
+
+    model: str | dict[str, Any]
+    persist: bool = True
+
+
+class Registered(Shape):
+    """The name of what was registered."""
+
+    model_name: str
+
+
+class ShownSpec(Shape):
+    """A model's spec as YAML that can be registered; the rest where it was derived."""
+
+    model_name: str
+    model_type: str
+    yaml: str
+    spec: dict[str, Any]
+    reference: str | None
+    commit: str | None
+    notes: list[str]
+    consent: dict[str, str] = Field(description="Formats that need --trust, and what would run")
 
 
 class Registrations:
@@ -29,15 +70,34 @@ class Registrations:
         self._library = library
         self._changing = asyncio.Lock()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         one, all_ = "/v1/model_registrations/{type}/{name}", "/v1/model_registrations/{type}"
         return [
-            Route(all_, self.listing),
-            Route(all_, self.register, methods=["POST"]),
-            Route(one, self.describe),
-            Route(one, self.unregister, methods=["DELETE"]),
-            Route("/v1/specs", self.show),
+            Operation(
+                "GET", all_, self.listing, RouteDoc("catalogue", list[Family], query=(DETAILED,))
+            ),
+            Operation("POST", all_, self.register, RouteDoc("catalogue", Registered, Register)),
+            Operation("GET", one, self.describe, RouteDoc("catalogue", Family)),
+            Operation("DELETE", one, self.unregister, RouteDoc("catalogue")),
+            Operation(
+                "GET",
+                "/v1/specs",
+                self.show,
+                RouteDoc(
+                    "catalogue",
+                    ShownSpec,
+                    query=(
+                        Query(
+                            "model_name",
+                            TEXT,
+                            "A name, or a reference such as hf:owner/name",
+                            required=True,
+                        ),
+                        OFFLINE,
+                    ),
+                ),
+            ),
         ]
 
     async def listing(self, request: Request) -> Response:

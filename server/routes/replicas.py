@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
+from paddock.launcher.planning.plan import MAX_REPLICAS
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.server.http.body import read_object
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.query import WAIT
+from paddock.server.http.shapes import Message, Shape
 from paddock.server.proxy.forward import Inference
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.management import Replica
 
 DRAIN_SECONDS = 30.0
 """How long a replica that is removed may take to end its requests."""
@@ -21,22 +26,86 @@ BLOCK_SECONDS = 30.0
 OPTIONS = ("replica", "replica_config", "model_engine", "n_gpu")
 
 
-class Replicas:
+class AddReplicas(Shape):
+    """How many replicas to add. Other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    replica: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    replica_config: list[Any] | dict[str, Any] | None = None
+    model_engine: str | None = None
+    n_gpu: int | str | None = None
+
+
+class Added(Shape):
+    """One replica that was added, or how many and which."""
+
+    replica_id: int | None = None
+    replica_model_uid: str | None = None
+    worker_address: str | None = None
+    replica: int | None = None
+    replicas: list[dict[str, Any]] | None = None
+
+
+class Remaining(Shape):
+    """How many replicas are left."""
+
+    remaining_replicas: int
+
+
+class Abort(Shape):
+    """For how many seconds new requests of this id are refused too."""
+
+    block_duration: float = Field(default=30.0, ge=0, le=3600)
+
+
+class PastEvent(Shape):
+    """Something that happened to a model."""
+
+    event_type: Literal["INFO", "ERROR"]
+    event_ts: int
+    event_content: str
+
+
+class ReplicaRoutes:
     """The routes, over one fleet and the requests that its models serve."""
 
     def __init__(self, fleet: Fleet, inference: Inference) -> None:
         self._fleet = fleet
         self._inference = inference
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes; they stand before the ones that take any model id."""
         return [
-            Route("/v1/models/{uid:path}/replicas", self.listing),
-            Route("/v1/models/{uid:path}/replicas", self.add, methods=["POST"]),
-            Route("/v1/models/{uid:path}/replicas/{number}", self.remove, methods=["DELETE"]),
-            Route("/v1/models/{uid:path}/events", self.events),
-            Route(
-                "/v1/models/{uid:path}/requests/{request_id}/abort", self.abort, methods=["POST"]
+            Operation(
+                "GET",
+                "/v1/models/{uid:path}/replicas",
+                self.listing,
+                RouteDoc("models", list[Replica]),
+            ),
+            Operation(
+                "POST",
+                "/v1/models/{uid:path}/replicas",
+                self.add,
+                RouteDoc("models", Added, AddReplicas, query=(WAIT,)),
+            ),
+            Operation(
+                "DELETE",
+                "/v1/models/{uid:path}/replicas/{number}",
+                self.remove,
+                RouteDoc("models", Remaining),
+            ),
+            Operation(
+                "GET",
+                "/v1/models/{uid:path}/events",
+                self.events,
+                RouteDoc("models", list[PastEvent]),
+            ),
+            Operation(
+                "POST",
+                "/v1/models/{uid:path}/requests/{request_id}/abort",
+                self.abort,
+                RouteDoc("models", Message, Abort),
             ),
         ]
 

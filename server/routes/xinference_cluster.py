@@ -7,17 +7,49 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import psutil
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.engines.base import Gpu, Host
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.server.http.query import flag
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.http.query import DETAILED, flag
+from paddock.server.http.shapes import Shape
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.management import Description
+
+
+class Node(Shape):
+    """A machine."""
+
+    node_type: Literal["Supervisor", "Worker"]
+    ip_address: str
+    gpu_count: int
+    gpu_vram_total: int
+
+
+class Worker(Shape):
+    """A machine and the replicas on it."""
+
+    work_ip: str = Field(alias="work-ip")
+    models: dict[str, Description]
+
+
+class Supervisor(Shape):
+    """The machine of the gateway."""
+
+    supervisor_ip: str
+
+
+class Status(Shape):
+    """How long the gateway runs, in seconds, and how busy each machine is."""
+
+    uptime: float
+    workers: dict[str, dict[str, Any]]
 
 
 class Machines:
@@ -28,15 +60,20 @@ class Machines:
         self._began = time.monotonic()
         psutil.cpu_percent()  # later calls tell the use since the one before
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         return [
-            Route("/status", self.status),
-            Route("/v1/address", self.address),
-            Route("/v1/supervisor", self.supervisor),
-            Route("/v1/workers", self.workers),
-            Route("/v1/cluster/info", self.info),
-            Route("/v1/cluster/devices", self.devices),
+            Operation("GET", "/status", self.status, RouteDoc("cluster", Status)),
+            Operation("GET", "/v1/address", self.address, RouteDoc("cluster", str)),
+            Operation("GET", "/v1/supervisor", self.supervisor, RouteDoc("cluster", Supervisor)),
+            Operation("GET", "/v1/workers", self.workers, RouteDoc("cluster", list[Worker])),
+            Operation(
+                "GET",
+                "/v1/cluster/info",
+                self.info,
+                RouteDoc("cluster", list[Node], query=(DETAILED,)),
+            ),
+            Operation("GET", "/v1/cluster/devices", self.devices, RouteDoc("cluster", int)),
         ]
 
     async def address(self, request: Request) -> Response:

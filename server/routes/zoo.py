@@ -6,18 +6,18 @@ import asyncio
 import shlex
 import threading
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from paddock.engines.base import Host
 from paddock.engines.environment import find_accelerator
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.hosts.machine import disk, memory
 from paddock.launcher.planning.catalog_view import Found, Zoo
-from paddock.launcher.planning.estimate import estimate_table
+from paddock.launcher.planning.estimate import Verdict, estimate_table
 from paddock.launcher.planning.servable import Free, offers_of
 from paddock.launcher.planning.variant_table import variant_rows
 from paddock.registry.catalog import Catalog
@@ -27,8 +27,11 @@ from paddock.registry.errors import BadValue
 from paddock.registry.reference import is_reference
 from paddock.registry.search import Filters, Hit
 from paddock.registry.settings import Settings
-from paddock.registry.spec import ModelSpec
-from paddock.server.http.query import flag, whole
+from paddock.registry.spec import Ability, Format, Hub, ModelSpec, ModelType
+from paddock.server.http.operation import FLAG, TEXT, Operation, Query, RouteDoc
+from paddock.server.http.query import OFFLINE, flag, whole
+from paddock.server.http.shapes import Shape
+from paddock.server.routes.plan_shapes import PlannedFile
 
 FILTERS = {
     "ability": "abilities",
@@ -43,6 +46,138 @@ LONGEST = 18
 """Digits of a number that is read at all."""
 
 
+TEXTS = {"type": "array", "items": TEXT}
+
+
+class NamedVariant(Shape):
+    """A variant in the words of a launch. `size_bytes` is what its weights take in memory."""
+
+    model_format: Format
+    model_size_in_billions: str
+    quantization: str
+    model_engine: str
+    size_bytes: int
+
+
+class ZooModel(Shape):
+    """A model of the catalogue; of its weights only those count that were asked for."""
+
+    name: str
+    type: ModelType
+    description: str
+    license: str
+    released: str = Field(json_schema_extra={"format": "date"})
+    aliases: list[str]
+    languages: list[str]
+    abilities: list[Ability]
+    context_length: int
+    sizes: list[str] = Field(description="Billions of parameters, `_` for the decimal point")
+    formats: list[Format]
+    engines: list[str] = Field(description="Those that the spec names, installed or not")
+    builtin: bool = Field(description="It comes with Paddock, and is not the user's own")
+    cached: bool = Field(description="The weights of some variant are wholly on this machine")
+    here: NamedVariant | None = Field(
+        description="The smallest variant that an engine of this machine can serve"
+    )
+    fits: NamedVariant | None = Field(
+        description="The variant that a launch here would choose within the free memory"
+    )
+
+
+class EstimateRow(Shape):
+    """The memory of a variant at one context."""
+
+    format: Format
+    size: str
+    quantization: str
+    context_length: int
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    gpu: str | None = Field(description="The GPU whose memory it is; null: the host's")
+    free_bytes: int = Field(description="What is free of that memory")
+    verdict: Verdict
+
+
+class Estimate(Shape):
+    """Rows for each variant and context, and the memory of the gateway's machine."""
+
+    model_name: str
+    context_length: int = Field(description="All that the model has")
+    slots: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    rows: list[EstimateRow]
+
+
+class VariantSource(Shape):
+    """Where a hub keeps a variant. `file` is null where the whole repository is the variant."""
+
+    hub: Hub
+    id: str
+    revision: str | None = Field(description="null: the hub's default")
+    file: str | None = Field(description="Of a file in parts, the name without their numbers")
+    cached: bool
+
+
+class Install(Shape):
+    """An engine that could serve once it is installed, and the command for it."""
+
+    engine: str
+    command: str
+
+
+class ZooVariant(Shape):
+    """A variant, and what the gateway's machine can do with it."""
+
+    model_format: Format
+    model_size_in_billions: str
+    quantization: str
+    size_bytes: int = Field(description="Of the files")
+    size_from: Literal["measured", "stated", "reckoned"] = Field(
+        description="On the disk, by the spec, or from the model's shape"
+    )
+    files: list[PlannedFile] | None = Field(description="null: not known before it is asked for")
+    sources: list[VariantSource] = Field(description="In order of preference")
+    cached: bool
+    engines: dict[str, str | None] = Field(description="null if it can serve here, else why not")
+    installs: list[Install]
+    consent: str | None = Field(description="What a launch must say, for it runs code: --trust …")
+    estimate: EstimateRow = Field(description="At the shortest context that launches choose")
+    fits: bool = Field(description="It can be served here, in the memory that is free")
+    launch_command: str
+
+
+class ZooPage(ZooModel):
+    """A model with all of its variants, and what the gateway's machine can do with each."""
+
+    homepage: str | None
+    notes: str | None
+    recommended: list[str] = Field(description="Quantizations, the best first")
+    architecture: str
+    reference: str | None = Field(description="Set: nobody wrote the spec, it was derived")
+    commit: str | None
+    derived_notes: list[str] = Field(description="What the repository does not tell")
+    risks: dict[str, str] = Field(description="Formats that run a repository's code, and how")
+    node_name: str
+    memory_free_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    launch_command: str
+    variants: list[ZooVariant]
+
+
+class ZooList(Shape):
+    """Models, and what the gateway's machine has for them."""
+
+    memory_free_bytes: int
+    memory_total_bytes: int
+    gpu_free_bytes: int = Field(description="Of its most free GPU; 0: it has none")
+    disk_free_bytes: int
+    models: list[ZooModel]
+
+
 class ZooRoutes:
     """The routes, over one fleet's catalogue.
 
@@ -55,12 +190,79 @@ class ZooRoutes:
         self._zoo: Zoo | None = None
         self._looking = threading.Lock()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """All routes."""
         return [
-            Route("/v1/zoo", self.listing),
-            Route("/v1/zoo/{name:path}", self.show),
-            Route("/v1/estimate", self.estimate),
+            Operation(
+                "GET",
+                "/v1/zoo",
+                self.listing,
+                RouteDoc(
+                    "catalogue",
+                    ZooList,
+                    query=(
+                        Query(
+                            "q",
+                            TEXT,
+                            "Words, all of which must stand in a model's names, ids or description",
+                        ),
+                        Query("ability", TEXTS, "What it can do; several: all"),
+                        Query("type", TEXTS, "LLM, embedding or rerank; several: any"),
+                        Query("format", TEXTS, "A format of its weights; several: any"),
+                        Query("engine", TEXTS, "An engine that its spec lists; several: any"),
+                        Query("language", TEXTS, "A language code, such as en; several: all"),
+                        Query(
+                            "size",
+                            TEXT,
+                            "Billions of parameters, such as 7 or 0_5, or a range: 1..8 or ..8",
+                        ),
+                        Query(
+                            "fits",
+                            FLAG | {"default": False},
+                            "Only what can be served in the free memory",
+                        ),
+                    ),
+                ),
+            ),
+            Operation(
+                "GET",
+                "/v1/zoo/{name:path}",
+                self.show,
+                RouteDoc("catalogue", ZooPage, query=(OFFLINE,)),
+            ),
+            Operation(
+                "GET",
+                "/v1/estimate",
+                self.estimate,
+                RouteDoc(
+                    "catalogue",
+                    Estimate,
+                    query=(
+                        Query(
+                            "model_name",
+                            TEXT,
+                            "A name, or a reference such as hf:owner/name",
+                            required=True,
+                        ),
+                        Query("model_format", TEXT, "Only this format"),
+                        Query("quantization", TEXT, "Only this quantization"),
+                        Query(
+                            "model_size_in_billions", TEXT, "Only this size, such as 46_7 or 46.7"
+                        ),
+                        Query(
+                            "context_length",
+                            {"type": "array", "items": {"type": "integer", "minimum": 1}},
+                            "Tokens; several times",
+                        ),
+                        Query(
+                            "slots",
+                            {"type": "integer", "minimum": 1, "maximum": MAX_SLOTS, "default": 1},
+                            "Requests side by side, each with the whole context",
+                        ),
+                        OFFLINE,
+                    ),
+                ),
+            ),
         ]
 
     async def listing(self, request: Request) -> Response:

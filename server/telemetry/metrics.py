@@ -37,7 +37,6 @@ from prometheus_client.metrics_core import (
 )
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 import paddock
 from paddock.launcher.fleet.fleet import Fleet
@@ -45,6 +44,7 @@ from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.hosts.gpus import held_bytes
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.replicas.replica import State
+from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.telemetry.timeline import Timeline
 
 _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -164,9 +164,16 @@ class Metrics:
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Operation]:
         """The one route."""
-        return [Route("/metrics", self.metrics)]
+        return [
+            Operation(
+                "GET",
+                "/metrics",
+                self.metrics,
+                RouteDoc("watching", media="text/plain", scope="monitor"),
+            )
+        ]
 
     def observe(self, timeline: Timeline) -> None:
         """Counts a request that has ended, whatever became of it. Call once; takes about 2 µs."""

@@ -1,9 +1,9 @@
 """Every field of a request, on every engine and format that this machine can run.
 
-What `standing` says of a field (docs/engines.md prints it as a table) is what happens: it has its
-effect, or it is refused with 400 by its name and the engine's. Beside the fields: texts that equal
-the reference, perplexity, usage, streams, requests side by side, prompts that are too long, chats,
-the clients that people have; and what becomes of an engine that is killed.
+What `field_support` says of a field (docs/engines.md prints it as a table) is what happens: it has
+its effect, or it is refused with 400 by its name and the engine's. Beside the fields: texts that
+equal the reference, perplexity, usage, streams, requests side by side, prompts that are too long,
+chats, the clients that people have; and what becomes of an engine that is killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import requests
 
 from paddock.engines import load_engine
 from paddock.registry.catalog import specs_root
-from paddock.server.dialects.openai import standing
+from paddock.server.dialects.fields import field_support
 from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
 from tests.conftest import Paddock, make_paddock
 from tests.launcher.weights.test_hubs import until
@@ -226,7 +226,7 @@ def test_field_has_its_effect_or_is_refused_by_name(
         return
     asking: Ask = request.getfixturevalue("chat" if is_chat else "ask")
     value, case = CASES[name]
-    if standing(load_engine(served.engine).fields, name, is_chat) != "refused":
+    if field_support(load_engine(served.engine).fields, name, is_chat) != "refused":
         case(asking)
         return
     named = "tools|tool_choice" if name == "tool_choice" else name

@@ -18,6 +18,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.custom import Library
 from paddock.registry.settings import read_settings
+from paddock.server.access.security import Security
 from paddock.server.http.app import create_app
 
 HOST = ("host", "127.0.0.1:9997")
@@ -38,7 +39,7 @@ class Answer:
 
 
 @contextmanager
-def gateway(home: Path, local_key: str = "", **variables: str) -> Iterator[ASGIApp]:
+def gateway(home: Path, local_key: str = "", **variables: str) -> Iterator[Security]:
     """The application over `home`, with settings from `variables` such as PADDOCK_HOST."""
     settings = read_settings(environ={"PADDOCK_HOME": str(home), **variables})
     library = Library(settings.specs, settings.index)

@@ -18,11 +18,11 @@ from paddock.server.proxy import sinks, upstream
 from paddock.server.proxy.shape import fault
 from paddock.server.proxy.sinks import event_of
 from paddock.server.proxy.steps import (
-    Asked,
     Assembly,
     Called,
     Echo,
     Encoder,
+    EngineRequest,
     LegacyLogprobs,
     Named,
     OpenAI,
@@ -298,7 +298,7 @@ def test_no_event_is_a_bug(
     every = steps()
     chosen = every if number < 0 else [every[number]]
     assembly, merged, out = Assembly(chat), Assembly(chat), encoder()
-    asked = Asked("m", "/", (b"",), steps=tuple(chosen), encoder=out)
+    asked = EngineRequest("m", "/", (b"",), steps=tuple(chosen), encoder=out)
     for raw in stream:
         found = event_of(encode(raw))
         if "error" in found:
@@ -308,7 +308,7 @@ def test_no_event_is_a_bug(
         for changed in asked.events(0, found):
             out.event(changed)
     out.close()
-    again = Asked("m", "/", (b"",), steps=tuple(steps()), encoder=encoder())
+    again = EngineRequest("m", "/", (b"",), steps=tuple(steps()), encoder=encoder())
     for changed in again.events(0, assembly.event()):
         merged.add(changed)
     answer = merged.answer()
@@ -357,7 +357,7 @@ async def test_assembly_holds_no_events() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine counts as hung after a moment."""
-    monkeypatch.setattr("paddock.server.dialects.openai.SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr("paddock.server.dialects.base.SILENCE_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -13,9 +13,9 @@ from paddock.engines.attached import FIELDS
 from paddock.registry.errors import BadValue, PaddockError
 from paddock.registry.json_codec import encode
 from paddock.server.access import media
-from paddock.server.dialects import openai
-from paddock.server.dialects.openai import Model
-from paddock.server.proxy.forward import ROUTES
+from paddock.server.dialects import dialects, openai
+from paddock.server.dialects.base import Model
+from paddock.server.dialects.fields import CHECKS
 from paddock.server.proxy.steps import OpenAI
 
 ABILITIES = ("generate", "chat", "tools", "vision", "reasoning", "embed", "rerank")
@@ -92,7 +92,7 @@ TEMPLATES: dict[str, list[dict[str, Any]]] = {
     ],
     "/v1/completions": [
         {
-            **{key: value for key, value in CHAT.items() if key in openai.CHECKS},
+            **{key: value for key, value in CHAT.items() if key in CHECKS},
             "model": "m",
             "prompt": ["a", "b"],
             "echo": True,
@@ -219,6 +219,9 @@ WRONG: tuple[Any, ...] = (
 )
 
 
+CALLS = {call.path: call for dialect in dialects() for call in dialect.calls}
+
+
 def model(engine: str) -> Model:
     """A model that can do everything, on an engine."""
     fields = load_engine(engine).fields if engine else FIELDS
@@ -227,12 +230,12 @@ def model(engine: str) -> Model:
 
 def make(path: str, body: dict[str, Any], of: Model) -> None:
     """Makes a request out as `Inference.forward` does. Raises as it does."""
-    way, encoder, raw = ROUTES[path], OpenAI(), encode(body)
-    given: Any = body
-    if way.translate is not None:
-        (given, encoder), raw = way.translate(body), b""  # type: ignore[assignment]
-    asked = way.make(given, of, raw, encoder)
-    list(media._places(openai.media(given)))
+    route, encoder, raw = CALLS[path], OpenAI(), encode(body)
+    request: Any = body
+    if route.to_openai is not None:
+        (request, encoder), raw = route.to_openai(body), b""  # type: ignore[assignment]
+    asked = route.build(request, of, raw, encoder)
+    list(media._places(openai.media(request)))
     for part in asked.bodies:
         json.loads(part)
     asked.encoder.close()
@@ -325,9 +328,9 @@ def test_templates_are_requests_that_are_taken() -> None:
 
 def test_seeds_of_parts_stay_in_range() -> None:
     """Each part has a seed of its own, and none is too large for an engine."""
-    way = ROUTES["/v1/completions"]
+    route = CALLS["/v1/completions"]
     body = {"model": "m", "prompt": "a", "n": 3, "seed": 2**63 - 2}
-    asked = way.make(body, model("llama.cpp"), b"", OpenAI())
+    asked = route.build(body, model("llama.cpp"), b"", OpenAI())
     seeds = [json.loads(part)["seed"] for part in asked.bodies]
     assert len(set(seeds)) == 3
     assert all(0 <= seed < 2**63 for seed in seeds)

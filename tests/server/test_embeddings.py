@@ -13,7 +13,7 @@ from xinference_client import RESTfulClient
 
 from paddock.client import Client
 from paddock.registry.errors import NotAble
-from paddock.server.dialects.openai import Model
+from paddock.server.dialects.base import Model
 from paddock.server.dialects.rerank import rerank
 from paddock.server.proxy.steps import OpenAI
 from tests.server.http.test_errors import raw

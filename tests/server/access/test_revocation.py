@@ -6,15 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.settings import read_settings
 from paddock.server.access import revocation
 from paddock.server.access.keys import KeyStore, Made
 from paddock.server.access.security import Security
+from paddock.server.proxy.forward import Inference
 from tests.server.asgi import bearer, gateway, head
 from tests.server.test_data_path import SECONDS, STREAM, event, post, request, world
 
@@ -137,7 +140,8 @@ async def test_answer_of_a_model_ends_with_its_key(home: Path, begun: bool) -> N
         ended.set()
 
     def guard(app: ASGIApp) -> ASGIApp:
-        return Security(app, settings, KeyStore(home))
+        routes = Inference(cast(Fleet, None)).routes()
+        return Security(app, settings, KeyStore(home), routes)
 
     async with world(waits, guard=guard) as here:
         reader, writer = await here.connect()

@@ -10,8 +10,8 @@ import pytest
 
 from paddock.client import Client
 from paddock.registry.errors import BadValue, FieldRefused
-from paddock.server.dialects.anthropic import Messages, messages, translate
-from paddock.server.dialects.openai import Model
+from paddock.server.dialects.anthropic import Messages, messages, to_openai
+from paddock.server.dialects.base import Model
 from tests.conftest import Paddock
 
 CHAT: list[Any] = [{"role": "user", "content": "What do you eat?"}]
@@ -300,7 +300,7 @@ def test_images_become_parts() -> None:
     ]
     content = [{"type": "text", "text": "See"}]
     content += [{"type": "image", "source": source} for source in sources]  # type: ignore[misc]
-    chat, _ = translate(given(messages=[{"role": "user", "content": content}]))
+    chat, _ = to_openai(given(messages=[{"role": "user", "content": content}]))
     (message,) = chat["messages"]
     assert message["content"] == [
         {"type": "text", "text": "See"},
@@ -309,7 +309,7 @@ def test_images_become_parts() -> None:
     ]
     wrong = {"type": "image", "source": {"type": "file", "file_id": "x"}}
     with pytest.raises(BadValue, match="file"):
-        translate(given(messages=[{"role": "user", "content": [wrong]}]))
+        to_openai(given(messages=[{"role": "user", "content": [wrong]}]))
 
 
 def test_history_of_tools_and_thoughts_is_kept() -> None:
@@ -331,7 +331,7 @@ def test_history_of_tools_and_thoughts_is_kept() -> None:
             ],
         },
     ]
-    chat, _ = translate(given(messages=history))
+    chat, _ = to_openai(given(messages=history))
     call = {
         "id": "t1",
         "type": "function",
@@ -360,7 +360,7 @@ def test_thinking_is_translated_where_the_engine_can() -> None:
     """It is an argument of the chat template; its budget is given where there is one."""
     fields = frozenset(("chat_template_kwargs", "reasoning_budget_tokens"))
     thinking = {"type": "enabled", "budget_tokens": 1024}
-    chat, encoder = translate(given(thinking=thinking))
+    chat, encoder = to_openai(given(thinking=thinking))
     body = json.loads(messages(chat, reasoner(chat=fields), b"", encoder).bodies[0])
     assert body["chat_template_kwargs"] == {"enable_thinking": True}
     assert body["reasoning_budget_tokens"] == 1024

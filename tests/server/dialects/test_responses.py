@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from paddock.client import Client
-from paddock.server.dialects.responses import Responses, translate
+from paddock.server.dialects.responses import Responses, to_openai
 
 SCHEMA = {
     "type": "object",
@@ -261,7 +261,7 @@ def test_turn_of_the_assistant_is_one_message() -> None:
         {"type": "function_call_output", "call_id": "a", "output": "Done."},
         {"role": "user", "content": [{"type": "input_image", "image_url": "https://e.org/z.png"}]},
     ]
-    chat, _ = translate({"model": "m", "input": items})
+    chat, _ = to_openai({"model": "m", "input": items})
     turn, result, shown = chat["messages"]
     assert (turn["reasoning_content"], turn["content"]) == ("Hm", "I feed it.")
     assert [call["id"] for call in turn["tool_calls"]] == ["a", "b"]

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from paddock.client import Client
 from paddock.launcher.fleet.events import PENDING, Bus
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.server.routes.events import Events
+from paddock.server.routes.events import EventRoutes
 from tests.conftest import Paddock
 from tests.launcher.fleet.test_events import shown
 from tests.server.http.test_errors import error, raw
@@ -154,7 +154,7 @@ class Quiet:
 async def frames(fleet: Quiet) -> AsyncIterator[bytes]:
     """The frames of a stream that begins now."""
     scope = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
-    answer = await Events(cast(Fleet, fleet)).events(Request(scope))
+    answer = await EventRoutes(cast(Fleet, fleet)).events(Request(scope))
     assert isinstance(answer, StreamingResponse)
     async for frame in answer.body_iterator:
         yield bytes(cast(bytes, frame))

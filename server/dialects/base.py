@@ -1,0 +1,96 @@
+"""What a dialect is: an API's paths, and how its requests and answers are made out.
+
+`dialects/__init__.py` has the table of them; each is one file, which brings its paths, their scope,
+the shapes that the document shows, the fields that it takes, and the encoder of its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paddock.engines import attached, load_engine
+from paddock.engines.base import RequestFields
+from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.fleet.status import ModelStatus
+from paddock.registry.errors import NotAble
+from paddock.server.http.operation import Operation, RouteDoc
+from paddock.server.proxy.steps import Encoder, EngineRequest
+from paddock.server.proxy.upstream import SILENCE_SECONDS
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a dialect must know of the model that a request names."""
+
+    uid: str
+    abilities: tuple[str, ...]
+    engine: str
+    fields: RequestFields
+    context_length: int
+    served: str = ""
+    """The name that requests to an attached endpoint use; empty: the model's id, as everywhere."""
+    silence_seconds: float = SILENCE_SECONDS
+    """How long its engine may send nothing before a request is given up."""
+
+    @classmethod
+    def of(cls, status: ModelStatus) -> Model:
+        """From a launched model's status."""
+        plan = status.plan
+        fields = attached.FIELDS if plan.attached else load_engine(plan.engine).fields
+        served = plan.attached.model if plan.attached else ""
+        silence = getattr(status, "silence_seconds", None) or SILENCE_SECONDS
+        return cls(
+            status.uid, plan.abilities, plan.engine, fields, plan.context_length, served, silence
+        )
+
+    @property
+    def name(self) -> str:
+        """What its server calls it."""
+        return self.served or self.uid
+
+    def needs(self, ability: str) -> None:
+        """Raises `NotAble` if the model lacks the ability."""
+        if ability not in self.abilities:
+            raise NotAble(self.uid, ability, self.abilities)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A path on which models are asked, and how its requests are made out for an engine.
+
+    Attributes:
+        ability: what a model must be able to do to be asked here.
+        doc: what the document says of it.
+        build: from a request in OpenAI's words; takes the body as bytes too, where nothing was
+            translated, and the encoder of its answers.
+        to_openai: another dialect's request as one of OpenAI's, and the encoder of its answers.
+    """
+
+    path: str
+    ability: str
+    doc: RouteDoc
+    build: Callable[[Body, Model, bytes, Encoder], EngineRequest]
+    to_openai: Callable[[Body], tuple[Body, Encoder]] | None = None
+
+
+def _no_operations(_: Fleet) -> Sequence[Operation]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One API.
+
+    Attributes:
+        render_error: an error's body in its words, from our envelope; None: our envelope is its.
+        operations: its further routes, such as a list of models.
+    """
+
+    name: str
+    calls: tuple[Call, ...]
+    render_error: Callable[[Body], Body] | None = None
+    operations: Callable[[Fleet], Sequence[Operation]] = _no_operations

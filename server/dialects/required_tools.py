@@ -1,0 +1,52 @@
+"""A required tool call from an engine that lets the model answer without one: by a schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paddock.registry.errors import BadValue, FieldRefused
+from paddock.server.dialects.base import Body, Model
+
+
+def require_tool(fields: Body, model: Model) -> bool:
+    """Whether a tool call is to be had by a schema, which is then put into the fields."""
+    choice, tools = fields.get("tool_choice", "auto"), fields.get("tools") or []
+    if choice in ("auto", "none"):
+        return False
+    functions = {tool["function"]["name"]: tool["function"] for tool in tools}
+    if choice != "required":
+        try:
+            functions = {choice["function"]["name"]: functions[choice["function"]["name"]]}
+        except (KeyError, TypeError):
+            reason = "must be auto, none, required, or an object that names one of the tools"
+            raise BadValue("tool_choice", choice, reason) from None
+    if not functions:
+        raise BadValue("tool_choice", choice, "needs tools")
+    if not model.fields.free_tool_choice:
+        return False
+    if fields.get("response_format"):
+        raise FieldRefused("response_format", model.engine, "does not go with a required tool")
+    fields["tool_choice"] = "auto"
+    schema = {"name": "call", "schema": _call_schema(functions)}
+    fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return True
+
+
+def _call_schema(functions: Mapping[str, Body]) -> Body:
+    """One object that is a call of one of the functions. Definitions must stand at its root."""
+    definitions: Body = {}
+    calls = []
+    for name, function in functions.items():
+        parameters = {"type": "object", **(function.get("parameters") or {})}
+        definitions |= parameters.pop("$defs", None) or {}
+        properties = {"name": {"const": name}, "arguments": parameters}
+        calls.append(
+            {
+                "type": "object",
+                "properties": properties,
+                "required": list(properties),
+                "additionalProperties": False,
+            }
+        )
+    schema: Body = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**schema, "$defs": definitions} if definitions else schema
