@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.weights import HUBS
 from paddock.launcher.weights import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
+from paddock.registry.hubs import find_hub
 from paddock.registry.spec import ModelSpec, Variant
 from paddock.server.routes import xinference_shapes
 
@@ -104,7 +104,7 @@ class Cache:
             launched = xinference_shapes.version(
                 plan.model, plan.size, plan.format, plan.quantization
             )
-            if launched == version and plan.weights.hub in HUBS:
+            if launched == version and find_hub(plan.weights.hub) is not None:
                 way = f"is launched; first: paddock terminate --model-uid {status.uid}"
                 raise BadValue("model_version", version, way)
         return JSONResponse({"result": await asyncio.to_thread(self._cache.remove, variant)})
