@@ -34,10 +34,10 @@ from paddock.launcher.weights.reachability import Reach
 from paddock.launcher.weights.select_files import choose
 from paddock.launcher.weights.verified import Digest, Records, digest_file
 from paddock.registry.errors import HubFailure
+from paddock.registry.hubs import LOCAL
 from paddock.registry.lockfile import LockedFile, LockedModel
 from paddock.registry.spec import Source
 
-LOCAL = {"local", "path"}
 WORKERS = 4
 """Models whose hubs are asked side by side."""
 
