@@ -210,9 +210,11 @@ class HuggingFace:
         """As the client scans its cache."""
         scan = _scan()
         for repo in scan.repos if scan is not None else ():
-            if repo.repo_type == "model":
-                path = Path(repo.repo_path)
-                yield Repository(self.name, repo.repo_id, path, repo.size_on_disk, part_bytes(path))
+            path = Path(repo.repo_path)
+            parts = part_bytes(path)
+            # The client leaves an empty folder of a repository whose files it has deleted.
+            if repo.repo_type == "model" and (repo.size_on_disk or parts):
+                yield Repository(self.name, repo.repo_id, path, repo.size_on_disk, parts)
 
     def removable(self, source: Source, files: Collection[Path]) -> Collection[Path]:
         """Links, blobs that no other revision has, and folders that would be empty."""

@@ -128,7 +128,7 @@ class ModelScope:
 
     def repositories(self) -> Iterator[Repository]:
         """As the client scans its cache."""
-        for repo in self._api.scan_cache().repos:
+        for repo in self._api.scan_cache(self._config.cache_dir).repos:
             if str(repo.repo_type) == "model" and repo.size_on_disk:
                 path = Path(str(repo.local_path))
                 parts = part_bytes(path)

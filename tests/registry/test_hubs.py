@@ -188,8 +188,10 @@ def test_built_in_names_need_no_look_up_of_packages() -> None:
         "from paddock.registry.reference import is_reference;"
         "find_hub('huggingface'), find_hub('path'), find_prefix('ms');"
         "is_reference('mixtral-v0.1'), is_reference('hf:a/b');"
-        "import paddock.registry.settings as s; s.read_settings({}, {'PADDOCK_HUB': 'modelscope'});"
-        "print([n for n in ('importlib.metadata', 'pydantic', 'paddock.launcher') if n in sys.modules])"
+        "from paddock.registry.settings import read_settings;"
+        "read_settings({}, {'PADDOCK_HUB': 'modelscope'});"
+        "heavy = ('importlib.metadata', 'pydantic', 'paddock.launcher');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
