@@ -39,13 +39,14 @@ class Cache:
         """The variants of all models, or of one, whose files are all here."""
         address = await self._address(request)
         name = request.query_params.get("model_name")
-        variants = [
-            variant
-            for spec in await asyncio.to_thread(self._specs)
+        # One row for a version: a derived spec may be registered too, or be of two references.
+        variants = {
+            xinference_shapes.variant_version(variant): variant
+            for spec in reversed(await asyncio.to_thread(self._specs))
             if not name or name.casefold() in {n.casefold() for n in (spec.name, *spec.aliases)}
-            for variant in spec.variants
-        ]
-        found = await asyncio.to_thread(self._cache.cached, variants)
+            for variant in reversed(spec.variants)
+        }
+        found = await asyncio.to_thread(self._cache.cached, reversed(variants.values()))
         return JSONResponse({"list": [_row(one, address) for one in found]})
 
     async def files(self, request: Request) -> Response:

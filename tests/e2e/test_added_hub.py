@@ -34,14 +34,14 @@ def test_one_file_adds_a_hub(alone: Paddock, hub: HubServer, tmp_path: Path) -> 
     spec = tmp_path / "lion.yaml"
     spec.write_text(alone.ok("show", f"shelf:{REPO}"))
     assert "homepage: https://shelf.example/keeper/lion-GGUF" in spec.read_text()
-    alone.ok("pull", f"https://shelf.example/{REPO}/at/main/{FILE}")
+    alone.ok("pull", f"https://shelf.example/{REPO}")
     path = tmp_path / "shelf" / REPO / "main" / FILE
     assert path.read_bytes() == TINY.read_bytes()
-    alone.ok("register", "--file", str(spec))
-    told = alone.json("cache", "list")
-    (row,) = (row for row in told["list"] if row["model_name"] == "lion-GGUF")
+    (row,) = alone.json("cache", "list")["list"]
     assert (row["model_hub"], row["source"], row["path"]) == ("shelf", REPO, str(path))
-    assert [(one["hub"], one["id"]) for one in told["repositories"]] == [("shelf", REPO)]
+    (repository,) = alone.client().cached_repositories()
+    assert (repository["hub"], repository["id"]) == ("shelf", REPO)
+    alone.ok("register", "--file", str(spec))
     plan = alone.json("launch", "lion-GGUF", "--download-hub", "shelf", "--dry-run")
     assert (plan["weights"]["hub"], plan["weights"]["here"]) == ("shelf", True)
     alone.ok("cache", "remove", "lion-GGUF", "-q", "Q4_K_M")
@@ -56,5 +56,5 @@ def test_one_file_adds_a_hub(alone: Paddock, hub: HubServer, tmp_path: Path) -> 
     refused = alone.run("pull", f"shelf:{REPO}")
     assert refused.returncode == 2
     assert f"unknown model 'shelf:{REPO}'" in refused.stderr
-    told = alone.run("registrations", "lion-GGUF")
-    assert "not 'shelf'" in told.stderr
+    assert "not 'shelf'" in alone.run("registrations").stderr
+    assert alone.json("cache", "list") == {"list": [], "repositories": []}
