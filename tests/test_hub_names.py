@@ -47,12 +47,12 @@ def mentions(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_other_module_names_a_hub(folder: str) -> None:
     """A hub that is added by one file would be missing there."""
-    found = {
+    naming = {
         name: list(mentions(path))
         for path in sorted((ROOT / folder).rglob("*.py"))
         if (name := path.relative_to(ROOT).as_posix()) not in ALLOWED
     }
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert {name: lines for name, lines in naming.items() if lines} == {}
 
 
 def test_the_exceptions_are_needed() -> None:

@@ -110,15 +110,15 @@ def test_a_hub_whose_names_could_be_mistaken_is_refused(changes: Any, says: str)
 def test_everything_that_names_hubs_knows_an_added_one(adding: Callable[..., None]) -> None:
     """References, addresses, specs, settings, the schema and homepages."""
     adding(zoo=ZOO)
-    found = Reference("zoo", "keeper/lion", "v1", "lion.gguf")
+    lion = Reference("zoo", "keeper/lion", "v1", "lion.gguf")
     known = hosts({"ZOO_ENDPOINT": "http://127.0.0.1:80"})
     assert is_reference("zoo:keeper/lion")
-    assert parse_reference("zoo:keeper/lion@v1/lion.gguf", known) == found
+    assert parse_reference("zoo:keeper/lion@v1/lion.gguf", known) == lion
     for host in ("https://zoo.example", "http://127.0.0.1:80"):
-        assert parse_reference(f"{host}/m/keeper/lion/raw/v1/lion.gguf", known) == found
-    assert found.text == "zoo:keeper/lion@v1/lion.gguf"
+        assert parse_reference(f"{host}/m/keeper/lion/raw/v1/lion.gguf", known) == lion
+    assert lion.text == "zoo:keeper/lion@v1/lion.gguf"
     assert not Reference("zoo", "keeper/lion", COMMIT).pinned
-    assert _homepage(found) == "https://zoo.example/m/keeper/lion"
+    assert _homepage(lion) == "https://zoo.example/m/keeper/lion"
     with pytest.raises(BadValue, match="'__' is not allowed in ids on The Zoo"):
         parse_reference("zoo:keeper/li__on", known)
     with pytest.raises(BadValue, match="zoo:owner/name"):
