@@ -18,12 +18,12 @@ LOCAL = ("local", "path")
 """What stands for a hub where weights are on disk: below the specs' folder, or at a path."""
 AUTO = "auto"
 """What stands for any hub in settings and requests."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _RESERVED_NAMES = {*LOCAL, AUTO, "none"}
 _RESERVED_PREFIXES = {"http", "https", "file"}
 _NAME = re.compile(r"[a-z][a-z0-9_-]{1,31}")
 _PREFIX = re.compile(r"[a-z][a-z0-9]{1,15}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class HubSite:
 
     def is_commit(self, revision: str | None) -> bool:
         """Whether the revision can only ever mean the same files."""
-        return self.has_commits and _COMMIT.fullmatch(revision or "") is not None
+        return self.has_commits and COMMIT.fullmatch(revision or "") is not None
 
 
 def _match(address: str, segments: Sequence[str]) -> Page | None:

@@ -12,7 +12,6 @@ ever asked, only the hub that it names.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from urllib.parse import unquote, urlsplit
 from paddock.registry.errors import BadValue
 from paddock.registry.hubs import HubSite, find_hub, find_prefix, hub_site, hub_sites
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 MAX_LENGTH = 512
 _OTHERS = ("http://", "https://", "/", "./", "../", "~")
 

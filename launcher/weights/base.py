@@ -14,7 +14,6 @@ from typing import Protocol
 from paddock.registry.errors import HubFailure
 from paddock.registry.spec import Source
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[^\x00-\x1f\\]+")
 
 

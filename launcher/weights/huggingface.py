@@ -39,7 +39,6 @@ from huggingface_hub.utils._runtime import is_xet_available
 from tqdm.auto import tqdm
 
 from paddock.launcher.weights.base import (
-    COMMIT,
     Listing,
     Place,
     RemoteFile,
@@ -52,7 +51,7 @@ from paddock.launcher.weights.base import (
 )
 from paddock.launcher.weights.transfer import FULL, PASSING, Trouble, full, retry_after
 from paddock.registry.errors import HubFailure
-from paddock.registry.hubs import hub_site
+from paddock.registry.hubs import COMMIT, hub_site
 from paddock.registry.spec import Source
 
 _SITE = hub_site("huggingface")

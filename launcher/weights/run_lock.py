@@ -19,7 +19,7 @@ from typing import Any
 from paddock.launcher.jobs.child_io import say, set_when_called_off
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import Progress, Report, Terms, ask, load_hub
-from paddock.launcher.weights.base import COMMIT, Cancelled, Listing, RemoteFile, called_off
+from paddock.launcher.weights.base import Cancelled, Listing, RemoteFile, called_off
 from paddock.launcher.weights.job import (
     Job,
     bring_files,
@@ -34,7 +34,7 @@ from paddock.launcher.weights.reachability import Reach
 from paddock.launcher.weights.select_files import choose
 from paddock.launcher.weights.verified import Digest, Records, digest_file
 from paddock.registry.errors import HubFailure
-from paddock.registry.hubs import LOCAL
+from paddock.registry.hubs import COMMIT, LOCAL
 from paddock.registry.lockfile import LockedFile, LockedModel
 from paddock.registry.spec import Source
 
