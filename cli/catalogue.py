@@ -46,8 +46,8 @@ def registrations(settings: Settings, output: Output) -> None:
 def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> None:
     """Print a model's spec, or the one derived from a repository.
 
-    NAME is a model's, or a reference: hf:owner/name, ms:owner/name, either with @revision, the
-    address of such a repository, or a path. Of a repository are read its list of files, its
+    NAME is a model's, or a reference, such as hf:owner/name or ms:owner/name, also with @revision,
+    the address of such a repository, or a path. Of a repository are read its list of files, its
     configuration and the header of a GGUF file, and no weights. What it does not tell is noted.
     The YAML can be changed and registered.
 

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import Output, Settings, connected, lockable, locked_entry
+from paddock.cli.options import Output, Settings, connected, lockable, locked_entry, on_hub
 from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import BadValue, Cancelled, GatewayError, LaunchFailed
+from paddock.registry.hubs import LOCAL
 from paddock.registry.reference import absolute
 
 POLL_SECONDS = 0.05
@@ -38,7 +39,7 @@ POLL_SECONDS = 0.05
 @click.option("-r", "--replica", type=int, help="Copies to start.  [1]")
 @click.option("-c", "--context-length", type=int, help="Tokens that one request gets.")
 @click.option("-mp", "--model-path", help="Weights on disk: a file or a folder.")
-@click.option("--download-hub", help="huggingface, modelscope or auto.")
+@on_hub
 @click.option("--offline", is_flag=True, help="Take what is cached, and ask no hub.")
 @click.option("--worker-ip", "--node", help="Node to start on: its address, name or Ray id.")
 @click.option("--n-gpu", help="GPUs of each copy: auto, none or a number.  [auto]")
@@ -77,9 +78,9 @@ def launch(
     goes to the engine, such as `--n_ctx 4096`; an unknown one is refused. With --locked, variant,
     files and engine are those of the lockfile, which `paddock lock` has written.
 
-    A model that no spec names is launched by a reference: hf:owner/name, ms:owner/name, either
-    with @revision, the address of such a repository or of a GGUF file in it, or a path on the
-    gateway's machine. Its spec is derived from what lies there; see: paddock show.
+    A model that no spec names is launched by a reference, such as hf:owner/name or
+    ms:owner/name, also with @revision, the address of such a repository or of a GGUF file in it, or
+    a path on the gateway's machine. Its spec is derived from what lies there; see: paddock show.
 
     \b
     Example:
@@ -189,7 +190,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     """A plan for people."""
     memory, weights = plan["memory"], plan["weights"]
     source = f"{weights['id']} on {weights['hub']}"
-    if weights["hub"] in {"local", "path"}:
+    if weights["hub"] in LOCAL:
         source = f"{weights['id']}, on this node"
     elif weights["hub"] == "none":
         source = "none needed"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import LOCK_FILE, Output, Settings, connected
+from paddock.cli.options import LOCK_FILE, Output, Settings, connected, on_hub
 from paddock.cli.output import size, table
 from paddock.client import Client
 from paddock.registry.errors import BadValue, Cancelled, LaunchFailed
@@ -35,7 +35,7 @@ file_option = click.option(
 @click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
 @click.option("-en", "--model-engine", help="Engine; chosen if left out.")
 @click.option("-mp", "--model-path", help="Weights on disk: a file or a folder.")
-@click.option("--download-hub", help="huggingface, modelscope or auto.")
+@on_hub
 @click.option("--offline", is_flag=True, help="Lock what is cached, and ask no hub.")
 @click.option("--newest", is_flag=True, help="Ask the hub, whatever is cached.")
 @file_option

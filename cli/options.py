@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from paddock.cli.output import Output
+from paddock.registry.hubs import AUTO, hub_names
 from paddock.registry.settings import Settings, read_settings
 
 LOCK_FILE = "paddock.lock"
@@ -56,6 +57,19 @@ def lockable(command: F) -> F:
     return locked(file(command))
 
 
+class _HubOption(click.Option):
+    """Names the hubs in its help when that is shown: to look them all up takes some 20 ms."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        self.help = f"{', '.join(hub_names())} or {AUTO}."
+        return super().get_help_record(ctx)
+
+
+def on_hub(command: F) -> F:
+    """Adds `--download-hub`."""
+    return click.option("--download-hub", cls=_HubOption)(command)
+
+
 def locked_entry(name: str, path: str, settings: Settings) -> dict[str, Any]:
     """The entry of a model in a lockfile, as REST takes it; `name` may be an alias.
 
@@ -73,4 +87,13 @@ def locked_entry(name: str, path: str, settings: Settings) -> dict[str, Any]:
     return read_lock(Path(path)).entry(name).model_dump(mode="json", exclude_none=True)
 
 
-__all__ = ["LOCK_FILE", "Output", "Settings", "connected", "lockable", "locked_entry", "offline"]
+__all__ = [
+    "LOCK_FILE",
+    "Output",
+    "Settings",
+    "connected",
+    "lockable",
+    "locked_entry",
+    "offline",
+    "on_hub",
+]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import Output, Settings, connected, lockable, locked_entry
+from paddock.cli.options import Output, Settings, connected, lockable, locked_entry, on_hub
 from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import Cancelled, LaunchFailed
@@ -24,7 +24,7 @@ POLL_SECONDS = 0.1
 @click.option("-q", "--quantization", help="Quantization: none, Int4, Q4_K_M, …")
 @click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
 @click.option("-en", "--model-engine", help="Choose what this engine can serve.")
-@click.option("--download-hub", help="huggingface, modelscope or auto.")
+@on_hub
 @lockable
 @click.option("--multimodal-projector", metavar="FILE", help="Bring this projector too.")
 @click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit come.")

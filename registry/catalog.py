@@ -23,6 +23,7 @@ import paddock
 import paddock.specs
 from paddock.registry.errors import InvalidSpec, NotWritten, UnknownName
 from paddock.registry.files import write_atomically
+from paddock.registry.hubs import added_hubs
 
 if TYPE_CHECKING:
     from paddock.registry.document import Document, Steps
@@ -329,7 +330,7 @@ def _stamp() -> str:
     hashlib, 4 ms.
     """
     checksum = 0
-    for module in ("spec.py", "document.py", "reader.py", "catalog.py"):
+    for module in ("spec.py", "hubs.py", "document.py", "reader.py", "catalog.py"):
         with suppress(OSError):  # installed without sources: the version must do
             checksum = zlib.crc32(Path(__file__).with_name(module).read_bytes(), checksum)
     return f"{paddock.__version__}-{checksum:08x}"
@@ -342,6 +343,7 @@ def _write_index(index: Path, compiled: _Compiled) -> None:
             "seen": compiled.seen,
             "entries": [[e.name, e.aliases, e.path, e.start, e.length] for e in compiled.entries],
             "problems": [[p.path, p.line, p.name_of_field, p.reason] for p in compiled.problems],
+            "hubs": added_hubs(),
         }
     ).encode()
     body = table + compiled.blobs
@@ -363,6 +365,10 @@ def _read_index(index: Path) -> _Compiled | None:
         if magic != _MAGIC or stamp != _stamp().encode() or int(checksum) != zlib.crc32(body):
             return None
         table: dict[str, Any] = json.loads(body[: int(length)])
+        # A package with a hub, since installed or removed, changes which specs are right. Where
+        # none was there and no spec is wrong, nothing can change: the look-up is saved.
+        if (table["hubs"] or table["problems"]) and table["hubs"] != added_hubs():
+            return None
         seen = tuple(
             (str(folder), str(name), int(modified), int(changed), int(size))
             for folder, name, modified, changed, size in table["seen"]

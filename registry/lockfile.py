@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from paddock.registry.document import MAX_BYTES, Document, Steps, field_name, parse, shorten
 from paddock.registry.errors import InvalidLock, InvalidSpec, UnknownName, near
+from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import CountOrZero, Format, Hub, Name, Size, Source
 from paddock.registry.split import together
 
@@ -108,7 +109,7 @@ class LockedModel(_Frozen):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise _wrong(f"'{name}' is listed twice", ("files", index, "name"))
-        if self.hub in {"local", "path"}:
+        if self.hub in LOCAL:
             if self.commit or self.revision:
                 raise _wrong("only hubs have revisions", ("commit" if self.commit else "revision",))
             if self.id.startswith("/") != (self.hub == "path") or ".." in self.id.split("/"):

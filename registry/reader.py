@@ -58,7 +58,7 @@ def examine(
     try:
         return ModelSpec.model_validate(document.value), document, ()
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = _own(error.errors(include_url=False))
         details.sort(key=lambda detail: document.line(_at(detail)))
         problems = [_problem(detail, document, path) for detail in details[:_MOST_PROBLEMS]]
         if len(details) > _MOST_PROBLEMS:
@@ -66,6 +66,12 @@ def examine(
             more = f"and {len(details) - _MOST_PROBLEMS} more, from here on"
             problems.append(InvalidSpec(path, line, "", more))
         return None, document, tuple(problems)
+
+
+def _own(details: list[Any]) -> list[Any]:
+    """The errors, without lists that are too short only because an item of theirs is wrong."""
+    wrong = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
+    return [d for d in details if d["type"] != "too_short" or d["loc"] not in wrong]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -5,31 +5,23 @@
     https://modelscope.cn/models/owner/name[/tree/REVISION | /file/view/REVISION/FILE.gguf]
     /a/folder              /a/file.gguf           on the gateway's machine
 
-Pure; no address in a reference is ever asked, only the hub that it names.
+Prefixes, hosts and addresses are those of the hubs in `hubs.py`. Pure; no address in a reference is
+ever asked, only the hub that it names.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from paddock.registry.errors import BadValue
+from paddock.registry.hubs import HubSite, find_hub, find_prefix, hub_site, hub_sites
 
-HUBS: Mapping[str, Literal["huggingface", "modelscope"]] = {
-    "hf": "huggingface",
-    "ms": "modelscope",
-}
-COMMIT = re.compile(r"[0-9a-f]{40}")
 MAX_LENGTH = 512
-# Where an address does not name a file: what may stand behind the repository's id.
-_PAGES = {"", "summary", "files", "discussions"}
-_OTHERS = {"datasets", "spaces", "docs", "collections", "papers", "api"}
-_EXAMPLES = "hf:owner/name, ms:owner/name, an address of such a repository, or a path"
+_OTHERS = ("http://", "https://", "/", "./", "../", "~")
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Reference:
     `file` is the one GGUF file that is meant, where only one is.
     """
 
-    hub: Literal["huggingface", "modelscope", "path"]
+    hub: str
     id: str
     revision: str | None = None
     file: str | None = None
@@ -49,7 +41,7 @@ class Reference:
         """The reference in its shortest form, which parses to the same."""
         if self.hub == "path":
             return f"{self.id}/{self.file}" if self.file else self.id
-        prefix = next(short for short, hub in HUBS.items() if hub == self.hub)
+        prefix = hub_site(self.hub).prefix
         if not self.file:
             return f"{prefix}:{self.id}" + (f"@{self.revision}" if self.revision else "")
         # A branch may have slashes, and the file begins behind the first.
@@ -58,13 +50,15 @@ class Reference:
     @property
     def pinned(self) -> bool:
         """Whether it can only ever mean the same files."""
-        return self.hub == "huggingface" and COMMIT.fullmatch(self.revision or "") is not None
+        site = find_hub(self.hub)
+        return site is not None and site.is_commit(self.revision)
 
 
 def is_reference(name: str) -> bool:
     """Whether the name of a model is a reference, be it a right one or a wrong one."""
     folded = name.strip().casefold()
-    return folded.startswith(("hf:", "ms:", "http://", "https://", "/", "./", "../", "~"))
+    prefix, colon, _ = folded.partition(":")
+    return folded.startswith(_OTHERS) or bool(colon and find_prefix(prefix))
 
 
 def absolute(name: str) -> str:
@@ -82,17 +76,11 @@ Hosts = Mapping[str, frozenset[str]]
 
 def hosts(environ: Mapping[str, str]) -> Hosts:
     """Whose addresses are whose: host (and port) → hubs, with the endpoints of the environment."""
-    known: dict[str, frozenset[str]] = {
-        "huggingface.co": frozenset({"huggingface"}),
-        "www.huggingface.co": frozenset({"huggingface"}),
-        "hf.co": frozenset({"huggingface"}),
-        "modelscope.cn": frozenset({"modelscope"}),
-        "www.modelscope.cn": frozenset({"modelscope"}),
-    }
-    for variable, hub in (("HF_ENDPOINT", "huggingface"), ("MODELSCOPE_ENDPOINT", "modelscope")):
-        named = environ.get(variable, "")
-        if named:
-            host = urlsplit(named if "://" in named else f"https://{named}").netloc.lower()
+    known: dict[str, frozenset[str]] = {}
+    for hub, site in hub_sites().items():
+        named = environ.get(site.endpoint_variable, "") if site.endpoint_variable else ""
+        mirror = urlsplit(named if "://" in named else f"https://{named}").netloc.lower()
+        for host in (*site.hosts, *filter(None, [mirror])):
             known[host] = known.get(host, frozenset()) | {hub}
     return known
 
@@ -105,18 +93,24 @@ def parse_reference(text: str, known: Hosts) -> Reference:
     """
     text = text.strip()
     if len(text) > MAX_LENGTH or not text.isprintable():
-        raise BadValue("model", text, f"is no reference: {_EXAMPLES}")
+        raise BadValue("model", text, f"is no reference: {_examples()}")
     prefix, colon, rest = text.partition(":")
     if text.startswith("/"):
         return _path(text)
     if text.startswith((".", "~")):
         why = "must be absolute: the gateway works in another folder"
         raise BadValue("model", text, why)
-    if colon and prefix.casefold() in HUBS:
-        return _short(text, HUBS[prefix.casefold()], rest)
+    site = find_prefix(prefix.casefold()) if colon else None
+    if site is not None:
+        return _short(text, site, rest)
     if colon and prefix.casefold() in {"http", "https"}:
         return _address(text, known)
-    raise BadValue("model", text, f"is no reference: {_EXAMPLES}")
+    raise BadValue("model", text, f"is no reference: {_examples()}")
+
+
+def _examples() -> str:
+    short = ", ".join(f"{site.prefix}:owner/name" for site in hub_sites().values())
+    return f"{short}, an address of such a repository, or a path"
 
 
 def _path(text: str) -> Reference:
@@ -127,7 +121,7 @@ def _path(text: str) -> Reference:
     return _checked(text, Reference("path", plain))
 
 
-def _short(text: str, hub: Literal["huggingface", "modelscope"], rest: str) -> Reference:
+def _short(text: str, site: HubSite, rest: str) -> Reference:
     identity, at, behind = rest.partition("@")
     if at and not behind:
         raise BadValue("model", text, "ends where a revision should stand; leave the @ out")
@@ -139,7 +133,7 @@ def _short(text: str, hub: Literal["huggingface", "modelscope"], rest: str) -> R
         if not slash:
             raise BadValue("model", text, "a file stands behind a revision: @main/FILE.gguf")
         revision = unquote(revision)
-    return _checked(text, Reference(hub, identity, revision or None, file))
+    return _checked(text, Reference(site.name, identity, revision or None, file))
 
 
 def _address(text: str, known: Hosts) -> Reference:
@@ -148,38 +142,22 @@ def _address(text: str, known: Hosts) -> Reference:
         hubs = known.get(parts.netloc.lower())
     except ValueError as error:
         raise BadValue("model", text, f"is no address: {error}") from None
-    named = [unquote(part) for part in parts.path.split("/") if part]
     if hubs is None:
-        hosts_named = ", ".join(sorted({"huggingface.co", "modelscope.cn", *known}))
-        why = f"is at none of the hubs' hosts ({hosts_named})"
+        why = f"is at none of the hubs' hosts ({', '.join(sorted(known))})"
         raise BadValue("model", text, why)
-    # A mirror may be of both hubs: then the form of the path tells which.
-    hub: Literal["huggingface", "modelscope"] = "huggingface"
-    if "modelscope" in hubs and named[:1] == ["models"]:
-        hub, named = "modelscope", named[1:]
-    elif "huggingface" not in hubs:
-        raise BadValue("model", text, "is no model's address: …/models/owner/name")
-    if len(named) < 2 or named[0] in _OTHERS:
-        why = f"is no model's address: https://{parts.netloc}/owner/name"
-        raise BadValue("model", text, why)
-    identity, rest = "/".join(named[:2]), named[2:]
-    if rest[:2] == ["file", "view"]:
-        rest = ["blob", *rest[2:]]
-    match rest:
-        case [] | ["tree", _]:
-            revision, file = (rest[1] if rest else None), None
-        case [page] if page in _PAGES:
-            revision, file = None, None
-        case ["blob" | "resolve", revision, *names] if names:
-            file = "/".join(names)
-        case _:
-            why = "names neither a repository, nor a revision, nor a file of one"
+    segments = [unquote(part) for part in parts.path.split("/") if part]
+    # A mirror may be of several hubs: then the form of the path says which.
+    sites = [site for site in hub_sites().values() if site.name in hubs]
+    for site in sites:
+        page = site.read(segments)
+        if page is None:
+            continue
+        if page.file is not None and not page.file.casefold().endswith(".gguf"):
+            why = f"one file can be named where it is a .gguf; else: {site.prefix}:{page.id}"
             raise BadValue("model", text, why)
-    if file is not None and not file.casefold().endswith(".gguf"):
-        short = next(short for short, name in HUBS.items() if name == hub)
-        why = f"one file can be named where it is a .gguf; else: {short}:{identity}"
-        raise BadValue("model", text, why)
-    return _checked(text, Reference(hub, identity, revision, file))
+        return _checked(text, Reference(site.name, page.id, page.revision, page.file))
+    pages = " or ".join(site.page("owner/name", parts.netloc) for site in sites)
+    raise BadValue("model", text, f"is no address of a model, a revision or a file: {pages}")
 
 
 def _checked(text: str, found: Reference) -> Reference:

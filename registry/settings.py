@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.registry.errors import BadValue
+from paddock.registry.hubs import AUTO, BUILT_IN, find_hub, hub_names
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ SETTINGS = (
     Setting(
         "hub",
         ("PADDOCK_HUB",),
-        "auto",
-        "hub that is asked first where a model is on several: huggingface, modelscope; auto: the "
-        "first that its spec names",
+        AUTO,
+        "hub that is asked first where a model is on several: "
+        f"{', '.join(site.name for site in BUILT_IN)}, or one that a package adds; "
+        f"{AUTO}: the first that its spec names",
     ),
     Setting("hub_timeout", ("PADDOCK_HUB_TIMEOUT",), "5", "seconds to wait for a hub's answer"),
     Setting(
@@ -68,7 +70,6 @@ SETTINGS = (
 )
 
 
-HUBS = ("huggingface", "modelscope", "auto")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://({_HOST.pattern})(:[0-9]{{1,5}})?")
 
@@ -129,8 +130,8 @@ def read_settings(
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise BadValue(endpoint_from, endpoint, "must begin with http:// or https://")
     hub, hub_from = texts["hub"]
-    if hub.lower() not in HUBS:
-        raise BadValue(hub_from, hub, f"must be {', '.join(HUBS[:-1])} or {HUBS[-1]}")
+    if hub.lower() != AUTO and find_hub(hub.lower()) is None:
+        raise BadValue(hub_from, hub, f"must be {', '.join(hub_names())} or {AUTO}")
     level, level_from = texts["log_level"]
     if level.lower() not in {"debug", "info", "warning", "error"}:
         raise BadValue(level_from, level, "must be debug, info, warning or error")

@@ -27,11 +27,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.errors import BadValue, UnknownName, shown
+from paddock.registry.hubs import LOCAL, find_hub, hub_names
 
 Ability = Literal["generate", "chat", "embed", "rerank", "vision", "tools", "reasoning"]
 Format = Literal["pytorch", "gptq", "awq", "fp8", "bnb", "mlx", "ggufv2"]
-Hub = Literal["huggingface", "modelscope", "local", "path"]
 ModelType = Literal["LLM", "embedding", "rerank"]
 
 PLACEHOLDER = "{quantization}"
@@ -154,6 +154,24 @@ Size = Annotated[
         }
     ),
 ]
+
+
+def _hub(value: str) -> str:
+    if value not in LOCAL and find_hub(value) is None:
+        *first, last = (f"'{name}'" for name in (*hub_names(), *LOCAL))
+        raise _wrong(f"must be {', '.join(first)} or {last}, not '{shown(value)}'")
+    return value
+
+
+class _HubNames:
+    """Lists the hubs in the JSON schema; they are looked up when it is made."""
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {"enum": [*hub_names(), *LOCAL], "type": "string"}
+
+
+Hub = Annotated[str, AfterValidator(_hub), _HubNames()]
+"""The name of a hub in `hubs.py`, or one of `LOCAL`."""
 Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=96),
@@ -324,9 +342,12 @@ class Source(_Frozen):
             fits, says = _HUB_ID.fullmatch(plain), "owner/name"
         if not fits or ".." in plain:
             raise _wrong(f"{self.id!r} is not {says}", ("id",))
-        # Hugging Face refuses `--`, which stands for `/` in the folder names of its cache.
-        if self.hub == "huggingface" and "--" in plain:
-            raise _wrong(f"{self.id!r}: '--' is not allowed in ids on Hugging Face", ("id",))
+        site = find_hub(self.hub)
+        if site is not None:
+            for text in site.texts_excluded:
+                if text in plain:
+                    reason = f"{self.id!r}: '{text}' is not allowed in ids on {site.title}"
+                    raise _wrong(reason, ("id",))
         if self.file_template is not None:
             plain = self.file_template.replace(PLACEHOLDER, "Q")
             if not _RELATIVE.fullmatch(plain) or ".." in plain:

@@ -37,7 +37,6 @@ from paddock.launcher.planning.plan import MAX_REPLICAS, LaunchPlan, LaunchReque
 from paddock.launcher.planning.reservations import Coming
 from paddock.launcher.replicas.attached import ATTACHES, AttachRequest, plan_attached
 from paddock.launcher.replicas.diagnosis import Diagnosis, Failure, launch_command
-from paddock.launcher.weights import HUBS
 from paddock.launcher.weights.verified import Records
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
@@ -53,6 +52,7 @@ from paddock.registry.errors import (
     UidInUse,
     near,
 )
+from paddock.registry.hubs import find_hub
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Source, Variant, source_key
 
@@ -557,7 +557,7 @@ class Fleet:
         sources = {
             source_key(source): (model.plan.model, source)
             for model in self.models()
-            if model.plan.weights.hub in HUBS
+            if find_hub(model.plan.weights.hub) is not None
             for source in model.plan.weights.sources[:1]
         }
         complete = Records(self._settings.home).here()

@@ -12,6 +12,7 @@ from paddock.launcher.planning.placement import on_gpus
 from paddock.launcher.planning.plan import MemoryEstimate
 from paddock.launcher.planning.resolve import local_files
 from paddock.registry.errors import BadValue
+from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import ModelSpec, Variant
 
 Verdict = Literal[
@@ -121,7 +122,7 @@ def _estimate(
 
 def _local_bytes(variant: Variant, host: Host) -> int | None:
     for source in variant.sources:
-        if source.hub in {"local", "path"}:
+        if source.hub in LOCAL:
             found = local_files(source, host)
             if found:
                 return sum(found.values())

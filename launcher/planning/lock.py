@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from paddock.engines.base import Host
 from paddock.launcher.planning.plan import LaunchRequest, PlannedFile, PlannedWeights
 from paddock.registry.errors import NotLocked
+from paddock.registry.hubs import AUTO, LOCAL
 from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import ModelSpec, source_key
 
-AUTO = "auto"
 """In place of a hub: the first that can be reached."""
 
 
@@ -65,7 +65,7 @@ def with_engine(lock: LockedModel, hosts: Sequence[Host]) -> Sequence[Host]:
 
 def pinned_weights(lock: LockedModel, host: Host, offline: bool) -> PlannedWeights | str:
     """The locked files, or why they cannot be had on this host."""
-    if lock.hub in {"local", "path"}:
+    if lock.hub in LOCAL:
         return _lying_here(lock, host)
     source = lock.source
     return PlannedWeights(

@@ -128,8 +128,8 @@ class PlannedFile(_Frozen):
 class PlannedWeights(_Frozen):
     """Where the weights come from.
 
-    `hub` is `huggingface`, `modelscope`, `local` (`id` is relative to the package's specs) or
-    `path` (`id` is an absolute path). No files means: all that the repository holds of the format.
+    `hub` is the name of a hub, `local` (`id` is relative to the package's specs), `path` (`id` is
+    an absolute path) or `none`. No files means: all that the repository holds of the format.
     `size_bytes` is measured where the files are here, stated by the spec or reckoned elsewhere.
     `others` are tried in order where the first hub cannot be reached or has nothing; if `offline`,
     none is asked. What is here or comes must be what the `lock` says, where there is one. Code and

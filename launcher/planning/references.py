@@ -38,8 +38,8 @@ from paddock.registry.errors import (
     UnknownName,
 )
 from paddock.registry.files import write_atomically
+from paddock.registry.hubs import COMMIT
 from paddock.registry.reference import (
-    COMMIT,
     Reference,
     hosts,
     is_reference,

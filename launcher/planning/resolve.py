@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from paddock.engines import BUILT_IN, engine_names, fold, load_engine
 from paddock.engines.base import UNKNOWN, Detection, Devices, Engine, EngineOptions, Gpu, Host
-from paddock.launcher.planning.lock import AUTO, pin, pinned_weights, with_engine
+from paddock.launcher.planning.lock import pin, pinned_weights, with_engine
 from paddock.launcher.planning.memory import (
     AT_LOAD,
     cache_bytes,
@@ -42,6 +42,7 @@ from paddock.launcher.planning.reservations import told
 from paddock.launcher.planning.servable import WEIGHTS_SHARE
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, NoEngine, NoRoom, UnknownName
+from paddock.registry.hubs import AUTO, LOCAL, find_hub, hub_names
 from paddock.registry.spec import ModelSpec, Source, Variant, source_key
 from paddock.registry.split import parts, together
 
@@ -51,8 +52,6 @@ from paddock.registry.split import parts, together
 SLOTS = 4
 CACHE_SHARE = 0.25
 LEAST_CONTEXT = 4096
-
-HUBS = ("huggingface", "modelscope", "local", "path")
 
 # How far a pair of variant and engine came before it was refused. Of an engine's many refusals,
 # the one that came furthest is the one worth reading.
@@ -517,12 +516,12 @@ def _sourced(
     sources = [source for source in variant.sources if wanted in {None, source.hub}]
     if not sources:
         return f"the spec has no source on {wanted} for {variant.format} {variant.quantization}"
-    on_hubs = [source for source in sources if source.hub not in {"local", "path"}]
+    on_hubs = [source for source in sources if source.hub not in LOCAL]
     ordered = iter(sorted(on_hubs, key=lambda source: source.hub != request.first_hub))
     sources = [next(ordered) if source in on_hubs else source for source in sources]
     for source in sources:
-        if source.hub not in {"local", "path"}:
-            others = tuple(s for s in sources if s.hub not in {"local", "path", source.hub})
+        if source.hub not in LOCAL:
+            others = tuple(s for s in sources if s.hub not in {*LOCAL, source.hub})
             made = _on_hub(source, variant, spec).model_copy(update={"offline": request.offline})
             cached = next((s for s in (source, *others) if source_key(s) in host.files), None)
             if cached is None:
@@ -553,12 +552,12 @@ def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights
 
 def _hub(name: str) -> str | None:
     """The hub of this name, or None for any."""
-    if name.casefold() == AUTO:
+    folded = name.casefold()
+    if folded == AUTO:
         return None
-    for known in HUBS:
-        if known == name.casefold():
-            return known
-    raise UnknownName.among("hub", name, (*HUBS, AUTO))
+    if folded in LOCAL or find_hub(folded) is not None:
+        return folded
+    raise UnknownName.among("hub", name, (*hub_names(), *LOCAL, AUTO))
 
 
 def local_files(source: Source, host: Host) -> dict[str, int]:

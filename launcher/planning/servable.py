@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import paddock
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.files import replace_file
+from paddock.registry.hubs import LOCAL
 from paddock.registry.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,9 +129,7 @@ def is_here(variant: Variant, host: Host) -> bool:
     from paddock.registry.spec import source_key
 
     return any(
-        bool(local_files(source, host))
-        if source.hub in {"local", "path"}
-        else source_key(source) in host.files
+        bool(local_files(source, host)) if source.hub in LOCAL else source_key(source) in host.files
         for source in variant.sources
     )
 
@@ -164,7 +163,7 @@ def _folders(specs: Iterable[dict[str, Any]], settings: Settings) -> Iterator[st
     for spec in specs:
         for weights in spec["weights"]:
             for source in weights["sources"]:
-                if source["hub"] in {"local", "path"}:
+                if source["hub"] in LOCAL:
                     place = specs_root() / source["id"]  # an absolute path stays one
                     yield from (str(place), str(place.parent))
 

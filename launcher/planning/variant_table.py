@@ -14,9 +14,8 @@ from paddock.launcher.planning.estimate import estimate_table
 from paddock.launcher.planning.memory import weights_bytes
 from paddock.launcher.planning.resolve import LEAST_CONTEXT, local_files, unable
 from paddock.launcher.planning.servable import is_here
+from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import ModelSpec, Source, Variant, source_key
-
-LOCAL = {"local", "path"}
 
 
 def variant_rows(
@@ -72,7 +71,11 @@ def _why_not(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> s
 
 def _unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
     reason = unable(spec, variant, engine, host)
-    if reason is None and {s.hub for s in variant.sources} <= LOCAL and not is_here(variant, host):
+    if (
+        reason is None
+        and all(s.hub in LOCAL for s in variant.sources)
+        and not is_here(variant, host)
+    ):
         return f"its weights are not on {host.name}, and the spec names no other place"
     return reason
 

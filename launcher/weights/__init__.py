@@ -1,4 +1,4 @@
-"""Weights from where they live to a path on this node. A row imports nothing until it is used."""
+"""Weights from where they live to a path on this node. Hubs' clients are imported when used."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from paddock.launcher.weights.job import Job, bring, cached, cached_files, is_wh
 from paddock.launcher.weights.progress import FileProgress, Progress, Report
 from paddock.launcher.weights.reachability import Reach
 from paddock.registry.errors import HubFailure
+from paddock.registry.hubs import LOCAL, hub_site
 
 T = TypeVar("T")
-HUBS = {
-    "huggingface": "paddock.launcher.weights.huggingface:HuggingFace",
-    "modelscope": "paddock.launcher.weights.modelscope:ModelScope",
-}
 ELSEWHERE = {"hub_unreachable", "stalled", "rate_limited", "not_found", "gated_repo"}
 """Causes for which the next hub is asked, where the plan names one."""
 
 
 def load_hub(name: str) -> Hub:
-    """The adapter of a hub; its client is imported now."""
-    module, _, attribute = HUBS[name].partition(":")
+    """The adapter of a hub; its client is imported now.
+
+    Raises:
+        UnknownName: no hub has this name.
+    """
+    module, _, attribute = hub_site(name).adapter.partition(":")
     hub: Hub = getattr(import_module(module), attribute)()
     return hub
 
@@ -45,7 +46,7 @@ def fetch(
     """
     if weights.hub == "none":
         return None
-    if weights.hub in {"local", "path"}:
+    if weights.hub in LOCAL:
         return local.find(weights, terms, report, cancelled)
     jobs: list[Job] = []
     for source in weights.sources:  # a hub's client is only imported when it is its turn
@@ -115,7 +116,6 @@ def _worst(failures: list[HubFailure]) -> HubFailure:
 
 
 __all__ = [
-    "HUBS",
     "FileProgress",
     "Hub",
     "Progress",

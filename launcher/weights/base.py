@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,6 @@ from typing import Protocol
 from paddock.registry.errors import HubFailure
 from paddock.registry.spec import Source
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[^\x00-\x1f\\]+")
 
 
@@ -71,6 +70,22 @@ class Request:
     headers: dict[str, str] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Repository:
+    """A repository in a hub's cache. `part_bytes` are of downloads that were interrupted."""
+
+    hub: str
+    id: str
+    path: Path
+    size_bytes: int
+    part_bytes: int
+
+
+def part_bytes(folder: Path) -> int:
+    """The bytes of downloads below the folder that were interrupted."""
+    return sum(path.stat().st_size for path in folder.rglob("*.incomplete"))
+
+
 def _free_bytes(folder: Path) -> int:
     existing = next(one for one in (folder, *folder.parents) if one.exists())
     return shutil.disk_usage(existing).free
@@ -102,7 +117,10 @@ class Terms:
 
 
 class Hub(Protocol):
-    """One hub, through its own client. `title` is its name for people."""
+    """One hub, through its own client, in the layout of that client's cache.
+
+    `name` and `title` are those of its `HubSite`.
+    """
 
     name: str
     title: str
@@ -155,6 +173,21 @@ class Hub(Protocol):
 
     def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
         """What a hub's answer to a request for a file means, from its status and error code."""
+        ...
+
+    def repositories(self) -> Iterable[Repository]:
+        """Every model's repository with a file in the cache, whichever tool has brought it."""
+        ...
+
+    def removable(self, source: Source, files: Collection[Path]) -> Collection[Path]:
+        """What `remove` would delete: files, links to them, or whole folders.
+
+        `files` are the cached ones of the source, by the paths that other tools open.
+        """
+        ...
+
+    def remove(self, source: Source, files: Collection[Path]) -> None:
+        """Deletes these files of the source; others of the repository stay, if it names one."""
         ...
 
 

@@ -10,13 +10,23 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from httpx2 import HTTPError, TimeoutException  # what huggingface_hub lets escape
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import (
+    DeleteCacheStrategy,
+    HfApi,
+    HFCacheInfo,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    scan_cache_dir,
+)
 from huggingface_hub.errors import (
+    CacheNotFound,
     GatedRepoError,
     HfHubHTTPError,
     OfflineModeIsEnabled,
@@ -29,19 +39,22 @@ from huggingface_hub.utils._runtime import is_xet_available
 from tqdm.auto import tqdm
 
 from paddock.launcher.weights.base import (
-    COMMIT,
     Listing,
     Place,
     RemoteFile,
+    Repository,
     Request,
     Terms,
     check_name,
     one_line,
+    part_bytes,
 )
 from paddock.launcher.weights.transfer import FULL, PASSING, Trouble, full, retry_after
 from paddock.registry.errors import HubFailure
+from paddock.registry.hubs import COMMIT, hub_site
 from paddock.registry.spec import Source
 
+_SITE = hub_site("huggingface")
 _DIGESTS = {40: "git", 64: "sha256"}
 """What a digest of so many digits is."""
 
@@ -49,9 +62,9 @@ _DIGESTS = {40: "git", 64: "sha256"}
 class HuggingFace:
     """See `base.Hub`."""
 
-    name = "huggingface"
+    name = _SITE.name
+    title = _SITE.title
     default_revision = "main"
-    title = "Hugging Face"
 
     @property
     def endpoint(self) -> str:
@@ -192,6 +205,41 @@ class HuggingFace:
         why = f"{self.title} answered {status} for {name} of {listing.id}"
         return HubFailure("hub_unreachable", why, where)
 
+    def repositories(self) -> Iterator[Repository]:
+        """As the client scans its cache."""
+        scan = _scan()
+        for repo in scan.repos if scan is not None else ():
+            path = Path(repo.repo_path)
+            parts = part_bytes(path)
+            # The client leaves an empty folder of a repository whose files it has deleted.
+            if repo.repo_type == "model" and (repo.size_on_disk or parts):
+                yield Repository(self.name, repo.repo_id, path, repo.size_on_disk, parts)
+
+    def removable(self, source: Source, files: Collection[Path]) -> Collection[Path]:
+        """Links, blobs that no other revision has, and folders that would be empty."""
+        plan = self._removal(source, files)
+        if plan is None:
+            return ()
+        return {*plan.files, *plan.blobs, *plan.snapshots, *plan.refs, *plan.repos}
+
+    def remove(self, source: Source, files: Collection[Path]) -> None:
+        """By the client's own means."""
+        plan = self._removal(source, files)
+        if plan is not None:
+            plan.execute()
+
+    def _removal(self, source: Source, files: Collection[Path]) -> DeleteCacheStrategy | None:
+        """What the client would delete: the files, or else every revision that has one of them."""
+        scan = _scan()
+        if scan is None or not files:
+            return None
+        revisions = [revision for repo in scan.repos for revision in repo.revisions]
+        if source.file:
+            cached = [file for revision in revisions for file in revision.files]
+            return scan.delete_files(*(file for file in cached if file.file_path in files))
+        holding = [r for r in revisions if any(file.file_path in files for file in r.files)]
+        return scan.delete_revisions(*(revision.commit_hash for revision in holding))
+
     def _meaning(self, source: Source, error: HfHubHTTPError) -> HubFailure | Trouble:
         if isinstance(error, GatedRepoError):
             return self._gated(source.id)
@@ -235,6 +283,13 @@ class HuggingFace:
     def _root(self, identity: str) -> Path:
         folder = repo_folder_name(repo_id=identity, repo_type="model")
         return Path(constants.HF_HUB_CACHE) / folder
+
+
+def _scan() -> HFCacheInfo | None:
+    try:
+        return scan_cache_dir(constants.HF_HUB_CACHE)
+    except CacheNotFound:
+        return None
 
 
 def _meter(pulse: Callable[[int], None]) -> type[Any]:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from paddock.launcher.weights.base import (
-    COMMIT,
     Cancelled,
     Hub,
     Listing,
@@ -27,6 +26,7 @@ from paddock.launcher.weights.transfer import Pulse, Transfer, again
 from paddock.launcher.weights.verified import Records, digest_file
 from paddock.launcher.weights.verify_lock import check_folder, check_listing, locked_paths
 from paddock.registry.errors import HubFailure
+from paddock.registry.hubs import COMMIT
 from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import Source
 from paddock.registry.split import parts, together

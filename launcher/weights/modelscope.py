@@ -6,7 +6,7 @@ be called off; so that both hubs behave alike, the bytes come by `transfer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from modelscope_hub import HubApi
@@ -23,22 +23,27 @@ from paddock.launcher.weights.base import (
     Listing,
     Place,
     RemoteFile,
+    Repository,
     Request,
     Terms,
     check_name,
     one_line,
+    part_bytes,
 )
 from paddock.launcher.weights.transfer import PASSING, Trouble
 from paddock.registry.errors import HubFailure
+from paddock.registry.hubs import hub_site
 from paddock.registry.spec import Source
+
+_SITE = hub_site("modelscope")
 
 
 class ModelScope:
     """See `base.Hub`."""
 
-    name = "modelscope"
+    name = _SITE.name
+    title = _SITE.title
     default_revision = "master"
-    title = "ModelScope"
 
     def __init__(self) -> None:
         self._config = HubConfig()
@@ -120,6 +125,23 @@ class ModelScope:
     def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
         """From the status."""
         return self._meaning(listing.id, name, status, f"HTTP {status}")
+
+    def repositories(self) -> Iterator[Repository]:
+        """As the client scans its cache."""
+        for repo in self._api.scan_cache(self._config.cache_dir).repos:
+            if str(repo.repo_type) == "model" and repo.size_on_disk:
+                path = Path(str(repo.local_path))
+                parts = part_bytes(path)
+                yield Repository(self.name, repo.repo_id, path, repo.size_on_disk - parts, parts)
+
+    def removable(self, source: Source, files: Collection[Path]) -> Collection[Path]:
+        """The files: nothing links to them."""
+        return files
+
+    def remove(self, source: Source, files: Collection[Path]) -> None:
+        """File by file."""
+        for path in files:
+            path.unlink(missing_ok=True)
 
     def _meaning(self, identity: str, name: str, status: int, said: str) -> HubFailure:
         tried = (f"{self.title}, {self.endpoint}: {said}",)

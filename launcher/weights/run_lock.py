@@ -19,7 +19,7 @@ from typing import Any
 from paddock.launcher.jobs.child_io import say, set_when_called_off
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import Progress, Report, Terms, ask, load_hub
-from paddock.launcher.weights.base import COMMIT, Cancelled, Listing, RemoteFile, called_off
+from paddock.launcher.weights.base import Cancelled, Listing, RemoteFile, called_off
 from paddock.launcher.weights.job import (
     Job,
     bring_files,
@@ -34,10 +34,10 @@ from paddock.launcher.weights.reachability import Reach
 from paddock.launcher.weights.select_files import choose
 from paddock.launcher.weights.verified import Digest, Records, digest_file
 from paddock.registry.errors import HubFailure
+from paddock.registry.hubs import COMMIT, LOCAL
 from paddock.registry.lockfile import LockedFile, LockedModel
 from paddock.registry.spec import Source
 
-LOCAL = {"local", "path"}
 WORKERS = 4
 """Models whose hubs are asked side by side."""
 

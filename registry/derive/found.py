@@ -9,6 +9,7 @@ from typing import Any
 
 from paddock.registry.errors import NoSpec
 from paddock.registry.gguf import GgufHeader
+from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
 from paddock.registry.spec import ModelSpec
 
@@ -184,11 +185,11 @@ def few(names: Sequence[str]) -> str:
 
 
 def source_at(found: Found, file: str | None = None) -> dict[str, Any]:
-    """A spec's source for what was found: on Hugging Face at the commit, for good."""
+    """A spec's source for what was found: at the commit, for good, where the hub has commits."""
     reference = found.reference
-    revision = reference.revision
-    if reference.hub == "huggingface":
-        revision = found.commit
+    site = find_hub(reference.hub)
+    has_commits = site is not None and site.has_commits
+    revision = found.commit if has_commits else reference.revision
     source = {
         "hub": reference.hub,
         "id": reference.id,

@@ -28,6 +28,7 @@ from paddock.registry.derive.found import (
 )
 from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
 from paddock.registry.errors import NoSpec
+from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
 from paddock.registry.spec import PLACEHOLDER, ModelSpec
 from paddock.registry.split import together
@@ -143,11 +144,8 @@ def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date
 
 
 def _homepage(reference: Reference) -> str | None:
-    pages = {
-        "huggingface": "https://huggingface.co/",
-        "modelscope": "https://modelscope.cn/models/",
-    }
-    return pages[reference.hub] + reference.id if reference.hub in pages else None
+    site = find_hub(reference.hub)
+    return site.page(reference.id) if site is not None else None
 
 
 def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:

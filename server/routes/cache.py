@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.weights import HUBS
 from paddock.launcher.weights import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
+from paddock.registry.hubs import find_hub
 from paddock.registry.spec import ModelSpec, Variant
 from paddock.server.http.operation import TEXT, Operation, Query, RouteDoc
 from paddock.server.http.shapes import Result, Shape, Size
@@ -138,13 +138,14 @@ class Cache:
         """The variants of all models, or of one, whose files are all here."""
         address = await self._address(request)
         name = request.query_params.get("model_name")
-        variants = [
-            variant
-            for spec in await asyncio.to_thread(self._specs)
+        # One row for a version: a derived spec may be registered too, or be of two references.
+        variants = {
+            xinference_shapes.variant_version(variant): variant
+            for spec in reversed(await asyncio.to_thread(self._specs))
             if not name or name.casefold() in {n.casefold() for n in (spec.name, *spec.aliases)}
-            for variant in spec.variants
-        ]
-        found = await asyncio.to_thread(self._cache.cached, variants)
+            for variant in reversed(spec.variants)
+        }
+        found = await asyncio.to_thread(self._cache.cached, reversed(variants.values()))
         return JSONResponse({"list": [_row(one, address) for one in found]})
 
     async def files(self, request: Request) -> Response:
@@ -203,7 +204,7 @@ class Cache:
             launched = xinference_shapes.version(
                 plan.model, plan.size, plan.format, plan.quantization
             )
-            if launched == version and plan.weights.hub in HUBS:
+            if launched == version and find_hub(plan.weights.hub) is not None:
                 way = f"is launched; first: paddock terminate --model-uid {status.uid}"
                 raise BadValue("model_version", version, way)
         return JSONResponse({"result": await asyncio.to_thread(self._cache.remove, variant)})

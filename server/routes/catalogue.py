@@ -16,6 +16,7 @@ from paddock.launcher.planning.resolve import local_files, unable
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.errors import NotFound
+from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import ModelSpec, ModelType, Variant
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape, Size
@@ -175,7 +176,7 @@ def _vllm(catalog: Catalog) -> Response:
 
 
 def _version(variant: Variant, hosts: Sequence[Host]) -> dict[str, Any]:
-    local = [source for source in variant.sources if source.hub in {"local", "path"}]
+    local = [source for source in variant.sources if source.hub in LOCAL]
     places = {
         host.address: source.id for source in local for host in hosts if local_files(source, host)
     }

@@ -14,6 +14,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import Library
 from paddock.registry.errors import BadValue
+from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import ModelSpec, Source, Variant
 from paddock.server.http.body import read_object
 from paddock.server.http.operation import TEXT, Operation, Query, RouteDoc
@@ -178,12 +179,7 @@ def _family(spec: ModelSpec, catalog: Catalog) -> dict[str, Any]:
         "released": spec.released.isoformat(),
         "notes": spec.notes,
         "download_hubs": list(
-            dict.fromkeys(
-                s.hub
-                for v in spec.variants
-                for s in v.sources
-                if s.hub in {"huggingface", "modelscope"}
-            )
+            dict.fromkeys(s.hub for v in spec.variants for s in v.sources if s.hub not in LOCAL)
         ),
         "model_specs": [
             _flat(variant, source) for variant in spec.variants for source in variant.sources
@@ -206,7 +202,7 @@ def _known(request: Request) -> str:
 
 
 def _flat(variant: Variant, source: Source) -> dict[str, Any]:
-    local = source.hub in {"local", "path"}
+    local = source.hub in LOCAL
     return {
         "model_format": variant.format,
         "model_size_in_billions": xinference_shapes.billions(variant.size),

@@ -114,14 +114,14 @@ def test_one_file_comes_and_is_found_again_without_a_request(
 
 def test_the_layout_is_the_clients_own(hub: HubServer, terms: Terms, tmp_path: Path) -> None:
     """The hub's client finds what we have brought, without a request, and lists it."""
-    from huggingface_hub import hf_hub_download, scan_cache_dir
+    from huggingface_hub import constants, hf_hub_download, scan_cache_dir
 
     found = get(weights("huggingface", FILE), terms)
     hub.asked.clear()
     by_client = hf_hub_download(REPO, FILE, local_files_only=True)
     assert Path(by_client) == found
     assert os.readlink(found) == f"../../blobs/{SHA}"
-    (repo,) = scan_cache_dir().repos
+    (repo,) = scan_cache_dir(constants.HF_HUB_CACHE).repos
     assert (repo.repo_id, repo.nb_files) == (REPO, 1)
     (revision,) = repo.revisions
     assert (revision.commit_hash, set(revision.refs)) == (COMMIT, {"main"})

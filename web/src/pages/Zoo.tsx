@@ -36,8 +36,8 @@ const TYPING_MS = 120;
 const ROW_HEIGHT = 45;
 const ORDER = new Intl.Collator("en", { numeric: true });
 const LISTS = ["ability", "type", "format", "engine", "language"] as const;
-/** What names a model that no spec names. */
-const REFERENCE = /^(hf:|ms:|https?:\/\/|\/)/;
+/** What names a model that no spec names. Which prefixes there are, the gateway knows. */
+const REFERENCE = /^([a-z][a-z0-9]{1,15}:\S+\/|\/)/i;
 
 /** The catalogue. */
 export default function Zoo() {
