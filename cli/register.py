@@ -9,11 +9,14 @@ import click
 
 from paddock.cli import gateway
 from paddock.cli.options import Output, Settings, connected
+from paddock.registry.abilities import model_types
 from paddock.registry.errors import BadValue
 
-TYPE = click.Choice(["LLM", "embedding", "rerank"], case_sensitive=False)
+TYPE = click.Choice(model_types(), case_sensitive=False)
 MAX_BYTES = 1 << 20
-_TYPE_LINE = re.compile(r"^type: *['\"]?(LLM|embedding|rerank)\b", re.MULTILINE)
+_TYPE_LINE = re.compile(
+    rf"^type: *['\"]?({'|'.join(map(re.escape, model_types()))})\b", re.MULTILINE
+)
 
 
 @click.command(short_help="Register a model of your own.")

@@ -7,7 +7,8 @@ text (see `document.py`), so every number here is parsed by this module and by n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from operator import attrgetter
@@ -27,19 +28,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from paddock.registry.abilities import abilities, find_ability, model_types, needed_ability
 from paddock.registry.errors import BadValue, UnknownName, shown
 from paddock.registry.hubs import LOCAL, find_hub, hub_names
 
-Ability = Literal["generate", "chat", "embed", "rerank", "vision", "tools", "reasoning"]
 Format = Literal["pytorch", "gptq", "awq", "fp8", "bnb", "mlx", "ggufv2"]
-ModelType = Literal["LLM", "embedding", "rerank"]
 
 PLACEHOLDER = "{quantization}"
 
 # Formats whose quantization may be made while loading, so that all share one set of files.
 _QUANTIZED_AT_LOAD = frozenset({"pytorch", "bnb"})
-# The ability without which a model of the type could not be called at all.
-_NEEDS: Mapping[str, Ability] = {"LLM": "generate", "embedding": "embed", "rerank": "rerank"}
 
 _SIZE = re.compile(r"([0-9]{1,5})(?:[._]([0-9]{1,4}))?[bB]?")
 _DIGITS = re.compile(r"[0-9]{1,3}(?:_[0-9]{3})+|[0-9]{1,16}")
@@ -158,20 +156,43 @@ Size = Annotated[
 
 def _hub(value: str) -> str:
     if value not in LOCAL and find_hub(value) is None:
-        *first, last = (f"'{name}'" for name in (*hub_names(), *LOCAL))
-        raise _wrong(f"must be {', '.join(first)} or {last}, not '{shown(value)}'")
+        raise _wrong(f"must be {_either((*hub_names(), *LOCAL))}, not '{shown(value)}'")
     return value
 
 
-class _HubNames:
-    """Lists the hubs in the JSON schema; they are looked up when it is made."""
+def _ability(value: str) -> str:
+    if find_ability(value) is None:
+        raise _wrong(f"must be {_either(abilities())}, not '{shown(value)}'")
+    return value
+
+
+def _model_type(value: str) -> str:
+    if value != "LLM" and value not in model_types():
+        raise _wrong(f"must be {_either(model_types())}, not '{shown(value)}'")
+    return value
+
+
+def _either(names: Iterable[str]) -> str:
+    *first, last = (f"'{name}'" for name in names)
+    return f"{', '.join(first)} or {last}"
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Lists the names of a table in the JSON schema; they are looked up when it is made."""
+
+    look_up: Callable[[], Iterable[str]]
 
     def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
-        return {"enum": [*hub_names(), *LOCAL], "type": "string"}
+        return {"enum": list(self.look_up()), "type": "string"}
 
 
-Hub = Annotated[str, AfterValidator(_hub), _HubNames()]
+Hub = Annotated[str, AfterValidator(_hub), _Names(lambda: (*hub_names(), *LOCAL))]
 """The name of a hub in `hubs.py`, or one of `LOCAL`."""
+AbilityName = Annotated[str, AfterValidator(_ability), _Names(abilities)]
+"""The name of an ability in `abilities.py`."""
+ModelType = Annotated[str, AfterValidator(_model_type), _Names(model_types)]
+"""The type of the models that an ability belongs to."""
 Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=96),
@@ -459,7 +480,7 @@ class ModelSpec(_Frozen):
     aliases: Distinct[Name] = ()
     languages: AtLeastOne[Name]
     """Language codes, such as en."""
-    abilities: AtLeastOne[Ability]
+    abilities: AtLeastOne[AbilityName]
     context_length: Count
     """Tokens of prompt and answer together."""
     architecture: Architecture
@@ -577,7 +598,7 @@ class ModelSpec(_Frozen):
         for index, alias in enumerate(self.aliases):
             if alias.casefold() == self.name.casefold():
                 raise _wrong("an alias must differ from the name", ("aliases", index))
-        if (needed := _NEEDS[self.type]) not in self.abilities:
+        if (needed := needed_ability(self.type).name) not in self.abilities:
             raise _wrong(f"a model of type {self.type} has the ability {needed}", ("abilities",))
         seen: dict[tuple[str, str, str], int] = {}
         for index, weights in enumerate(self.weights):

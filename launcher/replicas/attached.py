@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,9 +37,9 @@ from paddock.launcher.planning.plan import (
 )
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis, Failure
 from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.registry.abilities import abilities, find_ability, probed_abilities, type_of
 from paddock.registry.errors import BadValue, UnknownName, shown
 from paddock.registry.files import make_private, write_atomically, writing
-from paddock.registry.spec import Ability
 
 SLOTS = 64
 """Requests that an endpoint gets side by side, unless told otherwise."""
@@ -56,18 +56,6 @@ LOOKS = ThreadPoolExecutor(4, "attached")
 ATTACHES = ThreadPoolExecutor(16, "attach")
 MAX_ANSWER_BYTES = 16_000_000
 BUSY = 429
-ABILITIES: tuple[str, ...] = get_args(Ability)
-_WORD: dict[str, Any] = {"prompt": "a", "max_tokens": 1}
-_TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "a"}]}
-# Ability → its route and the smallest requests that show it, the first that is answered counts.
-# Some models of OpenAI's take the newer name of max_tokens alone, and think before they answer.
-PROBES: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
-    "chat": ("/chat/completions", ({**_TALK, "max_tokens": 1},
-                                   {**_TALK, "max_completion_tokens": 64})),
-    "generate": ("/completions", (_WORD,)),
-    "embed": ("/embeddings", ({"input": "a"},)),
-    "rerank": ("/rerank", ({"query": "a", "documents": ["a"]},)),
-}  # fmt: skip
 
 
 class AttachRequest(BaseModel):
@@ -112,10 +100,11 @@ class AttachRequest(BaseModel):
 def _check_abilities(given: Iterable[str]) -> None:
     given = tuple(given)
     for ability in given:
-        if ability not in ABILITIES:
-            raise UnknownName.among("ability", ability, ABILITIES)
-    if given and not PROBES.keys() & set(given):
-        raise BadValue("abilities", ", ".join(given), f"need one of {', '.join(PROBES)} too")
+        if find_ability(ability) is None:
+            raise UnknownName.among("ability", ability, abilities())
+    probed = probed_abilities()
+    if given and not probed.keys() & set(given):
+        raise BadValue("abilities", ", ".join(given), f"need one of {', '.join(probed)} too")
 
 
 def _base(url: str) -> str:
@@ -206,13 +195,13 @@ class Remote:
 
     def able(self, model: str, ability: str) -> str | None:
         """Why it cannot do for the model what the ability needs; None if it can."""
-        path, bodies = PROBES[ability]
+        probed = probed_abilities()[ability]
         why = ""
-        for body in bodies:
-            answer = self._settled(self.ask(path, {**body, "model": model}))
+        for body in probed.probes:
+            answer = self._settled(self.ask(probed.path, {**body, "model": model}))
             if answer.status == 200:
                 return None
-            why = why or f"{path} says {answer.status} {answer.said()}"
+            why = why or f"{probed.path} says {answer.status} {answer.said()}"
         return why
 
     def check(self, attached: Attached) -> None:
@@ -344,18 +333,18 @@ def plan_attached(request: AttachRequest) -> LaunchPlan:
         why = f"the name there is no model id ({error.reason}); give one with --model-uid"
         raise BadValue("model id", uid, why) from None
     row = (found or {}).get(name, {})
-    abilities = request.abilities or _told_abilities(row)
-    if abilities:
-        needed = next(ability for ability in PROBES if ability in abilities)
+    names = request.abilities or _told_abilities(row)
+    if names:
+        needed = next(ability for ability in probed_abilities() if ability in names)
         if refused := remote.able(name, needed):
             raise remote.unfit(f"does not {needed} with {name}: {refused}")
         reasons = [
             "abilities: as asked for" if request.abilities else "abilities: as it lists them"
         ]
     else:
-        tried = {ability: remote.able(name, ability) for ability in PROBES}
-        abilities = tuple(ability for ability, why in tried.items() if why is None)
-        if not abilities:
+        tried = {ability: remote.able(name, ability) for ability in probed_abilities()}
+        names = tuple(ability for ability, why in tried.items() if why is None)
+        if not names:
             raise remote.unfit(f"cannot use {name}: {'; '.join(filter(None, tried.values()))}")
         reasons = ["abilities: the routes that answered; --ability adds others, such as tools"]
     context = request.context_length or _told_context(row)
@@ -366,11 +355,11 @@ def plan_attached(request: AttachRequest) -> LaunchPlan:
     return LaunchPlan(
         model_id=uid,
         model=name,
-        type=_type(abilities),
+        type=type_of(names),
         format="attached",
         size="unknown",
         quantization="unknown",
-        abilities=abilities,
+        abilities=names,
         engine=engine.NAME,
         engine_version="",
         options={},
@@ -404,7 +393,7 @@ def _told_abilities(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What another Paddock, or Xinference, says that the model can do."""
     told = row.get("model_ability")
     names = told if isinstance(told, list) else []
-    return tuple(dict.fromkeys(name for name in names if name in ABILITIES))
+    return tuple(dict.fromkeys(name for name in names if find_ability(name)))
 
 
 def _told_context(row: Mapping[str, Any]) -> int:
@@ -415,12 +404,6 @@ def _told_context(row: Mapping[str, Any]) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return 0
-
-
-def _type(abilities: tuple[str, ...]) -> str:
-    if {"chat", "generate"} & set(abilities):
-        return "LLM"
-    return "embedding" if "embed" in abilities else "rerank"
 
 
 def _is_loopback(host: str) -> bool:

@@ -53,6 +53,7 @@ from paddock.launcher.replicas.health import (
 )
 from paddock.launcher.replicas.logs import read_after, read_tail
 from paddock.launcher.replicas.relay import Relay
+from paddock.registry.abilities import smallest_request
 from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.files import make_private, open_private
 from paddock.registry.gguf import check_gguf
@@ -536,12 +537,8 @@ class Replica:
 
     def _smallest(self) -> tuple[str, dict[str, Any]]:
         """The smallest request that makes the engine compute: its route and body."""
-        model = {"model": self._plan.model_id}
-        if "embed" in self._plan.abilities:
-            return "/v1/embeddings", {**model, "input": "a"}
-        if "rerank" in self._plan.abilities:
-            return "/v1/rerank", {**model, "query": "a", "documents": ["a"]}
-        return "/v1/completions", {**model, "prompt": "a", "max_tokens": 1}
+        path, body = smallest_request(self._plan.abilities)
+        return f"/v1{path}", {"model": self._plan.model_id, **body}
 
     def _post(
         self, path: str, body: dict[str, Any], timeout: float = PROBE_ANSWER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,24 +13,17 @@ from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Host
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.planning.resolve import local_files, unable
+from paddock.registry.abilities import abilities, model_types
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.errors import NotFound
 from paddock.registry.hubs import LOCAL
-from paddock.registry.spec import ModelSpec, ModelType, Variant
+from paddock.registry.spec import ModelSpec, Variant
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape, Size
 from paddock.server.routes import xinference_shapes
 
-# Xinference's families, and the ability that puts a model into each. Two more have no ability
-# here: `omni` and `hybrid`.
-FAMILIES = {
-    "chat": "chat",
-    "generate": "generate",
-    "tools": "tools",
-    "vision": "vision",
-    "reasoning": "reasoning",
-}
+# Xinference's, which have no ability here.
 OTHER_FAMILIES = ("audio", "omni", "hybrid")
 OTHER_TYPES = ("image", "audio", "video", "flexible", "world")
 """Types of Xinference's models of which Paddock has none."""
@@ -59,7 +52,7 @@ class EngineVariants(Shape):
 
 def model_type(name: str) -> str:
     """The type that a path names. Raises `NotFound`."""
-    known = (*get_args(ModelType), *OTHER_TYPES)
+    known = (*model_types(), *OTHER_TYPES)
     for type_ in known:
         if type_.casefold() == name.casefold():
             return str(type_)
@@ -154,8 +147,9 @@ def _prompts(catalog: Catalog) -> Response:
 
 def _families(catalog: Catalog) -> Response:
     named = {
-        family: [spec.name for spec in catalog if ability in spec.abilities]
-        for family, ability in FAMILIES.items()
+        ability.name: [spec.name for spec in catalog if ability.name in spec.abilities]
+        for ability in abilities().values()
+        if ability.is_family
     }
     return JSONResponse(named | {family: [] for family in OTHER_FAMILIES})
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from paddock.launcher.planning.plan import MAX_REPLICAS
 from paddock.launcher.replicas.diagnosis import CAUSES
 from paddock.registry.lockfile import LockedModel
-from paddock.registry.spec import Ability
+from paddock.registry.spec import AbilityName
 from paddock.server.http.shapes import Shape
 
 
@@ -130,7 +130,7 @@ class Attach(Shape):
     model: str | None = Field(default=None, description="Its name there; null: the only one")
     model_uid: str | None = Field(default=None, description="Its id here; null: the name there")
     api_key: str | None = Field(default=None, description="Kept, and never shown again")
-    abilities: list[Ability] | None = Field(default=None, description="null: found out")
+    abilities: list[AbilityName] | None = Field(default=None, description="null: found out")
     context_length: int | None = Field(default=None, ge=1)
     slots: int | None = Field(default=None, ge=1, le=100_000, description="Requests at once")
 

@@ -27,7 +27,7 @@ from paddock.registry.errors import BadValue
 from paddock.registry.reference import is_reference
 from paddock.registry.search import Filters, Hit
 from paddock.registry.settings import Settings
-from paddock.registry.spec import Ability, Format, Hub, ModelSpec, ModelType
+from paddock.registry.spec import AbilityName, Format, Hub, ModelSpec, ModelType
 from paddock.server.http.operation import FLAG, TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import OFFLINE, flag, whole
 from paddock.server.http.shapes import Shape
@@ -69,7 +69,7 @@ class ZooModel(Shape):
     released: str = Field(json_schema_extra={"format": "date"})
     aliases: list[str]
     languages: list[str]
-    abilities: list[Ability]
+    abilities: list[AbilityName]
     context_length: int
     sizes: list[str] = Field(description="Billions of parameters, `_` for the decimal point")
     formats: list[Format]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from paddock.registry.catalog import specs_root
-from tests.addedhub import install
 from tests.conftest import Paddock
+from tests.examples import install
 from tests.fakes import HubServer
 
 REPO = "keeper/lion-GGUF"
@@ -26,7 +26,7 @@ def hub(empty_hub: HubServer) -> HubServer:
 def test_one_file_adds_a_hub(alone: Paddock, hub: HubServer, tmp_path: Path) -> None:
     """References, specs, downloads and the cache know it; without the package they say so."""
     alone.environ.update(
-        PYTHONPATH=str(install(tmp_path / "site")),
+        PYTHONPATH=str(install(tmp_path / "site", "example-hub")),
         SHELF_ENDPOINT=hub.endpoint,
         SHELF_CACHE=str(tmp_path / "shelf"),
     )

@@ -17,7 +17,7 @@ from paddock.launcher.weights.cache import Cache
 from paddock.registry.errors import HubFailure, UnknownName
 from paddock.registry.hubs import hub_names, hub_sites
 from paddock.registry.spec import Source, Variant
-from tests.addedhub import install
+from tests.examples import install
 from tests.fakes import Fault, HubServer
 from tests.launcher.conftest import DATA, FILE, REPO
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.hubs
 @pytest.fixture
 def cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: HubServer) -> Iterator[Path]:
     """The folder of the added hub's cache; the package is installed, and its hub is `hub`."""
-    monkeypatch.syspath_prepend(str(install(tmp_path / "site")))
+    monkeypatch.syspath_prepend(str(install(tmp_path / "site", "example-hub")))
     monkeypatch.setenv("SHELF_ENDPOINT", hub.endpoint)
     monkeypatch.setenv("SHELF_CACHE", str(tmp_path / "shelf"))
     hub_sites.cache_clear()
