@@ -231,7 +231,7 @@ class SlotQueue:
 
     def _grant(self, status: ModelStatus, avoid: Sequence[str], client: str) -> Lease | None:
         ready = [one for one in status.replicas if one.endpoint is not None]
-        fresh = [one for one in ready if start_of(one) not in avoid]
+        fresh = [one for one in ready if one.start not in avoid] if avoid else ready
         if ready and not fresh:
             raise NotReady(status.uid, status.state, "its engine does not answer", retry_after=1.0)
         loads = {one.replica_id: self.in_flight(one.replica_id) for one in fresh}
@@ -248,7 +248,7 @@ class SlotQueue:
 
     def attach(self, lease: Lease) -> None:
         """See `Lease.attach`."""
-        start = start_of(lease.replica)
+        start = lease.replica.start
         silence = self._silences.get(lease.replica.replica_id)
         if silence is None or silence.start != start:
             silence = self._silences[lease.replica.replica_id] = _Silence(start)
@@ -258,7 +258,7 @@ class SlotQueue:
         """See `Lease.detach`."""
         replica_id = lease.replica.replica_id
         silence = self._silences.get(replica_id)
-        if silence is None or silence.start != start_of(lease.replica):
+        if silence is None or silence.start != lease.replica.start:
             return
         assert lease.line is not None
         if lease.line.heard_at is not None:
@@ -324,11 +324,6 @@ class SlotQueue:
             )
             for replica_id, leases in self._leases.items()
         }
-
-
-def start_of(replica: ReplicaStatus) -> str:
-    """What tells one start of a replica from the next."""
-    return f"{replica.replica_id} {replica.endpoint}"
 
 
 def pick(

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -141,6 +142,11 @@ class ReplicaStatus:
     node: str = ""
     node_name: str = ""
     gpus: tuple[int, ...] = ()
+
+    @cached_property
+    def start(self) -> str:
+        """What tells one start of the replica from the next."""
+        return f"{self.replica_id} {self.endpoint}"
 
 
 class Replica:

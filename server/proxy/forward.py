@@ -10,29 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddock.launcher.fleet.activity import Lease, start_of
+from paddock.launcher.fleet.activity import Lease
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import (
     Aborted,
     BadValue,
     EngineDied,
     EngineSilent,
-    KeyRevoked,
     NotAllowed,
     NotReady,
     PaddockError,
@@ -40,16 +36,22 @@ from paddock.registry.errors import (
 )
 from paddock.registry.json_codec import decode, encode
 from paddock.server.access.blocklist import Blocklist
-from paddock.server.access.keys import principal
 from paddock.server.access.media import inline_media
-from paddock.server.access.revocation import is_revoked
 from paddock.server.dialects import dialects, openai
 from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.http import large
 from paddock.server.http.body import LARGE_BYTES, apart, check_content_type, parse
-from paddock.server.http.errors import envelope, on_bug, render, status_of
+from paddock.server.http.errors import on_bug, render, status_of
 from paddock.server.http.operation import Operation
-from paddock.server.http.protocol import outlet
+from paddock.server.proxy.engine_errors import (
+    REJECTIONS,
+    died_by_itself,
+    error_body,
+    in_dialect,
+    render_refusal,
+    without_key,
+)
+from paddock.server.proxy.exchange import Exchange, reason_of_cancel
 from paddock.server.proxy.sinks import (
     NO_SHAPE,
     NO_STREAM,
@@ -62,8 +64,8 @@ from paddock.server.proxy.sinks import (
     StreamAborted,
     UpstreamLost,
 )
-from paddock.server.proxy.steps import Assembly, Encoder, EngineRequest, OpenAI
-from paddock.server.proxy.upstream import SILENCE_SECONDS, Pool, Upstream
+from paddock.server.proxy.steps import Assembly, EngineRequest
+from paddock.server.proxy.upstream import Pool, post_bytes
 from paddock.server.telemetry.metrics import Load
 from paddock.server.telemetry.timeline import Timeline
 
@@ -86,7 +88,7 @@ class Inference:
         self._fleet = fleet
         self._pool = Pool()
         self.observe = observe or (lambda _: None)
-        self._running: dict[tuple[str, str], set[_Exchange]] = {}
+        self._running: dict[tuple[str, str], set[Exchange]] = {}
         self._blocked = Blocklist()
         self._known: dict[str, tuple[ModelStatus, Model]] = {}
         self._forwards: dict[str, _Forward] = {}
@@ -145,7 +147,7 @@ class Inference:
         return bool(found)
 
     @contextlib.contextmanager
-    def _named(self, uid: str, request_id: str, exchange: _Exchange) -> Iterator[None]:
+    def _named(self, uid: str, request_id: str, exchange: Exchange) -> Iterator[None]:
         if self._blocked.has(uid, request_id):
             raise Aborted(request_id)
         running = self._running.setdefault((uid, request_id), set())
@@ -167,12 +169,14 @@ class Inference:
             known = self._known[uid] = status, Model.of(status)
         return known[1]
 
-    async def forward(self, exchange: _Exchange, receive: Receive, call: Call) -> None:
+    async def forward(self, exchange: Exchange, receive: Receive, call: Call) -> None:
         """Answers one request. Raises only before the first byte has gone out."""
         raw = await _read(receive)
         check_content_type(exchange.content_type, raw)
-        size = len(raw)
-        body = await apart(size, partial(_parsed, raw))
+        if len(raw) > LARGE_BYTES:
+            body = await apart(len(raw), partial(large.loads, raw, parse))
+        else:
+            body = parse(raw)
         if not isinstance(body, dict):
             raise BadValue("body", type(body).__name__, "must be a JSON object")
         uid = body.get("model")
@@ -183,22 +187,11 @@ class Inference:
         model = self._model(uid)
         exchange.timeline.uid = uid
         exchange.silence_seconds = model.silence_seconds
-        encoder = exchange.encoder
-        if call.to_openai is not None:
-            (body, encoder), raw = await apart(size, partial(call.to_openai, body)), b""
-            exchange.encoder = encoder
-        engine_request = await apart(size, partial(call.build, body, model, raw, encoder))
-        if media := openai.media(body):
-            # After `make`, which refuses them where the model has no eyes.
-            inlined = await inline_media(media)
-            if inlined is not None:
-                body = {**body, "messages": inlined}
-                work = partial(call.build, body, model, b"", encoder)
-                engine_request = await apart(LARGE_BYTES + 1, work)  # with pictures it mostly is
+        request_id = body.get("request_id")
+        engine_request = await _make_out(exchange, call, body, model, raw)
         self._fleet.slots.check(uid, len(engine_request.bodies))
         exchange.timeline.streamed = engine_request.streamed
         carry_out = self._stream if engine_request.streamed else self._whole
-        request_id = body.get("request_id")
         try:
             if isinstance(request_id, str):
                 with self._named(uid, request_id, exchange):
@@ -206,15 +199,15 @@ class Inference:
             else:
                 await carry_out(exchange, engine_request)
         except EngineRefused as error:
-            if model.served and error.status in _ITS_OWN:
+            if model.served and error.status in REJECTIONS:
                 # Not the caller's: 401 would tell him that his own key is wrong.
                 self._fleet.doubt(uid)
-                raise NotReady(uid, "ready", _ITS_OWN[error.status], 5.0) from None
+                raise NotReady(uid, "ready", REJECTIONS[error.status], 5.0) from None
             if model.fields.too_long is None or not model.fields.too_long.search(error.body):
                 raise
             raise EngineRefused(400, error.body) from None
 
-    async def _stream(self, exchange: _Exchange, engine_request: EngineRequest) -> None:
+    async def _stream(self, exchange: Exchange, engine_request: EngineRequest) -> None:
         out, timeline = exchange.out, exchange.timeline
         headers = [
             (b"content-type", engine_request.encoder.content_type),
@@ -233,14 +226,14 @@ class Inference:
         except (EngineRefused, PaddockError) as error:
             if not out.started:
                 raise
-            out.write(engine_request.encoder.error(_error_body(error)))
+            out.write(engine_request.encoder.error(error_body(error)))
             out.end()
             return
         if engine_request.needles is None:
             out.write(engine_request.encoder.close())
         out.end()
 
-    async def _whole(self, exchange: _Exchange, engine_request: EngineRequest) -> None:
+    async def _whole(self, exchange: Exchange, engine_request: EngineRequest) -> None:
         timeline = exchange.timeline
         if engine_request.raw:
             (gathered,) = await self._parts(
@@ -270,7 +263,7 @@ class Inference:
         exchange.out.answer(200, [(b"content-type", JSON), timing], body)
 
     async def _parts(
-        self, exchange: _Exchange, engine_request: EngineRequest, sink: Callable[[int], PartSink]
+        self, exchange: Exchange, engine_request: EngineRequest, sink: Callable[[int], PartSink]
     ) -> list[PartSink]:
         """Every part's answer; the first that fails ends the others."""
         if len(engine_request.bodies) == 1:
@@ -288,7 +281,7 @@ class Inference:
 
     async def _part(
         self,
-        exchange: _Exchange,
+        exchange: Exchange,
         engine_request: EngineRequest,
         part: int,
         sink: Callable[[int], PartSink],
@@ -304,7 +297,7 @@ class Inference:
                 return await self._ask(exchange, lease, engine_request, part, sink)
             except EngineRefused as error:
                 # Some say in their errors with which key they were asked.
-                raise _without(replica.key, error) from None
+                raise without_key(replica.key, error) from None
             except EngineSilent:
                 self._fleet.doubt(engine_request.uid, replica.replica_id)
                 raise
@@ -325,7 +318,7 @@ class Inference:
         diagnosis = await self._fleet.verdict(lease)
         if diagnosis is not None and died_by_itself(diagnosis):
             raise EngineDied(uid, diagnosis["cause"], diagnosis["message"]) from error
-        tried.append(start_of(replica))
+        tried.append(replica.start)
         if len(tried) >= TRIES:
             if diagnosis is not None:
                 raise EngineDied(uid, diagnosis["cause"], diagnosis["message"]) from error
@@ -334,7 +327,7 @@ class Inference:
 
     async def _ask(
         self,
-        exchange: _Exchange,
+        exchange: Exchange,
         lease: Lease,
         engine_request: EngineRequest,
         part: int,
@@ -343,7 +336,9 @@ class Inference:
         """One part on one replica: on a kept connection, and if that was closed on a new one."""
         replica = lease.replica
         assert replica.endpoint is not None
-        request = _request(replica, engine_request.path, engine_request.bodies[part])
+        request = post_bytes(
+            replica.endpoint, replica.key, engine_request.path, engine_request.bodies[part]
+        )
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
             try:
@@ -370,84 +365,6 @@ def _assembled(engine_request: EngineRequest, parts: Sequence[AssemblingSink]) -
     return assembly
 
 
-class _Exchange:
-    """One client's request, and the connections to engines that work on it."""
-
-    def __init__(self, scope: Scope, timeline: Timeline) -> None:
-        self.out = out = outlet(scope)
-        self.timeline = timeline
-        self.caller = principal(scope)
-        # Without keys, all that can be told is the machine.
-        self.client = self.caller.id or str((scope.get("client") or ("",))[0])
-        self.content_type = next(
-            (v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), ""
-        )
-        self.encoder: Encoder = OpenAI()
-        self.silence_seconds = SILENCE_SECONDS
-        self.aborted = False
-        self._live: set[Upstream] = set()
-        self._sinks: list[PartSink] = []
-        self._task = asyncio.current_task()
-        out.on_disconnect = self._on_disconnect
-        out.on_backpressure = self._on_backpressure
-        out.on_drain = self._on_drain
-
-    async def send_and_wait(
-        self, upstream: Upstream, lease: Lease, request: bytes, sink: PartSink, reusable: bool
-    ) -> PartSink:
-        """Sends the request and waits until the sink has the whole answer.
-
-        However it ends before that, the connection is closed, which tells the engine to stop. So
-        it is when the engine sends nothing for `silence_seconds`. The lease knows meanwhile how
-        long its engine has been silent, and can end the work of one that hangs.
-
-        Raises:
-            Lost: the connection broke off, or the lease was revoked.
-        """
-        if lease.revoked:
-            raise UpstreamLost(lease.revoked)
-        lease.attach(upstream, upstream.break_off)
-        self._live.add(upstream)
-        self._sinks.append(sink)
-        try:
-            self.timeline.sent = time.perf_counter()
-            upstream.ask(request, sink, reusable, self.silence_seconds)
-            await sink.done
-        except UpstreamLost:
-            self._sinks.remove(sink)  # another connection or replica takes its place
-            raise
-        finally:
-            self._live.discard(upstream)
-            upstream.release()
-            lease.detach()
-        return sink
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the client has the whole answer."""
-        return bool(self._sinks) and all(sink.is_complete for sink in self._sinks)
-
-    def abort(self) -> None:
-        """Ends it as if its client had left; the client is told."""
-        self.aborted = True
-        self._on_disconnect()
-
-    def _on_disconnect(self) -> None:
-        # At once, and not when the task comes to it: the engine shall stop within milliseconds.
-        for upstream in self._live:
-            upstream.abort()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _on_backpressure(self) -> None:
-        for upstream in self._live:
-            upstream.pause()
-
-    def _on_drain(self) -> None:
-        for upstream in self._live:
-            upstream.resume()
-
-
 class _Forward:
     """One path as an ASGI application."""
 
@@ -459,7 +376,7 @@ class _Forward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         timeline = Timeline(self._call.path)
-        exchange = _Exchange(scope, timeline)
+        exchange = Exchange(scope, timeline)
         underway = self._inference.underway
         underway[id(timeline)] = timeline
         try:
@@ -471,12 +388,12 @@ class _Forward:
             timeline.status = 200 if exchange.is_complete else 499
             if exchange.out.is_gone:
                 return  # there is nobody to tell
-            ending = _ending(exchange, scope)
+            ending = reason_of_cancel(exchange, scope)
             if ending is None:
                 raise
             timeline.status = status_of(ending)
             if exchange.out.started:
-                exchange.out.write(b"\n\n" + exchange.encoder.error(_error_body(ending)))
+                exchange.out.write(b"\n\n" + exchange.encoder.error(error_body(ending)))
                 exchange.out.end()
             else:
                 await self._answer(ending)(scope, receive, send)
@@ -499,101 +416,28 @@ class _Forward:
 
     def _answer(self, error: EngineRefused | PaddockError) -> Response:
         """An error in the route's dialect."""
-        answer = render(error) if isinstance(error, PaddockError) else _rendered(error)
-        return answer if self._render_error is None else _as_dialect(answer, self._render_error)
+        answer = render(error) if isinstance(error, PaddockError) else render_refusal(error)
+        return answer if self._render_error is None else in_dialect(answer, self._render_error)
 
 
-def _ending(exchange: _Exchange, scope: Scope) -> PaddockError | None:
-    """Why the gateway itself cancelled a request; None if it did not."""
-    if is_revoked(scope):
-        return KeyRevoked(exchange.caller.id)
-    return Aborted() if exchange.aborted else None
-
-
-# What an attached endpoint says of the gateway, and not of the request.
-_ITS_OWN = {
-    301: "its endpoint redirects, which is not followed",
-    302: "its endpoint redirects, which is not followed",
-    303: "its endpoint redirects, which is not followed",
-    307: "its endpoint redirects, which is not followed",
-    308: "its endpoint redirects, which is not followed",
-    401: "its endpoint does not take the key any more",
-    403: "its endpoint does not allow that with its key",
-}
-
-
-def died_by_itself(diagnosis: Mapping[str, Any]) -> bool:
-    """Whether a request may have ended an engine: it exited, crashed, or took all memory.
-
-    Other SIGKILL and SIGTERM come from outside.
-    """
-    if diagnosis.get("cause") in {"engine_hung", "actor_died", "node_lost"}:
-        return False
-    return diagnosis.get("cause") == "oom" or diagnosis.get("signal") not in {"SIGKILL", "SIGTERM"}
-
-
-_RETRY_AFTER = re.compile(rb"[\x20-\x7e]{1,100}")
-
-
-def _without(key: str, error: EngineRefused) -> EngineRefused:
-    body = error.body.replace(key.encode(), b"(key)") if key else error.body
-    return EngineRefused(error.status, body, error.retry_after)
-
-
-def _error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
-    if isinstance(error, PaddockError):
-        return envelope(status_of(error), str(error), type(error).__name__, error.fields())
-    message = error.body.decode("utf-8", "replace").strip()
-    fields: dict[str, Any] = {}
-    with contextlib.suppress(ValueError, RecursionError):
-        found = decode(error.body)
-        said = found.get("error", found) if isinstance(found, dict) else {}
-        if isinstance(said, dict):
-            fields = {key: value for key, value in said.items() if key not in {"message", "type"}}
-            message = str(said.get("message") or message)
-            if "n_prompt_tokens" in fields:  # beyond the context
-                fields["param"] = "prompt"
-        else:
-            message = str(said)
-    status = _status(error)
-    if status != error.status:
-        message = f"its engine answered with status {error.status}: {message}"
-    return envelope(status, message, "EngineRefused", {**fields, "layer": "engine"})
-
-
-def _status(error: EngineRefused) -> int:
-    """The engine's status where it is one of an error; others have no place for our body."""
-    return error.status if 400 <= error.status < 600 else 502
-
-
-def _as_dialect(answer: Response, failed: Callable[[Body], Body]) -> Response:
-    headers = {k: v for k, v in answer.headers.items() if k.lower() == "retry-after"}
-    body = encode(failed(decode(bytes(answer.body))))
-    return Response(body, answer.status_code, headers, media_type="application/json")
-
-
-def _rendered(error: EngineRefused) -> Response:
-    body = encode(_error_body(error))
-    headers = {}
-    if _RETRY_AFTER.fullmatch(error.retry_after):
-        headers["Retry-After"] = error.retry_after.decode("ascii")
-    return Response(body, _status(error), headers, media_type="application/json")
-
-
-def _request(replica: ReplicaStatus, path: str, body: bytes) -> bytes:
-    at = urlsplit(replica.endpoint or "")
-    # An attached endpoint has a base path, which takes the place of our `/v1`.
-    path = at.path + path.removeprefix("/v1") if at.path else path
-    key = f"Authorization: Bearer {replica.key}\r\n" if replica.key else ""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {at.netloc or 'engine'}\r\n{key}User-Agent: paddock\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def _parsed(raw: bytes) -> Any:
-    return parse(raw) if len(raw) <= LARGE_BYTES else large.loads(raw, parse)
+async def _make_out(
+    exchange: Exchange, call: Call, body: Body, model: Model, raw: bytes
+) -> EngineRequest:
+    """The request for the engine. The exchange gets the encoder of the answer."""
+    size, encoder = len(raw), exchange.encoder
+    if call.to_openai is not None:
+        translate = partial(call.to_openai, body)
+        body, encoder = await apart(size, translate) if size > LARGE_BYTES else translate()
+        exchange.encoder, raw = encoder, b""
+    build = partial(call.build, body, model, raw, encoder)
+    engine_request = await apart(size, build) if size > LARGE_BYTES else build()
+    if media := openai.media(body):
+        # After `build`, which refuses them where the model has no eyes.
+        inlined = await inline_media(media)
+        if inlined is not None:
+            build = partial(call.build, {**body, "messages": inlined}, model, b"", encoder)
+            return await apart(LARGE_BYTES + 1, build)  # with pictures it mostly is
+    return engine_request
 
 
 async def _read(receive: Receive) -> bytes:

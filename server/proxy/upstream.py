@@ -41,6 +41,20 @@ _LINE_FEED = 10
 _HUGE_CHUNK = re.compile(rb"\r\n0*[1-9a-fA-F][0-9a-fA-F]{10,}[\r;]")
 
 
+def post_bytes(endpoint: str, key: str, path: str, body: bytes) -> bytes:
+    """A whole request to an engine, head and body."""
+    at = urlsplit(endpoint)
+    # An attached endpoint has a base path, which takes the place of our `/v1`.
+    path = at.path + path.removeprefix("/v1") if at.path else path
+    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {at.netloc or 'engine'}\r\n{authorization}"
+        "User-Agent: paddock\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 class Sink(Protocol):
     """Where one answer goes: `head` once, `body` any number of times, then one of the others."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from paddock.launcher.fleet.activity import SlotQueue, pick, start_of
+from paddock.launcher.fleet.activity import SlotQueue, pick
 from paddock.launcher.replicas.replica import ReplicaStatus
 from paddock.registry.errors import NotLaunched, NotReady, QueueFull
 
@@ -111,7 +111,7 @@ async def test_replica_that_failed_a_request_is_not_asked_again_until_it_was_sta
     queue = SlotQueue(models)
     lease = await queue.acquire("m")
     lease.release()
-    avoid = [start_of(lease.replica)]
+    avoid = [lease.replica.start]
     with pytest.raises(NotReady):
         await queue.acquire("m", avoid)
     models.put("new")
