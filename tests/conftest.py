@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from paddock.client import Client
 from paddock.engines import load_engine
 from paddock.engines.environment import CURRENT, Made
 from paddock.launcher.cluster import processes
-from paddock.registry.catalog import specs_root
+from paddock.registry import catalog
+from paddock.registry.catalog import default_folders, specs_root
 from tests import minilm
 from tests.library import Told, ask
 
@@ -48,6 +51,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_in_specs() -> Iterator[None]:
+    """The built-in specs are compiled once a process; a catalogue reads what it has besides.
+
+    It takes 0.2 s, and a hundred tests make a catalogue of their own.
+    """
+    compiled = catalog._compile
+
+    @cache
+    def built_in() -> Any:
+        return compiled(tuple(catalog._look(default_folders())))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            catalog, "_compile", lambda seen, before=None: compiled(seen, before or built_in())
+        )
+        yield
 
 
 @pytest.fixture
@@ -164,7 +186,8 @@ def ended(paddock: Paddock) -> Iterator[Paddock]:
     assert paddock.processes() == []
 
 
-ENGINES = Path(__file__).parent.parent / "build" / "engines-home"
+TESTS = Path(__file__).parent
+ENGINES = TESTS.parent / "build" / "engines-home"
 """A home for engines' environments, which are made once and kept between runs."""
 
 
@@ -253,15 +276,20 @@ class Installs:
 
     def _install(self, name: str) -> str:
         ENGINES.mkdir(parents=True, exist_ok=True)
-        with subprocess.Popen(
-            [sys.executable, "-m", "paddock", "engine", "install", name],
-            env={**os.environ, "PADDOCK_HOME": str(ENGINES)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as self._running:
-            _, said = self._running.communicate()
-            return said[-2000:] if self._running.returncode else ""
+        command = [sys.executable, "-m", "paddock", "engine", "install", name]
+        environ = {**os.environ, "PADDOCK_HOME": str(ENGINES)}
+        with (ENGINES / "installing").open("wb") as lock:
+            # Each worker of pytest-xdist installs; all but the first find that it is done.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with subprocess.Popen(
+                command,
+                env=environ,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as self._running:
+                _, said = self._running.communicate()
+                return said[-2000:] if self._running.returncode else ""
 
     def close(self) -> None:
         """Calls off what nobody waits for any more."""
@@ -279,8 +307,10 @@ ENVIRONMENTS = {
 """Fixtures, and the environments that they wait for."""
 
 
-GATEWAYS = {"paddock", "shared_paddock", "fetching", "equipped", "ray_home", "nodes"}
+GATEWAYS = {"paddock", "shared_paddock", "fetching", "equipped", "ray_home", "nodes", "near"}
 """Fixtures that start a gateway, or Ray."""
+FOLDERS = {"e2e": "ray", "web": "web", "conformance": "engines", "engines": "engines"}
+"""Folders of `tests`, and the marker of every test in them."""
 SLOW = ("ray", "engines", "hubs", "web")
 """Markers of the tests that start real parts; all others are `fast`."""
 
@@ -298,15 +328,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _tiers(item: pytest.Item) -> set[str]:
     """The tiers that a test is of by its fixtures and its folder."""
-    folders = item.path.relative_to(Path(__file__).parent).parts
-    tiers = set()
-    if "web" in folders:
-        tiers.add("web")
-    if "e2e" in folders or GATEWAYS & set(getattr(item, "fixturenames", ())):
+    tiers = _tiers_of(item.path)
+    if GATEWAYS & set(getattr(item, "fixturenames", ())):
         tiers.add("ray")
-    if _needs(item) or {"conformance", "engines"} & set(folders):
+    if _needs(item):
         tiers.add("engines")
     return tiers
+
+
+def _tiers_of(path: Path) -> set[str]:
+    """The tiers of all tests below a path."""
+    folders = path.relative_to(TESTS).parts if path.is_relative_to(TESTS) else ()
+    return {tier for folder, tier in FOLDERS.items() if folder in folders}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast`, folders that have no such test are not even imported."""
+    return (config.option.markexpr == "fast" and bool(_tiers_of(collection_path))) or None
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:

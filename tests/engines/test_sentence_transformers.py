@@ -21,9 +21,9 @@ from paddock.engines.base import Host
 from paddock.launcher.planning.plan import LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
-from paddock.registry.catalog import Catalog
 from paddock.registry.errors import NoEngine
 from tests import tensors
+from tests.catalog import CATALOG
 from tests.engines.child import Child, serving
 from tests.launcher.weights.test_hubs import until
 from tests.library import QUERY, TEXTS, Told
@@ -213,7 +213,6 @@ def failed(folder: Path, log: Path, ability: str = "embed", **options: Any) -> D
         return diagnose_exit(ENGINE, plan, code, None, child.lines())
 
 
-CATALOG = Catalog.load()
 ECHO = Host("local", "here", 2, 10**11, 10**11, 10**11, {"echo": load_engine("echo").detect()})
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from paddock.registry.catalog import Catalog, default_folders, specs_root
+from paddock.registry.catalog import default_folders, specs_root
 from paddock.registry.derive.found import engines_of
 from paddock.registry.spec import Architecture, ModelSpec
+from tests.catalog import CATALOG
 
-CATALOG = Catalog.load()
 EVERY = pytest.mark.parametrize("spec", list(CATALOG), ids=CATALOG.names())
 
 # fmt: off

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.search import Filters, near_names, parse_sizes, search
+from tests.catalog import CATALOG
 
-SPECS = list(Catalog.load().raw())
+SPECS = list(CATALOG.raw())
 
 
 def names(*words: str, size: str | None = None, **filters: Any) -> list[str]:

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import requests
 
@@ -20,7 +19,10 @@ from paddock.launcher.replicas.attached import Remote
 from tests.conftest import Paddock, make_paddock
 from tests.foreign import KEY, NAMED, Foreign, certificate
 from tests.launcher.weights.test_hubs import until
+from tests.lazy import Lazy
 from tests.server.http.test_errors import raw
+
+openai = Lazy("openai")
 
 TEXTS = ["The elephant eats grass.", "The stock market fell today."]
 SDK = Callable[[Paddock | Client], Any]

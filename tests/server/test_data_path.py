@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import uvicorn
 from starlette.types import ASGIApp
 
 from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
@@ -25,12 +24,12 @@ from paddock.server.access.keys import ANYONE
 from paddock.server.dialects import openai
 from paddock.server.http import large
 from paddock.server.http.body import parse
-from paddock.server.http.protocol import Protocol
 from paddock.server.proxy import forward, pacing
 from paddock.server.proxy.forward import Inference
 from paddock.server.proxy.sinks import PartSink
 from paddock.server.proxy.upstream import Pool
 from paddock.server.telemetry.timeline import Timeline
+from tests.server.serving import serving
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -225,23 +224,16 @@ async def world(
         await ahead({**scope, "paddock.principal": ANYONE}, receive, send)
 
     guarded = guard(ahead) if guard is not None else app
-    config = uvicorn.Config(guarded, http=Protocol, lifespan="off", log_config=None)
-    gateway = uvicorn.Server(config)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        made.port = listener.getsockname()[1]
-        serving = asyncio.create_task(gateway.serve([listener]))
-        await until(lambda: gateway.started)
-        try:
+    try:
+        async with serving(guarded) as made.port:
             yield made
-        finally:
-            gateway.should_exit = True
-            await serving
-            inference.close()
+    finally:
+        inference.close()
+        if scripted:
             await asyncio.wait(scripted, timeout=SECONDS)
-            for server in servers:
-                server.close()
-                await server.wait_closed()
+        for server in servers:
+            server.close()
+            await server.wait_closed()
 
 
 def texts(body: bytes) -> list[str]:

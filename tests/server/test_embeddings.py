@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from xinference_client import RESTfulClient
 
@@ -16,7 +15,10 @@ from paddock.registry.errors import NotAble
 from paddock.server.dialects.base import Model
 from paddock.server.dialects.rerank import rerank
 from paddock.server.proxy.steps import OpenAI
+from tests.lazy import Lazy
 from tests.server.http.test_errors import raw
+
+openai = Lazy("openai")
 
 TEXTS = [
     "The elephant eats grass.",
@@ -37,13 +39,13 @@ def cosine(one: list[float], other: list[float]) -> float:
     )
 
 
-def embed(sdk: openai.OpenAI, uid: str, given: Any, **fields: Any) -> list[list[float]]:
+def embed(sdk: Any, uid: str, given: Any, **fields: Any) -> list[list[float]]:
     answer = sdk.embeddings.create(model=uid, input=given, **fields)
     assert [one.index for one in answer.data] == list(range(len(answer.data)))
     return [one.embedding for one in answer.data]
 
 
-def test_near_sentences_have_near_vectors(sdk: openai.OpenAI, embedder: str) -> None:
+def test_near_sentences_have_near_vectors(sdk: Any, embedder: str) -> None:
     """Two sentences of one meaning, without a word in common, are nearer than two of different."""
     one, like, other = embed(sdk, embedder, TEXTS)
     assert len(one) == 384
@@ -53,7 +55,7 @@ def test_near_sentences_have_near_vectors(sdk: openai.OpenAI, embedder: str) -> 
 
 
 def test_what_a_file_is_for_is_derived_from_its_header(
-    client: Client, sdk: openai.OpenAI, minilm: Path
+    client: Client, sdk: Any, minilm: Path
 ) -> None:
     """By its path alone, without a spec: a BERT embeds, and with a head it ranks."""
     for name, kind in (("minilm", "embedding"), ("ranker", "rerank")):
@@ -70,7 +72,7 @@ def test_what_a_file_is_for_is_derived_from_its_header(
         client.terminate(f"told-{name}")
 
 
-def test_list_is_answered_in_its_order(sdk: openai.OpenAI, embedder: str) -> None:
+def test_list_is_answered_in_its_order(sdk: Any, embedder: str) -> None:
     """Each text has the vector that it has alone; usage counts all."""
     together = sdk.embeddings.create(model=embedder, input=TEXTS)
     assert together.model == embedder
@@ -82,14 +84,14 @@ def test_list_is_answered_in_its_order(sdk: openai.OpenAI, embedder: str) -> Non
     assert together.usage.prompt_tokens == together.usage.total_tokens == tokens
 
 
-def test_base64_is_the_same_vector(sdk: openai.OpenAI, embedder: str) -> None:
+def test_base64_is_the_same_vector(sdk: Any, embedder: str) -> None:
     """The SDK asks for base64 unless told; as numbers it is the same."""
     (packed,) = embed(sdk, embedder, TEXTS[0])
     (plain,) = embed(sdk, embedder, TEXTS[0], encoding_format="float")
     assert packed == pytest.approx(plain, abs=1e-6)
 
 
-def test_token_ids_are_taken(sdk: openai.OpenAI, embedder: str) -> None:
+def test_token_ids_are_taken(sdk: Any, embedder: str) -> None:
     """One list of ids is one text, a list of such lists several."""
     ids = [101, 7592, 102]  # [CLS] hello [SEP]
     assert embed(sdk, embedder, ids)[0] == pytest.approx(embed(sdk, embedder, "Hello")[0], abs=1e-3)
@@ -114,16 +116,14 @@ def test_token_ids_are_taken(sdk: openai.OpenAI, embedder: str) -> None:
     ],
 )
 def test_what_cannot_be_embedded_is_refused(
-    sdk: openai.OpenAI, embedder: str, fields: dict[str, Any], says: str
+    sdk: Any, embedder: str, fields: dict[str, Any], says: str
 ) -> None:
     """A 400 that names the field, or the engine's own reason."""
     with pytest.raises(openai.BadRequestError, match=says):
         sdk.embeddings.create(**{"model": embedder, "input": "a", **fields})
 
 
-def test_abilities_are_kept_apart(
-    sdk: openai.OpenAI, client: Client, tiny: str, embedder: str
-) -> None:
+def test_abilities_are_kept_apart(sdk: Any, client: Client, tiny: str, embedder: str) -> None:
     """A model that embeds does not chat, one that chats does not embed."""
     with pytest.raises(openai.BadRequestError, match="embed"):
         embed(sdk, tiny, "a")
@@ -220,7 +220,7 @@ def test_rerank_needs_the_ability() -> None:
 
 
 def test_text_without_spaces_beyond_the_context_is_the_callers_fault(
-    sdk: openai.OpenAI, embedder: str
+    sdk: Any, embedder: str
 ) -> None:
     """llama.cpp blames itself (500) for an input of too many tokens; it is a 400."""
     with pytest.raises(openai.BadRequestError, match="too large"):

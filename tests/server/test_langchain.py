@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import tiktoken
-from langchain_community.embeddings import XinferenceEmbeddings
-from langchain_community.llms import Xinference
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
 from paddock.client import Client
+from tests.lazy import Lazy
+
+embeddings = Lazy("langchain_community.embeddings")
+llms = Lazy("langchain_community.llms")
+messages = Lazy("langchain_core.messages")
+theirs = Lazy("langchain_openai")
+tools = Lazy("langchain_core.tools")
 
 PROMPT = "The old elephant"
 TEXTS = ["The elephant eats grass.", "The stock market fell today."]
 
 
-def chatting(client: Client, uid: str, **fields: Any) -> ChatOpenAI:
+def chatting(client: Client, uid: str, **fields: Any) -> Any:
     given = {"temperature": 0, "max_retries": 0, "max_completion_tokens": 200, **fields}
-    return ChatOpenAI(model=uid, base_url=f"{client.endpoint}/v1", api_key="none", **given)
+    return theirs.ChatOpenAI(model=uid, base_url=f"{client.endpoint}/v1", api_key="none", **given)
 
 
 def test_chat_answers_streams_and_counts(client: Client, tiny: str) -> None:
@@ -54,7 +55,6 @@ def test_chat_over_responses(client: Client, tiny: str) -> None:
     assert "".join(piece.text for piece in model.stream("What do you eat?")) == plain
 
 
-@tool
 def feed(food: Literal["grass", "fish"]) -> str:
     """Feeds it."""
     return f"It ate {food}."
@@ -62,8 +62,8 @@ def feed(food: Literal["grass", "fish"]) -> str:
 
 def test_tools_are_bound_and_answered(client: Client, toolful: str) -> None:
     """A bound tool is called, its result goes back in, streamed too."""
-    model = chatting(client, toolful)
-    bound = model.bind_tools([feed], tool_choice="feed")
+    model, tool = chatting(client, toolful), tools.tool(feed)
+    bound = model.bind_tools([tool], tool_choice="feed")
     answer = bound.invoke("What do you eat?")
     (call,) = answer.tool_calls
     assert call["name"] == "feed"
@@ -72,9 +72,9 @@ def test_tools_are_bound_and_answered(client: Client, toolful: str) -> None:
     for piece in bound.stream("What do you eat?"):
         streamed = piece if streamed is None else streamed + piece
     assert streamed.tool_calls[0]["name"] == "feed"
-    result = ToolMessage(content=feed.invoke(call["args"]), tool_call_id=call["id"])
-    history = [HumanMessage("What do you eat?"), answer, result]
-    assert isinstance(model.bind_tools([feed]).invoke(history), AIMessage)
+    result = messages.ToolMessage(content=tool.invoke(call["args"]), tool_call_id=call["id"])
+    history = [messages.HumanMessage("What do you eat?"), answer, result]
+    assert isinstance(model.bind_tools([tool]).invoke(history), messages.AIMessage)
 
 
 class Meal(BaseModel):
@@ -92,10 +92,10 @@ def test_structured_output_is_of_the_class(client: Client, tiny: str) -> None:
 
 def test_completions_of_several_prompts(client: Client, tiny: str) -> None:
     """A list of prompts is one request, answered in its order; one prompt streams."""
-    model = OpenAI(
+    model = theirs.OpenAI(
         model=tiny,
         base_url=f"{client.endpoint}/v1",
-        api_key="none",  # type: ignore[arg-type]
+        api_key="none",
         temperature=0,
         max_tokens=8,
         max_retries=0,
@@ -129,26 +129,26 @@ def test_embeddings_of_texts_and_of_token_ids(
 ) -> None:
     """LangChain sends texts or, where it checks the context's length, token ids."""
     words = (minilm / "vocab.txt").read_text().split("\n")
-    monkeypatch.setattr(tiktoken, "encoding_for_model", lambda _: Vocabulary(words))
-    model = OpenAIEmbeddings(
+    monkeypatch.setattr("tiktoken.encoding_for_model", lambda _: Vocabulary(words))
+    model = theirs.OpenAIEmbeddings(
         model=embedder,
         base_url=f"{client.endpoint}/v1",
-        api_key="none",  # type: ignore[arg-type]
+        api_key="none",
         check_embedding_ctx_length=by_ids,
         max_retries=0,
     )
     first, second = model.embed_documents(TEXTS)
     assert len(first) == 384
     assert model.embed_query(TEXTS[0]) == pytest.approx(first, abs=1e-3)
-    theirs = XinferenceEmbeddings(server_url=client.endpoint, model_uid=embedder)
-    assert theirs.embed_query(TEXTS[1]) == pytest.approx(second, abs=1e-3)
-    assert theirs.embed_documents(TEXTS)[0] == pytest.approx(first, abs=1e-3)
+    other = embeddings.XinferenceEmbeddings(server_url=client.endpoint, model_uid=embedder)
+    assert other.embed_query(TEXTS[1]) == pytest.approx(second, abs=1e-3)
+    assert other.embed_documents(TEXTS)[0] == pytest.approx(first, abs=1e-3)
 
 
 def test_xinferences_class_generates_and_streams(client: Client, tiny: str) -> None:
     """LangChain's own class for Xinference, whole and in pieces."""
     options = {"max_tokens": 8, "temperature": 0}
-    model = Xinference(server_url=client.endpoint, model_uid=tiny)
+    model = llms.Xinference(server_url=client.endpoint, model_uid=tiny)
     whole = model.invoke(PROMPT, generate_config=options)
     assert whole
     streaming = {**options, "stream": True}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import openai
 import pytest
 
 from paddock.client import Client
+from tests.lazy import Lazy
+
+openai = Lazy("openai")
 
 PROMPT = "The old elephant"
 CHAT: list[Any] = [{"role": "user", "content": "What do you eat?"}]
@@ -26,17 +28,17 @@ def sdk(client: Client) -> Any:
         yield made
 
 
-def complete(sdk: openai.OpenAI, tiny: str, **fields: Any) -> Any:
+def complete(sdk: Any, tiny: str, **fields: Any) -> Any:
     fields = {"prompt": PROMPT, "max_tokens": 6, "temperature": 0, **fields}
     return sdk.completions.create(model=tiny, **fields)
 
 
-def chat(sdk: openai.OpenAI, tiny: str, **fields: Any) -> Any:
+def chat(sdk: Any, tiny: str, **fields: Any) -> Any:
     fields = {"messages": CHAT, "max_completion_tokens": 6, "temperature": 0, **fields}
     return sdk.chat.completions.create(model=tiny, **fields)
 
 
-def test_models_are_listed_and_retrieved(sdk: openai.OpenAI, tiny: str) -> None:
+def test_models_are_listed_and_retrieved(sdk: Any, tiny: str) -> None:
     """The launched model is in the list and can be had by its id; another id is a 404."""
     assert tiny in [model.id for model in sdk.models.list()]
     assert sdk.models.retrieve(tiny).id == tiny
@@ -44,7 +46,7 @@ def test_models_are_listed_and_retrieved(sdk: openai.OpenAI, tiny: str) -> None:
         sdk.models.retrieve("nobody")
 
 
-def test_completion_streamed_is_the_completion_whole(sdk: openai.OpenAI, tiny: str) -> None:
+def test_completion_streamed_is_the_completion_whole(sdk: Any, tiny: str) -> None:
     """Pieces joined are the whole text; finish reason, model and id agree in all events."""
     whole = complete(sdk, tiny)
     events = list(complete(sdk, tiny, stream=True))
@@ -55,14 +57,14 @@ def test_completion_streamed_is_the_completion_whole(sdk: openai.OpenAI, tiny: s
     assert whole.object == events[0].object == "text_completion"
 
 
-def test_ids_are_unique(sdk: openai.OpenAI, tiny: str) -> None:
+def test_ids_are_unique(sdk: Any, tiny: str) -> None:
     """No two answers have the same id, of whatever route."""
     found = [complete(sdk, tiny, max_tokens=1).id for _ in range(5)]
     found += [chat(sdk, tiny, max_completion_tokens=1, n=2).id for _ in range(5)]
     assert len(set(found)) == 10
 
 
-def test_usage_in_streams_comes_where_it_is_asked_for(sdk: openai.OpenAI, tiny: str) -> None:
+def test_usage_in_streams_comes_where_it_is_asked_for(sdk: Any, tiny: str) -> None:
     """With `include_usage` the last event has no choices and the usage; without, none has usage."""
     for make in (complete, chat):
         plain = list(make(sdk, tiny, stream=True))
@@ -76,7 +78,7 @@ def test_usage_in_streams_comes_where_it_is_asked_for(sdk: openai.OpenAI, tiny: 
         assert asked[-1].usage == make(sdk, tiny).usage or asked[-1].usage.prompt_tokens > 0
 
 
-def test_n_gives_so_many_choices_and_their_usage(sdk: openai.OpenAI, tiny: str) -> None:
+def test_n_gives_so_many_choices_and_their_usage(sdk: Any, tiny: str) -> None:
     """`n` choices, more than there are slots; all their tokens are counted, the prompt once."""
     one = complete(sdk, tiny)
     many = complete(sdk, tiny, n=7, temperature=1, seed=1)
@@ -91,7 +93,7 @@ def test_n_gives_so_many_choices_and_their_usage(sdk: openai.OpenAI, tiny: str) 
     ] * 3
 
 
-def test_list_of_prompts_is_answered_prompt_by_prompt(sdk: openai.OpenAI, tiny: str) -> None:
+def test_list_of_prompts_is_answered_prompt_by_prompt(sdk: Any, tiny: str) -> None:
     """Choices come in the order of the prompts, `n` for each; usage counts all of them."""
     singles = [complete(sdk, tiny, prompt=prompt) for prompt in (PROMPT, "A zebra")]
     both = complete(sdk, tiny, prompt=[PROMPT, "A zebra"], n=2)
@@ -102,7 +104,7 @@ def test_list_of_prompts_is_answered_prompt_by_prompt(sdk: openai.OpenAI, tiny: 
     assert both.usage.completion_tokens == 4 * 6
 
 
-def test_parts_are_streamed_side_by_side(sdk: openai.OpenAI, tiny: str) -> None:
+def test_parts_are_streamed_side_by_side(sdk: Any, tiny: str) -> None:
     """A stream of several choices numbers each event's; joined they are the whole answer."""
     whole = complete(sdk, tiny, prompt=[PROMPT, "A zebra"])
     texts = ["", ""]
@@ -121,13 +123,13 @@ def test_parts_are_streamed_side_by_side(sdk: openai.OpenAI, tiny: str) -> None:
     assert [usage.completion_tokens for usage in usages] == [12]
 
 
-def test_token_ids_are_taken_as_a_prompt(sdk: openai.OpenAI, tiny: str) -> None:
+def test_token_ids_are_taken_as_a_prompt(sdk: Any, tiny: str) -> None:
     """One list of ids is one prompt, a list of such lists are several."""
     assert len(complete(sdk, tiny, prompt=[1, 2, 3]).choices) == 1
     assert len(complete(sdk, tiny, prompt=[[1, 2, 3], [4]]).choices) == 2
 
 
-def test_echo_puts_the_prompt_first(sdk: openai.OpenAI, tiny: str) -> None:
+def test_echo_puts_the_prompt_first(sdk: Any, tiny: str) -> None:
     """`echo` gives prompt and answer; with no tokens asked for, the prompt alone."""
     text = complete(sdk, tiny).choices[0].text
     assert complete(sdk, tiny, echo=True).choices[0].text == PROMPT + text
@@ -139,9 +141,7 @@ def test_echo_puts_the_prompt_first(sdk: openai.OpenAI, tiny: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_logprobs_of_completions_have_the_old_shape(
-    sdk: openai.OpenAI, tiny: str, count: int
-) -> None:
+def test_logprobs_of_completions_have_the_old_shape(sdk: Any, tiny: str, count: int) -> None:
     """Tokens, log probabilities, the `count` best, and offsets into the text; streamed too."""
     found = complete(sdk, tiny, logprobs=count).choices[0]
     assert "".join(found.logprobs.tokens) == found.text
@@ -158,14 +158,14 @@ def test_logprobs_of_completions_have_the_old_shape(
     assert [t for one in streamed for t in one.text_offset] == found.logprobs.text_offset
 
 
-def test_logprobs_of_chats(sdk: openai.OpenAI, tiny: str) -> None:
+def test_logprobs_of_chats(sdk: Any, tiny: str) -> None:
     """Each token with as many alternatives as were asked for."""
     found = chat(sdk, tiny, logprobs=True, top_logprobs=3).choices[0]
     assert "".join(one.token for one in found.logprobs.content) == found.message.content
     assert {len(one.top_logprobs) for one in found.logprobs.content} == {3}
 
 
-def test_stop_ends_before_the_text(sdk: openai.OpenAI, tiny: str) -> None:
+def test_stop_ends_before_the_text(sdk: Any, tiny: str) -> None:
     """The text ends before the stop text, and the reason says so."""
     text = complete(sdk, tiny, max_tokens=20).choices[0].text
     word = text.split()[3]
@@ -174,7 +174,7 @@ def test_stop_ends_before_the_text(sdk: openai.OpenAI, tiny: str) -> None:
     assert found.text == text[: text.index(f" {word}")]
 
 
-def test_seed_repeats_and_penalties_change(sdk: openai.OpenAI, tiny: str) -> None:
+def test_seed_repeats_and_penalties_change(sdk: Any, tiny: str) -> None:
     """The same seed gives the same text; a bias decides the token."""
     first, second = (complete(sdk, tiny, temperature=1, seed=7).choices[0].text for _ in range(2))
     assert first == second
@@ -184,7 +184,7 @@ def test_seed_repeats_and_penalties_change(sdk: openai.OpenAI, tiny: str) -> Non
     assert penal.choices[0].text != complete(sdk, tiny, max_tokens=40).choices[0].text
 
 
-def test_response_format_makes_json_of_the_schema(sdk: openai.OpenAI, tiny: str) -> None:
+def test_response_format_makes_json_of_the_schema(sdk: Any, tiny: str) -> None:
     """The answer is JSON of the schema, whatever the model would have said."""
     schema = {"name": "meal", "schema": SCHEMA, "strict": True}
     answer = chat(
@@ -222,7 +222,7 @@ def test_response_format_makes_json_of_the_schema(sdk: openai.OpenAI, tiny: str)
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
-    sdk: openai.OpenAI, tiny: str, fields: dict[str, Any], says: str
+    sdk: Any, tiny: str, fields: dict[str, Any], says: str
 ) -> None:
     """Wrong values and fields that the engine lacks are a 400 that names the field."""
     with pytest.raises(openai.BadRequestError) as refused:
@@ -247,7 +247,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     ],
 )
 def test_chats_refuse_what_they_cannot_honour(
-    sdk: openai.OpenAI, tiny: str, fields: dict[str, Any], says: str
+    sdk: Any, tiny: str, fields: dict[str, Any], says: str
 ) -> None:
     """As in completions; abilities that the model lacks are named."""
     with pytest.raises(openai.BadRequestError) as refused:
@@ -255,7 +255,7 @@ def test_chats_refuse_what_they_cannot_honour(
     assert says in str(refused.value)
 
 
-def test_neutral_fields_change_nothing(sdk: openai.OpenAI, tiny: str) -> None:
+def test_neutral_fields_change_nothing(sdk: Any, tiny: str) -> None:
     """Fields that identify a caller or ask for a default are taken; null is as not given."""
     plain = complete(sdk, tiny).choices[0].text
     told = complete(
@@ -265,9 +265,7 @@ def test_neutral_fields_change_nothing(sdk: openai.OpenAI, tiny: str) -> None:
     chat(sdk, tiny, user="me", metadata={"a": "b"}, store=False, tool_choice="none")
 
 
-def test_prompt_beyond_the_context_is_refused_with_both_numbers(
-    sdk: openai.OpenAI, tiny: str
-) -> None:
+def test_prompt_beyond_the_context_is_refused_with_both_numbers(sdk: Any, tiny: str) -> None:
     """The error has the prompt's tokens and the context's; 10 MB are refused like 30 kB."""
     for repeats in (5_000, 1_700_000):
         with pytest.raises(openai.BadRequestError) as refused:
@@ -277,7 +275,7 @@ def test_prompt_beyond_the_context_is_refused_with_both_numbers(
         assert body["n_prompt_tokens"] == 3 * repeats + 2
 
 
-def test_unknown_model_is_404(sdk: openai.OpenAI, tiny: str) -> None:
+def test_unknown_model_is_404(sdk: Any, tiny: str) -> None:
     """The message names it, and near ones."""
     with pytest.raises(openai.NotFoundError, match=f"did you mean {tiny}"):
         complete(sdk, f"{tiny}y")
@@ -291,7 +289,7 @@ TOOLS: list[Any] = [
 ]
 
 
-def test_tools_are_called(sdk: openai.OpenAI, toolful: str) -> None:
+def test_tools_are_called(sdk: Any, toolful: str) -> None:
     """A required tool is called with arguments of its schema, whole and streamed alike."""
     fields: dict[str, Any] = {
         "tools": TOOLS,
@@ -312,7 +310,7 @@ def test_tools_are_called(sdk: openai.OpenAI, toolful: str) -> None:
     assert json.loads(arguments)["food"] in {"grass", "fish"}
 
 
-def test_named_tool_is_the_one_that_is_called(sdk: openai.OpenAI, toolful: str) -> None:
+def test_named_tool_is_the_one_that_is_called(sdk: Any, toolful: str) -> None:
     """Of several tools the named one is called; definitions in its schema are followed."""
     schema = {
         "type": "object",
@@ -332,7 +330,7 @@ def test_named_tool_is_the_one_that_is_called(sdk: openai.OpenAI, toolful: str) 
         chat(sdk, toolful, **{**fields, "tool_choice": {"function": {"name": "fly"}}})
 
 
-def test_tools_that_may_not_be_used_are_not_shown(sdk: openai.OpenAI, tiny: str) -> None:
+def test_tools_that_may_not_be_used_are_not_shown(sdk: Any, tiny: str) -> None:
     """With `tool_choice` none a model without the ability answers as if there were no tools."""
     plain = chat(sdk, tiny).choices[0].message.content
     assert chat(sdk, tiny, tools=TOOLS, tool_choice="none").choices[0].message.content == plain

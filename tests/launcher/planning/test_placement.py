@@ -14,11 +14,10 @@ from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.reservations import Coming, without
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.planning.servable import Free, offers_of
-from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, NoEngine, NoRoom
+from tests.catalog import CATALOG
 
 GB = 10**9
-CATALOG = Catalog.load()
 
 
 def gpu(index: int, total: float = 85, free: float | None = None) -> Gpu:

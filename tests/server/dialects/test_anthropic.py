@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anthropic
 import pytest
 
 from paddock.client import Client
@@ -13,6 +12,9 @@ from paddock.registry.errors import BadValue, FieldRefused
 from paddock.server.dialects.anthropic import Messages, messages, to_openai
 from paddock.server.dialects.base import Model
 from tests.conftest import Paddock
+from tests.lazy import Lazy
+
+anthropic = Lazy("anthropic")
 
 CHAT: list[Any] = [{"role": "user", "content": "What do you eat?"}]
 FEED: Any = {
@@ -47,17 +49,15 @@ def wish(uid: str, fields: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def ask(sdk: anthropic.Anthropic, uid: str, **fields: Any) -> Any:
+def ask(sdk: Any, uid: str, **fields: Any) -> Any:
     return sdk.messages.create(**wish(uid, fields))
 
 
-def stream(sdk: anthropic.Anthropic, uid: str, **fields: Any) -> Any:
+def stream(sdk: Any, uid: str, **fields: Any) -> Any:
     return sdk.messages.stream(**wish(uid, fields))
 
 
-def test_message_is_what_a_chat_would_have_answered(
-    sdk: anthropic.Anthropic, client: Client, tiny: str
-) -> None:
+def test_message_is_what_a_chat_would_have_answered(sdk: Any, client: Client, tiny: str) -> None:
     """One text block with the chat's text, its length as usage, and why it ended."""
     answer = ask(sdk, tiny)
     assert (answer.type, answer.role, answer.model) == ("message", "assistant", tiny)
@@ -71,13 +71,13 @@ def test_message_is_what_a_chat_would_have_answered(
     assert ask(sdk, tiny).id != answer.id
 
 
-def test_message_that_ends_by_itself_says_so(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_message_that_ends_by_itself_says_so(sdk: Any, tiny: str) -> None:
     """The model's own end is `end_turn`, though stop sequences were given."""
     answer = ask(sdk, tiny, max_tokens=200, stop_sequences=["xyzzy"])
     assert (answer.stop_reason, answer.stop_sequence) == ("end_turn", None)
 
 
-def test_stream_has_the_events_of_the_whole_message(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_stream_has_the_events_of_the_whole_message(sdk: Any, tiny: str) -> None:
     """The helper puts the same message together; events come in Anthropic's order."""
     whole = ask(sdk, tiny)
     with stream(sdk, tiny) as events:
@@ -92,7 +92,7 @@ def test_stream_has_the_events_of_the_whole_message(sdk: anthropic.Anthropic, ti
     assert set(kinds[2:-3]) == {"content_block_delta"}
 
 
-def test_system_is_read_as_text_and_as_blocks(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_system_is_read_as_text_and_as_blocks(sdk: Any, tiny: str) -> None:
     """Both are the same prompt, longer than without; cache marks change nothing."""
     block = {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}
     found = [
@@ -101,16 +101,14 @@ def test_system_is_read_as_text_and_as_blocks(sdk: anthropic.Anthropic, tiny: st
     assert found[0] == found[1] > found[2]
 
 
-def test_answer_that_was_begun_is_continued(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_answer_that_was_begun_is_continued(sdk: Any, tiny: str) -> None:
     """A conversation that ends with the assistant is continued behind its last word."""
     text = ask(sdk, tiny).content[0].text
     begun = [*CHAT, {"role": "assistant", "content": text}]
     assert ask(sdk, tiny, messages=begun, max_tokens=3).content[0].text not in text
 
 
-def test_stop_sequence_ends_before_its_text_and_is_named(
-    sdk: anthropic.Anthropic, tiny: str
-) -> None:
+def test_stop_sequence_ends_before_its_text_and_is_named(sdk: Any, tiny: str) -> None:
     """Whole and streamed: the text ends before it, and the message names which it was."""
     text = ask(sdk, tiny).content[0].text
     word = f" {text.split()[3]}"
@@ -124,7 +122,7 @@ def test_stop_sequence_ends_before_its_text_and_is_named(
     assert final.content[0].text == answer.content[0].text
 
 
-def test_tools_are_called_whole_and_streamed(sdk: anthropic.Anthropic, toolful: str) -> None:
+def test_tools_are_called_whole_and_streamed(sdk: Any, toolful: str) -> None:
     """A required tool is called with input of its schema; the stream's pieces are its JSON."""
     choice: Any = {"type": "tool", "name": "feed", "disable_parallel_tool_use": True}
     fields: Any = {"tools": [FEED], "tool_choice": choice, "max_tokens": 200}
@@ -157,9 +155,7 @@ def test_tools_are_called_whole_and_streamed(sdk: anthropic.Anthropic, toolful: 
         {"messages": [*CHAT, {"role": "assistant", "content": "Grass."}, *CHAT]},
     ],
 )
-def test_count_is_what_the_message_has(
-    sdk: anthropic.Anthropic, toolful: str, fields: dict[str, Any]
-) -> None:
+def test_count_is_what_the_message_has(sdk: Any, toolful: str, fields: dict[str, Any]) -> None:
     """The count of a conversation is the usage of the message that answers it."""
     counted = sdk.messages.count_tokens(**{"model": toolful, "messages": CHAT, **fields})
     assert counted.input_tokens == ask(sdk, toolful, **fields).usage.input_tokens > 5
@@ -178,7 +174,7 @@ def test_models_are_listed_and_retrieved(client: Client, tiny: str) -> None:
             sdk.models.retrieve("nobody")
 
 
-def test_unknown_model_is_not_found(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_unknown_model_is_not_found(sdk: Any, tiny: str) -> None:
     """Its class, Anthropic's envelope and our own fields, streamed or not."""
     for fields in ({}, {"stream": True}):
         with pytest.raises(anthropic.NotFoundError) as refused:
@@ -221,7 +217,7 @@ def test_unknown_model_is_not_found(sdk: anthropic.Anthropic, tiny: str) -> None
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
-    sdk: anthropic.Anthropic, tiny: str, fields: dict[str, Any], says: str
+    sdk: Any, tiny: str, fields: dict[str, Any], says: str
 ) -> None:
     """A 400 in Anthropic's envelope that names the field."""
     with pytest.raises(anthropic.BadRequestError) as refused:
@@ -231,7 +227,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert says in body["error"]["message"]
 
 
-def test_too_long_a_prompt_is_refused_in_its_envelope(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_too_long_a_prompt_is_refused_in_its_envelope(sdk: Any, tiny: str) -> None:
     """The engine's refusal has its numbers beside Anthropic's fields."""
     with pytest.raises(anthropic.BadRequestError) as refused:
         ask(sdk, tiny, messages=[{"role": "user", "content": "hello " * 5000}])
@@ -240,7 +236,7 @@ def test_too_long_a_prompt_is_refused_in_its_envelope(sdk: anthropic.Anthropic, 
     assert body["error"]["n_ctx"] == 2048
 
 
-def test_neutral_fields_change_nothing(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_neutral_fields_change_nothing(sdk: Any, tiny: str) -> None:
     """Fields that identify a caller or ask for a default are taken, and every beta header."""
     told = ask(
         sdk,
@@ -257,7 +253,7 @@ def test_neutral_fields_change_nothing(sdk: anthropic.Anthropic, tiny: str) -> N
     assert told.content == ask(sdk, tiny).content
 
 
-def test_json_of_a_schema(sdk: anthropic.Anthropic, tiny: str) -> None:
+def test_json_of_a_schema(sdk: Any, tiny: str) -> None:
     """The text is JSON of the schema in `output_config.format`."""
     wanted = {"type": "json_schema", "schema": FEED["input_schema"]}
     answer = ask(sdk, tiny, max_tokens=100, output_config={"format": wanted})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import openai
 import pytest
 
 from paddock.client import Client
 from paddock.server.dialects.responses import Responses, to_openai
+from tests.lazy import Lazy
+
+openai = Lazy("openai")
 
 SCHEMA = {
     "type": "object",
@@ -26,14 +28,12 @@ def sdk(client: Client) -> Any:
         yield made
 
 
-def ask(sdk: openai.OpenAI, uid: str, **fields: Any) -> Any:
+def ask(sdk: Any, uid: str, **fields: Any) -> Any:
     given = {"input": "What do you eat?", "max_output_tokens": 8, "temperature": 0}
     return sdk.responses.create(model=uid, **{**given, **fields})
 
 
-def test_response_is_what_a_chat_would_have_answered(
-    sdk: openai.OpenAI, client: Client, tiny: str
-) -> None:
+def test_response_is_what_a_chat_would_have_answered(sdk: Any, client: Client, tiny: str) -> None:
     """One message with the chat's text; its length as usage; cut off, it says why."""
     answer = ask(sdk, tiny)
     chat = client.chat(
@@ -51,7 +51,7 @@ def test_response_is_what_a_chat_would_have_answered(
     assert ask(sdk, tiny, max_output_tokens=200).status == "completed"
 
 
-def test_answer_says_what_was_asked(sdk: openai.OpenAI, tiny: str) -> None:
+def test_answer_says_what_was_asked(sdk: Any, tiny: str) -> None:
     """The request's own fields are in it; it was not stored, whatever was asked."""
     answer = ask(sdk, tiny, store=True, metadata={"a": "b"}, user="me", truncation="disabled")
     assert answer.metadata == {"a": "b"}
@@ -60,7 +60,7 @@ def test_answer_says_what_was_asked(sdk: openai.OpenAI, tiny: str) -> None:
     assert answer.previous_response_id is None
 
 
-def test_stream_has_the_events_of_the_whole_response(sdk: openai.OpenAI, tiny: str) -> None:
+def test_stream_has_the_events_of_the_whole_response(sdk: Any, tiny: str) -> None:
     """Numbered without a gap, in OpenAI's order; the last has the whole response."""
     whole = ask(sdk, tiny, max_output_tokens=200)
     events = list(ask(sdk, tiny, max_output_tokens=200, stream=True))
@@ -87,7 +87,7 @@ def test_stream_has_the_events_of_the_whole_response(sdk: openai.OpenAI, tiny: s
     assert list(ask(sdk, tiny, stream=True))[-1].type == "response.incomplete"
 
 
-def test_helper_puts_a_stream_together(sdk: openai.OpenAI, tiny: str) -> None:
+def test_helper_puts_a_stream_together(sdk: Any, tiny: str) -> None:
     """The SDK's `stream` gives the text in pieces and the final response."""
     with sdk.responses.stream(model=tiny, input="What do you eat?", temperature=0) as events:
         text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
@@ -95,7 +95,7 @@ def test_helper_puts_a_stream_together(sdk: openai.OpenAI, tiny: str) -> None:
     assert final.output_text == text
 
 
-def test_conversation_comes_as_items(sdk: openai.OpenAI, tiny: str) -> None:
+def test_conversation_comes_as_items(sdk: Any, tiny: str) -> None:
     """Instructions and messages make the same prompt as a chat; what was answered goes back in."""
     text = ask(sdk, tiny)
     again: list[Any] = [
@@ -110,7 +110,7 @@ def test_conversation_comes_as_items(sdk: openai.OpenAI, tiny: str) -> None:
     assert ask(sdk, tiny, input=asked).usage.input_tokens == told.usage.input_tokens
 
 
-def test_tools_are_called_whole_and_streamed(sdk: openai.OpenAI, toolful: str) -> None:
+def test_tools_are_called_whole_and_streamed(sdk: Any, toolful: str) -> None:
     """A required function is called with arguments of its schema; its output goes back in."""
     fields: Any = {"tools": [FEED], "tool_choice": "required", "max_output_tokens": 200}
     answer = ask(sdk, toolful, **fields)
@@ -133,7 +133,7 @@ def test_tools_are_called_whole_and_streamed(sdk: openai.OpenAI, toolful: str) -
     assert after.usage.input_tokens > answer.usage.input_tokens
 
 
-def test_text_format_makes_json_of_the_schema(sdk: openai.OpenAI, tiny: str) -> None:
+def test_text_format_makes_json_of_the_schema(sdk: Any, tiny: str) -> None:
     """The text is JSON of the schema."""
     wanted = {"type": "json_schema", "name": "meal", "schema": SCHEMA, "strict": True}
     answer = ask(sdk, tiny, max_output_tokens=100, text={"format": wanted})
@@ -178,7 +178,7 @@ def test_text_format_makes_json_of_the_schema(sdk: openai.OpenAI, tiny: str) -> 
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
-    sdk: openai.OpenAI, tiny: str, fields: dict[str, Any], says: str
+    sdk: Any, tiny: str, fields: dict[str, Any], says: str
 ) -> None:
     """A 400 that names the field, as responses call it."""
     with pytest.raises(openai.BadRequestError) as refused:
@@ -186,7 +186,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert says in str(refused.value)
 
 
-def test_unknown_model_is_404(sdk: openai.OpenAI, tiny: str) -> None:
+def test_unknown_model_is_404(sdk: Any, tiny: str) -> None:
     """Streamed or not."""
     for streamed in (False, True):
         with pytest.raises(openai.NotFoundError, match=f"did you mean {tiny}"):

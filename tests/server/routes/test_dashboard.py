@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from starlette.types import ASGIApp
 
 from paddock.server.http.limits import LimitedProtocol
 from tests.server.asgi import Answer, call, gateway
+from tests.server.serving import serving
 
 ADMIN = "the key of this test"
 SCRIPT = "index-4f1e2d3c.js"
@@ -88,7 +86,7 @@ async def test_a_page_that_is_known_is_not_sent_again(app: ASGIApp) -> None:
     first = await call(app, "GET", "/")
     again = await call(app, "GET", "/", {"if-none-match": first.headers["etag"]})
     assert (again.status, again.body) == (304, b"")
-    async with listening(app) as port:
+    async with serving(app, LimitedProtocol) as port:
         status, body = await raw(port, "/", "HEAD")
     assert (status, body) == (200, b"")
 
@@ -122,7 +120,7 @@ async def test_a_page_that_is_known_is_not_sent_again(app: ASGIApp) -> None:
 )
 async def test_nothing_else_can_be_reached(app: ASGIApp, build: Path, target: str) -> None:
     """Sent byte by byte without a key: no other file, and no route that asks for one."""
-    async with listening(app) as port:
+    async with serving(app, LimitedProtocol) as port:
         status, body = await raw(port, target)
     assert status in {401, 404}, body
     assert SECRET.encode() not in body
@@ -148,20 +146,6 @@ async def test_without_a_build_the_page_says_how_to_get_it(app: ASGIApp, build: 
     assert b"/docs" in answer.body
     index.rename(build / "index.html")
     assert (await call(app, "GET", "/")).body.startswith(b"<!doctype html><title>Paddock</title>")
-
-
-@contextlib.asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[int]:
-    """The application behind our own HTTP protocol, at a port."""
-    config = uvicorn.Config(app, http=LimitedProtocol, log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        await serving
 
 
 async def raw(port: int, target: str, method: str = "GET") -> tuple[int, bytes]:
