@@ -56,7 +56,7 @@ def _answering(settings: Settings, timeout: float, patience: float) -> Client | 
     key = settings.api_key or str(record.get("key", ""))
     endpoint = str(record["endpoint"])
     try:
-        Client(endpoint, key, patience).health()
+        Client(endpoint, key).health(patience)
     except GatewayUnreachable as error:
         if isinstance(error.__cause__, TimeoutError):
             raise GatewaySilent(endpoint, f"{patience:g} s") from None
