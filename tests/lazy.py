@@ -17,4 +17,6 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):  # pytest looks for its own marks on all that a module has
+            raise AttributeError(attribute)
         return getattr(import_module(self._name), attribute)

@@ -13,6 +13,7 @@ from paddock.registry.schema import json_schema, schema_text
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = [path for folder in default_folders() for path in sorted(folder.glob("*.yaml"))]
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 GOOD = (specs_root() / "llm" / "mixtral-v0.1.yaml").read_text("utf-8")
 
 
@@ -34,8 +35,7 @@ for tag, pattern, first in (
 
 def faults(text: str) -> list[str]:
     document = yaml.load(text, Loader=EditorLoader)  # noqa: S506 - a SafeLoader
-    validator = jsonschema.Draft202012Validator(json_schema())
-    return [error.message for error in validator.iter_errors(document)]
+    return [error.message for error in VALIDATOR.iter_errors(document)]
 
 
 def test_the_committed_schema_is_the_codes() -> None:

@@ -357,18 +357,23 @@ async def test_answer_that_ends_with_its_connection_is_whole() -> None:
 async def test_what_nobody_asked_for_ends_a_kept_connection() -> None:
     """An answer that was not asked for, a time-out's say, is never taken for the next one's."""
 
+    answered, closed = asyncio.Event(), asyncio.Event()
+
     async def chatters(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
         writer.write(STREAM + event("one") + END)
-        await writer.drain()
-        await asyncio.sleep(0.05)
+        await answered.wait()
         writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
-        await reader.read()
+        assert await reader.read() == b""
+        closed.set()
 
-    async with world(chatters) as here:
+    async with world(chatters) as here, asyncio.timeout(SECONDS):
         for _ in range(3):
             assert texts((await here.post(stream=True))[2]) == ["one"]
-            await asyncio.sleep(0.1)
+            answered.set()
+            await closed.wait()
+            answered.clear()
+            closed.clear()
         assert len(here.asked) == 3
 
 
@@ -638,21 +643,27 @@ async def test_client_that_leaves_the_queue_never_reaches_the_engine() -> None:
 async def test_requests_beyond_the_slots_wait_their_turn() -> None:
     """Never more at the engine than it has slots, and all are answered."""
     now, most = 0, 0
+    turns = asyncio.Semaphore(0)
 
     async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal now, most
         await request(reader)
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.01)
+        await turns.acquire()
         now -= 1
         writer.write(STREAM + event("one") + END)
 
-    async with world(counts, slots=3) as here:
-        found = await asyncio.gather(*(here.post(stream=True) for _ in range(20)))
+    async with world(counts, slots=3) as here, asyncio.timeout(SECONDS):
+        asking = [asyncio.create_task(here.post(stream=True)) for _ in range(20)]
+        await until(lambda: now == 3 and here.slots.waiting("m") == 17)
+        for left in range(20, 0, -1):
+            await until(lambda left=left: now == min(3, left))
+            turns.release()
+        found = await asyncio.gather(*asking)
         assert [status for status, _, _ in found] == [200] * 20
     assert most == 3
-    assert any(timeline.queue_seconds > 0.01 for timeline in here.ended)
+    assert sum(timeline.queue_seconds > 0.0 for timeline in here.ended) >= 17
 
 
 async def test_full_queue_refuses_with_429() -> None:

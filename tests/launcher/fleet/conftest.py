@@ -106,6 +106,20 @@ class World:
             while not condition():  # noqa: ASYNC110 - the fake's changes are no events of the fleet
                 await asyncio.sleep(0.001)
 
+    async def looks(self, count: int) -> None:
+        """Waits until the fleet has looked so often whether anything is due."""
+        observe, rounds = self.fleet._reconciler.observation, 0
+
+        def counted() -> Any:
+            nonlocal rounds
+            rounds += 1
+            return observe()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.fleet._reconciler, "observation", counted)
+            # It observes twice a round, and may be within one now.
+            await self.until(lambda: rounds > 2 * count)
+
     async def serves(self, *replicas: str) -> None:
         """Waits until these replicas are ready, each in one actor alone."""
         await self.until(

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Any
 
 import pytest
 
 from paddock.server.proxy import pacing
 from paddock.server.proxy.pacing import Pacer, Stream
-from tests.server.test_data_path import END, SECONDS, STREAM, World, event, post, request, world
+from tests.server.test_data_path import (
+    END,
+    SECONDS,
+    STREAM,
+    World,
+    event,
+    post,
+    request,
+    until,
+    world,
+)
 
 
 class ByHand(Pacer):
@@ -68,6 +79,15 @@ async def chunk(reader: asyncio.StreamReader) -> bytes:
     return (await reader.readexactly(size + 2))[:-2]
 
 
+async def unread(upstream: Any) -> None:
+    """Waits until something has come to the gateway, and sees that it stays where it is."""
+    sock = upstream._transport.get_extra_info("socket")
+    await until(lambda: select.select([sock], [], [], 0)[0])
+    for _ in range(10):  # the loop would read it in the first of these
+        await asyncio.sleep(0)
+    assert select.select([sock], [], [], 0)[0]
+
+
 async def test_what_came_in_a_rest_passes_in_one_piece() -> None:
     """It waits for the end of the rest; after a rest in which nothing came, all passes at once."""
     engine, by_hand = Engine(), ByHand()
@@ -76,9 +96,10 @@ async def test_what_came_in_a_rest_passes_in_one_piece() -> None:
         engine.send(event("two"))
         engine.send(event("three"))
         waiting = asyncio.create_task(chunk(reader))
-        await asyncio.sleep(0.05)
+        resting = await by_hand.rests.get()
+        await unread(resting)
         assert not waiting.done()
-        (await by_hand.rests.get()).wake()
+        resting.wake()
         piece = await waiting
         assert piece.count(b"data: ") == 2
         assert piece.index(b"two") < piece.index(b"three")
@@ -131,7 +152,7 @@ async def test_stream_held_back_by_its_client_is_not_read_after_a_rest() -> None
         engine.send(event("two"))
         resting.wake()
         waiting = asyncio.create_task(chunk(reader))
-        await asyncio.sleep(0.05)
+        await unread(resting)
         assert not waiting.done()
         resting.resume()
         assert b"two" in await waiting
@@ -161,8 +182,7 @@ async def test_few_streams_do_not_rest_and_many_wake_together(
     assert all(pace.rest(stream) for stream in streams)
     assert not any(stream.wakes for stream in streams)
     async with asyncio.timeout(SECONDS):
-        while not streams[-1].wakes:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await until(lambda: streams[-1].wakes)
     assert [stream.wakes for stream in streams] == [1] * len(streams)
     pace.leave(streams[0])
     assert not pace.rest(streams[1])
