@@ -48,9 +48,14 @@ web: web/dist/index.html  ## Build the dashboard, where something has changed.
 demo:  ## Install, launch the bundled model, let it tell a story; build the dashboard meanwhile.
 	@MAKE='$(MAKE_COMMAND)' BIN=$(BIN) INSTALLED=$(VENV)/.installed bash tools/demo.sh
 
+# The rest start a gateway and Ray for each process, and engines of some gigabytes: two at a time,
+# files in their order, for the last ones need environments that are made meanwhile.
+FAST := -n auto --dist worksteal
+SLOW := -n 2 --dist loadfile --no-loadscope-reorder
 test: web $(VENV)/.installed-dev  ## Run all tests.
 	$(NPM) run --silent test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m fast $(FAST)
+	$(BIN)/python -m pytest -m "not fast" $(SLOW)
 
 check: $(VENV)/.installed-dev web/node_modules/.installed  ## Format, lint, types, generated documents.
 	$(BIN)/ruff format --check .
@@ -65,7 +70,7 @@ format: $(VENV)/.installed-dev web/node_modules/.installed  ## Format, and mend 
 	$(NPM) run --silent format
 
 test-fast: $(VENV)/.installed-dev  ## Run the tests that start nothing: an answer within a minute.
-	$(BIN)/python -m pytest -m fast -n auto
+	$(BIN)/python -m pytest -m fast $(FAST)
 
 SECONDS_OF_SOAK ?= 1800
 SEED ?= 1

@@ -316,13 +316,13 @@ SLOW = ("ray", "engines", "hubs", "web")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by what it starts; files that need an engine's environment come last."""
+    """Marks each test by what it starts; files that need engines, or environments of some, are last."""
     for item in items:
         for tier in _tiers(item):
             item.add_marker(tier)
         if not any(item.get_closest_marker(tier) for tier in SLOW):
             item.add_marker("fast")
-    waiting = {item.path for item in items if _needs(item)}
+    waiting = {item.path for item in items if item.get_closest_marker("engines")}
     items.sort(key=lambda item: item.path in waiting)
 
 
