@@ -316,7 +316,7 @@ SLOW = ("ray", "engines", "hubs", "web")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by what it starts; files that need engines, or environments of some, are last."""
+    """Marks each test by what it starts; files of engines, which need environments, come last."""
     for item in items:
         for tier in _tiers(item):
             item.add_marker(tier)
