@@ -102,6 +102,11 @@ def abilities() -> Mapping[str, Ability]:
     return table
 
 
+def added_abilities() -> list[str]:
+    """The names of abilities that other packages add."""
+    return [name for name in abilities() if name not in _BUILT_IN]
+
+
 def find_ability(name: str) -> Ability | None:
     """The ability of this name, or None."""
     return _BUILT_IN.get(name) or abilities().get(name)

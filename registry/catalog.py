@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import heapq
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import paddock
 import paddock.specs
+from paddock.registry.abilities import added_abilities
 from paddock.registry.errors import InvalidSpec, NotWritten, UnknownName
 from paddock.registry.files import write_atomically
 from paddock.registry.hubs import added_hubs
+from paddock.registry.json_codec import decode, encode
 
 if TYPE_CHECKING:
     from paddock.registry.document import Document, Steps
@@ -211,7 +212,7 @@ class Catalog:
         For listing: making the types costs an import of 0.1 s and 0.2 ms a spec.
         """
         for entry in self._entries:
-            yield json.loads(self._blobs[entry.start : entry.start + entry.length])
+            yield decode(self._blobs[entry.start : entry.start + entry.length])
 
     def __iter__(self) -> Iterator[ModelSpec]:
         return map(self._spec, range(len(self._entries)))
@@ -330,7 +331,7 @@ def _stamp() -> str:
     hashlib, 4 ms.
     """
     checksum = 0
-    for module in ("spec.py", "hubs.py", "document.py", "reader.py", "catalog.py"):
+    for module in ("spec.py", "hubs.py", "abilities.py", "document.py", "reader.py", "catalog.py"):
         with suppress(OSError):  # installed without sources: the version must do
             checksum = zlib.crc32(Path(__file__).with_name(module).read_bytes(), checksum)
     return f"{paddock.__version__}-{checksum:08x}"
@@ -338,14 +339,14 @@ def _stamp() -> str:
 
 def _write_index(index: Path, compiled: _Compiled) -> None:
     """Writes one line (magic, stamp, checksum, length of the table), the table, the blobs."""
-    table = json.dumps(
+    table = encode(
         {
             "seen": compiled.seen,
             "entries": [[e.name, e.aliases, e.path, e.start, e.length] for e in compiled.entries],
             "problems": [[p.path, p.line, p.name_of_field, p.reason] for p in compiled.problems],
-            "hubs": added_hubs(),
+            "added": [*added_hubs(), *added_abilities()],
         }
-    ).encode()
+    )
     body = table + compiled.blobs
     head = b"%s %s %d %d\n" % (_MAGIC, _stamp().encode(), zlib.crc32(body), len(table))
     # A folder that cannot be written, or a full disk: the next load compiles again.
@@ -364,10 +365,12 @@ def _read_index(index: Path) -> _Compiled | None:
         magic, stamp, checksum, length = head.split(b" ")
         if magic != _MAGIC or stamp != _stamp().encode() or int(checksum) != zlib.crc32(body):
             return None
-        table: dict[str, Any] = json.loads(body[: int(length)])
-        # A package with a hub, since installed or removed, changes which specs are right. Where
-        # none was there and no spec is wrong, nothing can change: the look-up is saved.
-        if (table["hubs"] or table["problems"]) and table["hubs"] != added_hubs():
+        table: dict[str, Any] = decode(body[: int(length)])
+        # A package with a hub or an ability, since installed or removed, changes which specs are
+        # right. Where none was there and no spec is wrong, nothing can change: the look-up is
+        # saved.
+        added = table["added"]
+        if (added or table["problems"]) and added != [*added_hubs(), *added_abilities()]:
             return None
         seen = tuple(
             (str(folder), str(name), int(modified), int(changed), int(size))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import logging
 import os
 import shlex
@@ -35,6 +34,7 @@ from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.planning.plan import LaunchPlan, MemoryEstimate, PlannedWeights
 from paddock.launcher.replicas.diagnosis import Diagnosis
 from paddock.registry.errors import BadValue, StateNotWritten, UnknownName
+from paddock.registry.json_codec import decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class SqliteStore:
                 document["uid"],
                 document["wanted"],
                 document["created"],
-                json.dumps(document),
+                encode(document).decode(),
             ),
         )
 
@@ -275,7 +275,7 @@ def from_document(document: Mapping[str, Any]) -> Deployment:
 
 def _read(uid: str, text: str) -> Deployment:
     try:
-        return from_document(json.loads(text))
+        return from_document(decode(text.encode()))
     except (ValueError, TypeError, KeyError, BadValue, UnknownName) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         log.error("the state of model %s cannot be read: %s", uid, reason)
@@ -289,7 +289,7 @@ def unreadable(uid: str, text: str, reason: str) -> Deployment:
     """
     raw: Any = {}
     with contextlib.suppress(ValueError):
-        raw = json.loads(text)
+        raw = decode(text.encode())
     request = raw.get("request") if isinstance(raw, dict) else None
     request = request if isinstance(request, dict) else {}
     name = str(request.get("model_name", uid))
@@ -330,7 +330,7 @@ def _from_rows(
     db: sqlite3.Connection, uid: str, request: str, plan_text: str, created: float, number: int
 ) -> dict[str, Any]:
     """A model of version 1 or 2. Its actors had other names: they are ended, and it starts anew."""
-    plan = json.loads(plan_text)
+    plan = decode(plan_text.encode())
     rows = db.execute(
         "SELECT id, number, state, diagnosis FROM replicas WHERE uid = ? ORDER BY number", (uid,)
     ).fetchall()
@@ -350,7 +350,7 @@ def _from_rows(
             place=Place.from_json(place),
             has_served=state == "ready",
             given_up=state == "failed",
-            diagnosis=None if text is None else json.loads(text),
+            diagnosis=None if text is None else decode(text.encode()),
         )
         records.append(record.to_json())
     return {
@@ -359,7 +359,7 @@ def _from_rows(
         "reason": "",
         "created": created,
         "next_number": max([number, *(row[1] + 1 for row in rows)]),
-        "request": json.loads(request),
+        "request": decode(request.encode()),
         "policy": Policy().to_json(),
         "generations": [{"id": generation_id, "plan": plan}],
         "replicas": records,

@@ -36,7 +36,7 @@ from paddock.server.http.protocol import check_uvicorn
 log = logging.getLogger(__name__)
 
 GARBAGE = 20_000
-"""New objects after which the garbage collector looks for circles among them: a few milliseconds."""
+"""New objects after which the garbage collector looks for circles among them."""
 FILE = "gateway.json"
 LOCK = "gateway.lock"
 FILES = 65_536

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from paddock.launcher.fleet.events import Happened, TooSlow
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replicas.replica import State
 from paddock.registry.errors import UnknownName
+from paddock.registry.json_codec import encode
 from paddock.server.http.operation import EVENTS, FLAG, TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import flag
 from paddock.server.http.shapes import Shape
@@ -235,7 +235,7 @@ class _Stream:
         return self._pack(happened.number, happened.change.kind, xinference_shapes.event(happened))
 
     def _pack(self, number: int, kind: str, data: dict[str, Any]) -> bytes:
-        text = json.dumps(data, separators=(",", ":"))
+        text = encode(data).decode()
         return f"id: {self._bus.epoch}-{number}\nevent: {kind}\ndata: {text}\n\n".encode()
 
     def _follow(self, uid: str, *, whole: bool) -> None:

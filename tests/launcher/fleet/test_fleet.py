@@ -757,7 +757,7 @@ async def test_plan_with_an_engine_that_is_gone_fails_alone(
     with sqlite3.connect(world.home / "paddock.db") as file:
         file.execute(
             "UPDATE deployments SET document = replace(document, ?, ?) WHERE uid = 'a'",
-            ('"engine": "echo"', '"engine": "gone"'),
+            ('"engine":"echo"', '"engine":"gone"'),
         )
     file.close()
     await world.start()
