@@ -10,7 +10,7 @@ from paddock.engines.base import UNKNOWN, Devices, Engine, Host
 from paddock.launcher.planning.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
 from paddock.launcher.planning.placement import on_gpus
 from paddock.launcher.planning.plan import MemoryEstimate
-from paddock.launcher.planning.resolve import local_files
+from paddock.launcher.planning.weight_sources import local_files
 from paddock.registry.errors import BadValue
 from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import ModelSpec, Variant

@@ -125,7 +125,7 @@ def offers_of(spec: ModelSpec, host: Host) -> list[Offer]:
 
 def is_here(variant: Variant, host: Host) -> bool:
     """Whether the weights are wholly on the host, from whichever of their sources."""
-    from paddock.launcher.planning.resolve import local_files
+    from paddock.launcher.planning.weight_sources import local_files
     from paddock.registry.spec import source_key
 
     return any(

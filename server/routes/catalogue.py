@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Host
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.planning.resolve import local_files, unable
+from paddock.launcher.planning.candidates import unable
+from paddock.launcher.planning.weight_sources import local_files
 from paddock.registry.abilities import abilities, model_types
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find

@@ -13,7 +13,8 @@ import pytest
 from paddock.engines import engine_names
 from paddock.engines.base import Detection, Host
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.planning.resolve import LEAST_CONTEXT, SLOTS, offers, resolve, resolve_weights
+from paddock.launcher.planning.resolve import offers, resolve, resolve_weights
+from paddock.launcher.planning.room import LEAST_CONTEXT, SLOTS
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
     BadValue,

@@ -1,0 +1,235 @@
+"""The pairs of variant, engine and host that can serve a request, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from paddock.engines import BUILT_IN, engine_names, fold, load_engine
+from paddock.engines.base import UNKNOWN, Detection, Engine, EngineOptions, Host
+from paddock.launcher.planning.memory import (
+    AT_LOAD,
+    loaded_bytes,
+)
+from paddock.launcher.planning.pairs import (
+    NO_ADAPTER,
+    NO_WEIGHTS,
+    NOT_HERE,
+    NOT_LISTED,
+    REFUSED,
+    WRONG_FORMAT,
+    Candidate,
+    Pair,
+    Search,
+)
+from paddock.launcher.planning.placement import (
+    choice,
+    place,
+)
+from paddock.launcher.planning.plan import (
+    LaunchRequest,
+)
+from paddock.launcher.planning.servable import WEIGHTS_SHARE
+from paddock.launcher.planning.weight_sources import files_at, is_named_as, plan_weights
+from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.spec import ModelSpec, Variant
+
+_LABELLED = ("format", "quantization")
+
+
+def allowed_hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Host]:
+    """The hosts that the request's node names. Raises `UnknownName` where it names none."""
+    if request.node is None:
+        return hosts
+    wanted = request.node
+    found = [
+        host
+        for host in hosts
+        if wanted in {host.name, host.address, host.node}
+        or (len(wanted) >= 6 and host.node.startswith(wanted))
+    ]
+    if not found:
+        known = [f"{host.name} ({host.node[:12]})" for host in hosts]
+        raise UnknownName.among("node", wanted, known)
+    return found
+
+
+def select_variants(
+    request: LaunchRequest, spec: ModelSpec, hosts: Sequence[Host]
+) -> tuple[tuple[Variant, ...], str | None]:
+    """The variants that fit the request, and what a path alone told about them."""
+    found = spec.select(format=request.format, size=request.size, quantization=request.quantization)
+    if request.model_path is None:
+        return found, None
+    names = {name for host in hosts for name in files_at(request.model_path, host)}
+    told = tuple(variant for variant in found if is_named_as(variant, names))
+    if told:
+        open_ = request.format is None or request.quantization is None
+        says = f"the name of the file says {told[0].format} {told[0].quantization}"
+        return told, says if open_ and len(told) == 1 else None
+    contradicted = next((v for v in spec.variants if is_named_as(v, names)), None)
+    if contradicted is not None:
+        raise BadValue(
+            "model path",
+            request.model_path,
+            f"its name says {contradicted.format} {contradicted.quantization}, which is not "
+            "what was asked for",
+        )
+    if len({(v.format, v.quantization) for v in found}) == 1:
+        return found, None
+    raise BadValue(
+        "model path",
+        request.model_path,
+        "the files' names do not tell the variant; add --model-format and --quantization",
+    )
+
+
+def shared_label(spec: ModelSpec, variants: Sequence[Variant]) -> str:
+    """The model's name, with the format and quantization that all variants share."""
+    formats, quantizations = ({getattr(v, name) for v in variants} for name in _LABELLED)
+    shared = [next(iter(values)) for values in (formats, quantizations) if len(values) == 1]
+    return " ".join([spec.name, *shared])
+
+
+def list_alternatives(spec: ModelSpec, hosts: Sequence[Host]) -> tuple[str, ...]:
+    """The variants that a launch without any wishes could choose from."""
+    search = search_candidates(LaunchRequest(model_name=spec.name), spec, spec.variants, hosts)
+    return tuple(dict.fromkeys(candidate.variant.label for candidate in search.servable))
+
+
+def search_candidates(
+    request: LaunchRequest, spec: ModelSpec, variants: Sequence[Variant], hosts: Sequence[Host]
+) -> Search:
+    """Pairs variants with engines and hosts."""
+    search = Search()
+    adapted = {name.casefold() for name in engine_names()}
+    for engine in _engines(request, spec, search):
+        for variant in variants:
+            for host in hosts:
+                _pair(request, spec, Pair(variant, engine, host), search)
+    if request.model_engine is None:
+        for name in dict.fromkeys(name for variant in variants for name in variant.engines):
+            if name.casefold() not in adapted:
+                search.refuse(name, NO_ADAPTER, "this version of Paddock has no adapter for it")
+    return search
+
+
+def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterator[Engine]:
+    """The engine that was asked for, or those that may be chosen."""
+    if request.model_engine is None:
+        found = map(load_engine, engine_names())
+        yield from (e for e in found if e.automatic and spec.type in e.types)
+        return
+    wanted = fold(request.model_engine)
+    named = dict.fromkeys(name for variant in spec.variants for name in variant.engines)
+    if wanted in {name.casefold() for name in engine_names()}:
+        engine = load_engine(request.model_engine)
+        if spec.type in engine.types:
+            yield engine
+            return
+        reason = f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
+        search.refuse(engine.name, WRONG_FORMAT, reason)
+        return
+    for name in named:
+        if name.casefold() == wanted:
+            search.refuse(name, NO_ADAPTER, "this version of Paddock has no adapter for it")
+            return
+    raise UnknownName.among("engine", request.model_engine, [*engine_names(), *named])
+
+
+def _pair(request: LaunchRequest, spec: ModelSpec, pair: Pair, search: Search) -> None:
+    """Adds the pair to what can be served, or its reason to the refusals."""
+    if unable := _unable(spec, pair):
+        return search.refuse(pair.engine.name, *unable)
+    options = _options(pair.engine, request)
+    found = choice(request, pair.engine, pair.host, options)
+    if isinstance(found, str):
+        return search.refuse(pair.engine.name, REFUSED, found)
+    weights = plan_weights(request, spec, pair)
+    if isinstance(weights, str):
+        return search.refuse(pair.engine.name, NO_WEIGHTS, weights)
+    shape = spec.shape(pair.variant.size)
+    width = pair.engine.weight_element_bytes(options)
+    loaded = loaded_bytes(pair.variant, shape, weights.size_bytes, width)
+    search.servable.append(Candidate(pair.variant, pair.engine, pair.host, weights, loaded, *found))
+    return None
+
+
+def _options(engine: Engine, request: LaunchRequest) -> EngineOptions:
+    try:
+        return engine.options.parse(engine.name, request.engine_options)
+    except (UnknownName, BadValue):  # of another engine, or refused once this one is chosen
+        return engine.options()
+
+
+def unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
+    """Why the engine cannot serve the variant on the host, wherever its weights are."""
+    if spec.type not in engine.types:
+        return f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
+    found = _unable(spec, Pair(variant, engine, host))
+    return found[1] if found else None
+
+
+def _unable(spec: ModelSpec, pair: Pair) -> tuple[int, str] | None:
+    """Why the engine cannot serve the variant on the host, whatever weights there are."""
+    variant, engine, name = pair.variant, pair.engine, pair.engine.name
+    found = pair.host.engines.get(name, UNKNOWN)
+    if found.missing:
+        return NOT_HERE, found.missing
+    if not engine.formats:
+        return None
+    if variant.format not in engine.formats:
+        return WRONG_FORMAT, f"serves {', '.join(engine.formats)}, not {variant.format}"
+    # Specs cannot know of engines from other packages: those speak for themselves.
+    if name in BUILT_IN and name.casefold() not in {n.casefold() for n in variant.engines}:
+        return NOT_LISTED, f"the spec does not list it for {variant.format}"
+    reason = _unknown_there(spec, variant, engine, found) or engine.refuses(variant, pair.host)
+    return (REFUSED, reason) if reason else None
+
+
+def _unknown_there(
+    spec: ModelSpec, variant: Variant, engine: Engine, found: Detection
+) -> str | None:
+    """Why what was found of the engine on a node is not enough for the variant."""
+    architecture = spec.shape(variant.size).name
+    known = architecture in found.architectures or not found.architectures
+    if not known or architecture in found.unknown:
+        return f"{engine.name} {found.version} does not know the architecture {architecture}"
+    if found.formats and (variant.format not in found.formats or variant.quantization in AT_LOAD):
+        assert engine.environment is not None
+        install = f"paddock engine install {engine.environment.name}"
+        return f"Paddock's own environment has not all that this takes; to have it: {install}"
+    return None
+
+
+def rank(request: LaunchRequest, spec: ModelSpec, candidate: Candidate) -> tuple[object, ...]:
+    """Best first: fits the free memory, is here, is recommended, is large; if none fits, small.
+
+    Of engines for the same, those on GPUs come first, and of these those that are made for them.
+    """
+    size = candidate.loaded_bytes
+    fits = weights_fit(candidate, request.replicas)
+    quantization = candidate.variant.quantization
+    preferred = (
+        spec.recommended.index(quantization)
+        if quantization in spec.recommended
+        else len(spec.recommended)
+    )
+    return (
+        not fits,
+        not candidate.weights.here,
+        preferred if fits else 0,
+        -size if fits else size,
+        not candidate.gpus,
+        not (candidate.gpus and candidate.engine.made_for_gpus),
+        -candidate.free_bytes,
+    )
+
+
+def weights_fit(candidate: Candidate, replicas: int) -> bool:
+    """Whether the weights leave room for the rest. Replicas on GPUs have some each."""
+    size = candidate.loaded_bytes
+    if candidate.gpus:
+        each = candidate.devices.count
+        _, tightest = place(candidate.gpus, each, replicas, size // each)
+        return size <= WEIGHTS_SHARE * each * tightest or candidate.devices.offload_bytes is None
+    return size * replicas <= WEIGHTS_SHARE * candidate.free_bytes

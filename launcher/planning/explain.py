@@ -1,0 +1,63 @@
+"""The reasons in a plan, for whatever the user left open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paddock.engines.base import EngineOptions
+from paddock.launcher.planning.candidates import weights_fit
+from paddock.launcher.planning.pairs import Search
+from paddock.launcher.planning.room import Fit
+
+
+def explain_choices(fit: Fit, search: Search, guessed: str | None) -> Iterator[str]:
+    """Reasons for what the user left open."""
+    request, spec, best = fit.request, fit.spec, fit.best
+    if request.lock is not None:
+        at = f" at {request.lock.commit[:12]}" if request.lock.commit else ""
+        count = len(request.lock.files)
+        yield f"locked: {count} file{'s' * (count > 1)} of {request.lock.id}{at}"
+    variant = best.variant
+    sizes = {v.size for v in spec.variants}
+    shown = f"{variant.format} {variant.quantization}"
+    if len(sizes) > 1:
+        shown = f"{variant.size} {shown}"
+    if guessed:
+        yield f"variant {shown}: {guessed}"
+    elif None in {request.quantization, request.format} or (len(sizes) > 1 and not request.size):
+        yield f"variant {shown}: {_explain_variant(fit, search)}"
+    if request.model_engine is None:
+        only = {candidate.engine.name for candidate in search.servable} == {best.engine.name}
+        why = "the only engine here that can serve" if only else "the first choice for"
+        where = " on GPUs" if best.gpus and not only else ""
+        yield f"engine {best.engine.name}: {why} {variant.format}{where}"
+    if best.weights.others:
+        names = ", ".join(source.hub for source in best.weights.others)
+        yield f"hub {best.weights.hub}: the first that the spec names; {names} if it fails"
+    if request.node is None and len({c.host.node for c in search.servable}) > 1:
+        yield f"node {best.host.name}: the most free memory"
+
+
+def explain_options(given: EngineOptions, settled: EngineOptions) -> Iterator[str]:
+    """What the user left to the engine, for which its options have a reason in their description:
+    after `left out: ` for what it chooses, after the value itself for a default.
+    """
+    for name, described in type(settled).model_fields.items():
+        value = getattr(settled, name)
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        chosen = value != getattr(given, name)
+        told = "left out" if chosen else shown
+        _, _, how = (described.description or "").partition(f"; {told}: ")
+        if how and name not in given.model_fields_set:
+            yield f"{name} {shown}: {how.partition(';')[0]}"
+
+
+def _explain_variant(fit: Fit, search: Search) -> str:
+    best = fit.best
+    if {candidate.variant.label for candidate in search.servable} == {best.variant.label}:
+        return "the only one that can be served here"
+    if not weights_fit(best, fit.request.replicas):
+        return "the smallest, because none fits the free memory"
+    if best.variant.quantization in fit.spec.recommended:
+        return "recommended by the spec"
+    return "the largest that fits the free memory"

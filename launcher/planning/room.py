@@ -1,0 +1,151 @@
+"""Context, slots and memory of a launch: as asked for, else the most that the host gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paddock.engines.base import EngineOptions
+from paddock.launcher.planning.memory import (
+    cache_bytes,
+    slot_tokens,
+)
+from paddock.launcher.planning.pairs import Candidate
+from paddock.launcher.planning.placement import (
+    no_room,
+    on_gpus,
+    placed,
+)
+from paddock.launcher.planning.plan import (
+    LaunchRequest,
+    MemoryEstimate,
+)
+from paddock.launcher.planning.reservations import told
+from paddock.registry.errors import BadValue, NoRoom
+from paddock.registry.spec import ModelSpec
+
+# Context and slots that a launch gets when the user names none: at most this many slots, with no
+# more than this share of the free memory for the caches of all of them, and a context no shorter
+# than this (or than the model's own) to make room.
+SLOTS = 4
+
+
+CACHE_SHARE = 0.25
+
+
+LEAST_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A candidate with settled options, for trying contexts and slots."""
+
+    request: LaunchRequest
+    spec: ModelSpec
+    best: Candidate
+    options: EngineOptions
+
+    def memory(self, context: int, slots: int) -> MemoryEstimate:
+        """What the replicas need, with a context of so many tokens for each of so many slots."""
+        engine, architecture = self.best.engine, self.spec.shape(self.best.variant.size)
+        tokens = slot_tokens(context, engine.context_step)
+        elements = engine.cache_element_bytes(self.options)
+        estimate = MemoryEstimate(
+            weights_bytes=self.best.loaded_bytes,
+            cache_bytes=cache_bytes(architecture, tokens * slots, elements),
+            overhead_bytes=engine.overhead_bytes(architecture, self.options, tokens),
+            free_bytes=self.best.free_bytes,
+            paged=engine.pages(self.options),
+            replicas=self.request.replicas,
+        )
+        best = self.best
+        return on_gpus(estimate, best.gpus, best.devices) if best.gpus else estimate
+
+
+def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
+    """Context and slots: as asked for, else the most that the memory gives."""
+    spec, request = fit.spec, fit.request
+    by_option, slots = fit.best.engine.room(fit.options)
+    if by_option and request.context_length and by_option != request.context_length:
+        raise BadValue(
+            "context length", request.context_length, f"the engine's own option says {by_option}"
+        )
+    context = by_option or request.context_length
+    if context is not None and context > spec.context_length:
+        raise BadValue(
+            "context length", context, f"{spec.name} was trained for {spec.context_length} at most"
+        )
+    said: list[str] = []
+    if context is None:
+        context = spec.context_length
+        while context > LEAST_CONTEXT and not fit.memory(context, slots or 1).fits:
+            context = max(LEAST_CONTEXT, context // 2)
+        full = context == spec.context_length
+        said.append(
+            f"context {context}: "
+            + ("all that the model has" if full else f"of {spec.context_length}, to save memory")
+        )
+    if slots is None:
+        slots = SLOTS
+        while slots > 1 and not _is_roomy(fit.memory(context, slots)):
+            slots //= 2
+        said.append(
+            f"slots {slots}: up to {SLOTS}, while their caches take no more than "
+            f"{CACHE_SHARE:.0%} of the free memory"
+            if slots > 1
+            else "slots 1: the cache of a second would take too much of the free memory"
+        )
+    return context, slots, said
+
+
+def _is_roomy(memory: MemoryEstimate) -> bool:
+    caches = memory.cache_bytes * memory.replicas
+    return memory.fits and caches <= CACHE_SHARE * memory.free_bytes
+
+
+def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> list[str]:
+    """Warnings for a tight fit; raises `NoRoom` for what cannot run at all."""
+    host, weights = fit.best.host, fit.best.weights
+    if not memory.can_run:
+        raise no_room(memory, placed(memory, fit.best.gpus), host, _suggest(fit, context, slots))
+    if memory.offload_bytes * memory.replicas > host.memory_free_bytes:
+        left = memory.offload_bytes * memory.replicas
+        out = "keep less of the weights off the GPU"
+        raise NoRoom("memory", host.name, left, host.memory_free_bytes, out)
+    if not weights.here and weights.size_bytes > host.disk_free_bytes:
+        raise NoRoom(
+            "disk",
+            host.name,
+            weights.size_bytes,
+            host.disk_free_bytes,
+            "free some, or give weights that are on disk with --model-path",
+        )
+    if memory.fits:
+        return []
+    return [
+        f"{memory.needed_bytes / 1e9:.2f} GB are needed and {memory.free_bytes / 1e9:.2f} GB "
+        f"are free on {host.name}: weights will be read from the disk again and again, "
+        "which is slow; a smaller --quantization or a shorter --context-length fits better"
+    ]
+
+
+def _suggest(fit: Fit, context: int, slots: int) -> str:
+    """What to ask for instead: the first change that makes it run; and what is kept for others."""
+    kept = told(fit.best.host)
+    return (
+        f"{_first_change_that_fits(fit, context, slots)} ({kept})"
+        if kept
+        else _first_change_that_fits(fit, context, slots)
+    )
+
+
+def _first_change_that_fits(fit: Fit, context: int, slots: int) -> str:
+    shorter = context // 2
+    while shorter >= fit.best.engine.context_step:
+        if fit.memory(shorter, slots).can_run:
+            return f"--context-length {shorter} would fit"
+        shorter //= 2
+    if slots > 1 and fit.memory(context, 1).can_run:
+        return "one slot in place of several would fit"
+    if fit.request.replicas > 1:
+        return "ask for fewer replicas or a smaller --quantization"
+    return f"ask for a smaller --quantization; see: paddock estimate {fit.request.model_name}"
