@@ -28,7 +28,8 @@ from pydantic_core import PydanticCustomError
 from paddock.registry.document import MAX_BYTES, Document, Steps, field_name, parse, shorten
 from paddock.registry.errors import InvalidLock, InvalidSpec, UnknownName, near
 from paddock.registry.hubs import LOCAL
-from paddock.registry.spec import CountOrZero, Format, Hub, Name, Size, Source
+from paddock.registry.spec import Source
+from paddock.registry.spec_fields import CountOrZero, Format, Hub, Name, Size
 from paddock.registry.split import together
 
 VERSION = 1

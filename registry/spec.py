@@ -7,224 +7,53 @@ text (see `document.py`), so every number here is parsed by this module and by n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import cached_property
 from operator import attrgetter
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     StringConstraints,
     ValidationError,
-    WithJsonSchema,
     field_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from paddock.registry.abilities import abilities, find_ability, model_types, needed_ability
-from paddock.registry.errors import BadValue, UnknownName, shown
-from paddock.registry.hubs import LOCAL, find_hub, hub_names
-
-Format = Literal["pytorch", "gptq", "awq", "fp8", "bnb", "mlx", "ggufv2"]
-
-PLACEHOLDER = "{quantization}"
+from paddock.registry.abilities import needed_ability
+from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.hubs import find_hub
+from paddock.registry.spec_fields import (
+    ABSOLUTE,
+    HUB_ID,
+    PLACEHOLDER,
+    RELATIVE,
+    REVISION,
+    AbilityName,
+    AtLeastOne,
+    Count,
+    CountOrZero,
+    Distinct,
+    Flag,
+    Format,
+    Hub,
+    ModelType,
+    Name,
+    Size,
+    SizeBytes,
+    Text,
+    Verbatim,
+    matching,
+    parse_released,
+    parse_size,
+    wrong_value,
+)
 
 # Formats whose quantization may be made while loading, so that all share one set of files.
 _QUANTIZED_AT_LOAD = frozenset({"pytorch", "bnb"})
-
-_SIZE = re.compile(r"([0-9]{1,5})(?:[._]([0-9]{1,4}))?[bB]?")
-_DIGITS = re.compile(r"[0-9]{1,3}(?:_[0-9]{3})+|[0-9]{1,16}")
-_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
-_HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
-_RELATIVE = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
-_ABSOLUTE = re.compile(r"(?:/[A-Za-z0-9_.][A-Za-z0-9_.+-]*)+")
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-
-
-def parse_size(text: str | int | float) -> str:
-    """Parses a size in billions of parameters into its canonical text: `46.7` gives `46_7`.
-
-    The underscore stands for the decimal point, as in Xinference. `46_7`, `46.7`, `46.70` and
-    `46.7B` are one size; `7.0` is `7`. Numbers are taken too, since JSON clients send them.
-    Raises `BadValue` for anything else, and for zero.
-    """
-    match = _SIZE.fullmatch(str(text).strip()) if not isinstance(text, bool) else None
-    if match is None:
-        reason = "not a size in billions of parameters, such as 46_7, 46.7, 7 or 0_5"
-        raise BadValue("size", text, reason)
-    whole = match[1].lstrip("0") or "0"
-    fraction = (match[2] or "").rstrip("0")
-    if whole == "0" and not fraction:
-        raise BadValue("size", text, "a model has more than zero parameters")
-    return f"{whole}_{fraction}" if fraction else whole
-
-
-def _wrong(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """An error that `reader.py` shows as it is; `at` points to a field below the model."""
-    # Braces in a message template would be taken for fields of the context.
-    return PydanticCustomError("wrong", "{reason}", {"reason": reason, "at": at})
-
-
-def _size(value: Any) -> str:
-    if not isinstance(value, str | int | float):
-        raise _wrong("must be a size in billions, such as 46_7")
-    try:
-        return parse_size(value)
-    except BadValue as error:
-        raise _wrong(str(error)) from None
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value.replace("_", ""))
-    raise _wrong(f"must be a whole number, such as 32768 or 46_702_792_704, not {value!r}")
-
-
-def _flag(value: Any) -> bool:
-    # YAML 1.1's yes, no, on and off are left out: YAML 1.2 reads them as text.
-    flags = {"true": True, "false": False, True: True, False: False}
-    if isinstance(value, str | bool) and value in flags:
-        return flags[value]
-    raise _wrong(f"must be true or false, not {value!r}")
-
-
-def _pairs(value: Any) -> Any:
-    return tuple(value.items()) if isinstance(value, Mapping) else value
-
-
-def _distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    seen = set()
-    for index, item in enumerate(items):
-        key = item.casefold() if isinstance(item, str) else item
-        if key in seen:
-            listed = f"'{item}'" if isinstance(item, str) else "the same item"
-            raise _wrong(f"{listed} is listed twice", (index,))
-        seen.add(key)
-    return items
-
-
-def _released(value: Any) -> Any:
-    # Pydantic would take "0" or "1702080000" for a Unix time.
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        raise _wrong(f"must be a day such as 2023-12-09, not {value!r}")
-    return value
-
-
-def _matching(pattern: re.Pattern[str], says: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value) or ".." in value:
-            raise _wrong(f"{value!r} {says}")
-        return value
-
-    return AfterValidator(check)
-
-
-# Editors read YAML 1.2, where 46_702 is text and 46702 a number: the JSON schema takes both.
-_DIGITS_SCHEMA = {"type": "string", "pattern": f"^(?:{_DIGITS.pattern})$"}
-
-
-def _whole_schema(least: int) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least}, _DIGITS_SCHEMA]})
-
-
-# Whole numbers stop at 2**53, so that JSON readers with doubles (browsers) keep them exact.
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**53), _whole_schema(1)]
-CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**53), _whole_schema(0)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Size = Annotated[
-    str,
-    BeforeValidator(_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": "^[0-9]{1,5}([._][0-9]{1,4})?[bB]?$"},
-                {"type": "number", "exclusiveMinimum": 0},
-            ]
-        }
-    ),
-]
-
-
-def _hub(value: str) -> str:
-    if value not in LOCAL and find_hub(value) is None:
-        raise _wrong(f"must be {_either((*hub_names(), *LOCAL))}, not '{shown(value)}'")
-    return value
-
-
-def _ability(value: str) -> str:
-    if find_ability(value) is None:
-        raise _wrong(f"must be {_either(abilities())}, not '{shown(value)}'")
-    return value
-
-
-def _model_type(value: str) -> str:
-    if value != "LLM" and value not in model_types():
-        raise _wrong(f"must be {_either(model_types())}, not '{shown(value)}'")
-    return value
-
-
-def _either(names: Iterable[str]) -> str:
-    *first, last = (f"'{name}'" for name in names)
-    return f"{', '.join(first)} or {last}"
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Lists the names of a table in the JSON schema; they are looked up when it is made."""
-
-    look_up: Callable[[], Iterable[str]]
-
-    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
-        return {"enum": list(self.look_up()), "type": "string"}
-
-
-Hub = Annotated[str, AfterValidator(_hub), _Names(lambda: (*hub_names(), *LOCAL))]
-"""The name of a hub in `hubs.py`, or one of `LOCAL`."""
-AbilityName = Annotated[str, AfterValidator(_ability), _Names(abilities)]
-"""The name of an ability in `abilities.py`."""
-ModelType = Annotated[str, AfterValidator(_model_type), _Names(model_types)]
-"""The type of the models that an ability belongs to."""
-Name = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=96),
-    _matching(
-        re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*"),
-        "is not a name: letters, digits, '.', '_' and '-', starting with a letter or digit",
-    ),
-]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-# White space matters to a model, so here it is kept.
-Verbatim = Annotated[str, StringConstraints(min_length=1)]
-_T = TypeVar("_T")
-Distinct = Annotated[
-    tuple[_T, ...], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})
-]
-AtLeastOne = Annotated[
-    tuple[_T, ...],
-    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
-    AfterValidator(_distinct),
-]
-SizeBytes = Annotated[
-    tuple[tuple[Name, Count], ...],
-    BeforeValidator(_pairs),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {
-                "anyOf": [{"type": "integer", "minimum": 1}, _DIGITS_SCHEMA],
-            },
-        }
-    ),
-]
 
 
 class _Frozen(BaseModel):
@@ -302,13 +131,13 @@ class Architecture(_Frozen):
     def _consistent(self) -> Self:
         if self.attention_heads % self.key_value_heads:
             reason = f"{self.attention_heads} attention heads cannot be shared out among these"
-            raise _wrong(reason, ("key_value_heads",))
+            raise wrong_value(reason, ("key_value_heads",))
         if self.active_parameters > self.parameters:
-            raise _wrong("more than all parameters", ("active_parameters",))
+            raise wrong_value("more than all parameters", ("active_parameters",))
         if self.experts_per_token > self.experts:
-            raise _wrong(f"more than the {self.experts} experts", ("experts_per_token",))
+            raise wrong_value(f"more than the {self.experts} experts", ("experts_per_token",))
         if self.experts and not self.experts_per_token:
-            raise _wrong("must be stated where there are experts", ("experts_per_token",))
+            raise wrong_value("must be stated where there are experts", ("experts_per_token",))
         return self
 
 
@@ -322,7 +151,7 @@ class Source(_Frozen):
         Annotated[
             str,
             StringConstraints(min_length=1, max_length=128),
-            _matching(_REVISION, "is not the name of a revision (a branch, tag or commit)"),
+            matching(REVISION, "is not the name of a revision (a branch, tag or commit)"),
         ]
         | None
     ) = None
@@ -354,26 +183,26 @@ class Source(_Frozen):
         plain = self.id.replace(PLACEHOLDER, "Q")
         if self.hub == "local":
             fits, says = (
-                _RELATIVE.fullmatch(plain),
+                RELATIVE.fullmatch(plain),
                 "a relative path without '..', such as weights/x",
             )
         elif self.hub == "path":
-            fits, says = _ABSOLUTE.fullmatch(plain), "an absolute path without '..' or spaces"
+            fits, says = ABSOLUTE.fullmatch(plain), "an absolute path without '..' or spaces"
         else:
-            fits, says = _HUB_ID.fullmatch(plain), "owner/name"
+            fits, says = HUB_ID.fullmatch(plain), "owner/name"
         if not fits or ".." in plain:
-            raise _wrong(f"{self.id!r} is not {says}", ("id",))
+            raise wrong_value(f"{self.id!r} is not {says}", ("id",))
         site = find_hub(self.hub)
         if site is not None:
             for text in site.texts_excluded:
                 if text in plain:
                     reason = f"{self.id!r}: '{text}' is not allowed in ids on {site.title}"
-                    raise _wrong(reason, ("id",))
+                    raise wrong_value(reason, ("id",))
         if self.file_template is not None:
             plain = self.file_template.replace(PLACEHOLDER, "Q")
-            if not _RELATIVE.fullmatch(plain) or ".." in plain:
+            if not RELATIVE.fullmatch(plain) or ".." in plain:
                 reason = f"{self.file_template!r} is not a file name within the repository"
-                raise _wrong(reason, ("file_template",))
+                raise wrong_value(reason, ("file_template",))
         return self
 
 
@@ -415,23 +244,23 @@ class Weights(_Frozen):
         for index, (quantization, _) in enumerate(self.size_bytes):
             if quantization not in self.quantizations:
                 reason = f"'{quantization}' is not one of the quantizations above"
-                raise _wrong(reason, ("size_bytes", index))
+                raise wrong_value(reason, ("size_bytes", index))
         for index, name in enumerate(self.projectors):
             if self.format != "ggufv2":
-                raise _wrong("only a ggufv2 has projectors", ("projectors",))
-            if not _RELATIVE.fullmatch(name) or ".." in name or not name.endswith(".gguf"):
+                raise wrong_value("only a ggufv2 has projectors", ("projectors",))
+            if not RELATIVE.fullmatch(name) or ".." in name or not name.endswith(".gguf"):
                 reason = f"{name!r} is not the name of a .gguf file within the repository"
-                raise _wrong(reason, ("projectors", index))
+                raise wrong_value(reason, ("projectors", index))
         must_differ = len(self.quantizations) > 1 and self.format not in _QUANTIZED_AT_LOAD
         for index, source in enumerate(self.sources):
             if self.format == "ggufv2" and not (source.file_template or "").endswith(".gguf"):
                 # A GGUF repository holds one file a quantization; fetching all is never wanted.
                 reason = "a ggufv2 source must name its file: name.{quantization}.gguf"
-                raise _wrong(reason, ("sources", index, "file_template"))
+                raise wrong_value(reason, ("sources", index, "file_template"))
             if must_differ and PLACEHOLDER not in f"{source.id} {source.file_template}":
                 reason = "several quantizations, but no {quantization} in id or file_template"
                 at = "file_template" if source.file_template else "id"
-                raise _wrong(reason, ("sources", index, at))
+                raise wrong_value(reason, ("sources", index, at))
         return self
 
 
@@ -476,7 +305,7 @@ class ModelSpec(_Frozen):
     description: Text
     license: Text
     """SPDX identifier, such as Apache-2.0."""
-    released: Annotated[date, BeforeValidator(_released)]
+    released: Annotated[date, BeforeValidator(parse_released)]
     aliases: Distinct[Name] = ()
     languages: AtLeastOne[Name]
     """Language codes, such as en."""
@@ -494,7 +323,7 @@ class ModelSpec(_Frozen):
     """Quantizations in order of preference."""
     homepage: (
         # Shown as a link, so a script or a file must not pass for one.
-        Annotated[str, _matching(re.compile(r"https?://[^\s<>\"']+"), "is not an http(s) address")]
+        Annotated[str, matching(re.compile(r"https?://[^\s<>\"']+"), "is not an http(s) address")]
         | None
     ) = None
     notes: Text | None = None
@@ -597,9 +426,11 @@ class ModelSpec(_Frozen):
     def _consistent(self) -> Self:
         for index, alias in enumerate(self.aliases):
             if alias.casefold() == self.name.casefold():
-                raise _wrong("an alias must differ from the name", ("aliases", index))
+                raise wrong_value("an alias must differ from the name", ("aliases", index))
         if (needed := needed_ability(self.type).name) not in self.abilities:
-            raise _wrong(f"a model of type {self.type} has the ability {needed}", ("abilities",))
+            raise wrong_value(
+                f"a model of type {self.type} has the ability {needed}", ("abilities",)
+            )
         seen: dict[tuple[str, str, str], int] = {}
         for index, weights in enumerate(self.weights):
             for position, quantization in enumerate(weights.quantizations):
@@ -608,12 +439,12 @@ class ModelSpec(_Frozen):
                     reason = (
                         f"{' '.join(key[:2])} {quantization} is already in weights[{seen[key]}]"
                     )
-                    raise _wrong(reason, ("weights", index, "quantizations", position))
+                    raise wrong_value(reason, ("weights", index, "quantizations", position))
                 seen[key] = index
         known = {quantization for weights in self.weights for quantization in weights.quantizations}
         for index, quantization in enumerate(self.recommended):
             if quantization not in known:
-                raise _wrong(
+                raise wrong_value(
                     f"no weights have the quantization '{quantization}'", ("recommended", index)
                 )
         return self

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from paddock.registry.catalog import Catalog
 from paddock.registry.derive.found import engines_of
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.spec import ModelSpec, parse_size
+from paddock.registry.spec import ModelSpec
+from paddock.registry.spec_fields import parse_size
 from paddock.registry.split import together
 
 ENGINES = {

@@ -35,7 +35,9 @@ from paddock.launcher.hosts.machine import held_bytes
 from paddock.launcher.jobs.locks import Locking
 from paddock.launcher.planning.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.reservations import Coming
-from paddock.launcher.replicas.attached import ATTACHES, AttachRequest, plan_attached
+from paddock.launcher.replicas.attach_request import AttachRequest
+from paddock.launcher.replicas.attached import ATTACHES
+from paddock.launcher.replicas.attached_plan import plan_attached
 from paddock.launcher.replicas.diagnosis import Diagnosis, Failure, launch_command
 from paddock.launcher.weights.verified import Records
 from paddock.registry.catalog import Catalog

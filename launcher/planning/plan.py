@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.lockfile import LockedModel
-from paddock.registry.spec import Source, parse_size
+from paddock.registry.spec import Source
+from paddock.registry.spec_fields import parse_size
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 UID_MAX_LENGTH = 128

@@ -26,7 +26,8 @@ from paddock.registry.derive.found import (
 from paddock.registry.errors import NoSpec
 from paddock.registry.gguf import GgufArray, GgufHeader
 from paddock.registry.reference import Reference
-from paddock.registry.spec import PLACEHOLDER, Source
+from paddock.registry.spec import Source
+from paddock.registry.spec_fields import PLACEHOLDER
 from paddock.registry.split import parts, together
 
 _NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)

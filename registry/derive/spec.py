@@ -30,7 +30,8 @@ from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
 from paddock.registry.errors import NoSpec
 from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
-from paddock.registry.spec import PLACEHOLDER, ModelSpec
+from paddock.registry.spec import ModelSpec
+from paddock.registry.spec_fields import PLACEHOLDER
 from paddock.registry.split import together
 
 UNKNOWN_LICENSE, UNKNOWN_LANGUAGE = "unknown", "und"

@@ -16,7 +16,7 @@ from paddock.launcher.environments import build
 from paddock.launcher.jobs.installs import InstallJobs, InstallStatus
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.settings import Settings
-from paddock.registry.spec import Format, ModelType
+from paddock.registry.spec_fields import Format, ModelType
 from paddock.server.http.body import read_object
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape

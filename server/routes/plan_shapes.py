@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from paddock.launcher.planning.plan import MAX_REPLICAS
 from paddock.launcher.replicas.diagnosis import CAUSES
 from paddock.registry.lockfile import LockedModel
-from paddock.registry.spec import AbilityName
+from paddock.registry.spec_fields import AbilityName
 from paddock.server.http.shapes import Shape
 
 

@@ -27,7 +27,8 @@ from paddock.registry.errors import BadValue
 from paddock.registry.reference import is_reference
 from paddock.registry.search import Filters, Hit
 from paddock.registry.settings import Settings
-from paddock.registry.spec import AbilityName, Format, Hub, ModelSpec, ModelType
+from paddock.registry.spec import ModelSpec
+from paddock.registry.spec_fields import AbilityName, Format, Hub, ModelType
 from paddock.server.http.operation import FLAG, TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import OFFLINE, flag, whole
 from paddock.server.http.shapes import Shape

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.spec import ModelSpec, Source, Variant, parse_size
+from paddock.registry.spec import ModelSpec, Source, Variant
+from paddock.registry.spec_fields import parse_size
 
 QUANTIZATIONS = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
 NO_SIZES = ("", "x", "46,7", "46__7", "4_6_7", ".5", "7.", "-7", "+7", "1e3", "0", "0.0", "7 b")

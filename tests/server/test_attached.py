@@ -15,7 +15,7 @@ import requests
 
 from paddock.client import Client
 from paddock.launcher.planning.plan import Attached
-from paddock.launcher.replicas.attached import Remote
+from paddock.launcher.replicas.attached_probe import Remote
 from tests.conftest import Paddock, make_paddock
 from tests.foreign import KEY, NAMED, Foreign, certificate
 from tests.launcher.weights.test_hubs import until

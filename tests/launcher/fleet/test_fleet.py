@@ -18,7 +18,7 @@ from paddock.launcher.fleet import decide, reconciler
 from paddock.launcher.fleet import fleet as fleet_module
 from paddock.launcher.fleet.deployment import Place, deploy
 from paddock.launcher.planning.plan import Attached
-from paddock.launcher.replicas.attached import AttachRequest
+from paddock.launcher.replicas.attach_request import AttachRequest
 from paddock.launcher.replicas.diagnosis import Diagnosis, Failure
 from paddock.registry.errors import (
     BadValue,

@@ -13,8 +13,10 @@ from typing import Any, cast
 import pytest
 
 from paddock.launcher.planning.plan import Attached, LaunchPlan
-from paddock.launcher.replicas import attached
-from paddock.launcher.replicas.attached import Keys, Remote, Watched
+from paddock.launcher.replicas import attached_probe
+from paddock.launcher.replicas.attached import Watched
+from paddock.launcher.replicas.attached_keys import Keys
+from paddock.launcher.replicas.attached_probe import Remote
 from paddock.launcher.replicas.diagnosis import Failure
 
 SECONDS = 20.0
@@ -61,7 +63,7 @@ BEGINNINGS = {
 @pytest.mark.parametrize("part", BEGINNINGS)
 def test_an_endpoint_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     """All of an answer has a limit, not each byte of it: else it would hold its thread for ever."""
-    monkeypatch.setattr(attached, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(attached_probe, "ANSWER_SECONDS", 0.2)
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
