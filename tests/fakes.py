@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote
 
 from paddock.engines.base import Host
 from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable
-from paddock.launcher.replicas.replica import ReplicaConfig, ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 
 STRING, ARRAY = 8, 9
 

@@ -34,7 +34,8 @@ from paddock.launcher.cluster.head import add_bridge, environment, parse_record
 from paddock.launcher.cluster.nodes import AgentHandle, Node, Nodes
 from paddock.launcher.cluster.processes import instance_id
 from paddock.launcher.hosts.host import LOCAL
-from paddock.launcher.replicas.replica import Replica, ReplicaConfig
+from paddock.launcher.replicas.replica import Replica
+from paddock.launcher.replicas.status import ReplicaConfig
 
 AGENT_SECONDS = 15.0
 """How long another node's agent may take to end an actor, and to start itself before that."""

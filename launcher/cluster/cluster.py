@@ -23,7 +23,8 @@ from paddock.launcher.cluster.connection import ActorLost, ActorUnavailable, Con
 from paddock.launcher.cluster.head import FILE, Record, read_record
 from paddock.launcher.cluster.sweep import end_ray
 from paddock.launcher.hosts.host import probe_host
-from paddock.launcher.replicas.replica import WATCH_SECONDS, ReplicaConfig, ReplicaStatus
+from paddock.launcher.replicas.replica import WATCH_SECONDS
+from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.errors import PaddockError
 from paddock.registry.files import make_home, make_private, open_private
 from paddock.registry.settings import Settings

@@ -16,7 +16,8 @@ from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import LINES, Diagnosis
 from paddock.launcher.replicas.environ import engine_environment
-from paddock.launcher.replicas.replica import Replica, ReplicaConfig
+from paddock.launcher.replicas.replica import Replica
+from paddock.launcher.replicas.status import ReplicaConfig
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import NoEngine, PaddockError
 from paddock.registry.settings import Settings

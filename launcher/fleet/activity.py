@@ -19,7 +19,7 @@ from typing import Protocol
 
 from paddock.launcher.fleet.observation import ReplicaLoad
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.errors import NotReady, QueueFull
 
 QUEUE = 512

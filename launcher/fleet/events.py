@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 
 Kind = Literal["model", "replica", "progress"]
 KEPT = 1000

@@ -20,7 +20,7 @@ from paddock.launcher.fleet.observation import Ended, Sighting
 from paddock.launcher.fleet.status import ModelStatus, model_status
 from paddock.launcher.fleet.store import Store
 from paddock.launcher.replicas.attached_keys import Keys
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.errors import PaddockError, StateNotWritten
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.replicas.attached import Watched
 from paddock.launcher.replicas.logs import read_after, read_tail
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 
 FOLLOW_SECONDS = 0.2
 """How often a log that is followed is looked at."""

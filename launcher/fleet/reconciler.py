@@ -41,7 +41,7 @@ from paddock.launcher.fleet.observation import Activity, Ended, Observation, Sig
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.replicas.attached import Watched
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis
-from paddock.launcher.replicas.replica import ReplicaConfig, ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.errors import Refused
 from paddock.registry.settings import Settings
 

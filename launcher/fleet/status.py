@@ -10,7 +10,7 @@ from typing import Any
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord
 from paddock.launcher.fleet.observation import Sighting
 from paddock.launcher.planning.plan import LaunchPlan
-from paddock.launcher.replicas.replica import ReplicaStatus, State
+from paddock.launcher.replicas.status import ReplicaStatus, State
 
 # From least to most along; a model stands where its least advanced live replica stands.
 _ON_THE_WAY: tuple[State, ...] = ("pending", "downloading", "starting")

@@ -22,7 +22,7 @@ from paddock.launcher.planning.plan import (
 from paddock.launcher.replicas.attached_keys import Keys
 from paddock.launcher.replicas.attached_probe import Remote
 from paddock.launcher.replicas.diagnosis import Diagnosis, Failure
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 
 LOOK_SECONDS, AGAIN_SECONDS, FAILED_SECONDS = 10.0, 1.0, 2.0
 """Between two looks: at an endpoint that is well, that was just found not to be, and after that."""

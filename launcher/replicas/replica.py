@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import json
 import os
 import secrets
@@ -21,10 +20,9 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import psutil
 
@@ -41,112 +39,35 @@ from paddock.launcher.replicas.diagnosis import (
     diagnose_exit,
     launch_command,
 )
+from paddock.launcher.replicas.engine_client import EngineClient
 from paddock.launcher.replicas.environ import engine_environment
 from paddock.launcher.replicas.health import (
     AGAIN_SECONDS,
     ANSWER_SECONDS,
     COMPUTE_SECONDS,
     GPU_ANSWER_SECONDS,
-    HEALTH_SECONDS,
     TOKEN_SECONDS,
     Health,
     Look,
 )
 from paddock.launcher.replicas.logs import read_after, read_tail
 from paddock.launcher.replicas.relay import Relay
+from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.abilities import smallest_request
 from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.files import make_private, open_private
 from paddock.registry.gguf import check_gguf
 from paddock.registry.split import parts
 
-State = Literal[
-    "pending",  # wanted, and not begun; or waiting for its next start
-    "downloading",
-    "starting",
-    "ready",
-    "unhealthy",  # its engine hangs, and is about to be ended
-    "unreachable",  # nothing is heard of it; it may serve all the same
-    "stopping",
-    "stopped",
-    "failed",  # and not started again
-]
-
 WARDEN = Path(__file__).with_name("warden.py")
 READY_POLL = 0.025
 READY_ANSWER = 1.0
 LIFE_SECONDS = 1.0
-PROBE_ANSWER = 300.0
 WATCH_SECONDS = 20.0
 EXIT_LINES = 600
 """Last lines in which the cause of an engine's end is looked for: it may have many processes."""
 TAKEN_UP = {"disk_full", "rate_limited", "stalled", "checksum_mismatch", "gated_repo", "cancelled"}
 """Causes after which the same launch again, once they are mended, goes on where it stopped."""
-
-
-@dataclass(frozen=True)
-class ReplicaConfig:
-    """What a replica needs to know. Durations are seconds.
-
-    Attributes:
-        actor: the name of the actor that it runs in; its processes carry it.
-        silence: how long a starting engine may neither log nor compute anything.
-        gpus: the driver's indices of the GPUs that it has.
-        relay: whether the gateway is on another node, and reaches the engine through a relay.
-        health_seconds: between two looks at the health of an engine that serves.
-    """
-
-    replica_id: str
-    plan: dict[str, Any]
-    home: str
-    instance: str
-    stop_grace: float = processes.STOP_GRACE
-    hub_timeout: float = 5.0
-    silence: float = 120.0
-    relay: bool = False
-    gpus: tuple[int, ...] = ()
-    actor: str = ""
-    health_seconds: float = HEALTH_SECONDS
-
-
-@dataclass(frozen=True)
-class ReplicaStatus:
-    """A snapshot. `version` grows with every change; `endpoint` is set while ready.
-
-    `key` is what `endpoint` asks for, and never leaves the gateway. While it downloads, `files` are
-    `hubs.FileProgress` as dicts; speed and time left are None where they are not known. The last
-    six are the fleet's, not the actor's: how often it was started again and after what, when the
-    next start is due (in seconds since 1970), and where it runs.
-    """
-
-    replica_id: str
-    version: int = 0
-    state: State = "pending"
-    note: str = ""
-    came_bytes: int = 0
-    total_bytes: int | None = None
-    bytes_per_second: float | None = None
-    seconds_left: float | None = None
-    files: tuple[dict[str, Any], ...] = ()
-    endpoint: str | None = None
-    key: str = field(default="", repr=False)
-    pid: int | None = None
-    log: str = ""
-    started_at: float = 0.0
-    ready_at: float | None = None
-    diagnosis: dict[str, Any] | None = None
-    actor_pid: int | None = None
-    restarts: int = 0
-    last_failure: dict[str, Any] | None = None
-    next_try_at: float | None = None
-    node: str = ""
-    node_name: str = ""
-    gpus: tuple[int, ...] = ()
-
-    @cached_property
-    def start(self) -> str:
-        """What tells one start of the replica from the next."""
-        return f"{self.replica_id} {self.endpoint}"
 
 
 class Replica:
@@ -233,13 +154,13 @@ class Replica:
     async def generate(self, prompt: str, **fields: Any) -> AsyncIterator[str]:
         """Streams the text that continues `prompt`; `fields` are those of `/v1/completions`."""
         body = {"model": self._plan.model_id, "prompt": prompt, **fields}
-        async for choice in self._stream("/v1/completions", body):
+        async for choice in self._ready_client().stream("/v1/completions", body):
             yield choice.get("text", "")
 
     async def chat(self, messages: list[dict[str, Any]], **fields: Any) -> AsyncIterator[str]:
         """Streams the answer's text; `fields` are those of `/v1/chat/completions`."""
         body = {"model": self._plan.model_id, "messages": messages, **fields}
-        async for choice in self._stream("/v1/chat/completions", body):
+        async for choice in self._ready_client().stream("/v1/chat/completions", body):
             yield choice.get("delta", {}).get("content") or ""
 
     async def _live(self) -> None:
@@ -471,7 +392,7 @@ class Replica:
         answered = False
         if not full:
             path, body = self._smallest()
-            status, _ = await asyncio.to_thread(self._post, path, body, TOKEN_SECONDS)
+            status, _ = await asyncio.to_thread(self._client.post, path, body, TOKEN_SECONDS)
             answered = status == 200
         elif first:
             return "busy"
@@ -496,7 +417,7 @@ class Replica:
         progress = self._engine.progress
         if progress is None:
             return None
-        status, text = await asyncio.to_thread(self._get, progress.path, ANSWER_SECONDS)
+        status, text = await asyncio.to_thread(self._client.get, progress.path, ANSWER_SECONDS)
         if status != 200:
             return None
         before, self._counters = self._counters, tuple(progress.pattern.findall(text))
@@ -522,14 +443,14 @@ class Replica:
         return self._log.stat().st_size, self._computed
 
     def _healthy(self, timeout: float = READY_ANSWER) -> bool:
-        return self._ask("GET", self._engine.health_path, None, timeout)[0] == 200
+        return self._client.ask("GET", self._engine.health_path, None, timeout)[0] == 200
 
     async def _until_token(self) -> None:
         """Asks for one token with our key: ready means that it answers, and that it is ours."""
         self._set(note="asking for one token")
         path, body = self._smallest()
         assert self._ended is not None
-        answer = asyncio.create_task(asyncio.to_thread(self._post, path, body))
+        answer = asyncio.create_task(asyncio.to_thread(self._client.post, path, body))
         await asyncio.wait([answer, self._ended], return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             raise Failure(await self._exit_diagnosis(self._ended.result()))
@@ -546,31 +467,14 @@ class Replica:
         path, body = smallest_request(self._plan.abilities)
         return f"/v1{path}", {"model": self._plan.model_id, **body}
 
-    def _post(
-        self, path: str, body: dict[str, Any], timeout: float = PROBE_ANSWER
-    ) -> tuple[int, str]:
-        return self._ask("POST", path, json.dumps(body), timeout)
+    @property
+    def _client(self) -> EngineClient:
+        return EngineClient(self._port, self._key)
 
-    def _get(self, path: str, timeout: float) -> tuple[int, str]:
-        return self._ask("GET", path, None, timeout)
-
-    def _ask(self, method: str, path: str, body: str | None, timeout: float) -> tuple[int, str]:
-        """One request to the engine; status 0 and the reason where there is no answer in time.
-
-        `timeout` bounds each wait on the connection, not their sum. Blocks.
-        """
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
-        try:
-            connection.request(method, path, body, self._headers())
-            response = connection.getresponse()
-            return response.status, response.read().decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
-            return 0, f"{type(error).__name__}: {error}"
-        finally:
-            connection.close()
-
-    def _headers(self) -> dict[str, str]:
-        return {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+    def _ready_client(self) -> EngineClient:
+        if self._status.state != "ready":
+            raise RuntimeError(f"{self._config.replica_id} is {self._status.state}")
+        return self._client
 
     async def _open_relay(self) -> None:
         if self._config.relay:
@@ -608,25 +512,6 @@ class Replica:
         self._status = replace(self._status, version=self._status.version + 1, **changes)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-    async def _stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        import aiohttp
-
-        if self._status.state != "ready":
-            raise RuntimeError(f"{self._config.replica_id} is {self._status.state}")
-        url = f"http://127.0.0.1:{self._port}{path}"
-        timeout = aiohttp.ClientTimeout(total=None)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.post(url, json={**body, "stream": True}, headers=self._headers()) as answer,
-        ):
-            if answer.status != 200:
-                raise RuntimeError(f"{answer.status}: {await answer.text()}")
-            async for line in answer.content:
-                data = line.removeprefix(b"data:").strip()
-                if line.startswith(b"data:") and data != b"[DONE]":
-                    for choice in json.loads(data).get("choices", []):
-                        yield choice
 
 
 def _is_full(folder: Path) -> bool:

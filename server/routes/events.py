@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from paddock.launcher.fleet.events import Happened, TooSlow
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.replicas.replica import State
+from paddock.launcher.replicas.status import State
 from paddock.registry.errors import UnknownName
 from paddock.registry.json_codec import encode
 from paddock.server.http.operation import EVENTS, FLAG, TEXT, Operation, Query, RouteDoc

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 import paddock
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.replicas.attach_request import AttachRequest
-from paddock.launcher.replicas.replica import State
+from paddock.launcher.replicas.status import State
 from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
 from paddock.server.access.keys import principal
 from paddock.server.http.body import read_json, read_object

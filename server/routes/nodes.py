@@ -15,7 +15,7 @@ from paddock.engines import base
 from paddock.engines.base import Host
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.hosts.machine import disk
-from paddock.launcher.replicas.replica import State
+from paddock.launcher.replicas.status import State
 from paddock.registry.settings import Settings
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape

@@ -11,7 +11,7 @@ from paddock.launcher.fleet.deployment import replica_number
 from paddock.launcher.fleet.events import Happened
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.planning.plan import LaunchRequest
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.errors import BadValue
 from paddock.registry.lockfile import parse_entry
 from paddock.registry.spec import Variant

@@ -43,7 +43,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.hosts.gpus import held_bytes
 from paddock.launcher.hosts.host import LOCAL
-from paddock.launcher.replicas.replica import State
+from paddock.launcher.replicas.status import State
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.telemetry.timeline import Timeline
 

@@ -23,7 +23,8 @@ from paddock.engines.sglang import Sglang, SglangOptions, arguments
 from paddock.launcher.planning.plan import LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import diagnose_exit
-from paddock.launcher.replicas.replica import Replica, ReplicaConfig
+from paddock.launcher.replicas.replica import Replica
+from paddock.launcher.replicas.status import ReplicaConfig
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
 from tests.conftest import ENGINES

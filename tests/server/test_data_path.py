@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from paddock.launcher.fleet.activity import Lease, SlotQueue, pick
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
 from paddock.registry.json_codec import encode
 from paddock.server.access.keys import ANYONE

@@ -28,7 +28,7 @@ from paddock.launcher.cluster.connection import Connection
 from paddock.launcher.cluster.head import Record
 from paddock.launcher.cluster.sweep import end_ray
 from paddock.launcher.hosts.host import LOCAL
-from paddock.launcher.replicas.replica import ReplicaConfig, ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.settings import Settings, read_settings
 from tests.conftest import open_to_others
 from tests.launcher.replicas.test_replica import echo

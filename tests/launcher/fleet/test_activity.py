@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paddock.launcher.fleet.activity import SlotQueue, pick
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.errors import NotLaunched, NotReady, QueueFull
 
 

@@ -30,7 +30,7 @@ from paddock.launcher.fleet.decide import (
 )
 from paddock.launcher.fleet.deployment import Deployment, Generation, Place, Policy, deploy
 from paddock.launcher.fleet.observation import Ended, Observation, ReplicaLoad, Sighting
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from tests.launcher.replicas.test_replica import echo
 
 NOW = 1000.0

@@ -10,7 +10,7 @@ import pytest
 
 from paddock.launcher.fleet.events import KEPT, PENDING, Bus, TooSlow, changes
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.replicas.replica import ReplicaStatus, State
+from paddock.launcher.replicas.status import ReplicaStatus, State
 
 
 def model(uid: str, *states: State, created: float = 1.0, **fields: Any) -> ModelStatus:

@@ -18,9 +18,11 @@ from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedGpu
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas import replica as replica_module
+from paddock.launcher.replicas.engine_client import EngineClient
 from paddock.launcher.replicas.health import MISSES
 from paddock.launcher.replicas.logs import read_tail
-from paddock.launcher.replicas.replica import Replica, ReplicaConfig, ReplicaStatus
+from paddock.launcher.replicas.replica import Replica
+from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.catalog import Catalog, specs_root
 from tests.conftest import open_to_others
 
@@ -300,7 +302,7 @@ async def test_an_engine_of_which_nothing_can_tell_is_left_alone(
     replica = make(echo())
     await ready(replica)
     monkeypatch.setattr(Replica, "_on_processor", False)
-    monkeypatch.setattr(Replica, "_post", lambda *_: (0, "TimeoutError"))
+    monkeypatch.setattr(EngineClient, "post", lambda *_: (0, "TimeoutError"))
     assert [await replica.probe(full=False) for _ in range(MISSES)] == ["busy"] * MISSES
     assert (await replica.begin()).state == "ready"
 

@@ -12,7 +12,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.planning.plan import LaunchRequest
 from paddock.launcher.planning.resolve import resolve
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import BadValue
 from paddock.server.routes import xinference_shapes

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from paddock.client import Client
 from paddock.engines.environment import find_accelerator
 from paddock.launcher.fleet.fleet import Fleet
-from paddock.launcher.replicas.replica import ReplicaStatus
+from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.server.telemetry import metrics
 from paddock.server.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS, Load, Metrics
 from paddock.server.telemetry.timeline import Timeline
