@@ -6,10 +6,18 @@ import posixpath
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.lockfile import LockedModel
+from paddock.registry.launch_fields import RestartWhen, fields_by_name
+from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.spec import Source, parse_size
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -18,7 +26,7 @@ RESERVED = frozenset(("instance", "instances", "prompts", "families", "vllm-supp
 RESERVED_ENDS = frozenset(
     ("progress", "cancel", "logs", "events", "replicas", "versions", "abort", "reload")
 )
-MAX_REPLICAS = 64
+_LAUNCH_FIELDS = fields_by_name()
 
 
 class _Frozen(BaseModel):
@@ -35,6 +43,8 @@ class LaunchRequest(_Frozen):
     `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
     the driver's index. `restart`, `restart_tries` and `silence_seconds` are the deployment's policy
     (`fleet/deployment.py`).
+
+    The table of launch fields (`registry/launch_fields.py`) has the range and the words of each.
     """
 
     model_name: str
@@ -43,27 +53,38 @@ class LaunchRequest(_Frozen):
     size: str | None = None
     format: str | None = None
     quantization: str | None = None
-    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    replicas: int = 1
     model_path: str | None = None
     hub: str | None = None
-    offline: bool = Field(default=False, strict=True)
+    offline: bool = False
     node: str | None = None
-    context_length: int | None = Field(default=None, ge=1)
+    context_length: int | None = None
     trust: str | None = None
     first_hub: str | None = None
     projector: str | None = None
-    n_gpu: int | None = Field(default=None, ge=0)
+    n_gpu: int | None = None
     gpu_idx: tuple[int, ...] = ()
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
-    restart: str | None = None
-    restart_tries: int | None = Field(default=None, strict=True)
-    silence_seconds: float | None = Field(default=None, strict=True)
+    restart: RestartWhen | None = None
+    restart_tries: int | None = None
+    silence_seconds: float | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check(cls, value: Any, info: ValidationInfo) -> Any:
+        one = _LAUNCH_FIELDS.get(info.field_name or "")
+        return value if one is None or value is None else one.check(value)
 
     @field_validator("size", mode="before")
     @classmethod
     def _canonical_size(cls, value: str | int | float | None) -> str | None:
         return None if value is None else parse_size(value)
+
+    @field_validator("lock", mode="before")
+    @classmethod
+    def _entry(cls, value: Any) -> LockedModel | None:
+        return value if value is None or isinstance(value, LockedModel) else parse_entry(value)
 
     @classmethod
     def parse(cls, **given: Any) -> LaunchRequest:
@@ -72,6 +93,7 @@ class LaunchRequest(_Frozen):
         Raises:
             UnknownName: a field that does not exist.
             BadValue: a value of the wrong type, out of range or outside its grammar.
+            InvalidLock: the lock is not an entry of a lockfile.
         """
         for name in given:
             if name not in cls.model_fields:
