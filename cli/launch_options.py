@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from paddock.cli.options import F, lockable, on_hub
+from paddock.cli.options import LOCK_FILE, F
+from paddock.registry.hubs import AUTO, hub_names
 from paddock.registry.launch_fields import Kind, LaunchField, Taker, launch_fields
 from paddock.registry.reference import absolute
 
@@ -16,14 +17,14 @@ from paddock.registry.reference import absolute
 def with_launch_options(taker: Taker, without: tuple[str, ...] = ()) -> Callable[[F], F]:
     """Adds the options of the fields that `taker` takes, in the order of the table.
 
-    Values are passed by the fields' keys; the lockfile's as `lockable` does. Fields in `without`
-    are arguments of the command.
+    Values are passed by the fields' keys; of the lockfile's entry, `locked` and `lock_file`, which
+    `locked_entry` reads. Fields in `without` are arguments of the command.
     """
 
     def add(command: F) -> F:
-        for one in reversed([*launch_fields(taker)]):
-            if one.flags and one.key not in without:
-                command = _option(one, taker)(command)
+        rows = [one for one in launch_fields(taker) if one.flags and one.key not in without]
+        for option in reversed([option for one in rows for option in _options(one, taker)]):
+            command = option(command)
         return command
 
     return add
@@ -41,26 +42,40 @@ def launch_body(values: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _option(one: LaunchField, taker: Taker) -> Callable[[F], F]:
-    if one.kind == "entry":
-        return lockable
-    if one.kind == "hub":
-        return on_hub
-    return click.option(
-        one.key,
-        *one.flags,
-        metavar=one.metavar,
-        help=one.help_of.get(taker, one.help),
-        **_SETTINGS.get(one.kind, {}),
-    )
+class _HubOption(click.Option):
+    """Names the hubs in its help when that is shown: to look them all up takes some 20 ms."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        self.help = f"{', '.join(hub_names())} or {AUTO}."
+        return super().get_help_record(ctx)
 
 
 _SETTINGS: Mapping[Kind, dict[str, Any]] = {
     "count": {"type": int},
     "number": {"type": float},
     "flag": {"is_flag": True},
+    "hub": {"cls": _HubOption},
     "adapters": {"multiple": True, "nargs": 2},
+    "entry": {"is_flag": True},
 }
+
+
+def _options(one: LaunchField, taker: Taker) -> Iterator[Callable[[F], F]]:
+    yield click.option(
+        "locked" if one.kind == "entry" else one.key,
+        *one.flags,
+        metavar=one.metavar,
+        help=one.help_of.get(taker, one.help),
+        **_SETTINGS.get(one.kind, {}),
+    )
+    if one.kind == "entry":
+        yield click.option(
+            "--lock-file",
+            default=LOCK_FILE,
+            show_default=True,
+            metavar="PATH",
+            help="The lockfile.",
+        )
 
 
 def _absolute(path: str) -> str:

@@ -48,7 +48,7 @@ export function launchCommand(body: Launch): string {
   const { model_name, ...rest } = body as Launch & Record<string, unknown>;
   const parts = ["paddock", "launch", "--model-name", quoted(model_name)];
   for (const [name, value] of Object.entries(rest)) {
-    if (value === null || value === undefined) continue;
+    if (value === null || value === undefined || value === false) continue;
     const long = BY_KEY.get(name)?.flags.find((flag) => flag.startsWith("--"));
     const flag = long ?? `--${name.replaceAll("_", "-")}`;
     if (value === true) parts.push(flag);

@@ -49,6 +49,11 @@ describe("a launch", () => {
     expect(nextStep(command)?.path).toBe(`/launch/m?${sized}`);
   });
 
+  it("leaves a flag that is off out of its command", () => {
+    const body = launchBody("m", new URLSearchParams("offline=false"));
+    expect(launchCommand(body)).toBe("paddock launch --model-name m");
+  });
+
   it("takes every field of the table, and none of them as an option of the engine", () => {
     for (const { key, type } of LAUNCH_FIELDS) {
       if (key === "model_name") continue;
