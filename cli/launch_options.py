@@ -22,8 +22,8 @@ def with_launch_options(taker: Taker, without: tuple[str, ...] = ()) -> Callable
     """
 
     def add(command: F) -> F:
-        rows = [one for one in launch_fields(taker) if one.flags and one.key not in without]
-        for option in reversed([option for one in rows for option in _options(one, taker)]):
+        rows = [field for field in launch_fields(taker) if field.flags and field.key not in without]
+        for option in reversed([option for field in rows for option in _options(field, taker)]):
             command = option(command)
         return command
 
@@ -33,12 +33,12 @@ def with_launch_options(taker: Taker, without: tuple[str, ...] = ()) -> Callable
 def launch_body(values: Mapping[str, Any]) -> dict[str, Any]:
     """The launch as REST takes it, of options by the fields' keys; what was left out stays out."""
     body = {}
-    for one in launch_fields():
-        value = values.get(one.key)
+    for field in launch_fields():
+        value = values.get(field.key)
         if value is None or value is False or value == ():
             continue
-        convert = _BODY_VALUES.get(one.kind)
-        body[one.key] = value if convert is None else convert(value)
+        convert = _BODY_VALUES.get(field.kind)
+        body[field.key] = value if convert is None else convert(value)
     return body
 
 
@@ -60,15 +60,15 @@ _SETTINGS: Mapping[Kind, dict[str, Any]] = {
 }
 
 
-def _options(one: LaunchField, taker: Taker) -> Iterator[Callable[[F], F]]:
+def _options(field: LaunchField, taker: Taker) -> Iterator[Callable[[F], F]]:
     yield click.option(
-        "locked" if one.kind == "entry" else one.key,
-        *one.flags,
-        metavar=one.metavar,
-        help=one.help_of.get(taker, one.help),
-        **_SETTINGS.get(one.kind, {}),
+        "locked" if field.kind == "entry" else field.key,
+        *field.flags,
+        metavar=field.metavar,
+        help=field.help_of.get(taker, field.help),
+        **_SETTINGS.get(field.kind, {}),
     )
-    if one.kind == "entry":
+    if field.kind == "entry":
         yield click.option(
             "--lock-file",
             default=LOCK_FILE,

@@ -33,13 +33,13 @@ Kind = Literal[
 ]
 """What a value is.
 
-`reference` is a model's name or where it lies; a relative path is made absolute by the command line
-for it, for a `path`, and for a `file` that is more than a name. `gpus` is a count, `auto` or
-`none`, `indices` are those of GPUs, `adapters` are Xinference's `peft_model_config`, and `entry` is
-one of a lockfile.
+`reference` is a model's name or the place of its weights. `file` is a path, or the name of a file
+in the model's repository. The command line makes relative paths absolute. `gpus` is a number of
+GPUs, `auto` or `none`; `indices` are indices of GPUs. `adapters` is Xinference's
+`peft_model_config`. `entry` is an entry of a lockfile.
 """
 Taker = Literal["launch", "pull", "lock", "replicas"]
-"""Commands and routes: `replicas` adds some to a model, and has no command."""
+"""Commands and routes. `replicas` is the route that adds replicas to a model; no command does."""
 
 RestartWhen = Literal["always", "on-failure", "never"]
 MAX_REPLICAS = 64
@@ -53,22 +53,24 @@ class LaunchField:
     Attributes:
         key: in REST's body, in Xinference's words.
         aliases: further keys for the same.
-        name: the attribute of `LaunchRequest`. Empty where a value is only checked, or becomes an
-            option of the engine.
-        engine_option: the option of the engine that it becomes.
-        minimum, maximum: the range of a number.
-        above: the number itself is out of range already.
-        choices: the only words that are taken, in any case.
+        attribute: of `LaunchRequest`. Empty if the value is only checked, or is an option of the
+            engine.
+        engine_option: the engine's option that the value becomes, instead of an attribute.
+        minimum: lower bound of a number, which may be equal to it.
+        above: lower bound of a number, which must be greater.
+        maximum: upper bound of a number, which may be equal to it.
+        choices: the words that are valid, in upper or lower case.
         takers: which commands and routes take it.
         flags: of the command line.
-        help: one line of the command's help; `help_of` is for a command that says it differently.
+        help: a line of the commands' help.
+        help_of: the same line for a single command, where it differs.
         description: in the OpenAPI document.
         default: in the OpenAPI document; null means that it is chosen.
     """
 
     key: str
     aliases: tuple[str, ...] = ()
-    name: str = ""
+    attribute: str = ""
     engine_option: str = ""
     kind: Kind = "text"
     is_required: bool = False
@@ -219,7 +221,7 @@ _VARIANT: tuple[Taker, ...] = ("launch", "pull", "lock")
 LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     LaunchField(
         key="model_name",
-        name="model_name",
+        attribute="model_name",
         kind="reference",
         is_required=True,
         takers=_VARIANT,
@@ -235,7 +237,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="model_engine",
-        name="model_engine",
+        attribute="model_engine",
         takers=(*_VARIANT, "replicas"),
         flags=("-en", "--model-engine"),
         help="Engine; chosen if left out.",
@@ -243,13 +245,13 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="model_uid",
-        name="model_uid",
+        attribute="model_uid",
         flags=("-u", "--model-uid"),
         help="Id for requests; the model's name if left out.",
     ),
     LaunchField(
         key="model_size_in_billions",
-        name="size",
+        attribute="size",
         kind="size",
         takers=_VARIANT,
         flags=("-s", "--size-in-billions"),
@@ -257,21 +259,21 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="model_format",
-        name="format",
+        attribute="format",
         takers=_VARIANT,
         flags=("-f", "--model-format"),
         help="Format: pytorch, gptq, ggufv2, …",
     ),
     LaunchField(
         key="quantization",
-        name="quantization",
+        attribute="quantization",
         takers=_VARIANT,
         flags=("-q", "--quantization"),
         help="Quantization: none, Int4, Q4_K_M, …",
     ),
     LaunchField(
         key="replica",
-        name="replicas",
+        attribute="replicas",
         kind="count",
         minimum=1,
         maximum=MAX_REPLICAS,
@@ -282,7 +284,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="context_length",
-        name="context_length",
+        attribute="context_length",
         kind="count",
         minimum=1,
         flags=("-c", "--context-length"),
@@ -290,7 +292,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="model_path",
-        name="model_path",
+        attribute="model_path",
         kind="path",
         takers=("launch", "lock"),
         flags=("-mp", "--model-path"),
@@ -298,14 +300,14 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="download_hub",
-        name="hub",
+        attribute="hub",
         kind="hub",
         takers=_VARIANT,
         flags=("--download-hub",),
     ),
     LaunchField(
         key="offline",
-        name="offline",
+        attribute="offline",
         kind="flag",
         takers=("launch", "lock"),
         flags=("--offline",),
@@ -315,13 +317,13 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     LaunchField(
         key="worker_ip",
         aliases=("node",),
-        name="node",
+        attribute="node",
         flags=("--worker-ip", "--node"),
         help="Node to start on: its address, name or Ray id.",
     ),
     LaunchField(
         key="n_gpu",
-        name="n_gpu",
+        attribute="n_gpu",
         kind="gpus",
         takers=("launch", "replicas"),
         flags=("--n-gpu",),
@@ -330,7 +332,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="gpu_idx",
-        name="gpu_idx",
+        attribute="gpu_idx",
         kind="indices",
         flags=("--gpu-idx",),
         metavar="N,…",
@@ -346,7 +348,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="lock",
-        name="lock",
+        attribute="lock",
         kind="entry",
         takers=("launch", "pull"),
         flags=("--locked",),
@@ -355,7 +357,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="multimodal_projector",
-        name="projector",
+        attribute="projector",
         kind="file",
         takers=("launch", "pull"),
         flags=("--multimodal-projector",),
@@ -366,7 +368,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="trust",
-        name="trust",
+        attribute="trust",
         takers=("launch", "pull"),
         flags=("--trust",),
         metavar="COMMIT",
@@ -376,7 +378,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="restart",
-        name="restart",
+        attribute="restart",
         choices=get_args(RestartWhen),
         flags=("--restart",),
         metavar="WHEN",
@@ -385,7 +387,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="restart_tries",
-        name="restart_tries",
+        attribute="restart_tries",
         kind="count",
         minimum=0,
         flags=("--restart-tries",),
@@ -394,7 +396,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="silence_seconds",
-        name="silence_seconds",
+        attribute="silence_seconds",
         kind="number",
         above=0,
         maximum=MAX_SECONDS,
@@ -415,6 +417,6 @@ def fields_by_key() -> dict[str, LaunchField]:
     return {key: one for one in LAUNCH_FIELDS for key in one.keys}
 
 
-def fields_by_name() -> dict[str, LaunchField]:
+def fields_by_attribute() -> dict[str, LaunchField]:
     """The fields by the attribute of `LaunchRequest` that they become."""
-    return {one.name: one for one in LAUNCH_FIELDS if one.name}
+    return {one.attribute: one for one in LAUNCH_FIELDS if one.attribute}

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedGpu
 from paddock.registry.errors import UnknownName
-from paddock.registry.launch_fields import RestartWhen, fields_by_name
+from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
 
 Wanted = Literal["serving", "on_demand", "gone"]
-_LAUNCH_FIELDS = fields_by_name()
+_LAUNCH_FIELDS = fields_by_attribute()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.launch_fields import RestartWhen, fields_by_name
+from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
 from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.spec import Source, parse_size
 
@@ -26,7 +26,7 @@ RESERVED = frozenset(("instance", "instances", "prompts", "families", "vllm-supp
 RESERVED_ENDS = frozenset(
     ("progress", "cancel", "logs", "events", "replicas", "versions", "abort", "reload")
 )
-_LAUNCH_FIELDS = fields_by_name()
+_LAUNCH_FIELDS = fields_by_attribute()
 
 
 class _Frozen(BaseModel):
@@ -73,8 +73,8 @@ class LaunchRequest(_Frozen):
     @field_validator("*", mode="before")
     @classmethod
     def _check(cls, value: Any, info: ValidationInfo) -> Any:
-        one = _LAUNCH_FIELDS.get(info.field_name or "")
-        return value if one is None or value is None else one.check(value)
+        field = _LAUNCH_FIELDS.get(info.field_name or "")
+        return value if field is None or value is None else field.check(value)
 
     @field_validator("size", mode="before")
     @classmethod
@@ -87,7 +87,7 @@ class LaunchRequest(_Frozen):
         return value if value is None or isinstance(value, LockedModel) else parse_entry(value)
 
     @classmethod
-    def parse(cls, **given: Any) -> LaunchRequest:
+    def parse(cls, **values: Any) -> LaunchRequest:
         """Builds a request from what a client sent.
 
         Raises:
@@ -95,11 +95,11 @@ class LaunchRequest(_Frozen):
             BadValue: a value of the wrong type, out of range or outside its grammar.
             InvalidLock: the lock is not an entry of a lockfile.
         """
-        for name in given:
+        for name in values:
             if name not in cls.model_fields:
                 raise UnknownName.among("launch option", name, cls.model_fields)
         try:
-            request = cls.model_validate(given)
+            request = cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])

@@ -48,20 +48,20 @@ _TYPES: Mapping[Kind, Any] = {
 
 def shape_fields(fields: Iterable[LaunchField]) -> dict[str, Any]:
     """The fields as `pydantic.create_model` takes them, by key; each alias has its own."""
-    return {key: _typed(one) for one in fields for key in one.keys}
+    return {key: _typed(field) for field in fields for key in field.keys}
 
 
-def _typed(one: LaunchField) -> tuple[Any, Any]:
+def _typed(field: LaunchField) -> tuple[Any, Any]:
     # A `Literal` of a tuple has each of its values.
-    type_: Any = Literal[one.choices] if one.choices else _TYPES[one.kind]
-    if one.is_required:
-        return type_, Field(description=one.description)
+    type_: Any = Literal[field.choices] if field.choices else _TYPES[field.kind]
+    if field.is_required:
+        return type_, Field(description=field.description)
     info = Field(
-        default=one.default,
-        ge=one.minimum,
-        gt=one.above,
-        le=one.maximum,
-        description=one.description,
+        default=field.default,
+        ge=field.minimum,
+        gt=field.above,
+        le=field.maximum,
+        description=field.description,
     )
     return type_ | None, info
 

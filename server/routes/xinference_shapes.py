@@ -68,8 +68,8 @@ def launch_request(body: Any) -> LaunchRequest:
                 raise BadValue(key, value, "this version of Paddock cannot do that")
         elif value is None:
             continue
-        elif field.name:
-            values[field.name] = value
+        elif field.attribute:
+            values[field.attribute] = value
         elif (checked := field.check(value)) and field.engine_option:
             options[field.engine_option] = checked
     return LaunchRequest.parse(**values, engine_options=options)

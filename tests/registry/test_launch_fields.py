@@ -80,8 +80,8 @@ def test_every_field_is_taken_everywhere(field: LaunchField) -> None:
             assert request.engine_options == {field.engine_option: PARSED[field.kind]}
         else:
             assert request.engine_options == {}
-        if field.name and field.kind != "entry":
-            assert getattr(request, field.name) == PARSED.get(field.kind, value)
+        if field.attribute and field.kind != "entry":
+            assert getattr(request, field.attribute) == PARSED.get(field.kind, value)
         is_object = field.kind in {"adapters", "entry"}
         assert (f'key: "{key}"' in dashboard) is not is_object
     options = {flag for option in launch.params for flag in option.opts}
@@ -91,7 +91,7 @@ def test_every_field_is_taken_everywhere(field: LaunchField) -> None:
 
 def test_every_attribute_of_a_request_has_a_row() -> None:
     """But for the setting and the engine's own options, which no key of REST names."""
-    names = [field.name for field in LAUNCH_FIELDS if field.name]
+    names = [field.attribute for field in LAUNCH_FIELDS if field.attribute]
     assert len(set(names)) == len(names)
     assert {*names, "first_hub", "engine_options"} == set(LaunchRequest.model_fields)
 
@@ -212,7 +212,8 @@ from paddock.registry import launch_fields as table
 
 table.LAUNCH_FIELDS += (
     table.LaunchField(
-        key="first_of_hubs", name="first_hub", choices=("near", "far"), takers=("launch", "lock"),
+        key="first_of_hubs", attribute="first_hub", takers=("launch", "lock"),
+        choices=("near", "far"),
         flags=("--first-of-hubs",), help="The hub that is asked first.", description="Asked first",
     ),
 )
