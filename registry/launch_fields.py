@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from paddock.registry.abilities import model_types
 from paddock.registry.errors import BadValue, UnknownName
 
 Kind = Literal[
     "text",
     "reference",
+    "model_type",
     "path",
     "file",
     "hub",
@@ -33,7 +35,8 @@ Kind = Literal[
 ]
 """What a value is.
 
-`reference` is a model's name or the place of its weights. `file` is a path, or the name of a file
+`reference` is a model's name or the place of its weights. `model_type` is a type of models that
+abilities belong to: packages may add some. `file` is a path, or the name of a file
 in the model's repository. The command line makes relative paths absolute. `gpus` is a number of
 GPUs, `auto` or `none`; `indices` are indices of GPUs. `adapters` is Xinference's
 `peft_model_config`. `entry` is an entry of a lockfile.
@@ -110,12 +113,18 @@ class LaunchField:
 def _text(one: LaunchField, value: Any) -> str:
     if not isinstance(value, str):
         raise BadValue(one.key, value, "must be text")
-    if not one.choices:
-        return value
-    for choice in one.choices:
+    return _choose(one, value, one.choices) if one.choices else value
+
+
+def _model_type(one: LaunchField, value: Any) -> str:
+    return _choose(one, _text(one, value), model_types())
+
+
+def _choose(one: LaunchField, value: str, choices: tuple[str, ...]) -> str:
+    for choice in choices:
         if choice.casefold() == value.casefold():
             return choice
-    raise UnknownName.among(one.key, value, one.choices)
+    raise UnknownName.among(one.key, value, choices)
 
 
 def _flag(one: LaunchField, value: Any) -> bool:
@@ -203,6 +212,7 @@ def _adapters(one: LaunchField, value: Any) -> list[str]:
 _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "text": _text,
     "reference": _text,
+    "model_type": _model_type,
     "path": _text,
     "file": _text,
     "hub": _text,
@@ -230,7 +240,7 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     ),
     LaunchField(
         key="model_type",
-        choices=("LLM", "embedding", "rerank"),
+        kind="model_type",
         flags=("-t", "--model-type"),
         help="LLM, embedding or rerank; known from the name.",
         description="Known from the name",

@@ -32,6 +32,7 @@ class Adapters(Shape):
 _TYPES: Mapping[Kind, Any] = {
     "text": str,
     "reference": str,
+    "model_type": str,
     "path": str,
     "file": str,
     "hub": str,

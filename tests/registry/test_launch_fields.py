@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 import jsonschema
@@ -25,7 +25,6 @@ from paddock.registry.launch_fields import (
     fields_by_key,
     launch_fields,
 )
-from paddock.registry.spec import ModelType
 from paddock.server.http.shapes import Shape
 from paddock.server.routes.launch_shapes import AddReplicas, Launch, MakeLock
 from paddock.server.routes.xinference_shapes import launch_request
@@ -35,6 +34,7 @@ KEYS = fields_by_key()
 EXAMPLES: dict[str, Any] = {
     "text": "x",
     "reference": "hf:owner/name",
+    "model_type": "LLM",
     "path": "/weights",
     "file": "projector.gguf",
     "hub": "auto",
@@ -202,9 +202,14 @@ def test_words_and_numbers_come_as_text_too() -> None:
     assert (request.replicas, request.restart) == (2, "always")
 
 
-def test_model_types_are_those_of_specs() -> None:
-    """The table is light and cannot import them."""
-    assert KEYS["model_type"].choices == get_args(ModelType)
+def test_a_model_type_of_a_package_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package may add an ability with a type of its own; its models are launched like others."""
+    body = {"model_name": "m", "model_type": "summary"}
+    with pytest.raises(UnknownName, match="known: LLM, embedding, rerank"):
+        launch_request(body)
+    types = ("LLM", "summary")
+    monkeypatch.setattr("paddock.registry.launch_fields.model_types", lambda: types)
+    assert launch_request(body).engine_options == {}
 
 
 ROW = """
