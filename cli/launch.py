@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import Output, Settings, connected, lockable, locked_entry, on_hub
+from paddock.cli.launch_options import launch_body, with_launch_options
+from paddock.cli.options import Output, Settings, connected, locked_entry
 from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import BadValue, Cancelled, GatewayError, LaunchFailed
 from paddock.registry.hubs import LOCAL
-from paddock.registry.reference import absolute
 
 POLL_SECONDS = 0.05
 
@@ -29,36 +28,7 @@ POLL_SECONDS = 0.05
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
 )
-@click.option("-n", "--model-name", help="Name of the model, or such as hf:owner/name.")
-@click.option("-t", "--model-type", help="LLM, embedding or rerank; known from the name.")
-@click.option("-en", "--model-engine", help="Engine; chosen if left out.")
-@click.option("-u", "--model-uid", help="Id for requests; the model's name if left out.")
-@click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
-@click.option("-f", "--model-format", help="Format: pytorch, gptq, ggufv2, …")
-@click.option("-q", "--quantization", help="Quantization: none, Int4, Q4_K_M, …")
-@click.option("-r", "--replica", type=int, help="Copies to start.  [1]")
-@click.option("-c", "--context-length", type=int, help="Tokens that one request gets.")
-@click.option("-mp", "--model-path", help="Weights on disk: a file or a folder.")
-@on_hub
-@click.option("--offline", is_flag=True, help="Take what is cached, and ask no hub.")
-@click.option("--worker-ip", "--node", help="Node to start on: its address, name or Ray id.")
-@click.option("--n-gpu", help="GPUs of each copy: auto, none or a number.  [auto]")
-@click.option("--gpu-idx", metavar="N,…", help="GPUs to choose among, by their index.")
-@click.option("-lm", "--lora-modules", multiple=True, nargs=2, help="LoRA adapter: NAME PATH.")
-@lockable
-@click.option("--multimodal-projector", metavar="FILE", help="GGUF that lets a GGUF see pictures.")
-@click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit run.")
-@click.option(
-    "--restart", metavar="WHEN", help="After it ends: always, on-failure or never.  [on-failure]"
-)
-@click.option(
-    "--restart-tries",
-    type=int,
-    help="Restarts without ten minutes of service between.  [unlimited]",
-)
-@click.option(
-    "--silence-seconds", type=float, help="A request without output for so long is ended.  [1800]"
-)
+@with_launch_options("launch")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.pass_context
 @connected
@@ -70,7 +40,7 @@ def launch(
     dry_run: bool,
     locked: bool,
     lock_file: str,
-    **given: Any,
+    **values: Any,
 ) -> None:
     """Launch a model.
 
@@ -87,7 +57,7 @@ def launch(
       paddock launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M
       paddock launch hf:TheBloke/Mixtral-8x7B-v0.1-GGUF --quantization Q4_K_M
     """
-    body = _body(given, ctx.args)
+    body = _body(values, ctx.args)
     if locked:
         body["lock"] = locked_entry(body["model_name"], lock_file, settings)
     say_reading(body["model_name"], output)
@@ -103,55 +73,18 @@ def launch(
     output.result(launched, launched["model_uid"])
 
 
-def _body(given: dict[str, Any], extra: list[str]) -> dict[str, Any]:
-    """The launch as REST takes it."""
+def _body(values: dict[str, Any], extra: list[str]) -> dict[str, Any]:
+    """The launch as REST takes it: our options, and the engine's from the rest of the line."""
     extra = list(extra)
-    name = given["model_name"]
     if extra and not extra[0].startswith("-"):
         # `paddock launch tiny-mixtral`, for those who do not want to type the option.
         first = extra.pop(0)
-        if name is not None:
+        if values["model_name"] is not None:
             raise BadValue("argument", first, "was not expected; the model's name is given already")
-        name = first
-    if name is None:
+        values = {**values, "model_name": first}
+    if values["model_name"] is None:
         raise BadValue("model name", None, "is needed: paddock launch --model-name NAME")
-    body: dict[str, Any] = _pairs(extra)
-    known = {
-        "model_name": absolute(name),
-        "model_type": given["model_type"],
-        "model_engine": given["model_engine"],
-        "model_uid": given["model_uid"],
-        "model_size_in_billions": given["size_in_billions"],
-        "model_format": given["model_format"],
-        "quantization": given["quantization"],
-        "replica": given["replica"],
-        "context_length": given["context_length"],
-        "model_path": _absolute(given["model_path"]),
-        "download_hub": given["download_hub"],
-        "offline": given["offline"] or None,
-        "worker_ip": given["worker_ip"],
-        "n_gpu": given["n_gpu"],
-        "gpu_idx": given["gpu_idx"],
-        "trust": given["trust"],
-        "restart": given["restart"],
-        "restart_tries": given["restart_tries"],
-        "silence_seconds": given["silence_seconds"],
-        "multimodal_projector": _projector(given["multimodal_projector"]),
-    }
-    if given["lora_modules"]:
-        adapters = [{"lora_name": n, "local_path": _absolute(p)} for n, p in given["lora_modules"]]
-        known["peft_model_config"] = {"lora_list": adapters}
-    return {**body, **{key: value for key, value in known.items() if value is not None}}
-
-
-def _absolute(path: str | None) -> str | None:
-    # The gateway has a working directory of its own.
-    return None if path is None else str(Path(path).expanduser().absolute())
-
-
-def _projector(name: str | None) -> str | None:
-    # A plain name is a file of the model's repository.
-    return _absolute(name) if name and ("/" in name or name.startswith("~")) else name
+    return {**_pairs(extra), **launch_body(values)}
 
 
 def _pairs(extra: list[str]) -> dict[str, str]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import LOCK_FILE, Output, Settings, connected, on_hub
+from paddock.cli.launch_options import launch_body, with_launch_options
+from paddock.cli.options import LOCK_FILE, Output, Settings, connected
 from paddock.cli.output import size, table
 from paddock.client import Client
 from paddock.registry.errors import BadValue, Cancelled, LaunchFailed
@@ -30,25 +31,17 @@ file_option = click.option(
 
 @click.command(short_help="Write down which bytes and engine models are.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("-f", "--model-format", help="Format: pytorch, gptq, ggufv2, …")
-@click.option("-q", "--quantization", help="Quantization: none, Int4, Q4_K_M, …")
-@click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
-@click.option("-en", "--model-engine", help="Engine; chosen if left out.")
-@click.option("-mp", "--model-path", help="Weights on disk: a file or a folder.")
-@on_hub
-@click.option("--offline", is_flag=True, help="Lock what is cached, and ask no hub.")
+@with_launch_options("lock", without=("model_name",))
 @click.option("--newest", is_flag=True, help="Ask the hub, whatever is cached.")
 @file_option
 @connected
 def lock(
     models: tuple[str, ...],
-    model_path: str | None,
-    offline: bool,
     newest: bool,
     file: str,
     settings: Settings,
     output: Output,
-    **given: str | None,
+    **values: Any,
 ) -> None:
     """Write down which bytes and engine models are.
 
@@ -68,16 +61,13 @@ def lock(
 
     path = Path(file)
     before = read_lock(path) if path.exists() else Lockfile()
-    wishes = {key: value for key, value in given.items() if value}
-    if "size_in_billions" in wishes:
-        wishes["model_size_in_billions"] = wishes.pop("size_in_billions")
-    if model_path is not None:
-        wishes["model_path"] = str(Path(model_path).expanduser().absolute())
-    if len(models) != 1 and wishes:
-        name = next(iter(wishes)).replace("_", "-")
-        raise BadValue(name, wishes[name.replace("-", "_")], "goes with one model that is named")
+    options = launch_body(values)
+    chosen = [key for key in options if key != "offline"]
+    if len(models) != 1 and chosen:
+        name = chosen[0]
+        raise BadValue(name.replace("_", "-"), options[name], "goes with one model that is named")
     client = gateway.ensure(settings, output)
-    bodies = [{"model_name": name, **wishes, "offline": offline or None} for name in models]
+    bodies = [launch_body({"model_name": name, **values}) for name in models]
     entries = []
     for body in bodies or _launched(client):
         what = str(body.get("model_name") or body["launched"])

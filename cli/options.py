@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import click
 
 from paddock.cli.output import Output
-from paddock.registry.hubs import AUTO, hub_names
 from paddock.registry.settings import Settings, read_settings
 
 LOCK_FILE = "paddock.lock"
@@ -46,30 +45,6 @@ def offline(command: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-def lockable(command: F) -> F:
-    """Adds `--locked` and `--lock-file`."""
-    file = click.option(
-        "--lock-file", default=LOCK_FILE, show_default=True, metavar="PATH", help="The lockfile."
-    )
-    locked = click.option(
-        "--locked", is_flag=True, help="Only what the lockfile says; all else is refused."
-    )
-    return locked(file(command))
-
-
-class _HubOption(click.Option):
-    """Names the hubs in its help when that is shown: to look them all up takes some 20 ms."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        self.help = f"{', '.join(hub_names())} or {AUTO}."
-        return super().get_help_record(ctx)
-
-
-def on_hub(command: F) -> F:
-    """Adds `--download-hub`."""
-    return click.option("--download-hub", cls=_HubOption)(command)
-
-
 def locked_entry(name: str, path: str, settings: Settings) -> dict[str, Any]:
     """The entry of a model in a lockfile, as REST takes it; `name` may be an alias.
 
@@ -92,8 +67,6 @@ __all__ = [
     "Output",
     "Settings",
     "connected",
-    "lockable",
     "locked_entry",
     "offline",
-    "on_hub",
 ]

@@ -9,25 +9,18 @@ from typing import Any
 import click
 
 from paddock.cli import gateway
-from paddock.cli.options import Output, Settings, connected, lockable, locked_entry, on_hub
+from paddock.cli.launch_options import launch_body, with_launch_options
+from paddock.cli.options import Output, Settings, connected, locked_entry
 from paddock.cli.output import say_reading, size
 from paddock.client import Client
 from paddock.registry.errors import Cancelled, LaunchFailed
-from paddock.registry.reference import absolute
 
 POLL_SECONDS = 0.1
 
 
 @click.command(short_help="Download a model's weights, and launch nothing.")
 @click.argument("name")
-@click.option("-f", "--model-format", help="Format: pytorch, gptq, ggufv2, …")
-@click.option("-q", "--quantization", help="Quantization: none, Int4, Q4_K_M, …")
-@click.option("-s", "--size-in-billions", help="Size, such as 46_7 or 46.7.")
-@click.option("-en", "--model-engine", help="Choose what this engine can serve.")
-@on_hub
-@lockable
-@click.option("--multimodal-projector", metavar="FILE", help="Bring this projector too.")
-@click.option("--trust", metavar="COMMIT", help="Let code and pickles of this very commit come.")
+@with_launch_options("pull", without=("model_name",))
 @connected
 def pull(
     name: str,
@@ -35,7 +28,7 @@ def pull(
     lock_file: str,
     settings: Settings,
     output: Output,
-    **given: str | None,
+    **values: Any,
 ) -> None:
     """Download a model's weights, and launch nothing.
 
@@ -48,12 +41,7 @@ def pull(
       paddock pull mixtral-v0.1 --model-format ggufv2 --quantization Q4_K_M
     """
     say_reading(name, output)
-    body: dict[str, Any] = {
-        "model_name": absolute(name),
-        **{key: value for key, value in given.items() if value},
-    }
-    if "size_in_billions" in body:
-        body["model_size_in_billions"] = body.pop("size_in_billions")
+    body = launch_body({"model_name": name, **values})
     if locked:
         body["lock"] = locked_entry(name, lock_file, settings)
     client = gateway.ensure(settings, output)

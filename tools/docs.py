@@ -26,6 +26,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import Library
+from paddock.registry.launch_fields import launch_fields
 from paddock.registry.settings import SETTINGS, read_settings
 from paddock.registry.spec import ModelSpec
 from paddock.server.dialects.fields import field_support
@@ -139,6 +140,39 @@ def rest_shapes() -> str:
     return json.dumps(document(routes), indent=1, ensure_ascii=False) + "\n"
 
 
+def dashboard_fields() -> str:
+    """`web/src/api/launchFields.ts`: the launch fields that the dashboard's addresses may hold."""
+    rows = []
+    for one in launch_fields("launch"):
+        if one.kind in {"adapters", "entry"}:  # objects, which no address holds
+            continue
+        type_ = {"count": "number", "number": "number", "flag": "flag"}.get(one.kind, "text")
+        bounds = {"min": one.minimum, "max": one.maximum}
+        limits = "".join(f", {k}: {n:.0f}" for k, n in bounds.items() if n is not None)
+        for key in one.keys:
+            flags = ", ".join(f'"{flag}"' for flag in one.flags_of(key))
+            rows.append(f'  {{ key: "{key}", type: "{type_}", flags: [{flags}]{limits} }},')
+    return "\n".join(
+        [
+            "// Written by `make docs` from registry/launch_fields.py; do not edit.",
+            "",
+            "/** A field of a launch: its key in REST's body, and its flags in a command. */",
+            "export interface LaunchField {",
+            "  key: string;",
+            '  type: "text" | "number" | "flag";',
+            "  flags: readonly string[];",
+            "  min?: number;",
+            "  max?: number;",
+            "}",
+            "",
+            "export const LAUNCH_FIELDS: readonly LaunchField[] = [",
+            *rows,
+            "];",
+            "",
+        ]
+    )
+
+
 def engine_fields() -> str:
     """`docs/engines.md`, with the table of fields between its marks."""
     served = [engine for engine in engines() if engine.formats and "LLM" in engine.types]
@@ -169,6 +203,7 @@ DOCUMENTS = {
     "docs/settings.md": settings_table,
     "docs/models.md": model_table,
     "web/openapi.json": rest_shapes,
+    "web/src/api/launchFields.ts": dashboard_fields,
 }
 
 

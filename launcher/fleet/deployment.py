@@ -11,14 +11,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedGpu
-from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.errors import UnknownName
+from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
 
 Wanted = Literal["serving", "on_demand", "gone"]
-RestartWhen = Literal["always", "on-failure", "never"]
-RESTARTS: tuple[str, ...] = get_args(RestartWhen)
+_LAUNCH_FIELDS = fields_by_attribute()
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,9 @@ class Policy:
 
     @classmethod
     def of(cls, request: LaunchRequest) -> Policy:
-        """What a launch asks for. Raises `UnknownName` and `BadValue`."""
-        values = {
-            "restart": request.restart,
-            "restart_tries": request.restart_tries,
-            "silence_seconds": request.silence_seconds,
-        }
-        return cls.parse({name: value for name, value in values.items() if value is not None})
+        """What a launch asks for."""
+        values = {one.name: getattr(request, one.name) for one in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Policy:
@@ -53,25 +49,17 @@ class Policy:
 
         Raises:
             UnknownName: a name, or a word for `restart`, that does not exist.
-            BadValue: a number out of range.
+            BadValue: a value of the wrong type or out of range.
         """
         known = [one.name for one in fields(cls)]
         for name in values:
             if name not in known:
                 raise UnknownName.among("policy", name, known)
-        policy = cls(**values)
-        if policy.restart not in RESTARTS:
-            raise UnknownName.among("restart", str(policy.restart), RESTARTS)
-        tries = policy.restart_tries
-        if tries is not None and (isinstance(tries, bool) or not isinstance(tries, int)):
-            raise BadValue("restart_tries", tries, "must be a whole number")
-        if tries is not None and tries < 0:
-            raise BadValue("restart_tries", tries, "must be 0 or more")
-        if policy.silence_seconds is not None and not 0 < policy.silence_seconds < 1e9:
-            raise BadValue(
-                "silence_seconds", policy.silence_seconds, "must be a number of seconds over 0"
-            )
-        return policy
+        checked: dict[str, Any] = {
+            name: value if value is None else _LAUNCH_FIELDS[name].check(value)
+            for name, value in values.items()
+        }
+        return cls(**checked)
 
     def to_json(self) -> dict[str, Any]:
         """The policy as JSON."""

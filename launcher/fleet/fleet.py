@@ -18,7 +18,6 @@ from paddock.launcher.fleet.activity import Lease, SlotQueue
 from paddock.launcher.fleet.deployment import (
     Deployment,
     Place,
-    Policy,
     ReplicaRecord,
     deploy,
     replica_name,
@@ -33,7 +32,7 @@ from paddock.launcher.fleet.store import Store
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.hosts.machine import held_bytes
 from paddock.launcher.jobs.locks import Locking
-from paddock.launcher.planning.plan import MAX_REPLICAS, LaunchPlan, LaunchRequest, PlannedWeights
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.reservations import Coming
 from paddock.launcher.replicas.attach_request import AttachRequest
 from paddock.launcher.replicas.attached import ATTACHES
@@ -55,6 +54,7 @@ from paddock.registry.errors import (
     near,
 )
 from paddock.registry.hubs import find_hub
+from paddock.registry.launch_fields import MAX_REPLICAS
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Source, Variant, source_key
 
@@ -154,13 +154,11 @@ class Fleet:
         return await self.planner.plan(request)
 
     async def plan_pull(self, request: LaunchRequest) -> tuple[Variant, PlannedWeights]:
-        """See `Planner.plan_pull`. Raises as `Policy.of` too: a pull takes what a launch takes."""
-        Policy.of(request)
+        """See `Planner.plan_pull`."""
         return await self.planner.plan_pull(request)
 
     async def plan_lock(self, request: LaunchRequest) -> Locking:
-        """See `Planner.plan_lock`. Raises as `Policy.of` too."""
-        Policy.of(request)
+        """See `Planner.plan_lock`."""
         return await self.planner.plan_lock(request)
 
     async def hosts(self, paths: tuple[str, ...] = ()) -> Sequence[Host]:
@@ -200,7 +198,6 @@ class Fleet:
             HubFailure: a reference that could not be looked up.
             StateNotWritten: nothing was begun.
         """
-        Policy.of(request)  # before anything is asked of a hub
         if self._cluster.external:
             await self._cluster.connect()
         target = await self.planner.understand(request)

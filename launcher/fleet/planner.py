@@ -94,7 +94,7 @@ class Planner:
         """The plan of a request that was understood.
 
         Raises:
-            Refused: as `Asked.check`, `Policy.of` and `resolve`.
+            Refused: as `Asked.check` and `resolve`.
         """
         target.check()
         policy = Policy.of(target.request)

@@ -6,10 +6,18 @@ import posixpath
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.lockfile import LockedModel
+from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
+from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.spec import Source
 from paddock.registry.spec_fields import parse_size
 
@@ -19,7 +27,7 @@ RESERVED = frozenset(("instance", "instances", "prompts", "families", "vllm-supp
 RESERVED_ENDS = frozenset(
     ("progress", "cancel", "logs", "events", "replicas", "versions", "abort", "reload")
 )
-MAX_REPLICAS = 64
+_LAUNCH_FIELDS = fields_by_attribute()
 
 
 class _Frozen(BaseModel):
@@ -36,6 +44,8 @@ class LaunchRequest(_Frozen):
     `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
     the driver's index. `restart`, `restart_tries` and `silence_seconds` are the deployment's policy
     (`fleet/deployment.py`).
+
+    The table of launch fields (`registry/launch_fields.py`) has the range and the words of each.
     """
 
     model_name: str
@@ -44,41 +54,53 @@ class LaunchRequest(_Frozen):
     size: str | None = None
     format: str | None = None
     quantization: str | None = None
-    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    replicas: int = 1
     model_path: str | None = None
     hub: str | None = None
-    offline: bool = Field(default=False, strict=True)
+    offline: bool = False
     node: str | None = None
-    context_length: int | None = Field(default=None, ge=1)
+    context_length: int | None = None
     trust: str | None = None
     first_hub: str | None = None
     projector: str | None = None
-    n_gpu: int | None = Field(default=None, ge=0)
+    n_gpu: int | None = None
     gpu_idx: tuple[int, ...] = ()
     engine_options: dict[str, Any] = Field(default_factory=dict)
     lock: LockedModel | None = None
-    restart: str | None = None
-    restart_tries: int | None = Field(default=None, strict=True)
-    silence_seconds: float | None = Field(default=None, strict=True)
+    restart: RestartWhen | None = None
+    restart_tries: int | None = None
+    silence_seconds: float | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check(cls, value: Any, info: ValidationInfo) -> Any:
+        field = _LAUNCH_FIELDS.get(info.field_name or "")
+        return value if field is None or value is None else field.check(value)
 
     @field_validator("size", mode="before")
     @classmethod
     def _canonical_size(cls, value: str | int | float | None) -> str | None:
         return None if value is None else parse_size(value)
 
+    @field_validator("lock", mode="before")
     @classmethod
-    def parse(cls, **given: Any) -> LaunchRequest:
+    def _entry(cls, value: Any) -> LockedModel | None:
+        return value if value is None or isinstance(value, LockedModel) else parse_entry(value)
+
+    @classmethod
+    def parse(cls, **values: Any) -> LaunchRequest:
         """Builds a request from what a client sent.
 
         Raises:
             UnknownName: a field that does not exist.
             BadValue: a value of the wrong type, out of range or outside its grammar.
+            InvalidLock: the lock is not an entry of a lockfile.
         """
-        for name in given:
+        for name in values:
             if name not in cls.model_fields:
                 raise UnknownName.among("launch option", name, cls.model_fields)
         try:
-            request = cls.model_validate(given)
+            request = cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])

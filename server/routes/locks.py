@@ -20,38 +20,11 @@ from paddock.server.http.body import read_object
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.launch_shapes import MakeLock
 from paddock.server.routes.plan_shapes import Diagnosis
 
 MAX_MODELS = 1000
-OPTIONS = (
-    "model_name",
-    "launched",
-    "model_engine",
-    "model_size_in_billions",
-    "model_format",
-    "quantization",
-    "model_path",
-    "download_hub",
-    "offline",
-    "newest",
-)
-
-
-class MakeLock(Shape):
-    """A variant to lock, in the words of a launch, or the id of a model that is launched."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model_name: str | None = None
-    launched: str | None = None
-    model_engine: str | None = None
-    model_size_in_billions: int | float | str | None = None
-    model_format: str | None = None
-    quantization: str | None = None
-    model_path: str | None = None
-    download_hub: str | None = None
-    offline: bool | None = None
-    newest: bool | None = Field(default=False, description="What is cached does not count")
+OPTIONS = tuple(MakeLock.model_fields)
 
 
 class LockedModels(Shape):

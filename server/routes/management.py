@@ -23,7 +23,8 @@ from paddock.server.http.operation import EVENTS, FLAG, TEXT, Operation, Query, 
 from paddock.server.http.query import WAIT, flag, whole
 from paddock.server.http.shapes import Result, Shape, Size
 from paddock.server.routes import xinference_shapes
-from paddock.server.routes.plan_shapes import Attach, Diagnosis, Launch, Plan
+from paddock.server.routes.launch_shapes import Launch
+from paddock.server.routes.plan_shapes import Attach, Diagnosis, Plan
 
 MAX_LINES = 10_000
 LINES = Query(

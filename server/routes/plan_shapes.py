@@ -1,14 +1,12 @@
-"""The shapes of plans, and of the requests that they are made from."""
+"""The shapes of plans, and of endpoints that are attached."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from paddock.launcher.planning.plan import MAX_REPLICAS
 from paddock.launcher.replicas.diagnosis import CAUSES
-from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec_fields import AbilityName
 from paddock.server.http.shapes import Shape
 
@@ -133,42 +131,3 @@ class Attach(Shape):
     abilities: list[AbilityName] | None = Field(default=None, description="null: found out")
     context_length: int | None = Field(default=None, ge=1)
     slots: int | None = Field(default=None, ge=1, le=100_000, description="Requests at once")
-
-
-class Launch(Shape):
-    """What to launch, in Xinference's words. Fields that are not named are the engine's options.
-
-    `model_name` may be a reference, such as `hf:owner/name`, to a model that no spec names.
-    """
-
-    model_name: str
-    model_uid: str | None = None
-    model_engine: str | None = None
-    model_size_in_billions: int | float | str | None = None
-    model_format: str | None = None
-    quantization: str | None = None
-    replica: int | None = Field(default=1, ge=1, le=MAX_REPLICAS)
-    model_path: str | None = None
-    download_hub: str | None = None
-    offline: bool | None = None
-    worker_ip: str | None = None
-    node: str | None = None
-    context_length: int | None = Field(default=None, ge=1)
-    lock: LockedModel | None = Field(
-        default=None, description="An entry of a lockfile, which pins all that it names"
-    )
-    multimodal_projector: str | None = Field(
-        default=None, description="A file beside a GGUF that makes tokens of pictures"
-    )
-    trust: str | None = Field(default=None, description="The commit whose code may run here")
-    restart: Literal["always", "on-failure", "never"] | None = Field(
-        default=None, description="When a replica that ended is started again; null: on-failure"
-    )
-    restart_tries: int | None = Field(
-        default=None,
-        ge=0,
-        description="Restarts without ten minutes of service between; null: any number",
-    )
-    silence_seconds: float | None = Field(
-        default=None, gt=0, description="How long an engine may say nothing of a request"
-    )

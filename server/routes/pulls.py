@@ -14,8 +14,9 @@ from paddock.server.http.body import read_json
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape, Size
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.launch_shapes import Launch
 from paddock.server.routes.management import FileProgress
-from paddock.server.routes.plan_shapes import Diagnosis, Launch
+from paddock.server.routes.plan_shapes import Diagnosis
 
 
 class Pull(Shape):

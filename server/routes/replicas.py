@@ -4,37 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
-from paddock.launcher.planning.plan import MAX_REPLICAS
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.launch_fields import fields_by_key
 from paddock.server.http.body import read_object
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.query import WAIT
 from paddock.server.http.shapes import Message, Shape
 from paddock.server.proxy.forward import Inference
 from paddock.server.routes import xinference_shapes
+from paddock.server.routes.launch_shapes import AddReplicas
 from paddock.server.routes.management import Replica
 
 DRAIN_SECONDS = 30.0
 """How long a replica that is removed may take to end its requests."""
 BLOCK_SECONDS = 30.0
-OPTIONS = ("replica", "replica_config", "model_engine", "n_gpu")
-
-
-class AddReplicas(Shape):
-    """How many replicas to add. Other fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    replica: int = Field(default=1, ge=1, le=MAX_REPLICAS)
-    replica_config: list[Any] | dict[str, Any] | None = None
-    model_engine: str | None = None
-    n_gpu: int | str | None = None
+OPTIONS = tuple(AddReplicas.model_fields)
+_LAUNCH_FIELDS = fields_by_key()
 
 
 class Added(Shape):
@@ -162,9 +153,8 @@ def _count(body: dict[str, Any], status: ModelStatus) -> int:
     for name in body:
         if name not in OPTIONS:
             raise UnknownName.among("replica option", name, OPTIONS)
-    count = body.get("replica", 1)
-    if not isinstance(count, int) or isinstance(count, bool):
-        raise BadValue("replica", count, "must be a whole number")
+    count = body.get("replica")
+    count = 1 if count is None else int(_LAUNCH_FIELDS["replica"].check(count))
     if body.get("replica_config") not in (None, {}, []):
         why = "replicas start on the model's own node; this version cannot place them apart"
         raise BadValue("replica_config", body["replica_config"], why)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -13,35 +13,13 @@ from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.planning.plan import LaunchRequest
 from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.errors import BadValue
-from paddock.registry.lockfile import parse_entry
+from paddock.registry.launch_fields import fields_by_key
 from paddock.registry.spec import Variant
 from paddock.server.http.query import flag
 
-# Launch keys of Xinference's clients → our field.
-_FIELDS = {
-    "model_name": "model_name",
-    "model_uid": "model_uid",
-    "model_engine": "model_engine",
-    "model_size_in_billions": "size",
-    "model_format": "format",
-    "quantization": "quantization",
-    "replica": "replicas",
-    "model_path": "model_path",
-    "download_hub": "hub",
-    "offline": "offline",
-    "worker_ip": "node",
-    "node": "node",
-    "context_length": "context_length",
-    "lock": "lock",
-    "trust": "trust",
-    "multimodal_projector": "projector",
-    "restart": "restart",
-    "restart_tries": "restart_tries",
-    "silence_seconds": "silence_seconds",
-}
+_LAUNCH_FIELDS = fields_by_key()
 # Keys that clients always send, with the values that ask for nothing beyond what we do.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "model_type": (None, "LLM", "embedding", "rerank"),
     "n_worker": (None, 1),
     "request_limits": (None,),
     "replica_config": (None, {}, []),
@@ -51,11 +29,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "virtual_env_find_links": (None, []),
     "envs": (None, {}),
     "trust_remote_code": (None, False),
-}
-# What clients call those that ask for GPUs; of `n_gpu` "auto" and null leave it to the plan.
-_GPUS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "n_gpu": lambda value: {"n_gpu": _count(value)},
-    "gpu_idx": lambda value: {"gpu_idx": _indices(value)},
 }
 _STATUS = {
     "pending": "CREATING",
@@ -76,63 +49,30 @@ def launch_request(body: Any) -> LaunchRequest:
 
     Raises:
         BadValue: not an object, no model name, or a key that asks for what cannot be done.
+        UnknownName: a value that is none of its key's choices.
         InvalidLock: the lock is not an entry of a lockfile.
     """
     if not isinstance(body, dict):
         raise BadValue("body", type(body).__name__, "must be a JSON object")
     if not isinstance(body.get("model_name"), str):
         raise BadValue("model_name", body.get("model_name"), "is needed, as text")
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for key, value in body.items():
-        if key in _FIELDS:
-            if value is not None:
-                given[_FIELDS[key]] = parse_entry(value) if key == "lock" else value
-        elif key in _GPUS:
-            given |= _GPUS[key](value)
-        elif key in _NEUTRAL:
+        field = _LAUNCH_FIELDS.get(key)
+        if field is None:
+            if key not in _NEUTRAL:
+                options[key] = value
             # Command lines send text: "1" for 1, "None" for None.
-            if str(value).casefold() not in {str(known).casefold() for known in _NEUTRAL[key]}:
+            elif str(value).casefold() not in {str(known).casefold() for known in _NEUTRAL[key]}:
                 raise BadValue(key, value, "this version of Paddock cannot do that")
-        elif key == "peft_model_config":
-            if adapters := _adapters(value):
-                options["lora"] = adapters
-        else:
-            options[key] = value
-    return LaunchRequest.parse(**given, engine_options=options)
-
-
-def _adapters(value: Any) -> list[str]:
-    """The paths of LoRA adapters. Raises `BadValue` for whatever is not Xinference's shape."""
-    config = {} if value is None else value
-    adapters = config.get("lora_list") or [] if isinstance(config, dict) else None
-    if not isinstance(adapters, list):
-        raise BadValue("peft_model_config", value, "must be an object with lora_list, a list")
-    paths = [one.get("local_path") if isinstance(one, dict) else None for one in adapters]
-    if not all(isinstance(path, str) for path in paths):
-        raise BadValue("peft_model_config", value, "each of lora_list needs a local_path, as text")
-    return [str(path) for path in paths]
-
-
-def _count(value: Any) -> int | None:
-    """ "auto" and null: left open; Xinference's "none": the processor."""
-    text = str(value).strip().casefold()
-    if value is None or text == "auto":
-        return None
-    if text == "none":
-        return 0
-    if isinstance(value, bool) or not text.isdigit():
-        raise BadValue("n_gpu", value, "must be a whole number, auto or none")
-    return int(text)
-
-
-def _indices(value: Any) -> tuple[int, ...]:
-    """A number, a list of them, or as a command line sends it: "0,1"."""
-    several = value if isinstance(value, list) else str(value).split(",")
-    texts = [] if value is None else [str(one).strip() for one in several]
-    if not all(text.isdigit() for text in texts):
-        raise BadValue("gpu_idx", value, "must be indices of GPUs, such as 0 or 0,1")
-    return tuple(dict.fromkeys(map(int, texts)))
+        elif value is None:
+            continue
+        elif field.attribute:
+            values[field.attribute] = value
+        elif (checked := field.check(value)) and field.engine_option:
+            options[field.engine_option] = checked
+    return LaunchRequest.parse(**values, engine_options=options)
 
 
 def waits(request: Request) -> bool:

@@ -113,7 +113,7 @@ def test_two_launches_of_one_id_make_one_model(shared_paddock: Paddock, client: 
         ({"model_name": "tiny-mixtral", "n_worker": 2}, "n_worker"),
         ({"model_name": "tiny-mixtral", "trust_remote_code": True}, "trust_remote_code"),
         ({"model_name": "tiny-mixtral", "gpu_idx": [0]}, "gpu_idx"),
-        ({"model_name": "tiny-mixtral", "replica": "many"}, "replicas"),
+        ({"model_name": "tiny-mixtral", "replica": "many"}, "replica"),
         ({"model_name": "tiny-mixtral", "n_ctx": -1}, "n_ctx"),
         ({"model_name": "tiny-mixtral", "model_uid": "ü"}, "model id"),
         ([1], "JSON object"),

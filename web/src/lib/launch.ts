@@ -1,41 +1,29 @@
 import type { Launch } from "../api/client";
+import { LAUNCH_FIELDS, type LaunchField } from "../api/launchFields";
 
-/** Fields of a launch that the page asks for; what else stands in its address is an engine option.
- *
- * `n_ctx` and `n_parallel` are context and slots, options that engines share by these names.
- */
+/** Options that engines share by these names; the page has fields for them among its own. */
+const SHARED = ["n_ctx", "n_parallel"] as const;
+
+/** What the page asks for; what else stands in its address is an option of the engine. */
 export const FIELDS: readonly string[] = [
-  "model_uid",
-  "model_size_in_billions",
-  "model_format",
-  "quantization",
-  "model_engine",
-  "context_length",
-  "n_ctx",
-  "n_parallel",
-  "model_path",
-  "replica",
-  "node",
-  "download_hub",
-  "gpu_idx",
-  "n_gpu",
-  "trust",
-  "offline",
-  "restart",
-  "restart_tries",
-  "silence_seconds",
+  ...LAUNCH_FIELDS.map((field) => field.key).filter((key) => key !== "model_name"),
+  ...SHARED,
 ];
 
-const NUMBERS = new Set<string>([
-  "context_length",
-  "n_ctx",
-  "n_parallel",
-  "replica",
-  "restart_tries",
-  "silence_seconds",
-]);
-const FLAGS = new Set<string>(["offline"]);
+const BY_KEY = new Map(LAUNCH_FIELDS.map((field) => [field.key, field]));
+const NUMBERS = new Set<string>([...keysOf("number"), ...SHARED]);
+const FLAGS = new Set<string>(keysOf("flag"));
 const OTHERS = new Set<string>(["endpoint", "json"]);
+
+function keysOf(type: LaunchField["type"]): string[] {
+  return LAUNCH_FIELDS.filter((field) => field.type === type).map((field) => field.key);
+}
+
+/** The range of a field that is a number. */
+export function limits(key: string): Pick<LaunchField, "min" | "max"> {
+  const { min, max } = BY_KEY.get(key) ?? {};
+  return { min, max };
+}
 
 /** The launch that an address stands for: `#/launch/NAME?quantization=Q4_K_M&n_threads=2`. */
 export function launchBody(name: string, query: URLSearchParams): Launch {
@@ -60,8 +48,9 @@ export function launchCommand(body: Launch): string {
   const { model_name, ...rest } = body as Launch & Record<string, unknown>;
   const parts = ["paddock", "launch", "--model-name", quoted(model_name)];
   for (const [name, value] of Object.entries(rest)) {
-    if (value === null || value === undefined) continue;
-    const flag = `--${name.replaceAll("_", "-")}`;
+    if (value === null || value === undefined || value === false) continue;
+    const long = BY_KEY.get(name)?.flags.find((flag) => flag.startsWith("--"));
+    const flag = long ?? `--${name.replaceAll("_", "-")}`;
     if (value === true) parts.push(flag);
     else parts.push(flag, quoted(String(value)));
   }

@@ -1,3 +1,5 @@
+import { LAUNCH_FIELDS } from "../api/launchFields";
+
 /** Where in the dashboard a suggested command is done. */
 export interface NextStep {
   kind: "launch" | "install" | "running" | "downloads" | "logs" | "keys" | "memory";
@@ -34,14 +36,14 @@ export function words(line: string): string[] {
   return found;
 }
 
-const FLAGS = new Set(["--locked", "--offline", "--force", "--replace", "--dry-run", "--json"]);
-const SHORT: Record<string, string> = {
-  "-n": "model_name",
-  "-u": "model_uid",
-  "-f": "model_format",
-  "-q": "quantization",
-  "-s": "model_size_in_billions",
-  "-en": "model_engine",
+const FLAGS = new Set([
+  ...LAUNCH_FIELDS.filter((field) => field.type === "flag").flatMap((field) => field.flags),
+  ...["--locked", "--force", "--replace", "--dry-run", "--json"],
+]);
+const KEYS: Record<string, string> = {
+  ...Object.fromEntries(
+    LAUNCH_FIELDS.flatMap((field) => field.flags.map((flag) => [flag, field.key])),
+  ),
   "-e": "endpoint",
 };
 
@@ -58,7 +60,7 @@ export function parseCommand(line: string) {
       continue;
     }
     const [flag, inline] = word.split("=", 2) as [string, string | undefined];
-    const name = SHORT[flag] ?? flag.replace(/^--?/, "").replaceAll("-", "_");
+    const name = KEYS[flag] ?? flag.replace(/^--?/, "").replaceAll("-", "_");
     const next = rest[at + 1];
     if (inline !== undefined) options[name] = inline;
     else if (FLAGS.has(flag) || next === undefined || next.startsWith("--")) options[name] = "true";

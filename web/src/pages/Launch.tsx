@@ -29,7 +29,7 @@ import { OptionsForm, type OptionsSchema } from "../components/OptionsForm";
 import { PageHeader } from "../components/PageHeader";
 import { PlanView } from "../components/PlanView";
 import { bytes, parameters, tokens } from "../lib/format";
-import { engineOptions, FIELDS, launchBody, launchCommand } from "../lib/launch";
+import { engineOptions, FIELDS, launchBody, launchCommand, limits } from "../lib/launch";
 import { modelPath, runningPath } from "../lib/paths";
 import { useQueryState } from "../lib/query";
 
@@ -256,8 +256,7 @@ function Wanted(props: {
         placeholder="1"
         value={query.get("replica") ?? ""}
         onChange={set("replica")}
-        min={1}
-        max={64}
+        {...limits("replica")}
         allowDecimal={false}
       />
       {hubs.length > 1 && (
@@ -380,7 +379,7 @@ function Keeping({ query, set }: { query: URLSearchParams; set: Setter }) {
               placeholder={t("launch.triesHint")}
               value={query.get("restart_tries") ?? ""}
               onChange={set("restart_tries")}
-              min={0}
+              {...limits("restart_tries")}
               allowDecimal={false}
             />
             <NumberInput

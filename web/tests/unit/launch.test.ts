@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { LAUNCH_FIELDS } from "../../src/api/launchFields";
 import { kindOf } from "../../src/components/OptionsForm";
 import { engineOptions, launchBody, launchCommand } from "../../src/lib/launch";
 import { nextStep, words } from "../../src/lib/nextStep";
@@ -39,6 +40,28 @@ describe("a launch", () => {
     expect(launchCommand(launchBody("it's", query))).toBe(
       `paddock launch --model-name 'it'"'"'s' --quantization Q4_K_M --context-length 4096 --n-threads 2`,
     );
+  });
+
+  it("has the command line's own flags, and the keys of REST in its address", () => {
+    const sized = new URLSearchParams("model_size_in_billions=7&offline=true&node=n1");
+    const command = launchCommand(launchBody("m", sized));
+    expect(command).toBe("paddock launch --model-name m --size-in-billions 7 --offline --node n1");
+    expect(nextStep(command)?.path).toBe(`/launch/m?${sized}`);
+  });
+
+  it("leaves a flag that is off out of its command", () => {
+    const body = launchBody("m", new URLSearchParams("offline=false"));
+    expect(launchCommand(body)).toBe("paddock launch --model-name m");
+  });
+
+  it("takes every field of the table, and none of them as an option of the engine", () => {
+    for (const { key, type } of LAUNCH_FIELDS) {
+      if (key === "model_name") continue;
+      const query = new URLSearchParams({ [key]: "1" });
+      const values = { text: "1", number: 1, flag: true };
+      expect(launchBody("m", query)).toEqual({ model_name: "m", [key]: values[type] });
+      expect(engineOptions(query)).toEqual({});
+    }
   });
 
   it("has an address that keeps the slashes of references", () => {
