@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from paddock.registry.document import MAX_BYTES, Document, Steps, field_name, parse, shorten
 from paddock.registry.errors import InvalidLock, InvalidSpec, UnknownName, near
+from paddock.registry.formats import weight_format
 from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import Source
 from paddock.registry.spec_fields import CountOrZero, Format, Hub, Name, Size
@@ -139,7 +140,9 @@ class LockedModel(_Frozen):
             hub=self.hub,
             id=self.id,
             revision=self.commit or self.revision,
-            file_template=together(self.first) if self.format == "ggufv2" else None,
+            file_template=together(self.first)
+            if weight_format(self.format).is_single_file
+            else None,
         )
 
     @property

@@ -25,6 +25,7 @@ from pydantic import (
 
 from paddock.registry.abilities import needed_ability
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.formats import weight_format
 from paddock.registry.hubs import find_hub
 from paddock.registry.spec_fields import (
     ABSOLUTE,
@@ -51,9 +52,6 @@ from paddock.registry.spec_fields import (
     parse_size,
     wrong_value,
 )
-
-# Formats whose quantization may be made while loading, so that all share one set of files.
-_QUANTIZED_AT_LOAD = frozenset({"pytorch", "bnb"})
 
 
 class _Frozen(BaseModel):
@@ -246,14 +244,18 @@ class Weights(_Frozen):
                 reason = f"'{quantization}' is not one of the quantizations above"
                 raise wrong_value(reason, ("size_bytes", index))
         for index, name in enumerate(self.projectors):
-            if self.format != "ggufv2":
+            if not weight_format(self.format).has_projectors:
                 raise wrong_value("only a ggufv2 has projectors", ("projectors",))
             if not RELATIVE.fullmatch(name) or ".." in name or not name.endswith(".gguf"):
                 reason = f"{name!r} is not the name of a .gguf file within the repository"
                 raise wrong_value(reason, ("projectors", index))
-        must_differ = len(self.quantizations) > 1 and self.format not in _QUANTIZED_AT_LOAD
+        must_differ = (
+            len(self.quantizations) > 1 and not weight_format(self.format).is_quantized_at_load
+        )
         for index, source in enumerate(self.sources):
-            if self.format == "ggufv2" and not (source.file_template or "").endswith(".gguf"):
+            if weight_format(self.format).is_single_file and not (
+                source.file_template or ""
+            ).endswith(".gguf"):
                 # A GGUF repository holds one file a quantization; fetching all is never wanted.
                 reason = "a ggufv2 source must name its file: name.{quantization}.gguf"
                 raise wrong_value(reason, ("sources", index, "file_template"))

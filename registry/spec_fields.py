@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,9 +18,9 @@ from pydantic_core import PydanticCustomError
 
 from paddock.registry.abilities import abilities, find_ability, model_types
 from paddock.registry.errors import BadValue, shown
+from paddock.registry.formats import FORMATS
 from paddock.registry.hubs import LOCAL, find_hub, hub_names
 
-Format = Literal["pytorch", "gptq", "awq", "fp8", "bnb", "mlx", "ggufv2"]
 PLACEHOLDER = "{quantization}"
 _SIZE = re.compile(r"([0-9]{1,5})(?:[._]([0-9]{1,4}))?[bB]?")
 _DIGITS = re.compile(r"[0-9]{1,3}(?:_[0-9]{3})+|[0-9]{1,16}")
@@ -147,6 +147,12 @@ def _hub(value: str) -> str:
     return value
 
 
+def _format(value: str) -> str:
+    if value not in FORMATS:
+        raise wrong_value(f"must be {_either(FORMATS)}, not '{shown(value)}'")
+    return value
+
+
 def _ability(value: str) -> str:
     if find_ability(value) is None:
         raise wrong_value(f"must be {_either(abilities())}, not '{shown(value)}'")
@@ -174,6 +180,8 @@ class _Names:
         return {"enum": list(self.look_up()), "type": "string"}
 
 
+Format = Annotated[str, AfterValidator(_format), _Names(lambda: FORMATS)]
+"""The name of a format in `formats.py`."""
 Hub = Annotated[str, AfterValidator(_hub), _Names(lambda: (*hub_names(), *LOCAL))]
 """The name of a hub in `hubs.py`, or one of `LOCAL`."""
 AbilityName = Annotated[str, AfterValidator(_ability), _Names(abilities)]

@@ -18,19 +18,11 @@ from pydantic import ValidationError
 from paddock.registry.catalog import Catalog
 from paddock.registry.derive.found import engines_of
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.formats import FORMATS, weight_format
 from paddock.registry.spec import ModelSpec
 from paddock.registry.spec_fields import parse_size
 from paddock.registry.split import together
 
-ENGINES = {
-    "pytorch": ["Transformers", "vLLM", "SGLang"],
-    "gptq": ["Transformers", "vLLM", "SGLang"],
-    "awq": ["Transformers", "vLLM", "SGLang"],
-    "fp8": ["vLLM", "SGLang"],
-    "bnb": ["Transformers"],
-    "mlx": ["MLX"],
-    "ggufv2": ["llama.cpp"],
-}
 CONTEXT_LENGTH = 2048
 """Xinference's own default."""
 # Abilities that Paddock has under another name.
@@ -150,9 +142,9 @@ def _add(building: _Building, number: int, spec: Mapping[str, Any], quantization
             weights["sources"].append(source)
             origins.append(number)
             return
-    if not isinstance(format_, str) or format_ not in ENGINES:
-        raise BadValue(f"{at}.model_format", format_, f"must be one of {', '.join(ENGINES)}")
-    building.weights.append({**key, "engines": ENGINES[format_], "sources": [source]})
+    if not isinstance(format_, str) or format_ not in FORMATS:
+        raise BadValue(f"{at}.model_format", format_, f"must be one of {', '.join(FORMATS)}")
+    building.weights.append({**key, "engines": list(FORMATS[format_].engines), "sources": [source]})
     building.origins.append([number])
 
 
@@ -196,7 +188,7 @@ def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, An
         source = {"hub": filled.get("model_hub", "huggingface"), "id": filled.get("model_id")}
         if filled.get("model_revision"):
             source["revision"] = filled["model_revision"]
-    if template and spec.get("model_format") == "ggufv2":
+    if template and weight_format(str(spec.get("model_format"))).is_single_file:
         source["file_template"] = template
     return source
 

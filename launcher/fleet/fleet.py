@@ -540,7 +540,7 @@ class Fleet:
             raise BadValue("model", uid, f"is served by {plan.attached.url}: there is no file here")
         variant = Variant(
             model=plan.model,
-            format=plan.format,  # type: ignore[arg-type]  # checked by pydantic
+            format=plan.format,  # checked by pydantic
             size=plan.size,
             quantization=plan.quantization,
             engines=(plan.engine,),

@@ -19,6 +19,7 @@ from paddock.engines import load_engine
 from paddock.engines.base import UNKNOWN, Engine, Host, Serving
 from paddock.launcher.replicas.environ import engine_environment
 from paddock.registry.files import replace_file
+from paddock.registry.formats import GGUF
 from paddock.registry.settings import Settings
 from paddock.registry.spec import ModelSpec
 
@@ -35,7 +36,7 @@ def with_unknown(host: Host, spec: ModelSpec, settings: Settings) -> Host:
     name = spec.architecture.name
     found = host.engines.get(ENGINE, UNKNOWN)
     formats = {weights.format for weights in spec.weights}
-    if name != name.casefold() or formats != {"ggufv2"} or not found.version:
+    if name != name.casefold() or formats != {GGUF} or not found.version:
         return host  # `MixtralForCausalLM` is no name of llama.cpp's
     if _knows(name, found.version, settings):
         return host

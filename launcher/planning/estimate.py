@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from paddock.engines import engines
 from paddock.engines.base import UNKNOWN, Devices, Engine, Host
-from paddock.launcher.planning.memory import cache_bytes, loaded_bytes, slot_tokens, weights_bytes
+from paddock.launcher.planning.memory import loaded_bytes, weights_bytes
 from paddock.launcher.planning.placement import on_gpus
-from paddock.launcher.planning.plan import MemoryEstimate
+from paddock.launcher.planning.reckon import Setup, reckon
 from paddock.launcher.planning.weight_sources import local_files
 from paddock.registry.errors import BadValue
 from paddock.registry.hubs import LOCAL
@@ -22,8 +22,6 @@ Verdict = Literal[
     "too large",
 ]
 CONTEXTS = (2048, 4096, 8192, 32768)
-UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
-"""For formats whose engine has no adapter yet: a process with a deep-learning runtime."""
 
 
 def estimate_table(
@@ -60,8 +58,7 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int
     engine = _adapter(spec, variant, host)
     on_gpu = engine is not None and host.engines.get(engine.name, UNKNOWN).cuda
     gpu = max(host.gpus, key=lambda gpu: gpu.free_bytes, default=None) if on_gpu else None
-    memory = _estimate(spec, variant, context, host, engine)
-    memory = memory.model_copy(update={"cache_bytes": memory.cache_bytes * slots})
+    memory = reckon(_setup(spec, variant, host, engine), context, slots, host.memory_free_bytes)
     if gpu is not None:
         memory = on_gpus(memory, [gpu], Devices(1))
     verdict: Verdict
@@ -96,28 +93,14 @@ def _adapter(spec: ModelSpec, variant: Variant, host: Host) -> Engine | None:
     return next(iter(able), None)
 
 
-def _estimate(
-    spec: ModelSpec, variant: Variant, context: int, host: Host, engine: Engine | None
-) -> MemoryEstimate:
+def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None) -> Setup:
     shape = spec.shape(variant.size)
     stored = _local_bytes(variant, host) or weights_bytes(variant, shape)
     weights = loaded_bytes(variant, shape, stored)
     if engine is None:
-        return MemoryEstimate(
-            weights_bytes=weights,
-            cache_bytes=cache_bytes(shape, context),
-            overhead_bytes=UNADAPTED_OVERHEAD_BYTES,
-            free_bytes=host.memory_free_bytes,
-        )
+        return Setup(shape, weights)
     options = engine.settle(engine.options.parse(engine.name, {}), host, weights)
-    tokens = slot_tokens(context, engine.context_step)
-    return MemoryEstimate(
-        weights_bytes=weights,
-        cache_bytes=cache_bytes(shape, tokens, engine.cache_element_bytes(options)),
-        overhead_bytes=engine.overhead_bytes(shape, options, context),
-        free_bytes=host.memory_free_bytes,
-        paged=engine.pages(options),
-    )
+    return Setup(shape, weights, engine, options)
 
 
 def _local_bytes(variant: Variant, host: Host) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from paddock.engines.base import Host
 from paddock.launcher.planning.plan import LaunchRequest, PlannedFile, PlannedWeights
 from paddock.registry.errors import NotLocked
+from paddock.registry.formats import weight_format
 from paddock.registry.hubs import AUTO, LOCAL
 from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import ModelSpec, source_key
@@ -24,7 +25,7 @@ def pin(request: LaunchRequest, spec: ModelSpec) -> LaunchRequest:
     if lock is None:
         return request
     hub = None if (request.hub or AUTO).casefold() == AUTO else request.hub
-    place = f"{lock.id}/{lock.first}" if lock.format == "ggufv2" else lock.id
+    place = f"{lock.id}/{lock.first}" if weight_format(lock.format).is_single_file else lock.id
     for what, locked, asked in (
         ("model", lock.model, spec.name),
         ("format", lock.format, request.format),
@@ -94,7 +95,7 @@ def _lying_here(lock: LockedModel, host: Host) -> PlannedWeights | str:
         if here[name] != size:
             return f"{prefix}{name} is locked with {size} bytes, and has {here[name]}"
     # A folder is an engine's as a whole; of GGUF files it is given one.
-    if lock.format != "ggufv2":
+    if not weight_format(lock.format).is_single_file:
         for name in here:
             if name not in sizes:
                 return f"{prefix}{name} is there, and the lock does not name it"

@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paddock.engines.base import EngineOptions
-from paddock.launcher.planning.memory import (
-    cache_bytes,
-    slot_tokens,
-)
 from paddock.launcher.planning.pairs import Candidate
 from paddock.launcher.planning.placement import (
     no_room,
@@ -19,6 +15,7 @@ from paddock.launcher.planning.plan import (
     LaunchRequest,
     MemoryEstimate,
 )
+from paddock.launcher.planning.reckon import Setup, reckon
 from paddock.launcher.planning.reservations import told
 from paddock.registry.errors import BadValue, NoRoom
 from paddock.registry.spec import ModelSpec
@@ -27,11 +24,7 @@ from paddock.registry.spec import ModelSpec
 # more than this share of the free memory for the caches of all of them, and a context no shorter
 # than this (or than the model's own) to make room.
 SLOTS = 4
-
-
 CACHE_SHARE = 0.25
-
-
 LEAST_CONTEXT = 4096
 
 
@@ -46,18 +39,10 @@ class Fit:
 
     def memory(self, context: int, slots: int) -> MemoryEstimate:
         """What the replicas need, with a context of so many tokens for each of so many slots."""
-        engine, architecture = self.best.engine, self.spec.shape(self.best.variant.size)
-        tokens = slot_tokens(context, engine.context_step)
-        elements = engine.cache_element_bytes(self.options)
-        estimate = MemoryEstimate(
-            weights_bytes=self.best.loaded_bytes,
-            cache_bytes=cache_bytes(architecture, tokens * slots, elements),
-            overhead_bytes=engine.overhead_bytes(architecture, self.options, tokens),
-            free_bytes=self.best.free_bytes,
-            paged=engine.pages(self.options),
-            replicas=self.request.replicas,
-        )
         best = self.best
+        shape = self.spec.shape(best.variant.size)
+        setup = Setup(shape, best.loaded_bytes, best.engine, self.options)
+        estimate = reckon(setup, context, slots, best.free_bytes, self.request.replicas)
         return on_gpus(estimate, best.gpus, best.devices) if best.gpus else estimate
 
 

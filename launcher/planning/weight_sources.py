@@ -18,6 +18,7 @@ from paddock.launcher.planning.plan import (
     PlannedWeights,
 )
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.formats import weight_format
 from paddock.registry.hubs import AUTO, LOCAL, find_hub, hub_names
 from paddock.registry.spec import ModelSpec, Source, Variant, source_key
 from paddock.registry.split import parts, together
@@ -41,7 +42,7 @@ def check_source(request: LaunchRequest, hosts: Sequence[Host]) -> None:
 
 def is_named_as(variant: Variant, names: set[str]) -> bool:
     """Whether the names of the files say that they are of this variant."""
-    if variant.format == "ggufv2":
+    if weight_format(variant.format).is_single_file:
         return any(is_gguf_of(variant, name) for name in names)
     if not any(name.endswith(".safetensors") for name in names):
         return False
@@ -154,7 +155,7 @@ def _plan_from_path(path: str, variant: Variant, host: Host) -> PlannedWeights |
         return f"{path} is not on {host.name}"
     is_file = path in host.files
     folder = posixpath.dirname(path) if is_file else path.rstrip("/")
-    if variant.format == "ggufv2":
+    if weight_format(variant.format).is_single_file:
         chosen = _ggufs(files, variant, path, is_file)
         return chosen if isinstance(chosen, str) else _plan_local("path", folder, chosen)
     if is_file:
@@ -188,7 +189,7 @@ def with_projector(
 ) -> tuple[PlannedWeights, tuple[str, ...]]:
     """The weights with the projector that was asked for, and what the model can then do."""
     weights = add_projector(request, best.variant, best.weights, best.host)
-    if best.variant.format != "ggufv2":
+    if not weight_format(best.variant.format).has_projectors:
         return weights, spec.abilities
     others = tuple(ability for ability in spec.abilities if ability != "vision")
     return weights, (*others, "vision") if weights.projector else others
@@ -201,7 +202,7 @@ def add_projector(
     wanted = request.projector
     if wanted is None:
         return weights
-    if variant.format != "ggufv2":
+    if not weight_format(variant.format).has_projectors:
         why = f"is for ggufv2; {variant.format} has what it needs for pictures in its weights"
         raise BadValue("projector", wanted, why)
     if request.lock is not None:

@@ -56,6 +56,7 @@ from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.abilities import smallest_request
 from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.files import make_private, open_private
+from paddock.registry.formats import weight_format
 from paddock.registry.gguf import check_gguf
 from paddock.registry.split import parts
 
@@ -211,7 +212,7 @@ class Replica:
                     )
                 )
                 self._projector = await self._fetching
-            if weights is not None and self._plan.format == "ggufv2":
+            if weights is not None and weight_format(self._plan.format).is_single_file:
                 for name in parts(weights.name) or (weights.name,):
                     await asyncio.to_thread(check_gguf, weights.with_name(name))
         except HubFailure as error:

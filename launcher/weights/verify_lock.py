@@ -10,6 +10,7 @@ from paddock.launcher.weights.base import Listing, RemoteFile
 from paddock.launcher.weights.select_files import is_needed
 from paddock.launcher.weights.verified import Records, digest_file
 from paddock.registry.errors import HubFailure
+from paddock.registry.formats import weight_format
 from paddock.registry.lockfile import LockedFile, LockedModel
 
 _WAY = "lock it anew if that is wanted: paddock lock"
@@ -64,7 +65,7 @@ def check_folder(lock: LockedModel, folder: Path) -> None:
     for file in lock.files:
         if file.git is not None:
             _check(file, folder, lambda _: None)
-    if lock.format == "ggufv2":
+    if weight_format(lock.format).is_single_file:
         return  # the engine is given the one file
     names = {file.name for file in lock.files}
     for path in sorted(folder.rglob("*")):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.registry.errors import NoSpec
+from paddock.registry.formats import FORMATS, weight_format
 from paddock.registry.gguf import GgufHeader
 from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
@@ -37,22 +38,15 @@ _PICKLES = re.compile(r"(?:^|/)[^/]*\.(?:bin|pt|pth|ckpt|pkl)$")
 _LEFTOVERS = re.compile(r"(?:^|/)(?:training_args|optimizer|scheduler|rng_state|scaler)[^/]*$")
 OF_VECTORS = "sentence-transformers"
 """The engine that takes an LLM's place where safetensors embed or rank."""
-ENGINES = {
-    "ggufv2": ("llama.cpp",),
-    "pytorch": ("Transformers", "vLLM", "SGLang"),
-    "gptq": ("Transformers", "vLLM", "SGLang"),
-    "awq": ("Transformers", "vLLM", "SGLang"),
-    "fp8": ("vLLM", "SGLang"),
-    "bnb": ("Transformers", "vLLM"),
-    "mlx": ("MLX",),
-}
 
 
 def engines_of(format_: str, type_: str) -> tuple[str, ...]:
     """The engines that read a format, for a type of model."""
     if type_ == "LLM":
-        return ENGINES[format_]
-    found = tuple(name for name in ENGINES[format_] if name not in {"Transformers", "SGLang"})
+        return FORMATS[format_].engines
+    found = tuple(
+        name for name in FORMATS[format_].engines if name not in {"Transformers", "SGLang"}
+    )
     return (OF_VECTORS, *found) if format_ == "pytorch" else found
 
 
@@ -99,7 +93,7 @@ class Derived:
 
     def risk(self, format: str) -> str:
         """What of a variant in this format would run code; empty where nothing would."""
-        if format == "ggufv2":
+        if not weight_format(format).may_have_code:
             return ""
         said = []
         if self.code:

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from paddock.registry.derive.found import (
-    ENGINES,
     MOST_PARTS,
     Failure,
     Found,
@@ -24,6 +23,7 @@ from paddock.registry.derive.found import (
     source_at,
 )
 from paddock.registry.errors import NoSpec
+from paddock.registry.formats import FORMATS, GGUF
 from paddock.registry.gguf import GgufArray, GgufHeader
 from paddock.registry.reference import Reference
 from paddock.registry.spec import Source
@@ -133,10 +133,10 @@ def gguf_weights(found: Found, models: Sequence[Gguf], shape: Shape) -> list[dic
     ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
     return [
         {
-            "format": "ggufv2",
+            "format": GGUF,
             "size": size_of(shape.architecture["parameters"]),
             "quantizations": list(group),
-            "engines": list(ENGINES["ggufv2"]),
+            "engines": list(FORMATS[GGUF].engines),
             "sources": [
                 source_at(found, template if len(group) > 1 else next(iter(group.values())).file)
             ],

@@ -28,6 +28,7 @@ from paddock.registry.derive.found import (
 )
 from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
 from paddock.registry.errors import NoSpec
+from paddock.registry.formats import weight_format
 from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
 from paddock.registry.spec import ModelSpec
@@ -152,7 +153,7 @@ def _homepage(reference: Reference) -> str | None:
 def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
     """The repository's name; of weights on disk the file's without its quantization."""
     name = posixpath.basename(reference.id)
-    if reference.hub == "path" and weights[0]["format"] == "ggufv2":
+    if reference.hub == "path" and weight_format(weights[0]["format"]).is_single_file:
         stem = posixpath.basename(weights[0]["sources"][0]["file_template"])
         stem = (
             together(stem)[: -len(".gguf")]
