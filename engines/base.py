@@ -143,7 +143,7 @@ class Host:
         files: local weight files, `folder/name` (or an absolute path) → size in bytes.
         engines: engine name → what was detected there.
         gpus: those that Paddock may use there, by their index.
-        kept: model id → bytes that are free but promised to it, and so taken off what is free.
+        reserved: model id → bytes that are free but promised to it, and so taken off what is free.
         age_seconds: how long ago the node told this.
     """
 
@@ -157,7 +157,7 @@ class Host:
     files: Mapping[str, int] = field(default_factory=dict)
     address: str = "127.0.0.1"
     gpus: tuple[Gpu, ...] = ()
-    kept: Mapping[str, int] = field(default_factory=dict)
+    reserved: Mapping[str, int] = field(default_factory=dict)
     age_seconds: float = 0.0
 
 

@@ -331,15 +331,7 @@ def _stamp() -> str:
     hashlib, 4 ms.
     """
     checksum = 0
-    for module in (
-        "spec.py",
-        "spec_fields.py",
-        "hubs.py",
-        "abilities.py",
-        "document.py",
-        "reader.py",
-        "catalog.py",
-    ):
+    for module in _STAMPED:
         with suppress(OSError):  # installed without sources: the version must do
             checksum = zlib.crc32(Path(__file__).with_name(module).read_bytes(), checksum)
     return f"{paddock.__version__}-{checksum:08x}"

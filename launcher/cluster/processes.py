@@ -27,7 +27,8 @@ ACTOR_VARIABLE = "PADDOCK_ACTOR"
 GATEWAY, BRIDGE, RAY, REPLICA, ENGINE, JOB = "gateway", "bridge", "ray", "replica", "engine", "job"
 UNKNOWN = ""
 """Roles. Ray's workers, and so actors, have `RAY`; a warden has `REPLICA`, and what it runs
-`ENGINE` or `REPLICA`; a `JOB` is a download, an install or work on a lock."""
+`ENGINE` or `REPLICA`; a `JOB` is a download, an install, work on a lock, or the derivation of a
+spec."""
 STOP_GRACE = 5.0
 """Seconds that an engine may take to stop by itself."""
 

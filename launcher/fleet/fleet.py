@@ -33,7 +33,7 @@ from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.hosts.machine import held_bytes
 from paddock.launcher.jobs.locks import Locking
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.planning.reservations import Coming
+from paddock.launcher.planning.reservations import Reservation
 from paddock.launcher.replicas.attach_request import AttachRequest
 from paddock.launcher.replicas.attached import ATTACHES
 from paddock.launcher.replicas.attached_plan import plan_attached
@@ -165,7 +165,7 @@ class Fleet:
         """See `Planner.hosts`."""
         return await self.planner.hosts(paths)
 
-    def _reservations(self) -> list[Coming]:
+    def _reservations(self) -> list[Reservation]:
         """What replicas that are wanted and do not serve yet will take. Reads `/proc`: blocks."""
         coming = []
         for deployment in list(self._ledger.deployments.values()):
@@ -180,7 +180,7 @@ class Fleet:
                     held = held_bytes(one.pid) if local and one.pid is not None else 0
                     memory = deployment.plan_of(record).memory
                     place = record.place
-                    coming.append(Coming(deployment.uid, place.node, memory, place.gpus, held))
+                    coming.append(Reservation(deployment.uid, place.node, memory, place.gpus, held))
         return coming
 
     async def _place_anew(self, deployment: Deployment, lost: frozenset[str]) -> Place:

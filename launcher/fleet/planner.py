@@ -13,7 +13,7 @@ from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.jobs.locks import Locking
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.references import PLAN_AGE, Asked, References
-from paddock.launcher.planning.reservations import Coming, without
+from paddock.launcher.planning.reservations import Reservation, subtract_reservations
 from paddock.launcher.planning.resolve import resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
 from paddock.registry.catalog import Catalog
@@ -45,7 +45,7 @@ class Planner:
         settings: Settings,
         catalog: Callable[[], Catalog],
         look: LookAround,
-        reservations: Callable[[], Sequence[Coming]] = tuple,
+        reservations: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -76,7 +76,7 @@ class Planner:
         """The hosts, with memory reserved for replicas that still start taken off what is free."""
         hosts = await self.hosts(paths)
         reservations = await asyncio.to_thread(self._reservations)
-        return [without(host, reservations) for host in hosts]
+        return [subtract_reservations(host, reservations) for host in hosts]
 
     async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> Asked:
         """The request with the catalogue to resolve it against.
@@ -161,7 +161,9 @@ class Planner:
 
 def _less(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:
     one = plan.memory.model_copy(update={"replicas": 1})
-    return without(host, [Coming(plan.model_id, p.node, one, p.gpus) for p in places])
+    return subtract_reservations(
+        host, [Reservation(plan.model_id, p.node, one, p.gpus) for p in places]
+    )
 
 
 def _with_stale(plan: LaunchPlan, hosts: Sequence[Host], places: Sequence[Place]) -> LaunchPlan:

@@ -1,4 +1,4 @@
-"""Gathers the facts about this node that planning needs. The only part of planning that looks."""
+"""Gathers the facts about this node that planning needs."""
 
 from __future__ import annotations
 

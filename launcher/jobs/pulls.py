@@ -17,8 +17,9 @@ State = Literal["downloading", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class PullStatus:
-    """A snapshot. `name` is what the model was asked for by, `files` are `hubs.FileProgress` as
-    dicts, and `path` is set when it is done.
+    """A snapshot of a pull of the model `name`; `path` is set when it is done.
+
+    `files` are `weights.progress.FileProgress` as dicts.
     """
 
     id: str

@@ -1,1 +1,1 @@
-"""From what is asked for to a plan: pure, but for references, which are derived in a job."""
+"""From a request to a plan: pure. `references.py` and `servable.py` alone keep files."""

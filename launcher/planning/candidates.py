@@ -22,8 +22,8 @@ from paddock.launcher.planning.pairs import (
     Search,
 )
 from paddock.launcher.planning.placement import (
-    choice,
-    place,
+    choose_gpus,
+    eligible_gpus,
 )
 from paddock.launcher.planning.plan import (
     LaunchRequest,
@@ -141,7 +141,7 @@ def _pair(request: LaunchRequest, spec: ModelSpec, pair: Pair, search: Search) -
     if unable := _unable(spec, pair):
         return search.refuse(pair.engine.name, *unable)
     options = _options(pair.engine, request)
-    found = choice(request, pair.engine, pair.host, options)
+    found = eligible_gpus(request, pair.engine, pair.host, options)
     if isinstance(found, str):
         return search.refuse(pair.engine.name, REFUSED, found)
     weights = plan_weights(request, spec, pair)
@@ -230,6 +230,6 @@ def weights_fit(candidate: Candidate, replicas: int) -> bool:
     size = candidate.loaded_bytes
     if candidate.gpus:
         each = candidate.devices.count
-        _, tightest = place(candidate.gpus, each, replicas, size // each)
+        _, tightest = choose_gpus(candidate.gpus, each, replicas, size // each)
         return size <= WEIGHTS_SHARE * each * tightest or candidate.devices.offload_bytes is None
     return size * replicas <= WEIGHTS_SHARE * candidate.free_bytes

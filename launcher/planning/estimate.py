@@ -8,7 +8,7 @@ from typing import Any, Literal
 from paddock.engines import engines
 from paddock.engines.base import UNKNOWN, Devices, Engine, Host
 from paddock.launcher.planning.memory import loaded_bytes, weights_bytes
-from paddock.launcher.planning.placement import on_gpus
+from paddock.launcher.planning.placement import to_gpu_memory
 from paddock.launcher.planning.reckon import Setup, reckon
 from paddock.launcher.planning.weight_sources import local_files
 from paddock.registry.errors import BadValue
@@ -60,7 +60,7 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int
     gpu = max(host.gpus, key=lambda gpu: gpu.free_bytes, default=None) if on_gpu else None
     memory = reckon(_setup(spec, variant, host, engine), context, slots, host.memory_free_bytes)
     if gpu is not None:
-        memory = on_gpus(memory, [gpu], Devices(1))
+        memory = to_gpu_memory(memory, [gpu], Devices(1))
     verdict: Verdict
     if memory.fits:
         verdict = "fits"

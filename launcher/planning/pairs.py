@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from paddock.engines.base import Devices, Engine, Gpu, Host
 from paddock.launcher.planning.placement import (
-    place,
+    choose_gpus,
 )
 from paddock.launcher.planning.plan import (
     PlannedWeights,
@@ -36,7 +36,7 @@ class Candidate:
         if not self.gpus:
             return self.host.memory_free_bytes
         each = self.devices.count
-        return each * place(self.gpus, each, 1, 0)[1]
+        return each * choose_gpus(self.gpus, each, 1, 0)[1]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Which GPUs a launch gets, and what it takes of them. Pure, as all of planning.
+"""Which GPUs a launch gets, and what it takes of them. Pure.
 
 Replicas of one model may share a GPU, but each has its own part of it; a replica that has several
 GPUs divides itself between them in equal parts.
@@ -31,7 +31,7 @@ def check_gpus(request: LaunchRequest, hosts: Sequence[Host]) -> None:
         raise BadValue("n_gpu", request.n_gpu, why)
 
 
-def choice(
+def eligible_gpus(
     request: LaunchRequest, engine: Engine, host: Host, options: EngineOptions
 ) -> tuple[tuple[Gpu, ...], Devices] | str:
     """The GPUs to choose from and how many each replica takes, or why it cannot be as asked."""
@@ -51,7 +51,7 @@ def choice(
     return (among if count else ()), devices
 
 
-def place(
+def choose_gpus(
     gpus: Sequence[Gpu], each: int, replicas: int, bytes_each: int
 ) -> tuple[tuple[tuple[Gpu, ...], ...], int]:
     """The most free GPUs for each replica, from which what earlier replicas take is gone.
@@ -69,11 +69,13 @@ def place(
     return tuple(groups), max(0, min(tightest))
 
 
-def on_gpus(estimate: MemoryEstimate, gpus: Sequence[Gpu], devices: Devices) -> MemoryEstimate:
+def to_gpu_memory(
+    estimate: MemoryEstimate, gpus: Sequence[Gpu], devices: Devices
+) -> MemoryEstimate:
     """What was reckoned for the host's memory, in that of GPUs."""
     each, weights = devices.count, estimate.weights_bytes
     if devices.offload_bytes is None:
-        free = each * place(gpus, each, 1, 0)[1]
+        free = each * choose_gpus(gpus, each, 1, 0)[1]
         left = max(0, estimate.total_bytes - free)
     else:
         left = devices.offload_bytes * each
@@ -83,15 +85,15 @@ def on_gpus(estimate: MemoryEstimate, gpus: Sequence[Gpu], devices: Devices) -> 
 
 
 def _against(memory: MemoryEstimate, gpus: Sequence[Gpu]) -> MemoryEstimate:
-    _, tightest = place(gpus, memory.gpus, memory.replicas, memory.gpu_bytes)
+    _, tightest = choose_gpus(gpus, memory.gpus, memory.replicas, memory.gpu_bytes)
     return memory.model_copy(update={"free_bytes": tightest * memory.gpus * memory.replicas})
 
 
-def placed(memory: MemoryEstimate, gpus: Sequence[Gpu]) -> Groups:
+def gpus_of_replicas(memory: MemoryEstimate, gpus: Sequence[Gpu]) -> Groups:
     """Each replica's GPUs; none for what lies in the host's memory."""
     if not memory.gpus:
         return ()
-    groups, _ = place(gpus, memory.gpus, memory.replicas, memory.gpu_bytes)
+    groups, _ = choose_gpus(gpus, memory.gpus, memory.replicas, memory.gpu_bytes)
     names = PlannedGpu.model_fields
     return tuple(
         tuple(PlannedGpu(**{name: getattr(gpu, name) for name in names}) for gpu in group)
@@ -99,7 +101,9 @@ def placed(memory: MemoryEstimate, gpus: Sequence[Gpu]) -> Groups:
     )
 
 
-def grown(plan: LaunchPlan, host: Host, count: int) -> tuple[MemoryEstimate, Groups]:
+def estimate_more_replicas(
+    plan: LaunchPlan, host: Host, count: int
+) -> tuple[MemoryEstimate, Groups]:
     """What `count` more replicas of a plan take of its host as it is now, and the GPUs of each.
 
     Those are chosen among all of the host's: which ones a launch was held to, plans do not tell.
@@ -109,7 +113,7 @@ def grown(plan: LaunchPlan, host: Host, count: int) -> tuple[MemoryEstimate, Gro
         return memory.model_copy(update={"free_bytes": host.memory_free_bytes}), ()
     if len(host.gpus) < memory.gpus:
         return memory.model_copy(update={"free_bytes": 0}), ()
-    return _against(memory, host.gpus), placed(memory, host.gpus)
+    return _against(memory, host.gpus), gpus_of_replicas(memory, host.gpus)
 
 
 def no_room(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> NoRoom:
@@ -123,7 +127,7 @@ def no_room(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> N
     return NoRoom("GPU memory", where, memory.gpu_bytes, free, way_out)
 
 
-def why(memory: MemoryEstimate, gpus: Groups, among: int) -> Iterator[str]:
+def explain_gpus(memory: MemoryEstimate, gpus: Groups, among: int) -> Iterator[str]:
     """The reasons of a plan: which GPUs of how many, with the numbers."""
     for number, group in enumerate(gpus):
         whose = f"replica {number}: " if len(gpus) > 1 else ""

@@ -259,7 +259,7 @@ class MemoryEstimate(_Frozen):
 
 
 class Attached(_Frozen):
-    """An endpoint that somebody else runs. Its key is not here: `replicas/attached.py` keeps it.
+    """An endpoint that somebody else runs. Its key is not here: `replicas/attached_keys.py` has it.
 
     `url` ends as OpenAI's clients want it, mostly in `/v1`; `model` is the name there; `listed`
     says that the endpoint has it in its list of models.

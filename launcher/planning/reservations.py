@@ -13,7 +13,7 @@ from paddock.launcher.planning.plan import MemoryEstimate, PlannedGpu
 
 
 @dataclass(frozen=True)
-class Coming:
+class Reservation:
     """One replica that is not ready yet; `held_bytes` of the host's memory it has already."""
 
     model_id: str
@@ -34,14 +34,14 @@ class Coming:
         return max(0, own - self.held_bytes)
 
 
-def without(host: Host, coming: Sequence[Coming]) -> Host:
-    """The host with what comes to it taken off what is free, and noted in `kept`.
+def subtract_reservations(host: Host, coming: Sequence[Reservation]) -> Host:
+    """The host with what comes to it taken off what is free, and noted in `reserved`.
 
     Of a GPU all that a replica will take counts, what it has already as well: drivers do not tell.
     """
     of_host: dict[str, int] = {}
     of_gpu: dict[str, int] = {}
-    kept: dict[str, int] = {}
+    reserved: dict[str, int] = {}
     for one in coming:
         if one.node != host.node:
             continue
@@ -50,18 +50,18 @@ def without(host: Host, coming: Sequence[Coming]) -> Host:
             of_gpu[gpu.uuid] = of_gpu.get(gpu.uuid, 0) + one.memory.gpu_bytes
         taken = one.host_bytes + one.memory.gpu_bytes * len(one.gpus)
         if taken:
-            kept[one.model_id] = kept.get(one.model_id, 0) + taken
-    if not kept:
+            reserved[one.model_id] = reserved.get(one.model_id, 0) + taken
+    if not reserved:
         return host
     gpus = tuple(
         replace(gpu, free_bytes=max(0, gpu.free_bytes - of_gpu.get(gpu.uuid, 0)))
         for gpu in host.gpus
     )
     free = max(0, host.memory_free_bytes - sum(of_host.values()))
-    return replace(host, memory_free_bytes=free, gpus=gpus, kept=kept)
+    return replace(host, memory_free_bytes=free, gpus=gpus, reserved=reserved)
 
 
-def told(host: Host) -> str:
-    """What is kept of the host, for a reason or a refusal; empty if nothing is."""
-    shown = [f"{size / 1e9:.2f} GB for {name}" for name, size in sorted(host.kept.items())]
-    return f"{' and '.join(shown)}, still on the way, kept free" if shown else ""
+def explain_reservations(host: Host) -> str:
+    """What is reserved of the host, for a reason or a refusal; empty if nothing is."""
+    shown = [f"{size / 1e9:.2f} GB for {name}" for name, size in sorted(host.reserved.items())]
+    return f"{' and '.join(shown)}, still on the way, reserved free" if shown else ""

@@ -26,15 +26,15 @@ from paddock.launcher.planning.memory import (
 )
 from paddock.launcher.planning.placement import (
     check_gpus,
-    placed,
-    why,
+    explain_gpus,
+    gpus_of_replicas,
 )
 from paddock.launcher.planning.plan import (
     LaunchPlan,
     LaunchRequest,
     PlannedWeights,
 )
-from paddock.launcher.planning.reservations import told
+from paddock.launcher.planning.reservations import explain_reservations
 from paddock.launcher.planning.room import Fit, check_room, choose_room
 from paddock.launcher.planning.weight_sources import (
     add_projector,
@@ -78,7 +78,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     memory = fit.memory(context, slots)
     warnings = check_room(fit, memory, context, slots)
     weights, abilities = with_projector(request, spec, best)
-    gpus = placed(memory, best.gpus)
+    gpus = gpus_of_replicas(memory, best.gpus)
     return LaunchPlan(
         model_id=request.uid,
         model=spec.name,
@@ -103,8 +103,8 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         description=spec.description,
         reasons=(
             *explain_choices(fit, search, guessed),
-            *why(memory, gpus, len(best.gpus)),
-            *filter(None, [told(best.host)]),
+            *explain_gpus(memory, gpus, len(best.gpus)),
+            *filter(None, [explain_reservations(best.host)]),
             *said,
             *explain_options(given, options),
         ),
@@ -160,7 +160,7 @@ def resolve_lock(
     return best.variant, best.weights, best.engine.name, best.host.engines[best.engine.name].version
 
 
-def offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int, bool]]:
+def list_offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int, bool]]:
     """Every variant, the engine that a launch on the host would take or none, and its memory.
 
     The last says whether that is a GPU's.

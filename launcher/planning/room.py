@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from paddock.engines.base import EngineOptions
 from paddock.launcher.planning.pairs import Candidate
 from paddock.launcher.planning.placement import (
+    gpus_of_replicas,
     no_room,
-    on_gpus,
-    placed,
+    to_gpu_memory,
 )
 from paddock.launcher.planning.plan import (
     LaunchRequest,
     MemoryEstimate,
 )
 from paddock.launcher.planning.reckon import Setup, reckon
-from paddock.launcher.planning.reservations import told
+from paddock.launcher.planning.reservations import explain_reservations
 from paddock.registry.errors import BadValue, NoRoom
 from paddock.registry.spec import ModelSpec
 
@@ -43,7 +43,7 @@ class Fit:
         shape = self.spec.shape(best.variant.size)
         setup = Setup(shape, best.loaded_bytes, best.engine, self.options)
         estimate = reckon(setup, context, slots, best.free_bytes, self.request.replicas)
-        return on_gpus(estimate, best.gpus, best.devices) if best.gpus else estimate
+        return to_gpu_memory(estimate, best.gpus, best.devices) if best.gpus else estimate
 
 
 def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
@@ -91,7 +91,9 @@ def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> li
     """Warnings for a tight fit; raises `NoRoom` for what cannot run at all."""
     host, weights = fit.best.host, fit.best.weights
     if not memory.can_run:
-        raise no_room(memory, placed(memory, fit.best.gpus), host, _suggest(fit, context, slots))
+        raise no_room(
+            memory, gpus_of_replicas(memory, fit.best.gpus), host, _suggest(fit, context, slots)
+        )
     if memory.offload_bytes * memory.replicas > host.memory_free_bytes:
         left = memory.offload_bytes * memory.replicas
         out = "keep less of the weights off the GPU"
@@ -115,7 +117,7 @@ def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> li
 
 def _suggest(fit: Fit, context: int, slots: int) -> str:
     """What to ask for instead: the first change that makes it run; and what is kept for others."""
-    kept = told(fit.best.host)
+    kept = explain_reservations(fit.best.host)
     return (
         f"{_first_change_that_fits(fit, context, slots)} ({kept})"
         if kept

@@ -115,11 +115,11 @@ def _make(catalog: Catalog, settings: Settings) -> dict[str, list[Offer]]:
 
 def offers_of(spec: ModelSpec, host: Host) -> list[Offer]:
     """One model's offers on a host."""
-    from paddock.launcher.planning.resolve import offers
+    from paddock.launcher.planning.resolve import list_offers
 
     return [
         Offer(v.format, v.size, v.quantization, engine, size, is_here(v, host), on_gpu)
-        for v, engine, size, on_gpu in offers(spec, host)
+        for v, engine, size, on_gpu in list_offers(spec, host)
     ]
 
 

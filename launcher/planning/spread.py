@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 from paddock.engines.base import Host
 from paddock.launcher.fleet.deployment import Place
-from paddock.launcher.planning.placement import grown, no_room
+from paddock.launcher.planning.placement import estimate_more_replicas, no_room
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.planning.reservations import Coming, told, without
+from paddock.launcher.planning.reservations import (
+    Reservation,
+    explain_reservations,
+    subtract_reservations,
+)
 from paddock.launcher.planning.resolve import resolve
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import Refused
@@ -81,9 +85,9 @@ def place_another(
 def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: LaunchPlan) -> Place:
     """The place of one more replica on this host. Raises `Refused`."""
     # By the plan's own figures: asked anew, the host would get fewer slots where memory is short.
-    memory, groups = grown(plan, host, 1)
+    memory, groups = estimate_more_replicas(plan, host, 1)
     if not memory.can_run:
-        reserved = told(host)
+        reserved = explain_reservations(host)
         out = "terminate another model, or ask for fewer" + (f" ({reserved})" if reserved else "")
         raise no_room(memory, groups, host, out)
     own = resolve(request, catalog, [host])
@@ -94,8 +98,8 @@ def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: Launch
 
 def _reduced(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:
     one = plan.memory.model_copy(update={"replicas": 1})
-    coming = [Coming(plan.model_id, place.node, one, place.gpus) for place in places]
-    return without(host, coming)
+    coming = [Reservation(plan.model_id, place.node, one, place.gpus) for place in places]
+    return subtract_reservations(host, coming)
 
 
 def _pinned(request: LaunchRequest, plan: LaunchPlan) -> LaunchRequest:

@@ -1,4 +1,4 @@
-"""Models that somebody else serves: asks their endpoints, watches them, keeps their keys.
+"""Models that somebody else serves: watches their endpoints.
 
 There is no process to supervise, and so no actor: the gateway itself looks whether the endpoint
 answers. `Watched` has the methods of `cluster.Handle`, so that the fleet follows an attached

@@ -1,8 +1,8 @@
 """One running copy of a model: brings the weights, starts the engine, looks after it, ends it.
 
-`Replica` is a plain class; `cluster.py` runs it as a detached Ray actor on the planned node. All
-its methods are coroutines on one event loop, so its state has one writer. Tokens do not pass
-through it: the gateway talks to `ReplicaStatus.endpoint`. `generate` and `chat` are there for Ray
+`Replica` is a plain class; `launcher/cluster/bridge.py` runs it as a detached Ray actor on the
+planned node. All its methods are coroutines on one event loop, so its state has one writer. Tokens
+do not pass through it: the gateway talks to `ReplicaStatus.endpoint`. `generate` and `chat` are there for Ray
 programs that hold the handle.
 """
 

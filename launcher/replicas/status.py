@@ -54,8 +54,8 @@ class ReplicaStatus:
     """A snapshot. `version` grows with every change; `endpoint` is set while ready.
 
     `key` is what `endpoint` asks for, and never leaves the gateway. While it downloads, `files` are
-    `hubs.FileProgress` as dicts; speed and time left are None where they are not known. The last
-    six are the fleet's, not the actor's: how often it was started again and after what, when the
+    `weights.progress.FileProgress` as dicts; speed and time left are None where they are not known.
+    The last six are the fleet's, not the actor's: how often it was started again and after what, when the
     next start is due (in seconds since 1970), and where it runs.
     """
 

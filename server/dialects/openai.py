@@ -116,7 +116,7 @@ class _SplitRequest:
     ) -> EngineRequest:
         """The request for the engine, one body a part.
 
-        Engines always stream, so that they end with their client: see `treatment.py`.
+        Engines always stream, so that they end with their client: see `steps.py`.
         """
         parts = len(bodies)
         if parts > 1:

@@ -3,7 +3,7 @@
 The gateway reads the request, finds a slot of a replica and copies the answer's bytes from the
 engine's connection to the client's in one callback: no task, no parsing, no Ray. An answer that
 must be rewritten on its way (another dialect, a wrong of the engine to mend, several parts) goes
-event by event through the steps of `treatment.py`, which say why.
+event by event through the steps of `steps.py`, which say why.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _text(value: Any) -> Fault:
 
 
 def _spoken(value: Any) -> Fault:
-    # Some send parts, as requests have them; see `treatment.plain`.
+    # Some send parts, as requests have them; see `steps.plain`.
     return None if isinstance(value, str | list) else " is neither text nor a list"
 
 

@@ -156,7 +156,7 @@ def _count(body: dict[str, Any], status: ModelStatus) -> int:
     count = body.get("replica")
     count = 1 if count is None else int(_LAUNCH_FIELDS["replica"].check(count))
     if body.get("replica_config") not in (None, {}, []):
-        why = "replicas start on the model's own node; this version cannot place them apart"
+        why = "Paddock chooses the node of each replica"
         raise BadValue("replica_config", body["replica_config"], why)
     engine = body.get("model_engine")
     if engine is not None and str(engine).casefold() != status.plan.engine.casefold():

@@ -9,9 +9,9 @@ import pytest
 
 from paddock.engines.base import Detection, Gpu, Host
 from paddock.launcher.planning.estimate import estimate_table
-from paddock.launcher.planning.placement import grown
+from paddock.launcher.planning.placement import estimate_more_replicas
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.planning.reservations import Coming, without
+from paddock.launcher.planning.reservations import Reservation, subtract_reservations
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.planning.servable import Free, offers_of
 from paddock.registry.errors import BadValue, NoEngine, NoRoom
@@ -195,18 +195,18 @@ def test_more_replicas_go_where_there_is_room_now() -> None:
     """By what the host has free then, and numbered on."""
     made = plan(host(gpu(0), gpu(1)))
     now = host(gpu(0, free=20), gpu(1))
-    memory, gpus = grown(made, now, 1)
+    memory, gpus = estimate_more_replicas(made, now, 1)
     assert memory.can_run
     assert [[gpu.index for gpu in group] for group in gpus] == [[1]]
-    assert not grown(made, host(gpu(0, free=5)), 1)[0].can_run
-    assert not grown(made, host(), 1)[0].can_run
+    assert not estimate_more_replicas(made, host(gpu(0, free=5)), 1)[0].can_run
+    assert not estimate_more_replicas(made, host(), 1)[0].can_run
 
 
 def test_what_is_on_its_way_is_not_free() -> None:
     """Of two launches at once the second takes the other GPU, or is told why there is no room."""
     first = plan(host(gpu(0), gpu(1, free=80)))
-    taken = Coming("a", "local", first.memory, first.gpus_of(0))
-    both = without(host(gpu(0), gpu(1, free=80)), [taken])
+    taken = Reservation("a", "local", first.memory, first.gpus_of(0))
+    both = subtract_reservations(host(gpu(0), gpu(1, free=80)), [taken])
     assert both.kept == {"a": first.memory.gpu_bytes}
     second = plan(both, model_uid="b")
     assert (indices(first), indices(second)) == ([[0]], [[1]])
@@ -214,7 +214,7 @@ def test_what_is_on_its_way_is_not_free() -> None:
     assert f"{size} for a, still on the way, kept free" in second.reasons
     pytorch = {"format": "pytorch", "quantization": "none"}
     with pytest.raises(NoRoom, match=f"{size} for a, still on the way"):
-        plan(without(host(gpu(0)), [taken]), **pytorch)
+        plan(subtract_reservations(host(gpu(0)), [taken]), **pytorch)
 
 
 def test_what_is_loaded_already_is_not_counted_twice() -> None:
@@ -223,12 +223,14 @@ def test_what_is_loaded_already_is_not_counted_twice() -> None:
     made = plan(host(memory=200), **full)
     needs = made.memory.total_bytes
     for held, left in ((0, 200 * GB - needs), (needs, 200 * GB), (2 * needs, 200 * GB)):
-        found = without(host(memory=200), [Coming("a", "local", made.memory, held_bytes=held)])
+        found = subtract_reservations(
+            host(memory=200), [Reservation("a", "local", made.memory, held_bytes=held)]
+        )
         assert found.memory_free_bytes == left
-    assert without(host(), [Coming("a", "elsewhere", made.memory)]) == host()
+    assert subtract_reservations(host(), [Reservation("a", "elsewhere", made.memory)]) == host()
     gguf = {"format": "ggufv2", "quantization": "Q4_K_M", "model_engine": "llama.cpp"}
     mapped = plan(host(), **gguf, engine_options={"repack": "false"}).memory
-    found = without(host(), [Coming("a", "local", mapped)])
+    found = subtract_reservations(host(), [Reservation("a", "local", mapped)])
     own = mapped.cache_bytes + mapped.overhead_bytes
     assert found.kept == {"a": own}
     assert found.memory_free_bytes == 64 * GB - own

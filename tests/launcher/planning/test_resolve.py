@@ -13,7 +13,7 @@ import pytest
 from paddock.engines import engine_names
 from paddock.engines.base import Detection, Host
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.planning.resolve import offers, resolve, resolve_weights
+from paddock.launcher.planning.resolve import list_offers, resolve, resolve_weights
 from paddock.launcher.planning.room import LEAST_CONTEXT, SLOTS
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
@@ -640,7 +640,7 @@ def test_any_language_model_can_be_had_in_four_bits(catalog: Catalog) -> None:
 def test_offers_are_what_launches_would_take(catalog: Catalog) -> None:
     """Each variant with its engine and its bytes; none where no engine serves it."""
     mixtral = catalog.lookup("mixtral-v0.1")
-    found = {v.label: (e, s) for v, e, s, on_gpu in offers(mixtral, host()) if not on_gpu}
+    found = {v.label: (e, s) for v, e, s, on_gpu in list_offers(mixtral, host()) if not on_gpu}
     assert found["mixtral-v0.1 46_7 ggufv2 Q4_K_M"][0] == "llama.cpp"
     assert found["mixtral-v0.1 46_7 pytorch none"][0] == "Transformers"
     assert all(size > 0 for _, size in found.values())
