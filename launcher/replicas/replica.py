@@ -2,8 +2,8 @@
 
 `Replica` is a plain class; `launcher/cluster/bridge.py` runs it as a detached Ray actor on the
 planned node. All its methods are coroutines on one event loop, so its state has one writer. Tokens
-do not pass through it: the gateway talks to `ReplicaStatus.endpoint`. `generate` and `chat` are there for Ray
-programs that hold the handle.
+do not pass through it: the gateway talks to `ReplicaStatus.endpoint`. `generate` and `chat` are
+there for Ray programs that hold the handle.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ class ReplicaStatus:
 
     `key` is what `endpoint` asks for, and never leaves the gateway. While it downloads, `files` are
     `weights.progress.FileProgress` as dicts; speed and time left are None where they are not known.
-    The last six are the fleet's, not the actor's: how often it was started again and after what, when the
-    next start is due (in seconds since 1970), and where it runs.
+    The last six are the fleet's, not the actor's: how often it was started again and after what,
+    when the next start is due (in seconds since 1970), and where it runs.
     """
 
     replica_id: str

@@ -211,7 +211,7 @@ def test_what_is_on_its_way_is_not_free() -> None:
     second = plan(both, model_uid="b")
     assert (indices(first), indices(second)) == ([[0]], [[1]])
     size = f"{first.memory.gpu_bytes / GB:.2f} GB"
-    assert f"{size} for a, still on the way, kept free" in second.reasons
+    assert f"reserved: {size} for a, still starting" in second.reasons
     pytorch = {"format": "pytorch", "quantization": "none"}
     with pytest.raises(NoRoom, match=f"{size} for a, still on the way"):
         plan(subtract_reservations(host(gpu(0)), [taken]), **pytorch)

@@ -43,7 +43,7 @@ async def test_launches_at_once_share_what_is_free(
         refused = next(one for one in answers if one.status >= 400)
         assert [one.status < 400 for one in answers].count(True) == 1
         assert f"{needed / 1e9:.2f} GB for " in refused.json["error"]["message"]
-        assert "still on the way, kept free" in refused.json["error"]["message"]
+        assert "for a, still starting" in refused.json["error"]["message"]
         assert refused.json["error"]["free_bytes"] == free - needed
         (told,) = (await call(app, "GET", "/v1/nodes")).json["nodes"]
         assert told["memory_free_bytes"] == free  # as the machine has it
