@@ -1,13 +1,13 @@
 """JSON in and out, by `orjson`, where it is exact; by the standard library, where it is not.
 
-orjson turns whole numbers beyond 64 bits into floats without a word, and does not write them. Such
-numbers are rare, but a seed or an id is not to become another: text that may have one is read by
-the standard library, and so is what orjson refuses, which then says why.
+orjson turns integers beyond 64 bits into floats, and does not write them. A seed or an id must stay
+exact: text with 19 digits in a row is read by the standard library, and so is what orjson refuses.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -39,10 +39,10 @@ def decode(raw: bytes) -> Any:
 
 
 def decode_strictly(raw: bytes) -> Any:
-    """As `decode`, but only what RFC 8259 calls JSON, in full characters.
+    """As `decode`, but only RFC 8259 JSON without lone surrogates.
 
     Raises:
-        ValueError: it is something else, or has a number beyond 64 bits: then `decode` may know.
+        ValueError: it is something else, or has an integer that may exceed 64 bits: use `decode`.
     """
     if _has_long_number(raw):
         raise ValueError("a number of more than 64 bits")
@@ -54,16 +54,27 @@ def _has_long_number(raw: bytes) -> bool:
 
 
 def encode(value: Any) -> bytes:
-    """Compact JSON in UTF-8; halves of characters become escapes. `NaN` becomes null.
+    """Compact JSON in UTF-8. Lone surrogates become escapes; `NaN` and infinities become null.
 
     Raises:
-        TypeError, ValueError: the value is none of JSON's.
+        TypeError: the value has what JSON does not have.
     """
     try:
         return orjson.dumps(value)
     except TypeError:
-        pass
+        value = _finite(value)
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for the numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

@@ -14,7 +14,7 @@ from paddock.server.http.operation import Operation
 class Reach:
     """The scopes of an application's routes; what is no `Operation` is for admins.
 
-    `routes` are looked at when the first request comes, so that routes may be added until then.
+    `routes` may grow until the first request: then their scopes are read.
     """
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:

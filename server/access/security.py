@@ -60,7 +60,7 @@ _PORTS = {"http": "80", "https": "443"}
 class Security:
     """Refuses requests before they reach a route.
 
-    `routes` are looked at when a request comes, so that routes may be added later. `local_key` is
+    `routes` may grow until the first request: then their scopes are read. `local_key` is
     one that commands of the user who runs the gateway find on disk while it runs.
     """
 
@@ -183,8 +183,8 @@ class Security:
                 continue
             if not self._reach.reaches(caller.scope, method, getattr(route, "path", "")):
                 break
-            uid = child["path_params"]["uid"]
-            if not caller.may_use(uid):
+            uid = child["path_params"].get("uid")
+            if uid is not None and not caller.may_use(uid):
                 raise NotAllowed(uid, f"{_whose(caller)} is for {', '.join(caller.models)}")
             return
         why = f"{_whose(caller)} has scope {caller.scope}, and this needs scope admin"

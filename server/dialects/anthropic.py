@@ -165,7 +165,11 @@ def count(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineRe
     if not model.fields.counts_at:
         raise FieldRefused("count_tokens", model.engine, "it does not count without answering")
     return replace(
-        engine_request, path=model.fields.counts_at, raw=True, reshape=_counted, reusable=True
+        engine_request,
+        path=model.fields.counts_at,
+        is_one_object=True,
+        reshape=_counted,
+        reusable=True,
     )
 
 

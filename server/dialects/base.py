@@ -42,7 +42,7 @@ class Model:
         plan = status.plan
         fields = attached.FIELDS if plan.attached else load_engine(plan.engine).fields
         served = plan.attached.model if plan.attached else ""
-        silence = getattr(status, "silence_seconds", None) or SILENCE_SECONDS
+        silence = status.silence_seconds or SILENCE_SECONDS
         return cls(
             status.uid, plan.abilities, plan.engine, fields, plan.context_length, served, silence
         )

@@ -1,9 +1,9 @@
 """Request fields, the same for every engine: each is honoured, translated, emulated or refused.
 
-A field is looked for in this order: asked of the gateway itself (`stream`), neutral (asks nothing
-of an engine), emulated here for every engine (`n`, `echo`, lists of prompts), renamed for the
-engine, honoured by the engine. What is left is refused with 400, by name: nothing is dropped in
-silence. Values that ask for nothing (`best_of` 1, `suffix` null) count as not given.
+`openai.py` first takes out what the gateway does itself (`stream`, `n`, `echo`, lists of prompts).
+Then a value that asks for nothing (`best_of` 1, `suffix` null) is dropped; a field that the engine
+has is passed; one that it has under another name is renamed. The rest is refused with 400, by name:
+nothing is dropped in silence.
 """
 
 from __future__ import annotations

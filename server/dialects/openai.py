@@ -233,7 +233,11 @@ def embeddings(
     body = {**kept, **map_fields(wanted, model, model.fields.embeddings)}
     reshape = partial(named, model.uid) if model.served else None
     return EngineRequest(
-        model.uid, "/v1/embeddings", (_encode_body(body, request, raw),), raw=True, reshape=reshape
+        model.uid,
+        "/v1/embeddings",
+        (_encode_body(body, request, raw),),
+        is_one_object=True,
+        reshape=reshape,
     )
 
 

@@ -77,7 +77,9 @@ def rerank(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineR
         raise BadValue("return_documents", shown, "must be true or false")
     body = {"model": model.name, "query": query, "documents": documents}
     answered = partial(answer, model.uid, documents if shown else [], top)
-    return EngineRequest(model.uid, "/v1/rerank", (large.dumps(body),), raw=True, reshape=answered)
+    return EngineRequest(
+        model.uid, "/v1/rerank", (large.dumps(body),), is_one_object=True, reshape=answered
+    )
 
 
 def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:

@@ -59,8 +59,9 @@ def _nothing() -> None:
 class Outlet:
     """One answer on its way to the client: `start`, any number of `write`, `end`.
 
-    Set `on_gone` to learn at once that the client left, `on_full` and `on_room` that its connection
-    takes no more, or takes more again. After the client left, writing does nothing.
+    Or `answer`, for a whole one. Set `on_disconnect` to learn at once that the client left,
+    `on_backpressure` and `on_drain` that its connection takes no more, or takes more again. After
+    the client left, writing does nothing.
     """
 
     def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
@@ -78,12 +79,22 @@ class Outlet:
         self._cycle.default_headers = [*self._cycle.default_headers, *headers]
 
     def close(self) -> None:
-        """The answer is over: nothing of the request is held in a circle.
+        """The answer is over: drops the references that would make the request part of a cycle.
 
-        What is would be freed by the garbage collector, in pauses, and not with its last use.
+        A cycle is freed by the garbage collector alone, later.
         """
         self.on_disconnect = self.on_backpressure = self.on_drain = _nothing
         cast(dict[str, Any], self._cycle.scope).pop(KEY, None)
+
+    def lose(self) -> None:
+        """The client has left. Of pipelined requests, uvicorn marks the last one alone."""
+        self._cycle.disconnected = True
+        self.on_disconnect()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client's connection takes no more now."""
+        return bool(self._cycle.flow.write_paused)
 
     @property
     def is_gone(self) -> bool:
@@ -165,7 +176,7 @@ class Protocol(HttpToolsProtocol):
         """Tells the answer in progress that its client left."""
         super().connection_lost(exc)
         if self.current is not None:
-            self.current.on_disconnect()
+            self.current.lose()
             self._close_outlet()
 
     def on_response_complete(self) -> None:

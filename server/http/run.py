@@ -35,8 +35,8 @@ from paddock.server.http.protocol import check_uvicorn
 
 log = logging.getLogger(__name__)
 
-GARBAGE = 20_000
-"""New objects after which the garbage collector looks for circles among them."""
+GC_THRESHOLD = 20_000
+"""New objects after which the garbage collector looks for reference cycles among them."""
 FILE = "gateway.json"
 LOCK = "gateway.lock"
 FILES = 65_536
@@ -186,8 +186,8 @@ async def _serve(
     # What is there now stays: no collection need look at it again.
     gc.collect()
     gc.freeze()
-    # A request leaves no circles behind, so that collections find little, however seldom they are.
-    gc.set_threshold(GARBAGE, 20, 20)
+    # A request leaves no reference cycles behind: collections find little, however seldom they run.
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
     record = {"endpoint": started.endpoint, "pid": os.getpid(), "key": local_key}
     server = _Server(config, settings.home / FILE, record, lambda: on_ready(started), fleet.leave)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -50,7 +50,8 @@ class Exchange:
         long its engine has been silent, and can end the work of one that hangs.
 
         Raises:
-            Lost: the connection broke off, or the lease was revoked.
+            UpstreamLost: the connection broke off, or the lease was revoked.
+            EngineRefused, EngineSilent, AlreadyTold: as the sink says.
         """
         if lease.revoked:
             raise UpstreamLost(lease.revoked)
@@ -60,9 +61,13 @@ class Exchange:
         try:
             self.timeline.sent = time.perf_counter()
             upstream.ask(request, sink, reusable, self.silence_seconds)
+            if self.out.is_full:  # told by a callback only when that changes
+                upstream.pause()
             await sink.done
-        except UpstreamLost:
-            self._sinks.remove(sink)  # another connection or replica takes its place
+        except Exception as error:
+            if isinstance(error, UpstreamLost):
+                self._sinks.remove(sink)  # another connection or replica takes its place
+            sink.drop_error()
             raise
         finally:
             self._live.discard(upstream)

@@ -1,9 +1,9 @@
 """The data path: from the client to the engine and back as bytes.
 
-The gateway reads the request, finds a slot of a replica and copies the answer's bytes from the
-engine's connection to the client's in one callback: no task, no parsing, no Ray. An answer that
-must be rewritten on its way (another dialect, a wrong of the engine to mend, several parts) goes
-event by event through the steps of `steps.py`, which say why.
+The gateway reads the request, takes a slot of a replica and copies the answer's bytes from the
+engine's connection to the client's in one callback: no task and no parsing for a chunk, no Ray. An
+answer that must be rewritten (another dialect, an engine's fault to mend, several parts) goes event
+by event through the steps of `steps.py`, which say why.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ from paddock.server.proxy.exchange import Exchange, reason_of_cancel
 from paddock.server.proxy.sinks import (
     NO_SHAPE,
     NO_STREAM,
+    AlreadyTold,
     AssemblingSink,
     BufferingSink,
     EngineRefused,
     PartSink,
     PassthroughSink,
     RewritingSink,
-    StreamAborted,
     UpstreamLost,
 )
 from paddock.server.proxy.steps import Assembly, EngineRequest
@@ -69,10 +69,10 @@ from paddock.server.proxy.upstream import Pool, post_bytes
 from paddock.server.telemetry.metrics import Load
 from paddock.server.telemetry.timeline import Timeline
 
-MAX_BODY_BYTES = 64_000_000
+MAX_INFERENCE_BODY_BYTES = 64_000_000
 JSON = b"application/json"
 MAX_KNOWN = 1000
-"""Models whose fields are at hand; they are made out again in 2 µs."""
+"""Size of the cache of models by id; a missing one is rebuilt in 2 µs."""
 TRIES = 2
 """Replicas that a request is tried on, before anything of an answer has gone out."""
 
@@ -136,7 +136,7 @@ class Inference:
         return ahead
 
     def abort(self, uid: str, request_id: str, block_seconds: float = 0.0) -> bool:
-        """Ends the requests that came with this `request_id`, and those that come with it soon.
+        """Ends the requests with this `request_id`; refuses others for the next `block_seconds`.
 
         False: none is there now.
         """
@@ -221,7 +221,7 @@ class Inference:
 
         try:
             await self._parts(exchange, engine_request, sink)
-        except StreamAborted:
+        except AlreadyTold:
             return
         except (EngineRefused, PaddockError) as error:
             if not out.started:
@@ -235,7 +235,7 @@ class Inference:
 
     async def _whole(self, exchange: Exchange, engine_request: EngineRequest) -> None:
         timeline = exchange.timeline
-        if engine_request.raw:
+        if engine_request.is_one_object:
             (gathered,) = await self._parts(
                 exchange, engine_request, lambda _: BufferingSink(timeline)
             )
@@ -333,7 +333,7 @@ class Inference:
         part: int,
         sink: Callable[[int], PartSink],
     ) -> PartSink:
-        """One part on one replica: on a kept connection, and if that was closed on a new one."""
+        """One part on one replica: on a kept connection, and if that breaks first, on a new one."""
         replica = lease.replica
         assert replica.endpoint is not None
         request = post_bytes(
@@ -449,7 +449,7 @@ async def _read(receive: Receive) -> bytes:
             raise _ClientLeft
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > MAX_BODY_BYTES:
-            raise TooLarge("body", f"over {MAX_BODY_BYTES} bytes", "is too large")
+        if size > MAX_INFERENCE_BODY_BYTES:
+            raise TooLarge("body", f"over {MAX_INFERENCE_BODY_BYTES} bytes", "is too large")
         if not message.get("more_body"):
             return b"".join(parts)

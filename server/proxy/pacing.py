@@ -10,7 +10,10 @@ rest; it goes back to the event loop, which passes the next one at once.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 FEW = 3
 """Streams that are read as they come: one stream's end must not wait, as it would in a rest."""
@@ -56,4 +59,8 @@ class Pacer:
     def _wake(self) -> None:
         rested, self._resting = self._resting, []
         for stream in rested:
-            stream.wake()
+            try:
+                stream.wake()
+            except Exception:
+                # A bug in one stream's steps must not leave the others asleep.
+                log.exception("a stream failed")

@@ -40,7 +40,7 @@ MAX_EVENT_BYTES = 16_000_000
 
 
 def event_of(payload: bytes) -> dict[str, Any]:
-    """An event of an engine's stream. What is none, as attached endpoints may send, is an error."""
+    """Parses one event of an engine's stream. Invalid ones become an error event with code 502."""
     try:
         event = decode(payload)
     except (ValueError, RecursionError):
@@ -104,8 +104,16 @@ class PartSink:
         """Takes a piece of an answer that is no error."""
         raise NotImplementedError
 
+    def drop_error(self) -> None:
+        """Forgets the error of `done`, which has been raised.
+
+        Its traceback has frames that hold this sink and the request: a reference cycle.
+        """
+        self.done = self.done.get_loop().create_future()
+        self.done.set_result(None)
+
     def end(self) -> None:
-        """The answer is whole."""
+        """The answer is complete."""
         if self.done.done():
             return
         if self._refusal is not None:
@@ -115,13 +123,13 @@ class PartSink:
             self.done.set_result(None)
 
     def lost(self, why: str) -> None:
-        """It never will be: the connection broke off."""
+        """The answer will not be complete: the connection broke off."""
         self.fail(
             UpstreamLost(why), envelope(502, f"the engine broke off: {why}", "EngineLost", {})
         )
 
     def garbled(self, why: str) -> None:
-        """It never will be: what came is no answer."""
+        """The answer will not be complete: what came is not an answer."""
         why = f"the engine's answer cannot be read: {why}"
         refused = EngineRefused(502, why.encode())
         self.fail(refused, envelope(502, why, "EngineRefused", {"layer": "engine"}))
@@ -168,8 +176,11 @@ class AssemblingSink(PartSink):
     def take(self, data: bytes) -> None:
         """Adds the events."""
         self._bytes += len(data)
-        if self._bytes > MAX_ANSWER_BYTES or self._cut.held_bytes > MAX_EVENT_BYTES:
-            self.garbled(f"it, or an event of it, is over {MAX_ANSWER_BYTES} bytes")
+        if self._bytes > MAX_ANSWER_BYTES:
+            self.garbled(f"it is over {MAX_ANSWER_BYTES} bytes")
+            return
+        if self._cut.held_bytes > MAX_EVENT_BYTES:
+            self.garbled(f"an event of it is over {MAX_EVENT_BYTES} bytes")
             return
         for payload in self._cut.feed(data):
             if payload == DONE:
@@ -179,7 +190,7 @@ class AssemblingSink(PartSink):
             if "error" in event:
                 status = event["error"].get("code")
                 self._status = status if isinstance(status, int) and 400 <= status < 600 else 502
-                self._refusal = [encode(event)]
+                self._refusal, self._passes = [encode(event)], False
                 return
             self.assembly.add(event)
 
@@ -219,7 +230,7 @@ class PassthroughSink(PartSink):
         elif not self.done.done():
             self._tell(body)
             self._out.end()
-            self.done.set_exception(StreamAborted())
+            self.done.set_exception(AlreadyTold())
 
     def _tell(self, body: dict[str, Any]) -> None:
         clean = not self._last or self._last.endswith(b"\n\n")
@@ -293,7 +304,7 @@ class RewritingSink(PassthroughSink):
         self._out.write(self._request.encoder.error(body))
 
 
-class StreamAborted(Exception):
+class AlreadyTold(Exception):
     """The answer ended in the middle, and the client has been told so by an event."""
 
 

@@ -1,7 +1,7 @@
 """What happens to an answer between engine and client, where its bytes may not pass as they are.
 
-Steps look at one event of a stream at a time, as JSON. A step names the bytes without which an
-event is none of its business (`needle`): reads without them pass untouched. Whole answers are put
+Steps look at one event of a stream at a time, as JSON. A step names bytes (`needle`) that every
+event it may change contains: reads without them pass unchanged. Whole answers are put
 together from the same events (`Assembly`), because a stream is the one kind of request that every
 engine ends when its client leaves: llama.cpp runs a whole one to its end.
 """
@@ -86,8 +86,8 @@ class EngineRequest:
         streamed: whether the client takes events.
         steps: changes to each event, in this order.
         encoder: the client's dialect.
-        raw: the answer is not events but one JSON object, and passes as it is, or as `reshape`
-            makes it.
+        is_one_object: the answer is not events but one JSON object, and passes as it is, or as
+            `reshape` makes it.
         reusable: whether the engine takes another request on the same connection.
     """
 
@@ -98,7 +98,7 @@ class EngineRequest:
     chat: bool = False
     steps: tuple[Step, ...] = ()
     encoder: Encoder = field(default_factory=OpenAI)
-    raw: bool = False
+    is_one_object: bool = False
     reshape: Callable[[Event], Event] | None = None
     reusable: bool = True
 

@@ -104,7 +104,7 @@ class Upstream(asyncio.Protocol):
         self._type = self._retry_after = b""
         self._fd: int | None = None
         self._now = time.monotonic
-        self._heard = self._asked = 0.0
+        self._heard = self._asked = self._quiet_since = 0.0
         self._in_head = True
         self._head_bytes = 0
         self._wrong = ""
@@ -129,7 +129,7 @@ class Upstream(asyncio.Protocol):
         self._in_head = True
         self._head_bytes = 0
         self._wrong = ""
-        self._heard = self._asked = self._now()
+        self._heard = self._asked = self._quiet_since = self._now()
         self._pool.pacer.enter(self)
         self._pool.patience.enter(self, silence_seconds)
         self._transport.write(request)
@@ -143,7 +143,7 @@ class Upstream(asyncio.Protocol):
     @property
     def silent_seconds(self) -> float:
         """Since when the engine has sent nothing, though it could; 0 while reading is paused."""
-        return 0.0 if self.is_held else self._now() - self._heard
+        return 0.0 if self.is_held else self._now() - self._quiet_since
 
     @property
     def heard_at(self) -> float | None:
@@ -163,9 +163,9 @@ class Upstream(asyncio.Protocol):
         self._break(why)
 
     def release(self) -> None:
-        """Has it wait for another request; ends it if the answer is not whole, and the work on it.
+        """Returns the connection to the pool; closes it if the answer is incomplete.
 
-        To be called when nobody who asked can end or pause it any more.
+        Closing it ends the engine's work. Call this last: nobody may abort or pause it afterwards.
         """
         if self._sink is not None:
             self.abort()
@@ -182,7 +182,7 @@ class Upstream(asyncio.Protocol):
     def resume(self) -> None:
         """Takes what the engine sends again."""
         self.is_held = False
-        self._heard = self._now()
+        self._quiet_since = self._now()
         self._read()
 
     def wake(self) -> None:
@@ -198,7 +198,11 @@ class Upstream(asyncio.Protocol):
         except OSError:  # nothing came; whatever else is wrong the event loop finds as well
             data = b""
         if data:
-            self.data_received(data)
+            try:
+                self.data_received(data)
+            except Exception as error:
+                self._break(f"the gateway failed: {error}")
+                raise
         self._read()
 
     def _read(self) -> None:
@@ -224,7 +228,7 @@ class Upstream(asyncio.Protocol):
         if self._complete:
             raise ValueError("a second answer")
         self._framed = self._until_close = self._chunked = False
-        self._retry_after = b""
+        self._type = self._retry_after = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keeps the content type, when to come again, and whether it is told where it ends."""
@@ -266,7 +270,7 @@ class Upstream(asyncio.Protocol):
         if self._sink is None:  # nobody has asked
             self.abort()
             return
-        self._heard = self._now()
+        self._heard = self._quiet_since = self._now()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:

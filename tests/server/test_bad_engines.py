@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
 from itertools import product
@@ -492,3 +493,38 @@ async def test_leaving_after_a_stale_connection_counts_as_answered() -> None:
             writer.transport.abort()
             await until(lambda: len(here.ended) == 2)
         assert [timeline.status for timeline in here.ended] == [200, 200]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_failed_request_leaves_no_reference_cycle(streamed: bool) -> None:
+    """What a request held is free once it has failed, and not when the collector runs."""
+    refusal = b"HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    async with world(says(refusal)) as here:
+        assert (await here.post(stream=streamed))[0] == 400  # makes what is kept
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await here.post(stream=streamed))[0] == 400
+            await asyncio.sleep(0)
+            left = [one for one in gc.get_objects() if isinstance(one, EngineRequest)]
+        finally:
+            gc.enable()
+        assert not left
+
+
+async def test_an_error_event_and_what_follows_it_are_told_apart() -> None:
+    """The client gets the engine's message, however many reads the stream came in."""
+    error = b'data: {"error": {"message": "out of memory", "code": 503}}\n\n'
+
+    async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(STREAM + b"%x\r\n%b\r\n" % (len(error), error))
+        await writer.drain()
+        done = b"data: [DONE]\n\n"
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(done), done))
+        await writer.drain()
+
+    async with world(in_pieces) as here:
+        status, _, body = await here.post()
+        assert status == 503
+        assert json.loads(body)["error"]["message"] == "out of memory"

@@ -124,7 +124,12 @@ class World:
             attached=None,
         )
         return SimpleNamespace(
-            uid=uid, plan=plan, state="ready", can_serve=True, replicas=tuple(self.replicas)
+            uid=uid,
+            plan=plan,
+            state="ready",
+            can_serve=True,
+            replicas=tuple(self.replicas),
+            silence_seconds=None,
         )
 
     def doubt(self, uid: str, replica_id: str | None = None) -> None:

@@ -207,13 +207,13 @@ def test_what_is_on_its_way_is_not_free() -> None:
     first = plan(host(gpu(0), gpu(1, free=80)))
     taken = Reservation("a", "local", first.memory, first.gpus_of(0))
     both = subtract_reservations(host(gpu(0), gpu(1, free=80)), [taken])
-    assert both.kept == {"a": first.memory.gpu_bytes}
+    assert both.reserved == {"a": first.memory.gpu_bytes}
     second = plan(both, model_uid="b")
     assert (indices(first), indices(second)) == ([[0]], [[1]])
     size = f"{first.memory.gpu_bytes / GB:.2f} GB"
     assert f"reserved: {size} for a, still starting" in second.reasons
     pytorch = {"format": "pytorch", "quantization": "none"}
-    with pytest.raises(NoRoom, match=f"{size} for a, still on the way"):
+    with pytest.raises(NoRoom, match=f"{size} for a, still starting"):
         plan(subtract_reservations(host(gpu(0)), [taken]), **pytorch)
 
 
@@ -232,7 +232,7 @@ def test_what_is_loaded_already_is_not_counted_twice() -> None:
     mapped = plan(host(), **gguf, engine_options={"repack": "false"}).memory
     found = subtract_reservations(host(), [Reservation("a", "local", mapped)])
     own = mapped.cache_bytes + mapped.overhead_bytes
-    assert found.kept == {"a": own}
+    assert found.reserved == {"a": own}
     assert found.memory_free_bytes == 64 * GB - own
 
 
