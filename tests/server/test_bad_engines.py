@@ -498,7 +498,8 @@ async def test_leaving_after_a_stale_connection_counts_as_answered() -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_failed_request_leaves_no_reference_cycle(streamed: bool) -> None:
     """What a request held is free once it has failed, and not when the collector runs."""
-    refusal = b"HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    head = b"HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    refusal = head + b"Content-Length: 2\r\n\r\n{}"
     async with world(says(refusal)) as here:
         assert (await here.post(stream=streamed))[0] == 400  # makes what is kept
         gc.collect()
