@@ -81,7 +81,11 @@ class Client:
         return dict(self._call("GET", f"/v1/models/{quote(uid)}/logs?lines={lines}"))
 
     def follow_logs(self, uid: str) -> Iterator[tuple[str, str]]:
-        """Replica id and line, from the beginning of each log on, until the model is gone."""
+        """Replica id and line, from the beginning of each log on, until the model is gone.
+
+        Raises:
+            GatewayUnreachable: the gateway ended, or is not there.
+        """
         connection = self._open(None)  # a log may be quiet for hours
         try:
             path = f"/v1/models/{quote(uid)}/logs?follow=true"
@@ -102,6 +106,9 @@ class Client:
         The first is a `snapshot` of all models, unless `after` is the id of an event that the
         gateway still knows: then it goes on behind that. `types` are of `model`, `replica`,
         `progress` and `log`; all but `log` where none is named. `logs` adds engines' lines.
+
+        Raises:
+            GatewayUnreachable: the gateway ended, or is not there.
         """
         given = {"model": model, "types": ",".join(types), "logs": "true" if logs else ""}
         given["last_event_id"] = after

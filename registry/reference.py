@@ -62,7 +62,11 @@ def is_reference(name: str) -> bool:
 
 
 def absolute(name: str) -> str:
-    """A relative path in place of a name made absolute; everything else as it is."""
+    """A relative path in place of a name made absolute; everything else as it is.
+
+    Raises:
+        BadValue: a home folder of a user that does not exist.
+    """
     if not name.startswith(("./", "../", "~")):
         return name
     try:

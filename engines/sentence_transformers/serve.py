@@ -215,7 +215,11 @@ class Model:
         return row
 
     def prompt(self, name: str | None) -> tuple[str | None, int | None]:
-        """A prompt of the model's own, and the tokens that pooling leaves out for it."""
+        """A prompt of the model's own, and the tokens that pooling leaves out for it.
+
+        Raises:
+            Refused: no prompt has that name.
+        """
         if name is not None and name not in self._prompts:
             known = ", ".join(self._prompts) or "none"
             raise Refused(

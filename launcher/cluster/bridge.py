@@ -178,6 +178,9 @@ class Bridge:
         """Calls a method of the actor's `Replica`; dataclasses come back as dicts.
 
         An actor that does not answer within `limit` seconds is given up: no task waits for ever.
+
+        Raises:
+            AttributeError: actors have no such method.
         """
         if method not in METHODS:
             raise AttributeError(f"a replica has no method {method!r}")
@@ -191,6 +194,9 @@ class Bridge:
 
         Args:
             node: where to look if Ray does not know the actor any more.
+
+        Raises:
+            TimeoutError: it has not ended in time.
         """
         handle, info = None, {}
         # Processes of this node can be ended though Ray's control service hangs.

@@ -56,7 +56,11 @@ def allowed_hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Hos
 def select_variants(
     request: LaunchRequest, spec: ModelSpec, hosts: Sequence[Host]
 ) -> tuple[tuple[Variant, ...], str | None]:
-    """The variants that fit the request, and what a path alone told about them."""
+    """The variants that fit the request, and what a path alone told about them.
+
+    Raises:
+        BadValue: the names at the path contradict the request, or do not tell the variant.
+    """
     found = spec.select(format=request.format, size=request.size, quantization=request.quantization)
     if request.model_path is None:
         return found, None

@@ -47,7 +47,11 @@ class Fit:
 
 
 def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
-    """Context and slots: as asked for, else the most that the memory gives."""
+    """Context and slots: as asked for, else the most that the memory gives.
+
+    Raises:
+        BadValue: a context beyond the model's, or another than the engine's own option says.
+    """
     spec, request = fit.spec, fit.request
     by_option, slots = fit.best.engine.room(fit.options)
     if by_option and request.context_length and by_option != request.context_length:

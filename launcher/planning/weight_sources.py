@@ -25,7 +25,12 @@ from paddock.registry.split import parts, together
 
 
 def check_source(request: LaunchRequest, hosts: Sequence[Host]) -> None:
-    """Refuses a hub that nobody knows, and a path where nothing is."""
+    """Refuses a hub that nobody knows, and a path where nothing is.
+
+    Raises:
+        BadValue: the path is relative, or nothing is there; or a hub is named beside it.
+        UnknownName: no hub has this name.
+    """
     if request.hub:
         read_hub(request.hub)
     path = request.model_path
@@ -111,7 +116,11 @@ def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights
 
 
 def read_hub(name: str) -> str | None:
-    """The hub of this name, or None for any."""
+    """The hub of this name, or None for any.
+
+    Raises:
+        UnknownName: no hub has this name.
+    """
     folded = name.casefold()
     if folded == AUTO:
         return None

@@ -68,7 +68,11 @@ def _check_abilities(given: Iterable[str]) -> None:
 
 
 def base_url(url: str) -> str:
-    """The base URL, without a slash at its end; of a host alone, that of its `/v1`."""
+    """The base URL, without a slash at its end; of a host alone, that of its `/v1`.
+
+    Raises:
+        BadValue: it is not the address of an endpoint.
+    """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

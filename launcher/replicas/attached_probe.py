@@ -56,7 +56,11 @@ class Remote:
     key: str = field(default="", repr=False)
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Answered:
-        """One request. Redirects are not followed: the key is for this host alone."""
+        """One request. Redirects are not followed: the key is for this host alone.
+
+        Raises:
+            Failure: nobody answers, or not in time, which is a `TimeoutError` inside.
+        """
         parts = urlsplit(self.url)
         seconds = ANSWER_SECONDS if body is None else PROBE_SECONDS
         headers = {"Accept": "application/json", "User-Agent": "paddock"}

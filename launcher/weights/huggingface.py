@@ -77,7 +77,11 @@ class HuggingFace:
         return "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else ""
 
     def resolve(self, source: Source, terms: Terms) -> Listing:
-        """One question: the commit, and each file with its size and digest."""
+        """One question: the commit, and each file with its size and digest.
+
+        Raises:
+            Trouble, HubFailure: see `base.Hub`.
+        """
         revision = source.revision or self.default_revision
         api = HfApi(endpoint=self.endpoint, library_name="paddock")
         try:
@@ -148,7 +152,11 @@ class HuggingFace:
         return Request(url, build_hf_headers(library_name="paddock"))
 
     def bring(self, listing: Listing, file: RemoteFile, pulse: Callable[[int], None]) -> bool:
-        """Files in Xet storage, by the client: hf_xet resumes and checks them by chunks."""
+        """Files in Xet storage, by the client: hf_xet resumes and checks them by chunks.
+
+        Raises:
+            Trouble: see `base.Hub`.
+        """
         if not file.digest.startswith("sha256:") or not is_xet_available():
             return False
         request = self.request(listing, file)

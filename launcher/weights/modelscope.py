@@ -60,7 +60,11 @@ class ModelScope:
         return ""
 
     def resolve(self, source: Source, terms: Terms) -> Listing:
-        """The files with their sizes and SHA-256; ModelScope names no commit for all of them."""
+        """The files with their sizes and SHA-256; ModelScope names no commit for all of them.
+
+        Raises:
+            Trouble, HubFailure: see `base.Hub`.
+        """
         revision = source.revision or self.default_revision
         try:
             found = self._api.list_repo_files(source.id, "model", revision=revision)

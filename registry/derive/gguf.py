@@ -66,7 +66,11 @@ class Gguf:
 
 
 def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Gguf], list[str]]:
-    """The models among the files, smallest first, and what was left out and why."""
+    """The models among the files, smallest first, and what was left out and why.
+
+    Raises:
+        NoSpec: the GGUF files do not make variants.
+    """
     notes: list[str] = []
     found: dict[str, Gguf] = {}
     named = [name for name in files if name.casefold().endswith(".gguf")]

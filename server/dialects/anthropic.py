@@ -160,7 +160,11 @@ def messages(request: Body, model: Model, raw: bytes, encoder: Encoder) -> Engin
 
 
 def count(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineRequest:
-    """Makes out a request for the number of tokens that the chat's prompt has."""
+    """Makes out a request for the number of tokens that the chat's prompt has.
+
+    Raises:
+        FieldRefused: the engine does not count without answering.
+    """
     engine_request = messages(request, model, raw, encoder)
     if not model.fields.counts_at:
         raise FieldRefused("count_tokens", model.engine, "it does not count without answering")
@@ -591,7 +595,11 @@ class Models:
         return JSONResponse({"data": found, **page})
 
     async def describe(self, request: Request) -> Response:
-        """A launched model in Anthropic's shape."""
+        """A launched model in Anthropic's shape.
+
+        Raises:
+            NotAllowed: the key is for other models.
+        """
         uid = request.path_params["uid"]
         if not principal(request.scope).may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")

@@ -186,6 +186,9 @@ def chat(
     """Makes out a request of `/v1/chat/completions`, as `completions` does.
 
     Another dialect gives its own `encoder`, and no `raw`.
+
+    Raises:
+        NotAble, BadValue, FieldRefused: it cannot be honoured.
     """
     model.needs("chat")
     validate(request, "messages")
@@ -216,7 +219,11 @@ def chat(
 def embeddings(
     request: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = None
 ) -> EngineRequest:
-    """Makes out a request of `/v1/embeddings`, whose answer is one object in any dialect."""
+    """Makes out a request of `/v1/embeddings`, whose answer is one object in any dialect.
+
+    Raises:
+        NotAble, BadValue, FieldRefused: it cannot be honoured.
+    """
     model.needs("embed")
     texts = request.get("input")
     reason = check_prompt(texts)

@@ -9,7 +9,12 @@ from paddock.server.dialects.base import Body, Model
 
 
 def require_tool(fields: Body, model: Model) -> bool:
-    """Whether a tool call is to be had by a schema, which is then put into the fields."""
+    """Whether a tool call is to be had by a schema, which is then put into the fields.
+
+    Raises:
+        BadValue: the choice names no tool.
+        FieldRefused: a response format is asked for as well.
+    """
     choice, tools = fields.get("tool_choice", "auto"), fields.get("tools") or []
     if choice in ("auto", "none"):
         return False

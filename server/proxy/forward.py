@@ -170,7 +170,11 @@ class Inference:
         return known[1]
 
     async def forward(self, exchange: Exchange, receive: Receive, call: Call) -> None:
-        """Answers one request. Raises only before the first byte has gone out."""
+        """Answers one request.
+
+        Raises:
+            BadValue, NotAllowed, NotReady, EngineRefused: only before the first byte has gone out.
+        """
         raw = await _read(receive)
         check_content_type(exchange.content_type, raw)
         if len(raw) > LARGE_BYTES:

@@ -195,7 +195,11 @@ class Cache:
         return JSONResponse({"list": rows})
 
     async def remove(self, request: Request) -> Response:
-        """Deletes a variant's files; refused while a launched model has them open."""
+        """Deletes a variant's files; refused while a launched model has them open.
+
+        Raises:
+            BadValue: a version that nothing in the cache has, or several.
+        """
         await self._address(request)
         variant = await self._variant(request)
         version = xinference_shapes.variant_version(variant)

@@ -91,14 +91,22 @@ class Dashboard:
         return _answer(request, INDEX, found, headers)
 
     async def icon(self, request: Request) -> Response:
-        """The dashboard's icon."""
+        """The dashboard's icon.
+
+        Raises:
+            NotFound: the dashboard was not built.
+        """
         found = await asyncio.to_thread(self._find, ICON, request)
         if found is None:
             raise NotFound("file", ICON)
         return _answer(request, ICON, found, {"Cache-Control": "no-cache", **SAFE})
 
     async def asset(self, request: Request) -> Response:
-        """A script, style or picture of the dashboard; its name changes with what is in it."""
+        """A script, style or picture of the dashboard; its name changes with what is in it.
+
+        Raises:
+            NotFound: the build has no such file.
+        """
         name = request.path_params["name"]
         # The name is one part of a path, and not `.` or `..`: nothing else can be reached by it.
         known = _NAME.fullmatch(name) and Path(name).suffix in TYPES

@@ -141,7 +141,11 @@ class EngineRoutes:
         return JSONResponse(_row(await self._installs.status(_environment(request))))
 
     async def install(self, request: Request) -> Response:
-        """Begins to install an engine and answers at once; what is up to date is left as it is."""
+        """Begins to install an engine and answers at once; what is up to date is left as it is.
+
+        Raises:
+            UnknownName, BadValue: no such field, or a value that it does not take.
+        """
         environment, given = _environment(request), await read_object(request)
         for field in given:
             if field not in FIELDS:

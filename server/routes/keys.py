@@ -119,7 +119,11 @@ class KeyRoutes:
         return JSONResponse({"object": "list", "data": [key.to_json() for key in keys]})
 
     async def create(self, request: Request) -> Response:
-        """Makes a key; this answer is the only one that has it."""
+        """Makes a key; this answer is the only one that has it.
+
+        Raises:
+            UnknownName, BadValue: no such field, or a value that it does not take.
+        """
         given = await read_object(request)
         for field in given:
             if field not in FIELDS:

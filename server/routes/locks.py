@@ -137,7 +137,11 @@ class LockRoutes:
         return JSONResponse({"data": [row(work) for work in self._locks.all()]})
 
     async def make(self, request: Request) -> Response:
-        """Begins to make a lock's entry of a variant, or of a launched model."""
+        """Begins to make a lock's entry of a variant, or of a launched model.
+
+        Raises:
+            UnknownName, BadValue: no such field, or a value that it does not take.
+        """
         body = await read_object(request)
         for name in body:
             if name not in OPTIONS:

@@ -281,6 +281,9 @@ class Management:
         """Whether the gateway, or one model, can take requests: 200, or 503 with the state.
 
         How many models there are in each state is told, but not which: no key is asked for here.
+
+        Raises:
+            NotLaunched: no model has the id that was asked for.
         """
         uid = request.query_params.get("model")
         if uid:
@@ -317,7 +320,11 @@ class Management:
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 
     async def attach(self, request: Request) -> Response:
-        """Puts a model that somebody else serves behind this gateway."""
+        """Puts a model that somebody else serves behind this gateway.
+
+        Raises:
+            BadValue: a field that is unknown, or a value that it does not take.
+        """
         given = await read_object(request)
         if not isinstance(given.get("endpoint"), str):
             raise BadValue("endpoint", given.get("endpoint"), "is needed: a URL, as text")
@@ -349,7 +356,11 @@ class Management:
         return JSONResponse(found)
 
     async def describe(self, request: Request) -> Response:
-        """One model that can answer."""
+        """One model that can answer.
+
+        Raises:
+            NotAllowed: the key is for other models.
+        """
         uid = request.path_params["uid"]
         if not principal(request.scope).may_use(uid):
             raise NotAllowed(f"model '{uid}'", "the key is for other models")
@@ -380,7 +391,11 @@ class Management:
         return JSONResponse(None)
 
     async def cancel(self, request: Request) -> Response:
-        """Calls off a launch; a model that serves is not ended by it."""
+        """Calls off a launch; a model that serves is not ended by it.
+
+        Raises:
+            BadValue: it is not on its way any more.
+        """
         uid = request.path_params["uid"]
         status = self._fleet.get(uid)
         if (status.can_serve and not status.starting) or (status.recovering and status.restarts):

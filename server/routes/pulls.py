@@ -67,7 +67,11 @@ class PullRoutes:
         return JSONResponse({"data": [row(status) for status in self._pulls.all()]})
 
     async def start(self, request: Request) -> Response:
-        """Begins a download and answers at once; what comes already is not begun again."""
+        """Begins a download and answers at once; what comes already is not begun again.
+
+        Raises:
+            BadValue: a path or a node, which a pull does not take.
+        """
         asked = xinference_shapes.launch_request(await read_json(request))
         if asked.model_path is not None or asked.node is not None:
             name = "model_path" if asked.model_path is not None else "node"

@@ -114,7 +114,11 @@ class Registrations:
         return JSONResponse(_family(path_spec(catalog, request.path_params), catalog))
 
     async def show(self, request: Request) -> Response:
-        """One model's spec as YAML, be it registered or derived from what a reference names."""
+        """One model's spec as YAML, be it registered or derived from what a reference names.
+
+        Raises:
+            BadValue: no model's name.
+        """
         name = request.query_params.get("model_name", "")
         if not name.strip():
             raise BadValue("model_name", name, "is needed: a name, or such as hf:owner/name")
@@ -123,7 +127,11 @@ class Registrations:
         return JSONResponse(await references.show(name, self._fleet.catalog, offline=offline))
 
     async def register(self, request: Request) -> Response:
-        """Adds a model: `model` is our YAML or Xinference's JSON, as text. It is always kept."""
+        """Adds a model: `model` is our YAML or Xinference's JSON, as text. It is always kept.
+
+        Raises:
+            BadValue: what was sent is not a spec.
+        """
         kind = _known(request)
         body = await read_object(request)
         text = body.get("model")

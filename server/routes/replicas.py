@@ -138,7 +138,11 @@ class ReplicaRoutes:
         )
 
     async def abort(self, request: Request) -> Response:
-        """Ends the requests of this `request_id`, and for `block_duration` seconds new ones."""
+        """Ends the requests of this `request_id`, and for `block_duration` seconds new ones.
+
+        Raises:
+            BadValue: a time that is not a number of seconds.
+        """
         uid, request_id = (request.path_params[key] for key in ("uid", "request_id"))
         self._fleet.get(uid)
         block = (await read_object(request)).get("block_duration", BLOCK_SECONDS)

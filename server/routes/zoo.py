@@ -300,7 +300,11 @@ class ZooRoutes:
         return JSONResponse(page | {"builtin": builtin})
 
     async def estimate(self, request: Request) -> Response:
-        """The memory that a model takes, by variant and context, beside what is free."""
+        """The memory that a model takes, by variant and context, beside what is free.
+
+        Raises:
+            BadValue: no model's name, or a number out of its range.
+        """
         query = request.query_params
         name = query.get("model_name", "")
         if not name.strip():
