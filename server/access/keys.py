@@ -79,8 +79,8 @@ NOBODY = Principal("", "nobody", "none")
 
 def principal(scope: Mapping[str, Any]) -> Principal:
     """Who sent a request, as `Security` found; nobody where it was not asked."""
-    found: Principal = scope.get("paddock.principal", NOBODY)
-    return found
+    caller: Principal = scope.get("paddock.principal", NOBODY)
+    return caller
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ class KeyStore:
             CorruptFile: the file is there and cannot be read.
             NotWritten: it cannot be written; nothing was made.
         """
-        made = _make(name, scope, tuple(models))
-        self._change(lambda keys: (*keys, made.key))
-        return made
+        new = _make(name, scope, tuple(models))
+        self._change(lambda keys: (*keys, new.key))
+        return new
 
     def create_first(self, name: str) -> Made | None:
         """Makes an admin key if there is none, or none any more; of several at once only one does.
@@ -301,9 +301,11 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 def _parse(raw: bytes, path: str) -> tuple[Key, ...]:
     """The keys of a file. A file that is not understood lets nobody in, rather than everybody."""
     try:
-        found = json.loads(raw)
-        if found["version"] != VERSION:
-            raise CorruptFile(path, f"has version {found['version']}, this Paddock knows {VERSION}")
+        document = json.loads(raw)
+        if document["version"] != VERSION:
+            raise CorruptFile(
+                path, f"has version {document['version']}, this Paddock knows {VERSION}"
+            )
         keys = tuple(
             Key(
                 str(row["id"]),
@@ -313,7 +315,7 @@ def _parse(raw: bytes, path: str) -> tuple[Key, ...]:
                 float(row["created"]),
                 str(row["hash"]),
             )
-            for row in found["keys"]
+            for row in document["keys"]
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = "is not a file of keys; put it aside, and make keys anew with: paddock keys create"

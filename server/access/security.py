@@ -100,7 +100,7 @@ class Security:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts: list[bytes] = []
         origins: list[bytes] = []
-        given: list[bytes] = []
+        sent_keys: list[bytes] = []
         coding = b"chunked"
         headers = scope["headers"]
         size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
@@ -112,22 +112,22 @@ class Security:
                 origins.append(value)
             elif name == b"authorization":
                 if value[:7].lower() == b"bearer ":
-                    given.append(value[7:].strip())
+                    sent_keys.append(value[7:].strip())
             elif name == b"x-api-key":
-                given.append(value.strip())
+                sent_keys.append(value.strip())
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
                 coding = value
         if size > MAX_HEAD_BYTES or len(headers) > MAX_HEADERS:
             refused: Response | None = _refusal(431, HEAD_TOO_LARGE)
         elif coding != b"chunked":
             # The parser takes every list that ends in `chunked`, and unpacks nothing else.
-            shown = _text(coding)
-            refused = _refusal(501, f"Transfer-Encoding '{shown}' is not supported, only chunked")
+            label = _text(coding)
+            refused = _refusal(501, f"Transfer-Encoding '{label}' is not supported, only chunked")
         else:
             refused = self._foreign_host(hosts)
         if refused is None and origins:
             refused, send = self._crosses(scope, hosts[0], origins, send)
-        app = refused or self._admits(scope, given) or self._pass
+        app = refused or self._admits(scope, sent_keys) or self._pass
         await app(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,15 +139,15 @@ class Security:
         else:
             await self._revocations.stream(self._app, scope, receive, send)
 
-    def _admits(self, scope: Scope, given: Sequence[bytes]) -> Response | None:
+    def _admits(self, scope: Scope, sent_keys: Sequence[bytes]) -> Response | None:
         """Finds the caller and says whether the route is open to it; None if it is."""
         if self._reach.is_open(scope["path"]):
             scope["paddock.principal"] = NOBODY
             return None
         try:
-            caller = self._caller(given)
+            caller = self._caller(sent_keys)
             if caller is None:
-                return _no_key(bool(given))
+                return _no_key(bool(sent_keys))
             if not caller.is_admin:
                 self._check_scope(caller, scope)
         except CorruptFile as error:
@@ -158,11 +158,11 @@ class Security:
         scope["paddock.principal"] = caller
         return None
 
-    def _caller(self, given: Sequence[bytes]) -> Principal | None:
+    def _caller(self, sent_keys: Sequence[bytes]) -> Principal | None:
         if not self._always_keyed and not self._keys.is_keyed():
             return ANYONE
         table = self._keys.table()
-        for key in given:
+        for key in sent_keys:
             sent = digest(key)
             for known, caller in self._fixed:
                 if hmac.compare_digest(known, sent):
@@ -198,9 +198,9 @@ class Security:
         if len(origins) == 1 and _same_origin(origin, host):
             return None, send
         if len(origins) > 1 or origin not in self._origins:
-            shown = _text(origin)
+            label = _text(origin)
             way = "another may be allowed by cors_origins (PADDOCK_CORS_ORIGINS)"
-            why = f"Origin '{shown}' is not one of this gateway's pages; {way}"
+            why = f"Origin '{label}' is not one of this gateway's pages; {way}"
             return _refusal(403, why, {"Vary": "Origin"}), send
         headers = {
             name: value for name, value in scope["headers"] if name[:15] == b"access-control-"
@@ -234,10 +234,10 @@ class Security:
         return _refusal(403, f"Host '{_text(hosts[0])}' is not a name of this gateway; {way}")
 
     def _is_own_host(self, host: bytes) -> bool:
-        found = _AUTHORITY.fullmatch(_text(host).lower())
-        if found is None or int(found[2] or 0) > 65535:
+        match = _AUTHORITY.fullmatch(_text(host).lower())
+        if match is None or int(match[2] or 0) > 65535:
             return False
-        name = found[1]
+        name = match[1]
         bare = name.removesuffix(".")
         if bare in self._names or (bare.endswith(LOCAL_SUFFIX) and not bare.startswith(".")):
             return True
@@ -285,8 +285,8 @@ def _preflight(origin: bytes, headers: dict[bytes, bytes]) -> Response:
     return Response(status_code=204, headers=allowed)
 
 
-def _no_key(given: bool) -> Response:
-    why = "this API key is not known here, or no more" if given else "no API key was sent"
+def _no_key(was_sent: bool) -> Response:
+    why = "this API key is not known here, or no more" if was_sent else "no API key was sent"
     way = (
         "send one as 'Authorization: Bearer KEY'; paddock takes it as --api-key or "
         "PADDOCK_API_KEY, and makes one on the gateway's machine with: paddock keys create"

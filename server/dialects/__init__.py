@@ -25,8 +25,8 @@ def dialects() -> tuple[Dialect, ...]:
     table = dict(BUILT_IN)
     for point in entry_points(group=ENTRY_POINTS):
         table.setdefault(point.name, point.value)
-    found: list[Dialect] = []
+    loaded: list[Dialect] = []
     for target in table.values():
         module, _, attribute = target.partition(":")
-        found.append(getattr(import_module(module), attribute))
-    return tuple(found)
+        loaded.append(getattr(import_module(module), attribute))
+    return tuple(loaded)

@@ -337,7 +337,7 @@ _ROLES: dict[str, Callable[[Any, str], Iterator[Body]]] = {
 def _tools(value: Any) -> Body:
     if not isinstance(value, list):
         raise BadValue("tools", value, "must be a list")
-    found = []
+    tools = []
     for index, tool in enumerate(value):
         name = f"tools[{index}]"
         if not isinstance(tool, dict):
@@ -352,8 +352,8 @@ def _tools(value: Any) -> Body:
         function = {"name": tool["name"], "parameters": tool["input_schema"]}
         if isinstance(tool.get("description"), str):
             function["description"] = tool["description"]
-        found.append({"type": "function", "function": function})
-    return {"tools": found}
+        tools.append({"type": "function", "function": function})
+    return {"tools": tools}
 
 
 def _tool_choice(value: Any) -> Body:
@@ -377,10 +377,10 @@ def _thinking(value: Any) -> Body:
     if kind == "disabled":
         return {"enable_thinking": False}
     if kind == "enabled":
-        found: Body = {"enable_thinking": True}
+        fields: Body = {"enable_thinking": True}
         if value.get("budget_tokens") is not None:
-            found["reasoning_budget_tokens"] = value["budget_tokens"]
-        return found
+            fields["reasoning_budget_tokens"] = value["budget_tokens"]
+        return fields
     raise BadValue("thinking", value, "must be an object of type enabled, disabled or adaptive")
 
 
@@ -390,12 +390,12 @@ def _output_config(value: Any) -> Body:
     unknown = sorted(set(value) - {"effort", "format"})
     if unknown:
         raise BadValue(f"output_config.{unknown[0]}", value[unknown[0]], "cannot be done here")
-    found: Body = {}
+    fields: Body = {}
     if value.get("effort") not in (None, EFFORT):
-        found["reasoning_effort"] = value["effort"]
+        fields["reasoning_effort"] = value["effort"]
     if value.get("format") is not None:
-        found["response_format"] = _format(value["format"])
-    return found
+        fields["response_format"] = _format(value["format"])
+    return fields
 
 
 def _format(value: Any) -> Body:
@@ -587,12 +587,12 @@ class Models:
     async def listing(self, request: Request) -> Response:
         """The models that can answer, in Anthropic's shape; all of them are one page."""
         caller = principal(request.scope)
-        found = [
+        models = [
             _model(one) for one in self._fleet.models() if one.can_serve and caller.may_use(one.uid)
         ]
-        ids = [model["id"] for model in found] or [None]
+        ids = [model["id"] for model in models] or [None]
         page = {"has_more": False, "first_id": ids[0], "last_id": ids[-1]}
-        return JSONResponse({"data": found, **page})
+        return JSONResponse({"data": models, **page})
 
     async def describe(self, request: Request) -> Response:
         """A launched model in Anthropic's shape.

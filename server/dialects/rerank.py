@@ -72,23 +72,25 @@ def rerank(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineR
     top = wanted.get("top_n", len(documents))
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise BadValue("top_n", top, "must be a whole number of 1 or more")
-    shown = wanted.get("return_documents", False)
-    if not isinstance(shown, bool):
-        raise BadValue("return_documents", shown, "must be true or false")
+    returns_documents = wanted.get("return_documents", False)
+    if not isinstance(returns_documents, bool):
+        raise BadValue("return_documents", returns_documents, "must be true or false")
     body = {"model": model.name, "query": query, "documents": documents}
-    answered = partial(answer, model.uid, documents if shown else [], top)
+    reshape = partial(answer, model.uid, documents if returns_documents else [], top)
     return EngineRequest(
-        model.uid, "/v1/rerank", (large.dumps(body),), is_one_object=True, reshape=answered
+        model.uid, "/v1/rerank", (large.dumps(body),), is_one_object=True, reshape=reshape
     )
 
 
-def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:
-    """The `top` best of the engine's scores, best first, with the documents that are `shown`."""
-    ranked = sorted(found["results"], key=lambda one: (-one["relevance_score"], one["index"]))
-    usage = found.get("usage") or {}
+def answer(uid: str, documents: list[str], top: int, scored: Event) -> Event:
+    """The `top` best of the engine's scores, best first, with the `documents`, if any."""
+    ranked = sorted(scored["results"], key=lambda one: (-one["relevance_score"], one["index"]))
+    usage = scored.get("usage") or {}
     # As engines count; as Jina's kind of endpoint does; as another Paddock or Cohere does.
-    told = (found.get("meta") or {}).get("tokens") or {}
-    tokens = usage.get("prompt_tokens") or usage.get("total_tokens") or told.get("input_tokens", 0)
+    counted = (scored.get("meta") or {}).get("tokens") or {}
+    tokens = (
+        usage.get("prompt_tokens") or usage.get("total_tokens") or counted.get("input_tokens", 0)
+    )
     return {
         "id": f"rerank-{secrets.token_hex(12)}",
         "model": uid,
@@ -96,7 +98,7 @@ def answer(uid: str, shown: list[str], top: int, found: Event) -> Event:
             {
                 "index": one["index"],
                 "relevance_score": one["relevance_score"],
-                "document": {"text": shown[one["index"]]} if shown else None,
+                "document": {"text": documents[one["index"]]} if documents else None,
             }
             for one in ranked[:top]
         ],

@@ -235,27 +235,27 @@ def _max_output_tokens(value: Any) -> Body:
 def _text(value: Any) -> Body:
     if not isinstance(value, dict):
         raise BadValue("text", value, "must be an object")
-    found: Body = {}
+    fields: Body = {}
     if value.get("verbosity") is not None:
-        found["verbosity"] = value["verbosity"]
+        fields["verbosity"] = value["verbosity"]
     wanted = value.get("format")
     if wanted is None:
-        return found
+        return fields
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     if kind == "json_schema":
         if not isinstance(wanted.get("schema"), dict):
             raise BadValue("text.format.schema", wanted.get("schema"), "must be an object")
         schema = {key: value for key, value in wanted.items() if key != "type"}
-        return {**found, "response_format": {"type": kind, "json_schema": schema}}
+        return {**fields, "response_format": {"type": kind, "json_schema": schema}}
     if kind in ("text", "json_object"):
-        return {**found, "response_format": {"type": kind}}
+        return {**fields, "response_format": {"type": kind}}
     raise BadValue("text.format", wanted, "must be of type text, json_object or json_schema")
 
 
 def _tools(value: Any) -> Body:
     if not isinstance(value, list):
         raise BadValue("tools", value, "must be a list")
-    found = []
+    tools = []
     for index, tool in enumerate(value):
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind != "function":
@@ -263,8 +263,8 @@ def _tools(value: Any) -> Body:
         _field(tool, "name", f"tools[{index}]")
         known = ("name", "description", "parameters", "strict")
         function = {key: tool[key] for key in known if tool.get(key) is not None}
-        found.append({"type": "function", "function": function})
-    return {"tools": found}
+        tools.append({"type": "function", "function": function})
+    return {"tools": tools}
 
 
 def _tool_choice(value: Any) -> Body:
@@ -335,9 +335,9 @@ class Responses:
     def error(self, error: dict[str, Any]) -> bytes:
         """An event `error`, which the SDK raises; nothing comes after it."""
         self._over = True
-        told = error.get("error") or {}
-        fields = {key: told.get(key) for key in ("code", "message", "param")}
-        return self._sse("error", **fields, error=told)
+        details = error.get("error") or {}
+        fields = {key: details.get(key) for key in ("code", "message", "param")}
+        return self._sse("error", **fields, error=details)
 
     def whole(self, answer: Event) -> dict[str, Any]:
         """The response with all of its output."""

@@ -67,14 +67,14 @@ def _parse_exactly(raw: bytes) -> Any:
         why = f"is not UTF-8: byte 0x{raw[error.start]:02x} at {error.start}"
         raise BadValue("body", _shown(raw), why) from None
     try:
-        found = _DECODER.decode(text) if text else {}
+        value = _DECODER.decode(text) if text else {}
     except RecursionError:
         raise _too_deep(raw) from None
     except ValueError as error:
         raise BadValue("body", _shown(raw), f"is not JSON: {error}") from None
     if _SURROGATE.search(raw):
-        _refuse_half_characters(found, raw)
-    return found
+        _refuse_half_characters(value, raw)
+    return value
 
 
 def check_content_type(content_type: str, raw: bytes) -> None:
@@ -110,10 +110,10 @@ async def read_json(request: Request) -> Any:
 
 async def read_object(request: Request) -> dict[str, Any]:
     """The request's JSON object. Raises `BadValue` for anything else."""
-    found = await read_json(request)
-    if not isinstance(found, dict):
-        raise BadValue("body", type(found).__name__, "must be a JSON object")
-    return found
+    value = await read_json(request)
+    if not isinstance(value, dict):
+        raise BadValue("body", type(value).__name__, "must be a JSON object")
+    return value
 
 
 async def _read(request: Request) -> bytes | None:

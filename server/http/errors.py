@@ -132,11 +132,11 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 def templates(request: Request) -> dict[str, list[str]]:
     """Every route of the application as documents write it, and the methods that it takes."""
-    found: dict[str, list[str]] = {}
+    methods: dict[str, list[str]] = {}
     for route in request.app.routes:
         if isinstance(route, Route):
-            found.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
-    return found
+            methods.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
+    return methods
 
 
 def _methods(request: Request) -> list[str]:

@@ -54,15 +54,17 @@ def error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
     message = error.body.decode("utf-8", "replace").strip()
     fields: dict[str, Any] = {}
     with contextlib.suppress(ValueError, RecursionError):
-        found = decode(error.body)
-        said = found.get("error", found) if isinstance(found, dict) else {}
-        if isinstance(said, dict):
-            fields = {key: value for key, value in said.items() if key not in {"message", "type"}}
-            message = str(said.get("message") or message)
+        answer = decode(error.body)
+        details = answer.get("error", answer) if isinstance(answer, dict) else {}
+        if isinstance(details, dict):
+            fields = {
+                key: value for key, value in details.items() if key not in {"message", "type"}
+            }
+            message = str(details.get("message") or message)
             if "n_prompt_tokens" in fields:  # beyond the context
                 fields["param"] = "prompt"
         else:
-            message = str(said)
+            message = str(details)
     status = _status(error)
     if status != error.status:
         message = f"its engine answered with status {error.status}: {message}"

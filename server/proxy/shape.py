@@ -54,8 +54,8 @@ _TEXT_OR_NONE = frozenset((str, type(None)))
 
 def _fields(value: Mapping[str, Any], checks: Mapping[str, Check], at: str) -> Fault:
     for name, check in checks.items():
-        found = value.get(name)
-        wrong = check(found) if found is not None else None
+        inner = value.get(name)
+        wrong = check(inner) if inner is not None else None
         if wrong:
             return f"{at}{name}{wrong}"
     return None
@@ -115,8 +115,8 @@ def _logprobs(value: Any) -> Fault:
     """In the shape of chats, or in that of old completions, where every field is a list."""
     if not isinstance(value, dict):
         return " is not an object"
-    for name, found in value.items():
-        if found is not None and not isinstance(found, list):
+    for name, inner in value.items():
+        if inner is not None and not isinstance(inner, list):
             return f".{name} is not a list"
     return _fields(value, {"content": _list(_TOKEN, ("token", "logprob"))}, ".")
 

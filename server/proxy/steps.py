@@ -107,15 +107,15 @@ class EngineRequest:
         """The bytes to look for in a stream that otherwise passes as it is; None: look at all."""
         if len(self.bodies) > 1 or not isinstance(self.encoder, OpenAI):
             return None
-        found = tuple(step.needle for step in self.steps)
-        return None if None in found else tuple(needle for needle in found if needle)
+        needles = tuple(step.needle for step in self.steps)
+        return None if None in needles else tuple(needle for needle in needles if needle)
 
     def events(self, part: int, event: Event) -> Iterable[Event]:
         """The event after all steps."""
-        found: Sequence[Event] = (event,)
+        events: Sequence[Event] = (event,)
         for step in self.steps:
-            found = [new for old in found for new in step.event(part, old)]
-        return found
+            events = [new for old in events for new in step.event(part, old)]
+        return events
 
 
 def plain(content: Any) -> str:
@@ -147,8 +147,8 @@ class Events:
         joined = self._tail + data
         if b"\r" in joined:  # of an attached endpoint: no engine of ours ends its lines so
             joined = joined.replace(b"\r\n", b"\n")
-        whole, found, self._tail = joined.rpartition(b"\n\n")
-        if not found:
+        whole, separator, self._tail = joined.rpartition(b"\n\n")
+        if not separator:
             return []
         return [
             line[5:].strip()
@@ -222,20 +222,20 @@ class LegacyLogprobs:
 def _legacy(
     content: Iterable[dict[str, Any]], offset: int, count: int
 ) -> tuple[dict[str, Any], int]:
-    found: dict[str, list[Any]] = {
+    logprobs: dict[str, list[Any]] = {
         "tokens": [],
         "token_logprobs": [],
         "top_logprobs": [],
         "text_offset": [],
     }
     for token in content:
-        found["tokens"].append(token["token"])
-        found["token_logprobs"].append(token["logprob"])
+        logprobs["tokens"].append(token["token"])
+        logprobs["token_logprobs"].append(token["logprob"])
         top = {one["token"]: one["logprob"] for one in (token.get("top_logprobs") or ())[:count]}
-        found["top_logprobs"].append(top)
-        found["text_offset"].append(offset)
+        logprobs["top_logprobs"].append(top)
+        logprobs["text_offset"].append(offset)
         offset += len(token["token"])
-    return found, offset
+    return logprobs, offset
 
 
 class Echo:
@@ -307,8 +307,8 @@ class Called:
 
 def _called(text: str, reason: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-        function = {"name": found["name"], "arguments": json.dumps(found["arguments"])}
+        call = json.loads(text)
+        function = {"name": call["name"], "arguments": json.dumps(call["arguments"])}
     except (ValueError, KeyError, TypeError):  # cut off by max_tokens
         return {"delta": {"content": text}, "finish_reason": reason}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function"}

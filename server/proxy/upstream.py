@@ -359,11 +359,11 @@ class Pool:
 
     def take(self, endpoint: str) -> Upstream | None:
         """A kept connection, the one used last; it may have been closed at the other end."""
-        kept = self._kept.get(endpoint)
-        while kept:
-            found = kept.pop()
-            if found.usable:
-                return found
+        waiting = self._kept.get(endpoint)
+        while waiting:
+            upstream = waiting.pop()
+            if upstream.usable:
+                return upstream
         return None
 
     async def connect(self, endpoint: str) -> Upstream:
@@ -377,10 +377,10 @@ class Pool:
         port = parts.port or (443 if tls else 80)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, made = await loop.create_connection(
+            _, upstream = await loop.create_connection(
                 lambda: Upstream(self, endpoint), parts.hostname or "", port, ssl=tls
             )
-        return made
+        return upstream
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -391,20 +391,20 @@ class Pool:
         """Takes a connection back whose answer is whole; the oldest goes where there are many."""
         loop = asyncio.get_running_loop()
         upstream.kept_at = loop.time()
-        kept = self._kept[endpoint]
-        kept.append(upstream)
-        if len(kept) > MAX_KEPT:
-            kept.pop(0).abort()
+        waiting = self._kept[endpoint]
+        waiting.append(upstream)
+        if len(waiting) > MAX_KEPT:
+            waiting.pop(0).abort()
         if self._timer is None:
             self._timer = loop.call_later(KEPT_SECONDS, self._close_old)
 
     def _close_old(self) -> None:
         """Closes what has waited too long; comes again while others wait."""
         loop = asyncio.get_running_loop()
-        all_kept = [upstream for kept in self._kept.values() for upstream in kept]
+        waiting = [upstream for group in self._kept.values() for upstream in group]
         old = loop.time() - KEPT_SECONDS
-        oldest = min((one.kept_at for one in all_kept if one.kept_at > old), default=None)
-        for upstream in all_kept:
+        oldest = min((one.kept_at for one in waiting if one.kept_at > old), default=None)
+        for upstream in waiting:
             if upstream.kept_at <= old:
                 upstream.abort()
         self._timer = None
@@ -413,12 +413,12 @@ class Pool:
 
     def forget(self, endpoint: str, upstream: Upstream) -> None:
         """A connection is closed."""
-        kept = self._kept.get(endpoint)
-        if kept is None:
+        waiting = self._kept.get(endpoint)
+        if waiting is None:
             return
-        if upstream in kept:
-            kept.remove(upstream)
-        if not kept:
+        if upstream in waiting:
+            waiting.remove(upstream)
+        if not waiting:
             del self._kept[endpoint]
 
     def close(self) -> None:

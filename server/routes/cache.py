@@ -181,7 +181,7 @@ class Cache:
     async def repositories(self, request: Request) -> Response:
         """Every repository in the hubs' caches, whichever tool has brought it."""
         await self._address(request)
-        found = await asyncio.to_thread(self._cache.repositories)
+        repositories = await asyncio.to_thread(self._cache.repositories)
         rows = [
             {
                 "hub": one.hub,
@@ -190,7 +190,7 @@ class Cache:
                 "size_bytes": one.size_bytes,
                 "part_bytes": one.part_bytes,
             }
-            for one in found
+            for one in repositories
         ]
         return JSONResponse({"list": rows})
 
@@ -240,19 +240,19 @@ class Cache:
         return known[wanted]
 
 
-def _row(found: hubs.Cached, address: str) -> dict[str, Any]:
-    variant = found.variant
+def _row(cached: hubs.Cached, address: str) -> dict[str, Any]:
+    variant = cached.variant
     return {
         "model_name": variant.model,
         "model_size_in_billions": xinference_shapes.billions(variant.size),
         "model_format": variant.format,
         "quantization": variant.quantization,
         "model_version": xinference_shapes.variant_version(variant),
-        "path": str(found.path),
-        "real_path": str(found.real_path),
+        "path": str(cached.path),
+        "real_path": str(cached.real_path),
         "actor_ip_address": address,
-        "model_hub": found.source.hub,
-        "source": found.source.id,
-        "size_bytes": found.size_bytes,
-        "checked": found.checked,
+        "model_hub": cached.source.hub,
+        "source": cached.source.id,
+        "size_bytes": cached.size_bytes,
+        "checked": cached.checked,
     }

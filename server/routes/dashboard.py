@@ -84,11 +84,11 @@ class Dashboard:
 
     async def index(self, request: Request) -> Response:
         """The dashboard, or how to get it."""
-        found = await asyncio.to_thread(self._find, INDEX, request)
+        file = await asyncio.to_thread(self._find, INDEX, request)
         headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY, **SAFE}
-        if found is None:
+        if file is None:
             return HTMLResponse(UNBUILT, headers=headers)
-        return _answer(request, INDEX, found, headers)
+        return _answer(request, INDEX, file, headers)
 
     async def icon(self, request: Request) -> Response:
         """The dashboard's icon.
@@ -96,10 +96,10 @@ class Dashboard:
         Raises:
             NotFound: the dashboard was not built.
         """
-        found = await asyncio.to_thread(self._find, ICON, request)
-        if found is None:
+        file = await asyncio.to_thread(self._find, ICON, request)
+        if file is None:
             raise NotFound("file", ICON)
-        return _answer(request, ICON, found, {"Cache-Control": "no-cache", **SAFE})
+        return _answer(request, ICON, file, {"Cache-Control": "no-cache", **SAFE})
 
     async def asset(self, request: Request) -> Response:
         """A script, style or picture of the dashboard; its name changes with what is in it.
@@ -110,12 +110,12 @@ class Dashboard:
         name = request.path_params["name"]
         # The name is one part of a path, and not `.` or `..`: nothing else can be reached by it.
         known = _NAME.fullmatch(name) and Path(name).suffix in TYPES
-        found = None
+        file = None
         if known:
-            found = await asyncio.to_thread(self._find, f"{ASSETS}/{name}", request)
-        if found is None:
+            file = await asyncio.to_thread(self._find, f"{ASSETS}/{name}", request)
+        if file is None:
             raise NotFound("file", name)
-        return _answer(request, name, found, {"Cache-Control": FOR_GOOD, **SAFE})
+        return _answer(request, name, file, {"Cache-Control": FOR_GOOD, **SAFE})
 
     def _find(self, name: str, request: Request) -> _File | None:
         """The file, compressed where the client takes that and it is there."""

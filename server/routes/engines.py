@@ -132,8 +132,8 @@ class EngineRoutes:
 
     async def environments(self, _: Request) -> Response:
         """The environments of all engines that have one of their own."""
-        found = [one.environment for one in engines() if one.environment is not None]
-        rows = [_row(await self._installs.status(environment)) for environment in found]
+        environments = [one.environment for one in engines() if one.environment is not None]
+        rows = [_row(await self._installs.status(environment)) for environment in environments]
         return JSONResponse({"environments": rows})
 
     async def show(self, request: Request) -> Response:
@@ -146,11 +146,11 @@ class EngineRoutes:
         Raises:
             UnknownName, BadValue: no such field, or a value that it does not take.
         """
-        environment, given = _environment(request), await read_object(request)
-        for field in given:
+        environment, body = _environment(request), await read_object(request)
+        for field in body:
             if field not in FIELDS:
                 raise UnknownName.among("field", field, FIELDS)
-        accelerator, force = given.get("accelerator"), given.get("force") or False
+        accelerator, force = body.get("accelerator"), body.get("force") or False
         if accelerator not in (None, *get_args(Accelerator)):
             raise BadValue("accelerator", accelerator, "must be cpu or cuda")
         if not isinstance(force, bool):
@@ -190,15 +190,15 @@ def _row(status: InstallStatus) -> dict[str, Any]:
 
 
 def _engine(engine: base.Engine, home: Path) -> dict[str, Any]:
-    found, environment = engine.detect(), engine.environment
+    detection, environment = engine.detect(), engine.environment
     return {
         "name": engine.name,
-        "installed": not found.missing,
-        "version": found.version or None,
+        "installed": not detection.missing,
+        "version": detection.version or None,
         "formats": list(engine.formats),
         "types": list(engine.types),
         "automatic": engine.automatic,
-        "reason": found.missing or None,
+        "reason": detection.missing or None,
         "installable": environment is not None,
         "environment": environment and build.describe(environment, home),
         "options": engine.options.model_json_schema(),

@@ -124,19 +124,19 @@ class KeyRoutes:
         Raises:
             UnknownName, BadValue: no such field, or a value that it does not take.
         """
-        given = await read_object(request)
-        for field in given:
+        body = await read_object(request)
+        for field in body:
             if field not in FIELDS:
                 raise UnknownName.among("field", field, FIELDS)
-        name, scope = given.get("name", ""), given.get("scope", "")
-        models = given.get("models", [])
+        name, scope = body.get("name", ""), body.get("scope", "")
+        models = body.get("models", [])
         for field, value in (("name", name), ("scope", scope)):
             if not isinstance(value, str):
                 raise BadValue(field, value, "must be text")
         if not isinstance(models, list) or not all(isinstance(uid, str) for uid in models):
             raise BadValue("models", models, "must be a list of model ids")
-        made = await asyncio.to_thread(self._store.create, name, scope, models)
-        return JSONResponse(made.to_json(), 201, {"Cache-Control": "no-store"})
+        new = await asyncio.to_thread(self._store.create, name, scope, models)
+        return JSONResponse(new.to_json(), 201, {"Cache-Control": "no-store"})
 
     async def revoke(self, request: Request) -> Response:
         """Forgets a key: the next request with it is refused, and streams of it end."""

@@ -325,10 +325,10 @@ class Management:
         Raises:
             BadValue: a field that is unknown, or a value that it does not take.
         """
-        given = await read_object(request)
-        if not isinstance(given.get("endpoint"), str):
-            raise BadValue("endpoint", given.get("endpoint"), "is needed: a URL, as text")
-        status = await self._fleet.attach(AttachRequest.parse(given))
+        body = await read_object(request)
+        if not isinstance(body.get("endpoint"), str):
+            raise BadValue("endpoint", body.get("endpoint"), "is needed: a URL, as text")
+        status = await self._fleet.attach(AttachRequest.parse(body))
         status = await self._fleet.wait(status.uid)
         return JSONResponse({"model_uid": status.uid, "plan": status.plan.to_json()})
 

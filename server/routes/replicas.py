@@ -113,9 +113,9 @@ class ReplicaRoutes:
         added = await self._fleet.add_replicas(uid, count)
         if waits:
             status = await self._fleet.wait_replicas(uid, added)
-        found = [xinference_shapes.added(status, replica) for replica in added]
-        one = len(found) == 1
-        return JSONResponse(found[0] if one else {"replica": len(found), "replicas": found})
+        rows = [xinference_shapes.added(status, replica) for replica in added]
+        one = len(rows) == 1
+        return JSONResponse(rows[0] if one else {"replica": len(rows), "replicas": rows})
 
     async def remove(self, request: Request) -> Response:
         """Ends one replica once its requests are done; answers when its processes are gone."""
@@ -148,8 +148,8 @@ class ReplicaRoutes:
         block = (await read_object(request)).get("block_duration", BLOCK_SECONDS)
         if isinstance(block, bool) or not isinstance(block, int | float) or not 0 <= block <= 3600:
             raise BadValue("block_duration", block, "must be seconds from 0 to 3600")
-        found = self._inference.abort(uid, request_id, float(block))
-        return JSONResponse({"msg": "DONE" if found else "NOT_FOUND"})
+        was_running = self._inference.abort(uid, request_id, float(block))
+        return JSONResponse({"msg": "DONE" if was_running else "NOT_FOUND"})
 
 
 def _count(body: dict[str, Any], status: ModelStatus) -> int:

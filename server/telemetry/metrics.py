@@ -303,7 +303,7 @@ def _gauge(name: str, *labels: str) -> GaugeMetricFamily:
 
 def _held(pids: dict[str, int]) -> dict[str, Held]:
     """What each process holds with all its descendants; without those that are gone."""
-    found: dict[str, Held] = {}
+    held: dict[str, Held] = {}
     on_gpus = held_bytes() if pids else {}
     for name, pid in pids.items():
         try:
@@ -312,5 +312,5 @@ def _held(pids: dict[str, int]) -> dict[str, Held]:
             resident = sum(one.memory_info().rss for one in tree)
         except psutil.Error:  # it ended while we looked
             continue
-        found[name] = Held(resident, sum(on_gpus.get(one.pid, 0) for one in tree))
-    return found
+        held[name] = Held(resident, sum(on_gpus.get(one.pid, 0) for one in tree))
+    return held
