@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,6 +40,7 @@ from paddock.server.access.keys import (
 from paddock.server.access.reach import Reach
 from paddock.server.access.revocation import Revocations
 from paddock.server.http.errors import envelope, render
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.protocol import has_outlet, outlet
 
 MAX_HEAD_BYTES = 64 * 1024

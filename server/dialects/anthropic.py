@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
@@ -25,6 +25,7 @@ from paddock.server.access.keys import principal
 from paddock.server.dialects import openai
 from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.dialects.fields import Neutral, asks_nothing
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import EVENTS, Operation, RouteDoc
 from paddock.server.http.shapes import Shape
 from paddock.server.proxy.steps import Encoder, EngineRequest, Event, plain

@@ -13,12 +13,13 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from paddock.registry import errors
 from paddock.registry.errors import PaddockError, near, shown
 from paddock.registry.files import is_refused_write, not_written
+from paddock.server.http.json_response import JSONResponse
 
 log = logging.getLogger(__name__)
 

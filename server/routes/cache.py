@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.weights import cache as hubs
 from paddock.registry.errors import BadValue, NotFound
 from paddock.registry.hubs import find_hub
 from paddock.registry.spec import ModelSpec, Variant
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import TEXT, Operation, Query, RouteDoc
 from paddock.server.http.shapes import Result, Shape, Size
 from paddock.server.routes import xinference_shapes

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.engines import engine_names, load_engine
 from paddock.engines.base import Host
@@ -20,6 +20,7 @@ from paddock.registry.custom import find
 from paddock.registry.errors import NotFound
 from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import ModelSpec, Variant
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape, Size
 from paddock.server.routes import xinference_shapes

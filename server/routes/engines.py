@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.engines import base, engines
 from paddock.engines.environment import Accelerator, Environment
@@ -18,6 +18,7 @@ from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.settings import Settings
 from paddock.registry.spec_fields import Format, ModelType
 from paddock.server.http.body import read_object
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape
 

@@ -7,11 +7,12 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.server.access.keys import KeyStore, is_loopback, principal
 from paddock.server.http.body import read_object
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.jobs.locks import Locking, LockJobs, Work
@@ -17,6 +17,7 @@ from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.spec import Source
 from paddock.server.http.body import read_object
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape
 from paddock.server.routes import xinference_shapes

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 import paddock
 from paddock.launcher.fleet.fleet import Fleet
@@ -19,6 +19,7 @@ from paddock.launcher.replicas.status import State
 from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
 from paddock.server.access.keys import principal
 from paddock.server.http.body import read_json, read_object
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import EVENTS, FLAG, TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import WAIT, flag, whole
 from paddock.server.http.shapes import Result, Shape, Size

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.engines import base
 from paddock.engines.base import Host
@@ -17,6 +17,7 @@ from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.hosts.machine import disk
 from paddock.launcher.replicas.status import State
 from paddock.registry.settings import Settings
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape
 

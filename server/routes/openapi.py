@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute
 
 import paddock
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import EVENTS, TEXT, Operation, RouteDoc
 from paddock.server.http.shapes import Error
 from paddock.server.routes.docs_page import page

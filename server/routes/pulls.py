@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.jobs.pulls import PullJobs, PullStatus
 from paddock.registry.errors import BadValue
 from paddock.server.http.body import read_json
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.shapes import Shape, Size
 from paddock.server.routes import xinference_shapes

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.catalog import Catalog
@@ -17,6 +17,7 @@ from paddock.registry.errors import BadValue
 from paddock.registry.hubs import LOCAL
 from paddock.registry.spec import ModelSpec, Source, Variant
 from paddock.server.http.body import read_object
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import DETAILED, OFFLINE, flag
 from paddock.server.http.shapes import Shape

@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.launch_fields import fields_by_key
 from paddock.server.http.body import read_object
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.query import WAIT
 from paddock.server.http.shapes import Message, Shape

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import psutil
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.engines.base import Gpu, Host
 from paddock.launcher.fleet.fleet import Fleet
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.http.query import DETAILED, flag
 from paddock.server.http.shapes import Shape

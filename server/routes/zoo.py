@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.engines.base import Host
 from paddock.engines.environment import find_accelerator
@@ -29,6 +29,7 @@ from paddock.registry.search import Filters, Hit
 from paddock.registry.settings import Settings
 from paddock.registry.spec import ModelSpec
 from paddock.registry.spec_fields import AbilityName, Format, Hub, ModelType
+from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import FLAG, TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import OFFLINE, flag, whole
 from paddock.server.http.shapes import Shape
