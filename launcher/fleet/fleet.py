@@ -370,8 +370,8 @@ class Fleet:
         """
         attached = self._growing(uid).plan.attached
         if attached is not None:
-            why = f"{attached.url} is served by somebody else, who may add some there"
-            raise BadValue("replica", count, why)
+            reason = f"{attached.url} is served by somebody else, who may add some there"
+            raise BadValue("replica", count, reason)
         async with self._promising:
             deployment = self._growing(uid)
             total = len([one for one in deployment.replicas if not one.is_leaving]) + count
@@ -439,8 +439,8 @@ class Fleet:
         if not record.is_leaving:
             staying = [one for one in deployment.replicas if not one.is_leaving]
             if staying == [record]:
-                why = f"is the last one; to end the model: paddock terminate --model-uid {uid}"
-                raise BadValue("replica", number, why)
+                reason = f"is the last one; to end the model: paddock terminate --model-uid {uid}"
+                raise BadValue("replica", number, reason)
             leave_at = time.monotonic() + drain_seconds
             await self._ledger.change(uid, _leaving(replica_id, leave_at))
         deadline = time.monotonic() + drain_seconds + TERMINATE_SECONDS

@@ -219,8 +219,8 @@ class Reconciler:
                 # An actor that is well tells its engine's end within a moment, and knows why.
                 await asyncio.sleep(EXIT_REPORT_SECONDS)
             now = self.ledger.sightings.get(actor)
-            told = now.status.endpoint if now is not None and now.status is not None else None
-            if now is None or now.ended is not None or told != endpoint:
+            current = now.status.endpoint if now is not None and now.status is not None else None
+            if now is None or now.ended is not None or current != endpoint:
                 return
             message = "its engine refuses connections, and nothing is heard of its actor"
             # On another node it is most likely the node, which Ray takes a while to tell.

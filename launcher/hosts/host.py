@@ -55,15 +55,15 @@ def _shipped() -> dict[str, int]:
 
 def _named(paths: Iterable[str]) -> dict[str, int]:
     """Files under the names that the paths give them, so that planning finds them by the path."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for text in paths:
         with contextlib.suppress(OSError):  # not there, or not to be read: planning says so
             if os.path.isfile(text):
                 for name in (text, *filter(os.path.isfile, parts(text))):
-                    found[name] = os.path.getsize(name)
+                    sizes[name] = os.path.getsize(name)
                 continue
             with os.scandir(text) as entries:
                 for entry in entries:
                     if entry.is_file():
-                        found[f"{text.rstrip('/')}/{entry.name}"] = entry.stat().st_size
-    return found
+                        sizes[f"{text.rstrip('/')}/{entry.name}"] = entry.stat().st_size
+    return sizes

@@ -55,24 +55,24 @@ class InstallJobs(Jobs[_Work]):
 
     async def status(self, environment: Environment) -> InstallStatus:
         """How the environment is."""
-        found = await asyncio.to_thread(describe, environment, self._home)
+        record = await asyncio.to_thread(describe, environment, self._home)
         size = None
-        if found is not None:
-            folder = found["folder"]
+        if record is not None:
+            folder = record["folder"]
             if folder not in self._sizes:
                 self._sizes[folder] = await asyncio.to_thread(_size, folder)
             size = self._sizes[folder]
-        rest: State = "none" if found is None else "installed"
+        rest: State = "none" if record is None else "installed"
         work = self._jobs.get(environment.name)
         # What was made since, by a command perhaps, says more than how this one ended.
         if work is None or (
-            work.state != "installing" and found is not None and found["made_at"] >= work.began_at
+            work.state != "installing" and record is not None and record["made_at"] >= work.began_at
         ):
             began = work.began_at if work is not None else None
-            return InstallStatus(environment.name, rest, "", (), began, found, size)
+            return InstallStatus(environment.name, rest, "", (), began, record, size)
         state = rest if work.state == "installed" else work.state
         return InstallStatus(
-            environment.name, state, work.note, work.lines, work.began_at, found, size
+            environment.name, state, work.note, work.lines, work.began_at, record, size
         )
 
     async def start(
@@ -89,9 +89,9 @@ class InstallJobs(Jobs[_Work]):
         on = accelerator or find_accelerator()
         if not environment.pins(on):
             raise BadValue("accelerator", on, f"{name} needs an NVIDIA GPU; none was found here")
-        found = await asyncio.to_thread(describe, environment, self._home)
-        wanted = found is not None and accelerator in {None, found["accelerator"]}
-        up_to_date = found is not None and wanted and found["current"]
+        record = await asyncio.to_thread(describe, environment, self._home)
+        wanted = record is not None and accelerator in {None, record["accelerator"]}
+        up_to_date = record is not None and wanted and record["current"]
         if self._runs(name) or (up_to_date and not force):
             return await self.status(environment)
         self._begin(environment, on)

@@ -170,8 +170,8 @@ class LockJobs(Jobs[_Running]):
     def _fail(self, running: _Running, diagnosis: Diagnosis) -> None:
         called_off = running.child.called_off
         state: State = "cancelled" if called_off else "failed"
-        told = None if called_off else diagnosis.to_json()
-        running.work = replace(running.work, state=state, diagnosis=told)
+        details = None if called_off else diagnosis.to_json()
+        running.work = replace(running.work, state=state, diagnosis=details)
 
 
 def _new_id(kind: Kind) -> str:

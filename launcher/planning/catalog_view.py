@@ -37,18 +37,18 @@ class Found:
     @classmethod
     def of(cls, hit: Hit, offers: Sequence[Offer], builtin: bool, free: Free) -> Found:
         """The model with what its offers come to, where so much is free."""
-        asked = {
+        labels = {
             (weights["format"], weights["size"], quantization)
             for weights in hit.weights
             for quantization in weights["quantizations"]
         }
-        found = [o for o in offers if (o.format, o.size, o.quantization) in asked]
-        served = [offer for offer in found if offer.engine]
+        matches = [o for o in offers if (o.format, o.size, o.quantization) in labels]
+        served = [offer for offer in matches if offer.engine]
         fitting = [offer for offer in served if offer.fits(free)]
         return cls(
             hit,
             builtin,
-            any(offer.here for offer in found),
+            any(offer.here for offer in matches),
             min(served, key=lambda offer: offer.size_bytes, default=None),
             chosen(fitting, hit.spec["recommended"]) if fitting else None,
         )

@@ -26,7 +26,7 @@ def pin(request: LaunchRequest, spec: ModelSpec) -> LaunchRequest:
         return request
     hub = None if (request.hub or AUTO).casefold() == AUTO else request.hub
     place = f"{lock.id}/{lock.first}" if weight_format(lock.format).is_single_file else lock.id
-    for what, locked, asked in (
+    for what, locked, requested in (
         ("model", lock.model, spec.name),
         ("format", lock.format, request.format),
         ("size", lock.size, request.size),
@@ -35,8 +35,8 @@ def pin(request: LaunchRequest, spec: ModelSpec) -> LaunchRequest:
         ("engine", lock.engine, request.model_engine),
         ("path", place if lock.hub == "path" else lock.hub, request.model_path),
     ):
-        if asked is not None and asked.casefold() != locked.casefold():
-            raise NotLocked(spec.name, what, locked, asked)
+        if requested is not None and requested.casefold() != locked.casefold():
+            raise NotLocked(spec.name, what, locked, requested)
     pinned = {
         "format": lock.format,
         "size": lock.size,
@@ -54,13 +54,17 @@ def with_engine(lock: LockedModel, hosts: Sequence[Host]) -> Sequence[Host]:
     Raises:
         NotLocked: it is there, but only in others.
     """
-    found = {host.node: host.engines.get(lock.engine) for host in hosts}
-    here = {node: engine.version for node, engine in found.items() if engine and not engine.missing}
-    if here and lock.engine_version not in here.values():
-        versions = " or ".join(dict.fromkeys(here.values()))
+    detections = {host.node: host.engines.get(lock.engine) for host in hosts}
+    versions_by_node = {
+        node: engine.version for node, engine in detections.items() if engine and not engine.missing
+    }
+    if versions_by_node and lock.engine_version not in versions_by_node.values():
+        versions = " or ".join(dict.fromkeys(versions_by_node.values()))
         raise NotLocked(lock.model, f"the engine {lock.engine} in", lock.engine_version, versions)
     return [
-        host for host in hosts if here.get(host.node, lock.engine_version) == lock.engine_version
+        host
+        for host in hosts
+        if versions_by_node.get(host.node, lock.engine_version) == lock.engine_version
     ]
 
 

@@ -23,12 +23,12 @@ def check_gpus(request: LaunchRequest, hosts: Sequence[Host]) -> None:
         BadValue: with the GPUs that there are.
     """
     has = "; ".join(f"{host.name}: {_shown(host.gpus) or 'none'}" for host in hosts)
-    why = f"the GPUs that can be used are: {has}"
-    found = [{gpu.index for gpu in host.gpus} for host in hosts]
-    if request.gpu_idx and not any(found >= set(request.gpu_idx) for found in found):
-        raise BadValue("gpu_idx", list(request.gpu_idx), why)
-    if request.n_gpu and not any(request.n_gpu <= len(found) for found in found):
-        raise BadValue("n_gpu", request.n_gpu, why)
+    reason = f"the GPUs that can be used are: {has}"
+    indices = [{gpu.index for gpu in host.gpus} for host in hosts]
+    if request.gpu_idx and not any(indices >= set(request.gpu_idx) for indices in indices):
+        raise BadValue("gpu_idx", list(request.gpu_idx), reason)
+    if request.n_gpu and not any(request.n_gpu <= len(indices) for indices in indices):
+        raise BadValue("n_gpu", request.n_gpu, reason)
 
 
 def eligible_gpus(
@@ -41,11 +41,11 @@ def eligible_gpus(
     devices = Devices(0)
     if host.gpus and host.engines.get(engine.name, UNKNOWN).cuda:
         devices = engine.devices(options, len(among))
-    asked, count = request.n_gpu, devices.count
-    if count == 0 and (asked or request.gpu_idx):
+    requested, count = request.n_gpu, devices.count
+    if count == 0 and (requested or request.gpu_idx):
         return f"as it is installed there it computes on the processor of {host.name}"
-    if asked not in {None, count}:
-        return f"its options ask for {count} GPUs for each replica, and n_gpu for {asked}"
+    if requested not in {None, count}:
+        return f"its options ask for {count} GPUs for each replica, and n_gpu for {requested}"
     if count > len(among):
         return f"its options ask for {count} GPUs for each replica, of which there are {len(among)}"
     return (among if count else ()), devices
@@ -131,14 +131,14 @@ def explain_gpus(memory: MemoryEstimate, gpus: Groups, among: int) -> Iterator[s
     """The reasons of a plan: which GPUs of how many, with the numbers."""
     for number, group in enumerate(gpus):
         whose = f"replica {number}: " if len(gpus) > 1 else ""
-        shown = ", ".join(
+        shares = ", ".join(
             f"GPU {gpu.index} ({gpu.name}, {gpu.free_bytes / 1e9:.2f} of "
             f"{gpu.total_bytes / 1e9:.2f} GB free)"
             for gpu in group
         )
         reason = f"the most free of {among}" if among > len(group) else "there are no others"
         takes = f"takes {memory.gpu_bytes / 1e9:.2f} GB" + " of each" * (len(group) > 1)
-        yield f"{whose}{shown}: {takes}; {reason}"
+        yield f"{whose}{shares}: {takes}; {reason}"
     if memory.offload_bytes:
         yield f"{memory.offload_bytes / 1e9:.2f} GB of the weights stay in the host's memory"
 

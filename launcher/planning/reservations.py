@@ -63,5 +63,5 @@ def subtract_reservations(host: Host, coming: Sequence[Reservation]) -> Host:
 
 def explain_reservations(host: Host) -> str:
     """What is reserved of the host, for a reason or a refusal; empty if nothing is."""
-    shown = [f"{size / 1e9:.2f} GB for {name}" for name, size in sorted(host.reserved.items())]
-    return f"reserved: {' and '.join(shown)}, still starting" if shown else ""
+    amounts = [f"{size / 1e9:.2f} GB for {name}" for name, size in sorted(host.reserved.items())]
+    return f"reserved: {' and '.join(amounts)}, still starting" if amounts else ""

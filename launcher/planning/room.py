@@ -63,13 +63,13 @@ def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
         raise BadValue(
             "context length", context, f"{spec.name} was trained for {spec.context_length} at most"
         )
-    said: list[str] = []
+    reasons: list[str] = []
     if context is None:
         context = spec.context_length
         while context > LEAST_CONTEXT and not fit.memory(context, slots or 1).fits:
             context = max(LEAST_CONTEXT, context // 2)
         full = context == spec.context_length
-        said.append(
+        reasons.append(
             f"context {context}: "
             + ("all that the model has" if full else f"of {spec.context_length}, to save memory")
         )
@@ -77,13 +77,13 @@ def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
         slots = SLOTS
         while slots > 1 and not _is_roomy(fit.memory(context, slots)):
             slots //= 2
-        said.append(
+        reasons.append(
             f"slots {slots}: up to {SLOTS}, while their caches take no more than "
             f"{CACHE_SHARE:.0%} of the free memory"
             if slots > 1
             else "slots 1: the cache of a second would take too much of the free memory"
         )
-    return context, slots, said
+    return context, slots, reasons
 
 
 def _is_roomy(memory: MemoryEstimate) -> bool:
@@ -121,10 +121,10 @@ def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> li
 
 def _suggest(fit: Fit, context: int, slots: int) -> str:
     """What to ask for instead: the first change that makes it run; and what is kept for others."""
-    kept = explain_reservations(fit.best.host)
+    reserved = explain_reservations(fit.best.host)
     return (
-        f"{_first_change_that_fits(fit, context, slots)} ({kept})"
-        if kept
+        f"{_first_change_that_fits(fit, context, slots)} ({reserved})"
+        if reserved
         else _first_change_that_fits(fit, context, slots)
     )
 

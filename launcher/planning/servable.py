@@ -92,17 +92,17 @@ def read_offers(
     path = settings.home / "cache" / "offers.json"
     seen = seen_now(specs, settings)
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_bytes())
-        if found["seen"] == seen:
-            return {name: [Offer(*row) for row in rows] for name, rows in found["offers"].items()}
-    made = _make(catalog, settings)
+        cached = json.loads(path.read_bytes())
+        if cached["seen"] == seen:
+            return {name: [Offer(*row) for row in rows] for name, rows in cached["offers"].items()}
+    offers_by_model = _make(catalog, settings)
     if (now := seen_now(specs, settings)) != seen:
         # An engine has come meanwhile; or Python has kept what it compiled beside the adapters.
-        seen, made = now, _make(catalog, settings)
-    rows = {name: [astuple(offer) for offer in offers] for name, offers in made.items()}
+        seen, offers_by_model = now, _make(catalog, settings)
+    rows = {name: [astuple(offer) for offer in offers] for name, offers in offers_by_model.items()}
     with suppress(OSError):  # a folder that cannot be written: the next one is as slow
         replace_file(path, json.dumps({"seen": seen, "offers": rows}))
-    return made
+    return offers_by_model
 
 
 def _make(catalog: Catalog, settings: Settings) -> dict[str, list[Offer]]:

@@ -91,10 +91,10 @@ def _installable(
     spec: ModelSpec, variant: Variant, engine: Engine, host: Host, accelerator: Accelerator
 ) -> str | None:
     """The environment that makes it serve the variant, where it is not there."""
-    environment, found = engine.environment, host.engines.get(engine.name, UNKNOWN)
+    environment, detection = engine.environment, host.engines.get(engine.name, UNKNOWN)
     if environment is None or not environment.pins(accelerator):
         return None
-    if not (found.missing or found.formats) or not _unable(spec, variant, engine, host):
+    if not (detection.missing or detection.formats) or not _unable(spec, variant, engine, host):
         return None
     would = _unable(spec, variant, engine, _with(engine, host))
     return environment.name if would is None else None
@@ -107,10 +107,10 @@ def _stored(spec: ModelSpec, variant: Variant, host: Host) -> dict[str, Any]:
     if named:
         files = [{"name": named[0], "size_bytes": variant.size_bytes}]
     for source in variant.sources:
-        found = local_files(source, host) if source.hub in LOCAL else {}
-        if found:
-            files = [{"name": name, "size_bytes": size} for name, size in sorted(found.items())]
-            return {"files": files, "size_bytes": sum(found.values()), "size_from": "measured"}
+        local = local_files(source, host) if source.hub in LOCAL else {}
+        if local:
+            files = [{"name": name, "size_bytes": size} for name, size in sorted(local.items())]
+            return {"files": files, "size_bytes": sum(local.values()), "size_from": "measured"}
         if source_key(source) in host.files:
             size = host.files[source_key(source)]
             return {"files": files, "size_bytes": size, "size_from": "measured"}

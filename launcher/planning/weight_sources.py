@@ -87,16 +87,16 @@ def plan_from_sources(
     for source in sources:
         if source.hub not in LOCAL:
             others = tuple(s for s in sources if s.hub not in {*LOCAL, source.hub})
-            made = _on_hub(source, variant, spec).model_copy(update={"offline": request.offline})
+            planned = _on_hub(source, variant, spec).model_copy(update={"offline": request.offline})
             cached = next((s for s in (source, *others) if source_key(s) in host.files), None)
             if cached is None:
-                return made.model_copy(update={"others": others})
+                return planned.model_copy(update={"others": others})
             size = host.files[source_key(cached)]
             return _on_hub(cached, variant, spec).model_copy(
                 update={"here": True, "size_bytes": size}
             )
-        if found := local_files(source, host):
-            return _plan_local(source.hub, source.id, found)
+        if files := local_files(source, host):
+            return _plan_local(source.hub, source.id, files)
     what = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
     ours = sources[-1].hub == "local"
     hint = "they come with a source checkout only" if ours else "the spec names no other place"
@@ -132,18 +132,18 @@ def read_hub(name: str) -> str | None:
 def local_files(source: Source, host: Host) -> dict[str, int]:
     """The files of a local source that are on the host: name → bytes."""
     prefix = f"{source.id}/"
-    found = {
+    sizes = {
         name.removeprefix(prefix): size
         for name, size in host.files.items()
         if name.startswith(prefix)
     }
     if not source.file:
-        return found
+        return sizes
     names = parts(source.file)
-    if not names and source.file not in found:
-        names = next((parts(name) for name in found if together(name) == source.file), ())
+    if not names and source.file not in sizes:
+        names = next((parts(name) for name in sizes if together(name) == source.file), ())
     names = names or (source.file,)
-    return {name: found[name] for name in names} if found.keys() >= set(names) else {}
+    return {name: sizes[name] for name in names} if sizes.keys() >= set(names) else {}
 
 
 def files_at(path: str, host: Host) -> dict[str, int]:
@@ -212,8 +212,8 @@ def add_projector(
     if wanted is None:
         return weights
     if not weight_format(variant.format).has_projectors:
-        why = f"is for ggufv2; {variant.format} has what it needs for pictures in its weights"
-        raise BadValue("projector", wanted, why)
+        reason = f"is for ggufv2; {variant.format} has what it needs for pictures in its weights"
+        raise BadValue("projector", wanted, reason)
     if request.lock is not None:
         raise BadValue("projector", wanted, "is not in the lock, and so not used under it")
     if wanted.startswith("/"):
@@ -221,8 +221,8 @@ def add_projector(
             raise BadValue("projector", wanted, f"no such file on {host.name}")
         return weights.model_copy(update={"projector": wanted})
     if not variant.projectors or request.model_path is not None:
-        why = "nothing says where that is; give an absolute path"
-        raise BadValue("projector", wanted, why)
+        reason = "nothing says where that is; give an absolute path"
+        raise BadValue("projector", wanted, reason)
     for name in variant.projectors:
         if name.casefold() == wanted.casefold():
             return weights.model_copy(update={"projector": name})

@@ -82,8 +82,8 @@ class Watched:
             key = self._keys.read(self._uid)
         except OSError as error:
             again = shlex.join(["paddock", "attach", self._attached.url, "--model-uid", self._uid])
-            why = f"the key of {self._attached.url} cannot be read: {error.strerror}"
-            return Diagnosis("endpoint_refused", why, again)
+            reason = f"the key of {self._attached.url} cannot be read: {error.strerror}"
+            return Diagnosis("endpoint_refused", reason, again)
         try:
             look = partial(Remote(self._attached.url, key).check, self._attached)
             await asyncio.get_running_loop().run_in_executor(LOOKS, look)

@@ -61,9 +61,9 @@ def fetch(
                 trusted=weights.trusted,
             )
         )
-        found = cached(jobs[-1])
-        if found is not None:
-            return found
+        path = cached(jobs[-1])
+        if path is not None:
+            return path
     if weights.offline:
         raise HubFailure(
             "hub_unreachable", f"{weights.id} is not cached, and --offline was asked for"

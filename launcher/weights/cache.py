@@ -72,7 +72,7 @@ class Cache:
 
     def verify(self, variant: Variant) -> list[Verdict]:
         """Reads every file of the variant anew, and notes what was found."""
-        found = []
+        verdicts = []
         for _, files in self._kept(variant):
             for path, expected in files.items():
                 digest = digest_file(path, expected, lambda _: None)
@@ -80,14 +80,14 @@ class Cache:
                     self._records.note(path, digest.text)
                 else:
                     self._records.forget(path)
-                whole = digest.fits if expected else None
-                found.append(Verdict(path, path.stat().st_size, digest.text, whole))
-        return found
+                fits = digest.fits if expected else None
+                verdicts.append(Verdict(path, path.stat().st_size, digest.text, fits))
+        return verdicts
 
     def repositories(self) -> list[Repository]:
         """Every repository with a file in it, by hub and id."""
-        found = [repository for hub in self._hubs.values() for repository in hub.repositories()]
-        return sorted(found, key=lambda one: (one.hub, one.id))
+        unsorted = [repository for hub in self._hubs.values() for repository in hub.repositories()]
+        return sorted(unsorted, key=lambda one: (one.hub, one.id))
 
     def removable(self, variant: Variant) -> tuple[Path, ...]:
         """What `remove` would delete: files, links to them, or whole folders."""
@@ -102,10 +102,10 @@ class Cache:
         Of a repository with several files, the variant's own go and the others stay. Returns
         whether there was something, and nothing of it is left.
         """
-        kept = list(self._kept(variant))
-        if not kept:
+        cached = list(self._kept(variant))
+        if not cached:
             return False
-        for job, files in kept:
+        for job, files in cached:
             for path in files:  # while links still lead to what was checked
                 self._records.forget(path)
             job.hub.remove(job.source, files)

@@ -89,8 +89,8 @@ class HuggingFace:
                 source.id, revision=revision, timeout=terms.timeout, files_metadata=True
             )
         except OfflineModeIsEnabled as error:
-            why = f"{source.id} is not cached, and HF_HUB_OFFLINE is set"
-            raise HubFailure("hub_unreachable", why) from error
+            reason = f"{source.id} is not cached, and HF_HUB_OFFLINE is set"
+            raise HubFailure("hub_unreachable", reason) from error
         except HfHubHTTPError as error:
             raise self._meaning(source, error) from error
         except TimeoutException as error:
@@ -161,12 +161,12 @@ class HuggingFace:
             return False
         request = self.request(listing, file)
         try:
-            told = get_hf_file_metadata(
+            metadata = get_hf_file_metadata(
                 request.url, timeout=constants.HF_HUB_ETAG_TIMEOUT, headers=request.headers
             )
         except (HfHubHTTPError, HTTPError):
             return False  # the transfer finds out what is wrong, and says it
-        if told.xet_file_data is None:
+        if metadata.xet_file_data is None:
             return False
         what = f"{listing.id}, {file.name}"
         try:
@@ -210,8 +210,8 @@ class HuggingFace:
         if status in {401, 403}:
             return self._gated(listing.id)
         where = (f"{self.title}, {self.endpoint}: HTTP {status} for {name}",)
-        why = f"{self.title} answered {status} for {name} of {listing.id}"
-        return HubFailure("hub_unreachable", why, where)
+        reason = f"{self.title} answered {status} for {name} of {listing.id}"
+        return HubFailure("hub_unreachable", reason, where)
 
     def repositories(self) -> Iterator[Repository]:
         """As the client scans its cache."""
@@ -262,31 +262,31 @@ class HuggingFace:
             return self._gated(source.id)
         if answer.status_code == 404:
             return self._missing(source.id, source.revision or self.default_revision)
-        said = one_line(error)
-        tried = (f"{self.title}, {self.endpoint}: {said}",)
-        return HubFailure("hub_unreachable", f"{self.title} answered: {said}", tried)
+        message = one_line(error)
+        tried = (f"{self.title}, {self.endpoint}: {message}",)
+        return HubFailure("hub_unreachable", f"{self.title} answered: {message}", tried)
 
     def _by_head(self, identity: str, commit: str, name: str) -> RemoteFile:
         """A file of a mirror whose list has names only: its size and digest are in its head."""
         url = hf_hub_url(identity, name, revision=commit, endpoint=self.endpoint)
         try:
-            told = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            metadata = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except (HfHubHTTPError, HTTPError) as error:
             raise Trouble("hub_unreachable", one_line(error)) from error
-        kind = _DIGESTS.get(len(told.etag or ""))
-        if kind is None or told.size is None:
-            why = f"{self.endpoint} tells neither size nor digest of {name} in {identity}"
-            raise HubFailure("not_found", f"{why}; is HF_ENDPOINT a hub?")
-        return RemoteFile(name, told.size, f"{kind}:{told.etag}")
+        kind = _DIGESTS.get(len(metadata.etag or ""))
+        if kind is None or metadata.size is None:
+            reason = f"{self.endpoint} tells neither size nor digest of {name} in {identity}"
+            raise HubFailure("not_found", f"{reason}; is HF_ENDPOINT a hub?")
+        return RemoteFile(name, metadata.size, f"{kind}:{metadata.etag}")
 
     def _gated(self, identity: str) -> HubFailure:
         page = f"{self.endpoint}/{identity}"
-        way = "then give a token by HF_TOKEN or: hf auth login"
-        return HubFailure("gated_repo", f"{identity} is gated: ask for access at {page}, {way}")
+        hint = "then give a token by HF_TOKEN or: hf auth login"
+        return HubFailure("gated_repo", f"{identity} is gated: ask for access at {page}, {hint}")
 
     def _missing(self, identity: str, revision: str) -> HubFailure:
-        why = f"{self.title} has no {identity} at {revision}, or none that may be seen without a"
-        return HubFailure("not_found", f"{why} token (HF_TOKEN)")
+        reason = f"{self.title} has no {identity} at {revision}, or none that may be seen without a"
+        return HubFailure("not_found", f"{reason} token (HF_TOKEN)")
 
     def _root(self, identity: str) -> Path:
         folder = repo_folder_name(repo_id=identity, repo_type="model")

@@ -138,9 +138,9 @@ def _cached_files(job: Job) -> dict[Path, str] | None:
             chosen = choose(listing, job.wanted, code=job.trusted is not None)
         except HubFailure:
             return None
-        found = {job.hub.place(listing, file).path: file.digest for file in chosen}
-        if all(path.exists() for path in found):
-            return found
+        files = {job.hub.place(listing, file).path: file.digest for file in chosen}
+        if all(path.exists() for path in files):
+            return files
     folder = job.hub.folder(job.source, None)
     if folder is None or (listing and folder == job.hub.folder(job.source, listing)):
         return None
@@ -152,17 +152,17 @@ def _left_by_others(job: Job, folder: Path) -> dict[Path, str] | None:
     if not job.wanted:
         if not is_whole(folder):
             return None
-        found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     else:
         (name,) = job.wanted
         beside = (folder / name).parent
         if not parts(name) and not (folder / name).exists() and beside.is_dir():
-            here = (path.relative_to(folder).as_posix() for path in beside.iterdir())
-            name = next((one for one in here if together(one) == name), name)
-        found = [folder / one for one in parts(name) or (name,)]
-        if not all(path.is_file() for path in found):
+            names = (path.relative_to(folder).as_posix() for path in beside.iterdir())
+            name = next((one for one in names if together(one) == name), name)
+        files = [folder / one for one in parts(name) or (name,)]
+        if not all(path.is_file() for path in files):
             return None
-    return {path: job.hub.digest_of(path) for path in found}
+    return {path: job.hub.digest_of(path) for path in files}
 
 
 def _is_whole(job: Job, path: Path, digest: str) -> bool:
@@ -180,10 +180,10 @@ def _is_whole(job: Job, path: Path, digest: str) -> bool:
             raise called_off(job.source.id)
         meter.here(path.name, read)
 
-    found = digest_file(path, digest, pulse)
-    if found.fits:
-        records.note(path, found.text)
-    return found.fits
+    result = digest_file(path, digest, pulse)
+    if result.fits:
+        records.note(path, result.text)
+    return result.fits
 
 
 def bring(job: Job) -> Path:
@@ -194,8 +194,8 @@ def bring(job: Job) -> Path:
     """
     listing = resolved(job)
     if job.trusted not in {None, listing.pin}:
-        why = f"{job.source.id} is at {listing.pin} now, and {job.trusted} is what was trusted"
-        raise HubFailure("checksum_mismatch", why)
+        reason = f"{job.source.id} is at {listing.pin} now, and {job.trusted} is what was trusted"
+        raise HubFailure("checksum_mismatch", reason)
     chosen = choose(listing, job.wanted, code=job.trusted is not None)
     if job.lock is not None:
         chosen = check_listing(job.lock, listing, chosen)
@@ -236,15 +236,15 @@ def bring_files(
 
 def resolved(job: Job) -> Listing:
     """What the hub has of the source now. Raises `HubFailure`."""
-    found: list[Listing] = []
+    listings: list[Listing] = []
 
     def attempt() -> bool:
-        found.append(job.hub.resolve(job.source, job.terms))
+        listings.append(job.hub.resolve(job.source, job.terms))
         return True
 
     job.report(Progress(f"{job.label}: asking for its files", 0, 0))
     again(attempt, job.source.id, job.hub, job.terms, job.cancelled)
-    return found[0]
+    return listings[0]
 
 
 def _check_disk(job: Job, places: dict[RemoteFile, Place]) -> None:
@@ -363,8 +363,8 @@ class _One:
         if brought:
             size = place.blob.stat().st_size
             if size != file.size_bytes:
-                why = f"{what} came with {size} bytes and is listed with {file.size_bytes}"
-                raise HubFailure("checksum_mismatch", why)
+                reason = f"{what} came with {size} bytes and is listed with {file.size_bytes}"
+                raise HubFailure("checksum_mismatch", reason)
             # Content-addressed storage: the client has checked each chunk by its hash.
             self.job.records.note(place.blob, file.digest)
 

@@ -147,17 +147,17 @@ class ModelScope:
         for path in files:
             path.unlink(missing_ok=True)
 
-    def _meaning(self, identity: str, name: str, status: int, said: str) -> HubFailure:
-        tried = (f"{self.title}, {self.endpoint}: {said}",)
+    def _meaning(self, identity: str, name: str, status: int, message: str) -> HubFailure:
+        tried = (f"{self.title}, {self.endpoint}: {message}",)
         if status == 404:
             what = f"{identity} on {self.title} has no file {name}" if name else ""
-            return HubFailure("not_found", what or f"{self.title} has no {identity}: {said}")
+            return HubFailure("not_found", what or f"{self.title} has no {identity}: {message}")
         if status in {401, 403}:
             page = f"{self.endpoint}/models/{identity}"
-            way = "then give a token by MODELSCOPE_API_TOKEN or: modelscope login"
-            why = f"{identity} is not open to all: ask for access at {page}, {way}"
-            return HubFailure("gated_repo", why)
-        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {said}", tried)
+            hint = "then give a token by MODELSCOPE_API_TOKEN or: modelscope login"
+            reason = f"{identity} is not open to all: ask for access at {page}, {hint}"
+            return HubFailure("gated_repo", reason)
+        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {message}", tried)
 
     def _folder(self, identity: str, revision: str) -> Path:
         """Where the client keeps the repository: in today's layout, or in one before 1.38."""

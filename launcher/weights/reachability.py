@@ -41,8 +41,8 @@ def unreachable(endpoint: str, timeout: float) -> str | None:
             outcome.append(None)
         except URLError as error:
             # A certificate that only the client's own settings trust: there is somebody.
-            found = isinstance(error.reason, ssl.SSLCertVerificationError)
-            outcome.append(None if found else _said(error.reason))
+            is_certificate = isinstance(error.reason, ssl.SSLCertVerificationError)
+            outcome.append(None if is_certificate else _said(error.reason))
         except (OSError, ValueError) as error:
             outcome.append(_said(error))
 
@@ -86,7 +86,7 @@ class Reach:
 
     def _failed(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_text("utf-8"))
+            document = json.loads(self._path.read_text("utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}

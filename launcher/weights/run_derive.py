@@ -98,8 +98,8 @@ def _list_folder(reference: Reference) -> Listing:
                     status = entry.stat()
                     files.append(RemoteFile(entry.name, status.st_size, str(status.st_mtime_ns)))
     except OSError as error:
-        why = f"cannot be read here: {error.strerror}"
-        raise BadValue("model", reference.text, why) from None
+        reason = f"cannot be read here: {error.strerror}"
+        raise BadValue("model", reference.text, reason) from None
     files.sort(key=lambda file: file.name)
     return Listing("path", reference.id, "", "", tuple(files))
 
@@ -115,8 +115,8 @@ def _on_disk(reference: Reference, listing: Listing, today: date) -> Derived:
         }
         opened = [(folder / name).open("rb") for name in reads.gguf]
     except OSError as error:
-        why = f"cannot be read here: {error.strerror}"
-        raise BadValue("model", reference.text, why) from None
+        reason = f"cannot be read here: {error.strerror}"
+        raise BadValue("model", reference.text, reason) from None
     try:
         sources = [FileBytes(file, folder / file.name) for file in opened]
         header = _header(reference, sources)
@@ -131,14 +131,14 @@ def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader |
     header = None
     for source in sources:
         try:
-            found = read_header(source)
+            part = read_header(source)
         except CorruptFile as error:
             name = os.path.basename(error.path)
             raise NoSpec(reference.text, name, f"is no whole GGUF: {error.reason}") from None
-        if found.needed_bytes > source.length:
-            lacking = f"has {source.length} bytes of {found.needed_bytes} that its header declares"
+        if part.needed_bytes > source.length:
+            lacking = f"has {source.length} bytes of {part.needed_bytes} that its header declares"
             raise NoSpec(reference.text, os.path.basename(source.name), lacking)
-        header = found if header is None else _sum(header, found)
+        header = part if header is None else _sum(header, part)
     return header
 
 
@@ -163,7 +163,7 @@ def _derived(
         chosen = tuple(file.name for file in choose(listing, ()))
     except HubFailure:
         chosen = ()  # no safetensors
-    found = Found(
+    facts = Found(
         reference,
         listing.pin,
         {file.name: file.size_bytes for file in listing.files},
@@ -172,7 +172,7 @@ def _derived(
         header,
         header_files[0] if header_files else "",
     )
-    return derive(found, today)
+    return derive(facts, today)
 
 
 def _parsed(name: str, data: bytes | None) -> Any:
@@ -189,16 +189,16 @@ def _parsed(name: str, data: bytes | None) -> Any:
 
 def main() -> None:
     """Answers for the reference that stdin names."""
-    given = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
-    terms = Terms(Path(given["home"]), given["timeout"], silence=10.0, tries=3)
-    reference = Reference(**given["reference"])
+    terms = Terms(Path(request["home"]), request["timeout"], silence=10.0, tries=3)
+    reference = Reference(**request["reference"])
     try:
-        found = look(reference, terms, given["known"], date.today())
-        said: dict[str, Any] = {"derived": found.to_json() if found else None}
+        derived = look(reference, terms, request["known"], date.today())
+        answer: dict[str, Any] = {"derived": derived.to_json() if derived else None}
     except PaddockError as error:
-        said = {"error": type(error).__name__, "fields": error.fields()}
-    sys.stdout.write(json.dumps(said) + "\n")
+        answer = {"error": type(error).__name__, "fields": error.fields()}
+    sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 

@@ -88,8 +88,8 @@ def make(weights: PlannedWeights, newest: bool, bench: Bench) -> dict[str, Any]:
             digests = {folder / file.name: file.digest for file in listing.files}
             return _on_hub(job.source, listing.commit or None, _read(folder, digests, bench))
     if weights.offline:
-        why = f"{weights.id} is not cached, and --offline was asked for"
-        raise HubFailure("hub_unreachable", why)
+        reason = f"{weights.id} is not cached, and --offline was asked for"
+        raise HubFailure("hub_unreachable", reason)
     return ask(jobs, partial(_from_hub, bench=bench))
 
 
@@ -99,19 +99,19 @@ def _in_cache(job: Job) -> tuple[Listing, Path]:
     Raises:
         HubFailure: `not_found`, if it is not all here.
     """
-    found = cached_files(job)
-    folder = folder_of(job, found) if found else None
+    digests = cached_files(job)
+    folder = folder_of(job, digests) if digests else None
     if folder is None:
         raise HubFailure("not_found", f"{job.source.id} is not cached any more")
     files = tuple(
         RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
-        for path, digest in found.items()
+        for path, digest in digests.items()
     )
     commit = folder.name if COMMIT.fullmatch(folder.name) else ""
     source = job.source
-    here = Listing(source.hub, source.id, source.revision or "", commit, files)
+    listing = Listing(source.hub, source.id, source.revision or "", commit, files)
     # Another tool may have brought more than the model needs.
-    return replace(here, files=choose(here, job.wanted)), folder
+    return replace(listing, files=choose(listing, job.wanted)), folder
 
 
 def _from_hub(job: Job, bench: Bench) -> dict[str, Any]:
@@ -152,8 +152,8 @@ def _read(folder: Path, digests: dict[Path, str], bench: Bench) -> list[LockedFi
 
 
 def _on_hub(source: Source, commit: str | None, files: Iterable[LockedFile]) -> dict[str, Any]:
-    found = _entry(source.hub, source.id, files)
-    return found | {"revision": source.revision, "commit": commit}
+    entry = _entry(source.hub, source.id, files)
+    return entry | {"revision": source.revision, "commit": commit}
 
 
 def _entry(hub: str, identity: str, files: Iterable[LockedFile]) -> dict[str, Any]:
@@ -257,8 +257,8 @@ def compare(
             return _row(*where, "unknown") | {"error": error}
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for found in pool.map(row, [*models, *caches]):
-            say(found)
+        for result in pool.map(row, [*models, *caches]):
+            say(result)
 
 
 def _locked(entry: LockedModel) -> _Pinned:
@@ -341,20 +341,20 @@ def _row(model: str, hub: str, identity: str, state: str) -> dict[str, Any]:
 
 def main() -> None:
     """Carries out the task that stdin names."""
-    given = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
     threading.Thread(target=set_when_called_off, args=(cancelled,), daemon=True).start()
-    terms = Terms(Path(given["home"]), given["timeout"])
+    terms = Terms(Path(request["home"]), request["timeout"])
     bench = Bench(terms, _report, cancelled)
-    models = [LockedModel.model_validate(one) for one in given.get("models", ())]
+    models = [LockedModel.model_validate(one) for one in request.get("models", ())]
     try:
-        if given["task"] == "make":
-            weights = PlannedWeights.model_validate(given["weights"])
-            say({"row": make(weights, given["newest"], bench)})
-        elif given["task"] == "verify":
+        if request["task"] == "make":
+            weights = PlannedWeights.model_validate(request["weights"])
+            say({"row": make(weights, request["newest"], bench)})
+        elif request["task"] == "verify":
             verify(models, bench, lambda row: say({"row": row}))
         else:
-            caches = [(name, Source.model_validate(source)) for name, source in given["caches"]]
+            caches = [(name, Source.model_validate(source)) for name, source in request["caches"]]
             compare(models, caches, bench, lambda row: say({"row": row}))
         say({"done": True})
     except HubFailure as failure:

@@ -33,22 +33,24 @@ def choose(
     """
     if wanted:
         return tuple(file for name in wanted for file in _named(listing, name))
-    kept = [file for file in listing.files if is_needed(file.name)]
-    names = {file.name for file in kept}
+    needed = [file for file in listing.files if is_needed(file.name)]
+    names = {file.name for file in needed}
     # Of model.safetensors and model.fp16.safetensors the plain one is enough.
-    kept = [f for f in kept if _PRECISION.sub("", f.name) == f.name or _plain(f) not in names]
+    needed = [f for f in needed if _PRECISION.sub("", f.name) == f.name or _plain(f) not in names]
     scripts = [f for f in listing.files if code and f.name.endswith(".py")]
-    if any(file.name.endswith(".safetensors") for file in kept):
-        return (*kept, *scripts)
+    if any(file.name.endswith(".safetensors") for file in needed):
+        return (*needed, *scripts)
     if code:
         pickled = [f for f in listing.files if is_pickled(f.name) and not _DOUBLES.search(f.name)]
         if pickled:
-            return (*kept, *scripts, *pickled)
+            return (*needed, *scripts, *pickled)
     pickles = [file.name for file in listing.files if is_pickled(file.name)]
-    why = f"has no safetensors, only pickled weights ({', '.join(pickles[:3])}), which can run code"
+    reason = (
+        f"has no safetensors, only pickled weights ({', '.join(pickles[:3])}), which can run code"
+    )
     raise HubFailure(
         "not_found",
-        f"{listing.id} {why if pickles else 'has no safetensors and no pickled weights'}",
+        f"{listing.id} {reason if pickles else 'has no safetensors and no pickled weights'}",
     )
 
 

@@ -61,8 +61,8 @@ class Pulse:
 
 def full(what: str, error: OSError) -> HubFailure:
     """The failure of a disk that filled while it was written to."""
-    why = f"the disk is full while downloading {what} ({error.strerror}); what came is kept"
-    return HubFailure("disk_full", f"{why}; free some, and launch again")
+    reason = f"the disk is full while downloading {what} ({error.strerror}); what came is kept"
+    return HubFailure("disk_full", f"{reason}; free some, and launch again")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -96,12 +96,12 @@ def again(
         except Trouble as trouble:
             failed += 1
             last = trouble
-        asked = last.retry_after
-        if failed >= terms.tries or (asked or 0.0) > terms.longest_pause:
-            said = f"; {hub.title} asks to wait {asked:.0f} s" if asked else ""
+        seconds = last.retry_after
+        if failed >= terms.tries or (seconds or 0.0) > terms.longest_pause:
+            hint = f"; {hub.title} asks to wait {seconds:.0f} s" if seconds else ""
             tried = f"{hub.title}, {hub.endpoint}: {last.reason} ({failed} times in a row)"
-            raise HubFailure(last.cause, f"{what}: {last.reason}{said}", (tried,))
-        pause = asked if asked is not None else terms.pause * 2 ** (failed - 1)
+            raise HubFailure(last.cause, f"{what}: {last.reason}{hint}", (tried,))
+        pause = seconds if seconds is not None else terms.pause * 2 ** (failed - 1)
         if cancelled.wait(min(pause, terms.longest_pause)):
             raise called_off(what)
 
@@ -216,11 +216,11 @@ class Transfer:
             wait = retry_after(answer.headers, time.time())
             raise Trouble(cause, f"HTTP {status}", wait)
         if status == 206:
-            told = _RANGE.fullmatch(answer.headers.get("content-range", ""))
-            if told is None or int(told[1]) != stream.have:
+            match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
+            if match is None or int(match[1]) != stream.have:
                 stream.restart()
                 raise Trouble("hub_unreachable", "another range came than the one asked for")
-            self._check_size(told[2], stream.file)
+            self._check_size(match[2], stream.file)
         elif status == 200:
             self._check_size(answer.headers.get("content-length", "*"), stream.file)
             stream.restart()  # it gives the whole file whatever was asked for
@@ -231,12 +231,12 @@ class Transfer:
             code = answer.headers.get("x-error-code", "")
             raise self._hub.refused(self._listing, stream.file.name, status, code)
 
-    def _check_size(self, told: str, file: RemoteFile) -> None:
-        if told.isdigit() and int(told) != file.size_bytes:
+    def _check_size(self, length: str, file: RemoteFile) -> None:
+        if length.isdigit() and int(length) != file.size_bytes:
             raise HubFailure(
                 "checksum_mismatch",
                 f"{self._listing.id}: {self._hub.title} lists {file.name} with {file.size_bytes} "
-                f"bytes and sends {told}",
+                f"bytes and sends {length}",
             )
 
 
@@ -293,9 +293,9 @@ class _Guard:
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Hears from the client of each connection that it makes."""
-        made = info.get("return_value")
-        if event.endswith(("connect_tcp.complete", "start_tls.complete")) and made is not None:
-            raw = made.get_extra_info("socket")
+        stream = info.get("return_value")
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")) and stream is not None:
+            raw = stream.get_extra_info("socket")
             if raw is not None:
                 # A handle of our own: Python's objects are not to be closed under their user.
                 self._close()

@@ -21,8 +21,8 @@ def locked_paths(lock: LockedModel, folder: Path | None) -> dict[Path, str] | No
     if folder is None:
         return None
     files = sorted(lock.files, key=lambda file: file.name)
-    found = {folder / file.name: file.digest for file in files}
-    return found if all(path.is_file() for path in found) else None
+    digests = {folder / file.name: file.digest for file in files}
+    return digests if all(path.is_file() for path in digests) else None
 
 
 def check_listing(
@@ -41,11 +41,11 @@ def check_listing(
         if expected is None:
             raise _mismatch(f"{what} is needed, and the lock does not name it")
         if file.digest and file.digest not in {expected.digest, f"sha256:{expected.sha256}"}:
-            found = f"{listing.hub} lists it with {file.digest}"
-            raise _mismatch(f"{what} is locked to {expected.digest}, and {found}")
+            listed = f"{listing.hub} lists it with {file.digest}"
+            raise _mismatch(f"{what} is locked to {expected.digest}, and {listed}")
         if file.size_bytes != expected.size_bytes:
-            found = f"{listing.hub} lists it with {file.size_bytes}"
-            raise _mismatch(f"{what} is locked to {expected.size_bytes} bytes, and {found}")
+            listed = f"{listing.hub} lists it with {file.size_bytes}"
+            raise _mismatch(f"{what} is locked to {expected.size_bytes} bytes, and {listed}")
         checked.append(RemoteFile(file.name, file.size_bytes, file.digest or expected.digest))
     if locked:
         raise _mismatch(
@@ -91,9 +91,9 @@ def check_here(
 
 def _check(file: LockedFile, folder: Path, pulse: Callable[[int], None]) -> None:
     path = folder / file.name
-    found = digest_file(path, f"sha256:{file.sha256}", pulse)
-    if not found.fits:
-        raise _mismatch(f"{path} is locked to {found.expected}, and has {found.text}")
+    digest = digest_file(path, f"sha256:{file.sha256}", pulse)
+    if not digest.fits:
+        raise _mismatch(f"{path} is locked to {digest.expected}, and has {digest.text}")
 
 
 def _mismatch(reason: str) -> HubFailure:
