@@ -184,7 +184,7 @@ def _of_replica(
         ended = Ended(_lost_node(record), is_blameless=True)
         yield from _ended(deployment, record, ended, now)
     elif not deployment.wants(record) or record.given_up:
-        yield from _unwanted(deployment, record, sighting, observation, activity, now)
+        yield from _end_unwanted(deployment, record, sighting, observation, activity, now)
     elif sighting is None:
         if _is_absent(deployment, observation) and is_due(record, now):
             yield Start(deployment.uid, record.id, record.actor)
@@ -194,7 +194,7 @@ def _of_replica(
         yield from _alive(deployment, record, sighting, activity, now)
 
 
-def _unwanted(
+def _end_unwanted(
     deployment: Deployment,
     record: ReplicaRecord,
     sighting: Sighting | None,

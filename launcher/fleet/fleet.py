@@ -194,7 +194,7 @@ class Fleet:
 
         Raises:
             UidInUse: a model with this id is launched, and has not failed.
-            Refused: as `Planner.settle`.
+            Refused: as `Planner.plan_launch`.
             HubFailure: a reference that could not be looked up.
             StateNotWritten: nothing was begun.
         """
@@ -202,7 +202,7 @@ class Fleet:
             await self._cluster.connect()
         target = await self.planner.understand(request)
         async with self._promising:
-            planned = await self.planner.settle(target)
+            planned = await self.planner.plan_launch(target)
             self.references.consent(target)
             await self._make_way(planned.request.uid)
             written = planned.request.model_dump(mode="json", exclude_none=True)
@@ -250,7 +250,7 @@ class Fleet:
         self._refuse_used(uid, attaching)
         if uid in self._ledger.deployments:
             # A launch that cannot be written down changes nothing: not the failed row either.
-            await self._ledger.change(uid, _unwanted)
+            await self._ledger.change(uid, _set_gone)
             await self.terminate(uid)
 
     def _refuse_used(self, uid: str, attaching: bool = False) -> None:
@@ -473,11 +473,11 @@ class Fleet:
         unwritten: StateNotWritten | None = None
         if deployment.wanted != "gone":
             try:
-                await self._ledger.change(uid, _unwanted)
+                await self._ledger.change(uid, _set_gone)
             except StateNotWritten as error:
                 # What it holds is given back all the same: it may be what the others lack.
                 unwritten = error
-                self._ledger.change_now(uid, _unwanted)
+                self._ledger.change_now(uid, _set_gone)
             if uid in self._ledger.deployments:
                 self._reconciler.cancel_start(uid)
         await self._until_gone(uid, deployment.created, TERMINATE_SECONDS)
@@ -498,7 +498,7 @@ class Fleet:
         wanted = {uid: one.created for uid, one in self._ledger.deployments.items()}
         for uid in wanted:
             # Not waited for: what cannot be written is ended all the same.
-            self._ledger.change_now(uid, _unwanted)
+            self._ledger.change_now(uid, _set_gone)
             self._reconciler.cancel_start(uid)
         ends = (self._until_gone(uid, at, SHUTDOWN_SECONDS) for uid, at in wanted.items())
         await asyncio.gather(*ends, return_exceptions=True)
@@ -611,7 +611,7 @@ def _given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
     return change
 
 
-def _unwanted(deployment: Deployment) -> Deployment:
+def _set_gone(deployment: Deployment) -> Deployment:
     return replace(deployment, wanted="gone")
 
 

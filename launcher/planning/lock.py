@@ -87,27 +87,27 @@ def pinned_weights(lock: LockedModel, host: Host, offline: bool) -> PlannedWeigh
 
 def _lying_here(lock: LockedModel, host: Host) -> PlannedWeights | str:
     prefix = f"{lock.id.rstrip('/')}/"
-    here = {
+    present_sizes = {
         name.removeprefix(prefix): size
         for name, size in host.files.items()
         if name.startswith(prefix)
     }
-    sizes = {file.name: file.size_bytes for file in lock.files}
-    for name, size in sizes.items():
-        if name not in here:
+    locked_sizes = {file.name: file.size_bytes for file in lock.files}
+    for name, size in locked_sizes.items():
+        if name not in present_sizes:
             return f"{prefix}{name} is locked, and not on {host.name}"
-        if here[name] != size:
-            return f"{prefix}{name} is locked with {size} bytes, and has {here[name]}"
+        if present_sizes[name] != size:
+            return f"{prefix}{name} is locked with {size} bytes, and has {present_sizes[name]}"
     # A folder is an engine's as a whole; of GGUF files it is given one.
     if not weight_format(lock.format).is_single_file:
-        for name in here:
-            if name not in sizes:
+        for name in present_sizes:
+            if name not in locked_sizes:
                 return f"{prefix}{name} is there, and the lock does not name it"
     return PlannedWeights(
         hub=lock.hub,
         id=lock.id,
         files=tuple(
-            PlannedFile(name=name, size_bytes=size) for name, size in sorted(sizes.items())
+            PlannedFile(name=name, size_bytes=size) for name, size in sorted(locked_sizes.items())
         ),
         size_bytes=lock.size_bytes,
         here=True,

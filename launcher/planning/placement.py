@@ -25,9 +25,9 @@ def check_gpus(request: LaunchRequest, hosts: Sequence[Host]) -> None:
     has = "; ".join(f"{host.name}: {_shown(host.gpus) or 'none'}" for host in hosts)
     reason = f"the GPUs that can be used are: {has}"
     indices = [{gpu.index for gpu in host.gpus} for host in hosts]
-    if request.gpu_idx and not any(indices >= set(request.gpu_idx) for indices in indices):
+    if request.gpu_idx and not any(one >= set(request.gpu_idx) for one in indices):
         raise BadValue("gpu_idx", list(request.gpu_idx), reason)
-    if request.n_gpu and not any(request.n_gpu <= len(indices) for indices in indices):
+    if request.n_gpu and not any(request.n_gpu <= len(one) for one in indices):
         raise BadValue("n_gpu", request.n_gpu, reason)
 
 

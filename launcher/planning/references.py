@@ -62,11 +62,14 @@ UNANSWERED = {"hub_unreachable", "stalled", "rate_limited"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request, and the catalogue to resolve it against; `derived` where it is of a reference."""
+class ResolvedReference:
+    """A request, with the catalogue that has its model's spec.
+
+    `derived` is None unless the request names a reference.
+    """
 
     request: LaunchRequest
-    catalog: Catalog
+    full_catalog: Catalog
     derived: Derived | None = None
     consented: bool = False
 
@@ -83,21 +86,21 @@ class Asked:
         return risks if len(risks) < len(formats) else {}
 
     @property
-    def choice(self) -> Catalog:
+    def catalog(self) -> Catalog:
         """The catalogue to resolve the request against."""
         left_out = self._left_out
         if self.derived is None or not left_out:
-            return self.catalog
+            return self.full_catalog
         spec = self.derived.spec
         weights = [one for one in spec.weights if one.format not in left_out]
-        return self.catalog.including(
+        return self.full_catalog.including(
             self.derived.reference, _changed(spec, weights=[_plain(one) for one in weights])
         )
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Where on disk its weights may lie."""
-        known = self.catalog.lookup(self.request.model_name).local_paths
+        known = self.full_catalog.lookup(self.request.model_name).local_paths
         return (*known, *self.request.paths)
 
     def check(self) -> None:
@@ -162,7 +165,9 @@ class References:
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._derived_at: dict[str, tuple[float, Derived]] = {}
 
-    async def asked(self, request: LaunchRequest, catalog: Catalog, max_age: float = 0.0) -> Asked:
+    async def resolve_reference(
+        self, request: LaunchRequest, catalog: Catalog, max_age: float = 0.0
+    ) -> ResolvedReference:
         """The request as it can be resolved: one of a reference has its spec in the catalogue.
 
         What was derived within the last `max_age` seconds is taken as it was.
@@ -178,7 +183,7 @@ class References:
                     "is for models by reference, such as hf:owner/name; specs name what they need"
                 )
                 raise BadValue("trust", request.trust, reason)
-            return Asked(request, catalog)
+            return ResolvedReference(request, catalog)
         derived = self._recent(request.model_name, max_age)
         if derived is None:
             derived = await self.derive(request.model_name, catalog, offline=request.offline)
@@ -188,7 +193,7 @@ class References:
         name = derived.reference
         wish = {"model_name": name, "model_uid": request.model_uid or derived.spec.name}
         consented = request.trust is not None or self._consented(derived)
-        return Asked(
+        return ResolvedReference(
             LaunchRequest.parse(**{**_given(request), **wish}),
             catalog.including(name, derived.spec),
             derived,
@@ -218,7 +223,7 @@ class References:
             HubFailure: the hub does not answer or does not give it, and it is not known.
         """
         reference = parse_reference(name, hosts(os.environ))
-        cached, stale = self._kept(reference)
+        cached, stale = self._read_cached(reference)
         if cached is None or not (reference.pinned and not stale):
             cached = await self._anew(reference, cached, offline, "" if stale else None)
         return _named_apart(cached, reference, catalog)
@@ -277,7 +282,7 @@ class References:
             "consent": {format: risk for format, risk in risks.items() if risk},
         }
 
-    def consent(self, target: Asked) -> None:
+    def consent(self, target: ResolvedReference) -> None:
         """Writes down that the code of what was asked for may run, if the request says so."""
         derived = target.derived
         if derived is None or target.request.trust is None or self._consented(derived):
@@ -296,14 +301,14 @@ class References:
             return []
         return consents if isinstance(consents, list) else []
 
-    def kept(self) -> Iterator[Derived]:
+    def cached(self) -> Iterator[Derived]:
         """What was derived and is kept, by the names of the files."""
         for path in sorted(self._folder.glob("*.yaml")):
             derived, _ = _read(path)
             if derived is not None:
                 yield derived
 
-    def _kept(self, reference: Reference) -> tuple[Derived | None, bool]:
+    def _read_cached(self, reference: Reference) -> tuple[Derived | None, bool]:
         """What was derived of the reference, and whether by another version of Paddock."""
         derived, stale = _read(self._path(reference))
         return (

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import Host
-from paddock.launcher.planning.plan import MemoryEstimate, PlannedGpu
+from paddock.launcher.fleet.deployment import Place
+from paddock.launcher.planning.plan import LaunchPlan, MemoryEstimate, PlannedGpu
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ def subtract_reservations(host: Host, coming: Sequence[Reservation]) -> Host:
     )
     free = max(0, host.memory_free_bytes - sum(of_host.values()))
     return replace(host, memory_free_bytes=free, gpus=gpus, reserved=reserved)
+
+
+def subtract_places(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:
+    """The host without the memory that replicas of the plan will take at these places."""
+    memory = plan.memory.model_copy(update={"replicas": 1})
+    return subtract_reservations(
+        host, [Reservation(plan.model_id, place.node, memory, place.gpus) for place in places]
+    )
 
 
 def explain_reservations(host: Host) -> str:

@@ -170,9 +170,9 @@ def list_offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int
     ranked = sorted(search.servable, key=lambda candidate: rank(request, spec, candidate))
     best = {candidate.variant.label: candidate for candidate in reversed(ranked)}
     for variant in spec.variants:
-        found = best.get(variant.label)
-        if found is not None:
-            yield variant, found.engine.name, found.loaded_bytes, bool(found.gpus)
+        choice = best.get(variant.label)
+        if choice is not None:
+            yield variant, choice.engine.name, choice.loaded_bytes, bool(choice.gpus)
         else:
             shape = spec.shape(variant.size)
             stored = weights_bytes(variant, shape)

@@ -1,7 +1,7 @@
 """Models that somebody else serves: watches their endpoints.
 
 There is no process to supervise, and so no actor: the gateway itself looks whether the endpoint
-answers. `Watched` has the methods of `cluster.Handle`, so that the fleet follows an attached
+answers. `AttachedHandle` has the methods of `cluster.Handle`, so that the fleet follows an attached
 model as it follows any other.
 """
 
@@ -33,7 +33,7 @@ LOOKS = ThreadPoolExecutor(4, "attached")
 ATTACHES = ThreadPoolExecutor(16, "attach")
 
 
-class Watched:
+class AttachedHandle:
     """An attached endpoint under the eyes of the gateway; see `cluster.Handle`.
 
     Its state is `failed` while the endpoint does not answer, and `ready` again once it does.

@@ -91,8 +91,8 @@ def ask(jobs: Sequence[Job], action: Callable[[Job], T]) -> T:
 
 def _from(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[HubFailure]) -> T:
     if job.hub.offline:
-        why = f"{job.source.id} is not cached, and {job.hub.offline} is set"
-        raise HubFailure("hub_unreachable", why)
+        offline_reason = f"{job.source.id} is not cached, and {job.hub.offline} is set"
+        raise HubFailure("hub_unreachable", offline_reason)
     reason = reach.unreachable(job.hub.endpoint)
     if reason is not None:
         tried = (f"{job.hub.title}, {job.hub.endpoint}: {reason}",)

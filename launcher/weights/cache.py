@@ -86,8 +86,10 @@ class Cache:
 
     def repositories(self) -> list[Repository]:
         """Every repository with a file in it, by hub and id."""
-        unsorted = [repository for hub in self._hubs.values() for repository in hub.repositories()]
-        return sorted(unsorted, key=lambda one: (one.hub, one.id))
+        every_repository = [
+            repository for hub in self._hubs.values() for repository in hub.repositories()
+        ]
+        return sorted(every_repository, key=lambda one: (one.hub, one.id))
 
     def removable(self, variant: Variant) -> tuple[Path, ...]:
         """What `remove` would delete: files, links to them, or whole folders."""

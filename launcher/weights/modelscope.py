@@ -67,7 +67,7 @@ class ModelScope:
         """
         revision = source.revision or self.default_revision
         try:
-            found = self._api.list_repo_files(source.id, "model", revision=revision)
+            entries = self._api.list_repo_files(source.id, "model", revision=revision)
         except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
             status = 404 if isinstance(error, NotExistError) else 403
             raise self._meaning(source.id, "", status, one_line(error)) from error
@@ -87,7 +87,7 @@ class ModelScope:
                 int(file.size or 0),
                 f"sha256:{file.sha256}" if file.sha256 else "",
             )
-            for file in found
+            for file in entries
             if str(file.type) != "tree"
         )
         if not files:

@@ -56,21 +56,21 @@ def look(reference: Reference, terms: Terms, known: str, today: date) -> Derived
 
 def _list_repository(hub: Hub, reference: Reference, terms: Terms) -> Listing:
     if hub.offline:
-        why = f"{reference.text} was not looked at before, and {hub.offline} is set"
-        raise HubFailure("hub_unreachable", why)
+        offline_reason = f"{reference.text} was not looked at before, and {hub.offline} is set"
+        raise HubFailure("hub_unreachable", offline_reason)
     reason = Reach(terms.home, terms.timeout).unreachable(hub.endpoint)
     if reason is not None:
         tried = (f"{hub.title}, {hub.endpoint}: {reason}",)
         raise HubFailure("hub_unreachable", f"cannot reach {hub.title} ({reason})", tried)
     source = Source(hub=reference.hub, id=reference.id, revision=reference.revision)
-    found: list[Listing] = []
+    listings: list[Listing] = []
 
     def attempt() -> bool:
-        found.append(hub.resolve(source, terms))
+        listings.append(hub.resolve(source, terms))
         return True
 
     again(attempt, reference.id, hub, terms, threading.Event())
-    return found[0]
+    return listings[0]
 
 
 def _on_hub(reference: Reference, reading: Reading, today: date) -> Derived:

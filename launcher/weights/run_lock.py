@@ -257,8 +257,8 @@ def compare(
             return _row(*where, "unknown") | {"error": error}
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for result in pool.map(row, [*models, *caches]):
-            say(result)
+        for comparison in pool.map(row, [*models, *caches]):
+            say(comparison)
 
 
 def _locked(entry: LockedModel) -> _Pinned:

@@ -223,7 +223,7 @@ class Cache:
 
     def _specs(self) -> list[ModelSpec]:
         """Those of the catalogue, and those that were derived."""
-        derived = (found.spec for found in self._fleet.references.kept())
+        derived = (found.spec for found in self._fleet.references.cached())
         return [*self._fleet.catalog, *derived]
 
     async def _variant(self, request: Request) -> Variant:
