@@ -79,11 +79,11 @@ def install(
         try:
             _fill(environment, installation, report, installer or _installer())
             report(f"importing {', '.join(environment.modules)}")
-            output = _ask(environment, installation, _CHECK, *environment.modules)
+            output = _run_code(environment, installation, _CHECK, *environment.modules)
             installation = replace(installation, versions=json.loads(output[-1]))
             if environment.architectures:
                 report("asking it for the architectures that it knows")
-                output = _ask(environment, installation, environment.architectures)
+                output = _run_code(environment, installation, environment.architectures)
                 installation = replace(
                     installation, architectures=tuple(sorted(json.loads(output[-1])))
                 )
@@ -128,7 +128,7 @@ def _fill(environment: Environment, installation: Made, report: Report, installe
         building = ["--no-build-isolation"] if number else []
         _run(environment, [*command, *building, "-r", str(file)], _Steps(report))
     if environment.metadata:
-        _ask(environment, installation, _METADATA, json.dumps(dict(environment.metadata)))
+        _run_code(environment, installation, _METADATA, json.dumps(dict(environment.metadata)))
 
 
 def find_environment(name: str) -> Environment:
@@ -180,7 +180,7 @@ def remove(environment: Environment, home: Path) -> bool:
     if not folder.exists():
         return False
     with _alone(folder, environment.name):
-        using = sorted(_users(folder))
+        using = sorted(_processes_in(folder))
         if using:
             raise EngineInUse(environment.name, tuple(using))
         (folder / CURRENT).unlink(missing_ok=True)
@@ -206,8 +206,10 @@ class _Steps:
             self._report(f"{verb.lower()}{match[2].split(' (from')[0][:100]}")
 
 
-def _ask(environment: Environment, installation: Made, code: str, *arguments: str) -> list[str]:
-    """Runs code in the environment, which imports the engine: it sees no more than an engine."""
+def _run_code(
+    environment: Environment, installation: Made, code: str, *arguments: str
+) -> list[str]:
+    """Runs code in the environment, with the variables that an engine gets."""
     seen = engine_environment(os.environ, {})
     return _run(environment, [str(installation.python), "-c", code, *arguments], environ=seen)
 
@@ -242,11 +244,11 @@ def _run(
 def _sweep(folder: Path, keep: Path | None) -> None:
     """Removes older environments from which nothing runs."""
     for old in folder.iterdir():
-        if old.is_dir() and old != keep and not _users(old):
+        if old.is_dir() and old != keep and not _processes_in(old):
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _users(folder: Path) -> list[int]:
+def _processes_in(folder: Path) -> list[int]:
     """Processes that run from an environment in the folder."""
     pids = []
     for process in psutil.process_iter(["cmdline"]):

@@ -117,9 +117,9 @@ class Fleet:
         for deployment in list(self._ledger.deployments.values()):
             missing = _missing_engine(deployment)
             if missing is not None:
-                self._ledger.change_now(deployment.uid, _given_up(missing))
+                self._ledger.change_now(deployment.uid, _set_given_up(missing))
             elif _lacked_engine(deployment):
-                self._ledger.change_now(deployment.uid, _taken_up)
+                self._ledger.change_now(deployment.uid, _clear_failures)
         self._started, self._started_at = True, time.monotonic()
 
     @property
@@ -442,7 +442,7 @@ class Fleet:
                 reason = f"is the last one; to end the model: paddock terminate --model-uid {uid}"
                 raise BadValue("replica", number, reason)
             leave_at = time.monotonic() + drain_seconds
-            await self._ledger.change(uid, _leaving(replica_id, leave_at))
+            await self._ledger.change(uid, _set_leaving(replica_id, leave_at))
         deadline = time.monotonic() + drain_seconds + TERMINATE_SECONDS
         while True:
             current = self._ledger.deployments.get(uid)
@@ -559,7 +559,7 @@ class Fleet:
             if find_hub(model.plan.weights.hub) is not None
             for source in model.plan.weights.sources[:1]
         }
-        complete = Records(self._settings.home).here()
+        complete = Records(self._settings.home).complete_sources()
         for spec in self.catalog:
             for variant in spec.variants:
                 for source in variant.sources:
@@ -598,12 +598,12 @@ def _lacked_engine(deployment: Deployment) -> bool:
     return "engine_missing" in causes and deployment.plan.engine in engine_names()
 
 
-def _taken_up(deployment: Deployment) -> Deployment:
+def _clear_failures(deployment: Deployment) -> Deployment:
     records = (replace(one, given_up=False, diagnosis=None) for one in deployment.replicas)
     return replace(deployment, replicas=tuple(records))
 
 
-def _given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
+def _set_given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
     def change(deployment: Deployment) -> Deployment:
         failed = (replace(r, given_up=True, diagnosis=diagnosis) for r in deployment.replicas)
         return replace(deployment, replicas=tuple(failed))
@@ -615,7 +615,7 @@ def _set_gone(deployment: Deployment) -> Deployment:
     return replace(deployment, wanted="gone")
 
 
-def _leaving(replica_id: str, leave_at: float) -> Callable[[Deployment], Deployment]:
+def _set_leaving(replica_id: str, leave_at: float) -> Callable[[Deployment], Deployment]:
     def change(deployment: Deployment) -> Deployment:
         record = deployment.replica(replica_id)
         if record is None:

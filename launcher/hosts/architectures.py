@@ -29,9 +29,9 @@ SECONDS = 20.0
 
 
 def with_unknown(host: Host, spec: ModelSpec, settings: Settings) -> Host:
-    """The host, on which llama.cpp is noted not to know the model's architecture if it says so.
+    """The host, with the model's architecture noted as unknown if its llama.cpp does not know it.
 
-    Asked on this machine, of models whose architecture is told by the name that files have.
+    llama.cpp of this machine is asked. Only names as GGUF files have them are checked.
     """
     name = spec.architecture.name
     detection = host.engines.get(ENGINE, UNKNOWN)

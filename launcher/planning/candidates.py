@@ -144,7 +144,7 @@ def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterato
 
 def _pair(request: LaunchRequest, spec: ModelSpec, pair: Pair, search: Search) -> None:
     """Adds the pair to what can be served, or its reason to the refusals."""
-    if unable := _unable(spec, pair):
+    if unable := _find_refusal(spec, pair):
         return search.refuse(pair.engine.name, *unable)
     options = _options(pair.engine, request)
     eligible = eligible_gpus(request, pair.engine, pair.host, options)
@@ -173,11 +173,11 @@ def unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str
     """Why the engine cannot serve the variant on the host, wherever its weights are."""
     if spec.type not in engine.types:
         return f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
-    refusal = _unable(spec, Pair(variant, engine, host))
+    refusal = _find_refusal(spec, Pair(variant, engine, host))
     return refusal[1] if refusal else None
 
 
-def _unable(spec: ModelSpec, pair: Pair) -> tuple[int, str] | None:
+def _find_refusal(spec: ModelSpec, pair: Pair) -> tuple[int, str] | None:
     """Why the engine cannot serve the variant on the host, whatever weights there are."""
     variant, engine, name = pair.variant, pair.engine, pair.engine.name
     detection = pair.host.engines.get(name, UNKNOWN)

@@ -68,12 +68,12 @@ class Found:
             "engines": list(dict.fromkeys(e for one in weights for e in one["engines"])),
             "builtin": self.builtin,
             "cached": self.cached,
-            "here": _named(self.here),
-            "fits": _named(self.fits),
+            "here": _launch_words(self.here),
+            "fits": _launch_words(self.fits),
         }
 
 
-def _named(offer: Offer | None) -> dict[str, Any] | None:
+def _launch_words(offer: Offer | None) -> dict[str, Any] | None:
     """A variant by the words of a launch."""
     if offer is None:
         return None
@@ -93,12 +93,14 @@ class Zoo:
         self._catalog = catalog
         self._settings = settings
         self.specs = list(catalog.raw())
-        self._seen = seen_now(self.specs, settings)
+        self._fingerprint = seen_now(self.specs, settings)
         self._offers = read_offers(catalog, self.specs, settings)
 
     def is_current(self, catalog: Catalog) -> bool:
         """Whether another look, with this catalogue, would show the same."""
-        return catalog is self._catalog and seen_now(self.specs, self._settings) == self._seen
+        return (
+            catalog is self._catalog and seen_now(self.specs, self._settings) == self._fingerprint
+        )
 
     def find(self, words: Sequence[str], filters: Filters, free: Free) -> list[Found]:
         """The models that have all words and fit the filters, as `search` orders them."""

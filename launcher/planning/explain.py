@@ -39,8 +39,10 @@ def explain_choices(fit: Fit, search: Search, guessed: str | None) -> Iterator[s
 
 
 def explain_options(requested: EngineOptions, settled: EngineOptions) -> Iterator[str]:
-    """What the user left to the engine, for which its options have a reason in their description:
-    after `left out: ` for what it chooses, after the value itself for a default.
+    """A reason for each option that the user left to the engine.
+
+    Reasons are in the options' descriptions: after `left out: ` for a value that the engine chooses,
+    after the value itself for a default.
     """
     for name, described in type(settled).model_fields.items():
         value = getattr(settled, name)

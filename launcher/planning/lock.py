@@ -71,7 +71,7 @@ def with_engine(lock: LockedModel, hosts: Sequence[Host]) -> Sequence[Host]:
 def pinned_weights(lock: LockedModel, host: Host, offline: bool) -> PlannedWeights | str:
     """The locked files, or why they cannot be had on this host."""
     if lock.hub in LOCAL:
-        return _lying_here(lock, host)
+        return _plan_local_files(lock, host)
     source = lock.source
     return PlannedWeights(
         hub=lock.hub,
@@ -85,7 +85,7 @@ def pinned_weights(lock: LockedModel, host: Host, offline: bool) -> PlannedWeigh
     )
 
 
-def _lying_here(lock: LockedModel, host: Host) -> PlannedWeights | str:
+def _plan_local_files(lock: LockedModel, host: Host) -> PlannedWeights | str:
     prefix = f"{lock.id.rstrip('/')}/"
     present_sizes = {
         name.removeprefix(prefix): size

@@ -22,7 +22,7 @@ def check_gpus(request: LaunchRequest, hosts: Sequence[Host]) -> None:
     Raises:
         BadValue: with the GPUs that there are.
     """
-    has = "; ".join(f"{host.name}: {_shown(host.gpus) or 'none'}" for host in hosts)
+    has = "; ".join(f"{host.name}: {_list_gpus(host.gpus) or 'none'}" for host in hosts)
     reason = f"the GPUs that can be used are: {has}"
     indices = [{gpu.index for gpu in host.gpus} for host in hosts]
     if request.gpu_idx and not any(one >= set(request.gpu_idx) for one in indices):
@@ -37,7 +37,7 @@ def eligible_gpus(
     """The GPUs to choose from and how many each replica takes, or why it cannot be as asked."""
     among = tuple(gpu for gpu in host.gpus if gpu.index in (request.gpu_idx or {gpu.index}))
     if missing := set(request.gpu_idx) - {gpu.index for gpu in among}:
-        return f"{host.name} has no GPU {min(missing)}; it has {_shown(host.gpus) or 'none'}"
+        return f"{host.name} has no GPU {min(missing)}; it has {_list_gpus(host.gpus) or 'none'}"
     devices = Devices(0)
     if host.gpus and host.engines.get(engine.name, UNKNOWN).cuda:
         devices = engine.devices(options, len(among))
@@ -122,7 +122,7 @@ def no_room(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> N
         return NoRoom("memory", host.name, memory.least_bytes, memory.free_bytes, way_out)
     free = memory.free_bytes // (memory.gpus * memory.replicas)
     every = {gpu.index: gpu for group in gpus for gpu in group}
-    where = _shown([every[index] for index in sorted(every)], "GPU ")
+    where = _list_gpus([every[index] for index in sorted(every)], "GPU ")
     where = f"of {where} the tightest" if len(every) > 1 else where or f"{host.name}'s GPUs"
     return NoRoom("GPU memory", where, memory.gpu_bytes, free, way_out)
 
@@ -143,5 +143,5 @@ def explain_gpus(memory: MemoryEstimate, gpus: Groups, among: int) -> Iterator[s
         yield f"{memory.offload_bytes / 1e9:.2f} GB of the weights stay in the host's memory"
 
 
-def _shown(gpus: Sequence[Gpu | PlannedGpu], prefix: str = "") -> str:
+def _list_gpus(gpus: Sequence[Gpu | PlannedGpu], prefix: str = "") -> str:
     return ", ".join(f"{prefix}{gpu.index} ({gpu.name})" for gpu in gpus)

@@ -94,7 +94,7 @@ class ResolvedReference:
         spec = self.derived.spec
         weights = [one for one in spec.weights if one.format not in left_out]
         return self.full_catalog.including(
-            self.derived.reference, _changed(spec, weights=[_plain(one) for one in weights])
+            self.derived.reference, _with_fields(spec, weights=[_dump(one) for one in weights])
         )
 
     @property
@@ -168,7 +168,7 @@ class References:
     async def resolve_reference(
         self, request: LaunchRequest, catalog: Catalog, max_age: float = 0.0
     ) -> ResolvedReference:
-        """The request as it can be resolved: one of a reference has its spec in the catalogue.
+        """The request, with a catalogue that includes the reference's spec.
 
         What was derived within the last `max_age` seconds is taken as it was.
 
@@ -194,7 +194,7 @@ class References:
         wish = {"model_name": name, "model_uid": request.model_uid or derived.spec.name}
         consented = request.trust is not None or self._consented(derived)
         return ResolvedReference(
-            LaunchRequest.parse(**{**_given(request), **wish}),
+            LaunchRequest.parse(**{**_fields_of(request), **wish}),
             catalog.including(name, derived.spec),
             derived,
             consented,
@@ -225,10 +225,10 @@ class References:
         reference = parse_reference(name, hosts(os.environ))
         cached, stale = self._read_cached(reference)
         if cached is None or not (reference.pinned and not stale):
-            cached = await self._anew(reference, cached, offline, "" if stale else None)
+            cached = await self._derive_anew(reference, cached, offline, "" if stale else None)
         return _named_apart(cached, reference, catalog)
 
-    async def _anew(
+    async def _derive_anew(
         self, reference: Reference, cached: Derived | None, offline: bool, known: str | None
     ) -> Derived:
         if offline and reference.hub != "path":
@@ -283,7 +283,7 @@ class References:
         }
 
     def consent(self, target: ResolvedReference) -> None:
-        """Writes down that the code of what was asked for may run, if the request says so."""
+        """Records that the target's code may run, if the request says so."""
         derived = target.derived
         if derived is None or target.request.trust is None or self._consented(derived):
             return
@@ -302,14 +302,14 @@ class References:
         return consents if isinstance(consents, list) else []
 
     def cached(self) -> Iterator[Derived]:
-        """What was derived and is kept, by the names of the files."""
+        """The specs in the cache, ordered by file name."""
         for path in sorted(self._folder.glob("*.yaml")):
             derived, _ = _read(path)
             if derived is not None:
                 yield derived
 
     def _read_cached(self, reference: Reference) -> tuple[Derived | None, bool]:
-        """What was derived of the reference, and whether by another version of Paddock."""
+        """The cached spec of the reference, and whether another version of Paddock wrote it."""
         derived, stale = _read(self._path(reference))
         return (
             (derived, stale) if derived and derived.reference == reference.text else (None, False)
@@ -364,10 +364,10 @@ class References:
         if not line:  # a bug, or somebody has ended it
             log.error("%s: %s", reference.text, output.decode("utf-8", "replace"))
             raise RuntimeError(f"the process that reads {reference.text} ended and said nothing")
-        return _heard(json.loads(line))
+        return _parse_answer(json.loads(line))
 
 
-def _heard(answer: dict[str, Any]) -> Derived | None:
+def _parse_answer(answer: dict[str, Any]) -> Derived | None:
     if "error" in answer:
         kind: type[PaddockError] = getattr(errors, answer["error"])
         raise kind(
@@ -376,7 +376,7 @@ def _heard(answer: dict[str, Any]) -> Derived | None:
     return Derived.from_json(answer["derived"]) if answer["derived"] else None
 
 
-def _given(request: LaunchRequest) -> dict[str, Any]:
+def _fields_of(request: LaunchRequest) -> dict[str, Any]:
     return {name: getattr(request, name) for name in type(request).model_fields}
 
 
@@ -404,15 +404,15 @@ def _named_apart(derived: Derived, reference: Reference, catalog: Catalog) -> De
     parts = (reference.text if reference.hub == "path" else reference.id).split("/")
     owner = parts[-2].lstrip("._-") or "my"
     name = f"{owner}-{derived.spec.name}"[:96]
-    return replace(derived, spec=_changed(derived.spec, name=name))
+    return replace(derived, spec=_with_fields(derived.spec, name=name))
 
 
-def _changed(spec: ModelSpec, **changes: Any) -> ModelSpec:
-    """The spec with other fields, made anew: a copy would keep the variants of the old one."""
-    return ModelSpec.model_validate({**_plain(spec), **changes})
+def _with_fields(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """The spec with other fields. It is validated anew: a copy would keep the old variants."""
+    return ModelSpec.model_validate({**_dump(spec), **changes})
 
 
-def _plain(part: BaseModel) -> dict[str, Any]:
+def _dump(part: BaseModel) -> dict[str, Any]:
     return part.model_dump(mode="json", exclude_defaults=True)
 
 

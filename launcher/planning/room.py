@@ -120,7 +120,7 @@ def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> li
 
 
 def _suggest(fit: Fit, context: int, slots: int) -> str:
-    """What to ask for instead: the first change that makes it run; and what is kept for others."""
+    """The first change that makes the launch fit, and the memory reserved for others."""
     reserved = explain_reservations(fit.best.host)
     return (
         f"{_first_change_that_fits(fit, context, slots)} ({reserved})"

@@ -47,7 +47,7 @@ def variant_rows(
                 "model_format": variant.format,
                 "model_size_in_billions": variant.size,
                 "quantization": variant.quantization,
-                **_stored(spec, variant, host),
+                **_stored_files(spec, variant, host),
                 "sources": [_source(source, host) for source in variant.sources],
                 "cached": is_here(variant, host),
                 "engines": reasons,
@@ -100,7 +100,7 @@ def _installable(
     return environment.name if would is None else None
 
 
-def _stored(spec: ModelSpec, variant: Variant, host: Host) -> dict[str, Any]:
+def _stored_files(spec: ModelSpec, variant: Variant, host: Host) -> dict[str, Any]:
     """The variant's files, where they are named, and how many bytes they have."""
     named = [source.file for source in variant.sources if source.file]
     files: list[dict[str, Any]] | None = None

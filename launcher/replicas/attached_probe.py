@@ -31,14 +31,14 @@ BUSY = 429
 
 
 @dataclass(frozen=True)
-class Answered:
+class RemoteAnswer:
     """What came back. `location` is where a redirect leads."""
 
     status: int
     data: bytes
     location: str = ""
 
-    def said(self) -> str:
+    def message(self) -> str:
         """An error in words."""
         text = self.data.decode("utf-8", "replace").strip()
         with contextlib.suppress(ValueError):
@@ -57,7 +57,7 @@ class Remote:
     url: str
     key: str = field(default="", repr=False)
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Answered:
+    def ask(self, path: str, body: Mapping[str, Any] | None = None) -> RemoteAnswer:
         """One request. Redirects are not followed: the key is for this host alone.
 
         Raises:
@@ -87,11 +87,11 @@ class Remote:
             raise self._failed("endpoint_unreachable", _explain(reason, parts.scheme)) from error
         if self.key:
             read = read.replace(self.key.encode(), b"(key)")
-        return Answered(answer.status, read, location)
+        return RemoteAnswer(answer.status, read, location)
 
     def models(self) -> dict[str, dict[str, Any]] | None:
         """The models that it lists, by name; None if it has no such list."""
-        answer = self._settled(self.ask("/models"))
+        answer = self._check_answer(self.ask("/models"))
         if answer.status in {404, 405, 501}:
             return None
         document: Any = None
@@ -107,22 +107,22 @@ class Remote:
         probed = probed_abilities()[ability]
         refusal = ""
         for body in probed.probes:
-            answer = self._settled(self.ask(probed.path, {**body, "model": model}))
+            answer = self._check_answer(self.ask(probed.path, {**body, "model": model}))
             if answer.status == 200:
                 return None
-            refusal = refusal or f"{probed.path} says {answer.status} {answer.said()}"
+            refusal = refusal or f"{probed.path} says {answer.status} {answer.message()}"
         return refusal
 
     def check(self, attached: Attached) -> None:
         """Raises `Failure` unless it answers and has the model; one that is busy answers too."""
         if attached.listed:
-            models = self._listed()
+            models = self._models_unless_busy()
             if models is not None and attached.model not in models:
                 raise self.unfit(f"has no model {attached.model} any more{name_some(models)}")
         elif (answer := self.ask("/models")).status != BUSY:
-            self._settled(answer)
+            self._check_answer(answer)
 
-    def _listed(self) -> dict[str, dict[str, Any]] | None:
+    def _models_unless_busy(self) -> dict[str, dict[str, Any]] | None:
         try:
             return self.models()
         except Failure as failure:
@@ -130,10 +130,10 @@ class Remote:
                 return None
             raise
 
-    def _settled(self, answer: Answered) -> Answered:
-        """The answer, unless it says that there is nothing to be had here at all."""
+    def _check_answer(self, answer: RemoteAnswer) -> RemoteAnswer:
+        """The answer. Raises `Failure` if its status rules out every request."""
         if answer.status in {401, 403}:
-            reason = f"does not take the key ({answer.status} {answer.said()})"
+            reason = f"does not take the key ({answer.status} {answer.message()})"
             if not self.key:
                 reason = f"asks for a key ({answer.status}); name it with --api-key-env"
             raise self._failed("endpoint_refused", reason)
@@ -141,9 +141,9 @@ class Remote:
             to = f" to {shown(answer.location)}" if answer.location else ""
             raise self.unfit(f"redirects{to}, which is not followed with a key")
         if answer.status == BUSY:
-            raise self._failed("rate_limited", f"asks to come again later (429 {answer.said()})")
+            raise self._failed("rate_limited", f"asks to come again later (429 {answer.message()})")
         if answer.status >= 500 and answer.status != 501:
-            raise self._failed("endpoint_unreachable", f"says {answer.status} {answer.said()}")
+            raise self._failed("endpoint_unreachable", f"says {answer.status} {answer.message()}")
         return answer
 
     def unfit(self, reason: str) -> Failure:

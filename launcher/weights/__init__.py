@@ -81,15 +81,15 @@ def ask(jobs: Sequence[Job], action: Callable[[Job], T]) -> T:
     failures: list[HubFailure] = []
     for job in sorted(jobs, key=lambda job: reach.failed_lately(job.hub.endpoint)):
         try:
-            return _from(job, action, reach, failures)
+            return _act_on(job, action, reach, failures)
         except HubFailure as failure:
             if failure.cause not in ELSEWHERE:
                 raise
             failures.append(failure)
-    raise _worst(failures)
+    raise _worst_failure(failures)
 
 
-def _from(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[HubFailure]) -> T:
+def _act_on(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[HubFailure]) -> T:
     if job.hub.offline:
         offline_reason = f"{job.source.id} is not cached, and {job.hub.offline} is set"
         raise HubFailure("hub_unreachable", offline_reason)
@@ -107,7 +107,7 @@ def _from(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[Hub
     return action(job)
 
 
-def _worst(failures: list[HubFailure]) -> HubFailure:
+def _worst_failure(failures: list[HubFailure]) -> HubFailure:
     """The failure that says most of what is to be done, with what was tried everywhere."""
     order = ("gated_repo", "rate_limited", "stalled", "hub_unreachable", "not_found")
     first = min(failures, key=lambda failure: order.index(failure.cause))

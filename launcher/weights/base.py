@@ -191,7 +191,7 @@ class Hub(Protocol):
         ...
 
 
-def called_off(what: str) -> HubFailure:
+def cancelled_failure(what: str) -> HubFailure:
     """The failure of a download whose user does not want it any more."""
     return HubFailure("cancelled", f"the download of {what} was called off")
 

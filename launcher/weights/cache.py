@@ -34,12 +34,12 @@ class Cached:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a file was found to be: `whole` is None if nobody tells what it ought to be."""
+    """The check of one file. `is_intact` is None if its digest is not known."""
 
     path: Path
     size_bytes: int
     digest: str
-    whole: bool | None
+    is_intact: bool | None
 
 
 class Cache:
@@ -66,14 +66,14 @@ class Cache:
                 all(self._records.is_whole(file) for file in files),
             )
             for variant in variants
-            for job, files in self._kept(variant)
+            for job, files in self._cached_jobs(variant)
             for path in [self._path(job, files)]
         ]
 
     def verify(self, variant: Variant) -> list[Verdict]:
         """Reads every file of the variant anew, and notes what was found."""
         verdicts = []
-        for _, files in self._kept(variant):
+        for _, files in self._cached_jobs(variant):
             for path, expected in files.items():
                 digest = digest_file(path, expected, lambda _: None)
                 if digest.fits:
@@ -94,7 +94,7 @@ class Cache:
     def removable(self, variant: Variant) -> tuple[Path, ...]:
         """What `remove` would delete: files, links to them, or whole folders."""
         paths: set[Path] = set()
-        for job, files in self._kept(variant):
+        for job, files in self._cached_jobs(variant):
             paths.update(job.hub.removable(job.source, files))
         return tuple(sorted(paths))
 
@@ -104,16 +104,17 @@ class Cache:
         Of a repository with several files, the variant's own go and the others stay. Returns
         whether there was something, and nothing of it is left.
         """
-        cached = list(self._kept(variant))
+        cached = list(self._cached_jobs(variant))
         if not cached:
             return False
         for job, files in cached:
             for path in files:  # while links still lead to what was checked
                 self._records.forget(path)
             job.hub.remove(job.source, files)
-        return not any(self._kept(variant))  # a client may only log what it was not let delete
+        # A client may only log what it was not allowed to delete.
+        return not any(self._cached_jobs(variant))
 
-    def _kept(self, variant: Variant) -> Iterator[tuple[Job, dict[Path, str]]]:
+    def _cached_jobs(self, variant: Variant) -> Iterator[tuple[Job, dict[Path, str]]]:
         """The sources of the variant that are cached, with their files and digests."""
         for source in variant.sources:
             if source.hub in self._hubs:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paddock.launcher.weights.base import Cancelled, called_off
+from paddock.launcher.weights.base import Cancelled, cancelled_failure
 
 POLL_SECONDS = 0.1
 
@@ -35,7 +35,7 @@ def locked(
             except BlockingIOError:
                 waiting()
             if cancelled.wait(POLL_SECONDS):
-                raise called_off(what)
+                raise cancelled_failure(what)
         yield
     finally:
         os.close(handle)

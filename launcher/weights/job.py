@@ -17,12 +17,12 @@ from paddock.launcher.weights.base import (
     Place,
     RemoteFile,
     Terms,
-    called_off,
+    cancelled_failure,
 )
 from paddock.launcher.weights.filelock import locked
 from paddock.launcher.weights.progress import Meter, Progress, Report
 from paddock.launcher.weights.select_files import choose
-from paddock.launcher.weights.transfer import Pulse, Transfer, again
+from paddock.launcher.weights.transfer import Pulse, Transfer, retry
 from paddock.launcher.weights.verified import Records, digest_file
 from paddock.launcher.weights.verify_lock import check_folder, check_listing, locked_paths
 from paddock.registry.errors import HubFailure
@@ -177,8 +177,8 @@ def _is_whole(job: Job, path: Path, digest: str) -> bool:
 
     def pulse(read: int) -> None:
         if job.cancelled.is_set():
-            raise called_off(job.source.id)
-        meter.here(path.name, read)
+            raise cancelled_failure(job.source.id)
+        meter.note_present(path.name, read)
 
     result = digest_file(path, digest, pulse)
     if result.fits:
@@ -243,7 +243,7 @@ def resolved(job: Job) -> Listing:
         return True
 
     job.report(Progress(f"{job.label}: asking for its files", 0, 0))
-    again(attempt, job.source.id, job.hub, job.terms, job.cancelled)
+    retry(attempt, job.source.id, job.hub, job.terms, job.cancelled)
     return listings[0]
 
 
@@ -322,7 +322,7 @@ class _One:
 
         def watch() -> None:  # another process downloads it: its part is our progress
             if place.part.exists():
-                self.meter.here(file.name, place.part.stat().st_size)
+                self.meter.note_present(file.name, place.part.stat().st_size)
 
         if not place.blob.exists():
             # Before our lock, which is the client's own: it would wait for us, and we for it.
@@ -331,7 +331,7 @@ class _One:
             if not self._is_here(file, place):
                 self._fetch(file, place)
             self.job.hub.settle(self.listing, place)
-        self.meter.here(file.name, file.size_bytes)
+        self.meter.note_present(file.name, file.size_bytes)
 
     def _is_here(self, file: RemoteFile, place: Place) -> bool:
         if not place.blob.exists():
@@ -349,8 +349,8 @@ class _One:
 
         def pulse(came: int) -> None:
             if self.ended.is_set():
-                raise called_off(self.job.source.id)
-            self.meter.came(file.name, came)
+                raise cancelled_failure(self.job.source.id)
+            self.meter.note_received(file.name, came)
 
         brought = False
 
@@ -359,7 +359,7 @@ class _One:
             brought = self.job.hub.bring(self.listing, file, pulse)
             return True
 
-        again(attempt, what, self.job.hub, self.job.terms, self.ended)
+        retry(attempt, what, self.job.hub, self.job.terms, self.ended)
         if brought:
             size = place.blob.stat().st_size
             if size != file.size_bytes:
@@ -369,7 +369,10 @@ class _One:
             self.job.records.note(place.blob, file.digest)
 
     def _fetch(self, file: RemoteFile, place: Place) -> None:
-        counted = Pulse(partial(self.meter.here, file.name), partial(self.meter.came, file.name))
+        counted = Pulse(
+            partial(self.meter.note_present, file.name),
+            partial(self.meter.note_received, file.name),
+        )
         digest = self.transfer.bring(file, place.part, counted)
         place.part.replace(place.blob)
         self.job.records.note(place.blob, digest)

@@ -70,7 +70,7 @@ class ModelScope:
             entries = self._api.list_repo_files(source.id, "model", revision=revision)
         except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
             status = 404 if isinstance(error, NotExistError) else 403
-            raise self._meaning(source.id, "", status, one_line(error)) from error
+            raise self._failure_of(source.id, "", status, one_line(error)) from error
         except APIError as error:
             status = error.status_code or 0
             if status in PASSING:
@@ -78,7 +78,7 @@ class ModelScope:
                 raise Trouble(
                     cause, f"HTTP {status}", getattr(error, "retry_after", None)
                 ) from error
-            raise self._meaning(source.id, "", status, one_line(error)) from error
+            raise self._failure_of(source.id, "", status, one_line(error)) from error
         except HubError as error:
             raise Trouble("hub_unreachable", one_line(error)) from error
         files = tuple(
@@ -91,7 +91,7 @@ class ModelScope:
             if str(file.type) != "tree"
         )
         if not files:
-            raise self._meaning(source.id, "", 404, f"no files at {revision}")
+            raise self._failure_of(source.id, "", 404, f"no files at {revision}")
         return Listing(self.name, source.id, revision, "", files)
 
     def folder(self, source: Source, listing: Listing | None) -> Path | None:
@@ -128,7 +128,7 @@ class ModelScope:
 
     def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
         """From the status."""
-        return self._meaning(listing.id, name, status, f"HTTP {status}")
+        return self._failure_of(listing.id, name, status, f"HTTP {status}")
 
     def repositories(self) -> Iterator[Repository]:
         """As the client scans its cache."""
@@ -147,7 +147,7 @@ class ModelScope:
         for path in files:
             path.unlink(missing_ok=True)
 
-    def _meaning(self, identity: str, name: str, status: int, message: str) -> HubFailure:
+    def _failure_of(self, identity: str, name: str, status: int, message: str) -> HubFailure:
         tried = (f"{self.title}, {self.endpoint}: {message}",)
         if status == 404:
             what = f"{identity} on {self.title} has no file {name}" if name else ""

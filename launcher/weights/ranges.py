@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from paddock.launcher.weights.base import Hub, Listing, RemoteFile, Terms, one_line
-from paddock.launcher.weights.transfer import PASSING, Trouble, again, retry_after
+from paddock.launcher.weights.transfer import PASSING, Trouble, retry, retry_after
 from paddock.launcher.weights.verified import Digest
 from paddock.registry.errors import CorruptFile, HubFailure
 
@@ -43,7 +43,7 @@ class Reading:
         """Closes the connections."""
         self._client.close()
 
-    def whole(self, file: RemoteFile) -> bytes:
+    def read_checked(self, file: RemoteFile) -> bytes:
         """A small file, checked by its digest.
 
         Raises:
@@ -71,7 +71,7 @@ class Reading:
             return True
 
         what = f"{self.listing.id}, {file.name}"
-        again(attempt, what, self.hub, self._terms, threading.Event())
+        retry(attempt, what, self.hub, self._terms, threading.Event())
         return data
 
     def _ask(self, file: RemoteFile, start: int, count: int) -> bytes:

@@ -42,9 +42,9 @@ def unreachable(endpoint: str, timeout: float) -> str | None:
         except URLError as error:
             # A certificate that only the client's own settings trust: there is somebody.
             is_certificate = isinstance(error.reason, ssl.SSLCertVerificationError)
-            outcome.append(None if is_certificate else _said(error.reason))
+            outcome.append(None if is_certificate else _reason_text(error.reason))
         except (OSError, ValueError) as error:
-            outcome.append(_said(error))
+            outcome.append(_reason_text(error))
 
     thread = threading.Thread(target=attempt, daemon=True, name=f"reach {endpoint}")
     thread.start()
@@ -54,7 +54,7 @@ def unreachable(endpoint: str, timeout: float) -> str | None:
     return None if outcome[0] is None else f"{endpoint}: {outcome[0]}"
 
 
-def _said(reason: object) -> str:
+def _reason_text(reason: object) -> str:
     return getattr(reason, "strerror", None) or str(reason)
 
 

@@ -22,7 +22,7 @@ from paddock.launcher.weights.base import Hub, Listing, RemoteFile, Terms
 from paddock.launcher.weights.ranges import RangedBytes, Reading
 from paddock.launcher.weights.reachability import Reach
 from paddock.launcher.weights.select_files import choose
-from paddock.launcher.weights.transfer import again
+from paddock.launcher.weights.transfer import retry
 from paddock.registry.derive import CARD, SMALL_BYTES, Derived, Found, derive, to_read
 from paddock.registry.errors import BadValue, CorruptFile, HubFailure, NoSpec, PaddockError
 from paddock.registry.gguf import ByteSource, FileBytes, GgufHeader, read_header
@@ -69,7 +69,7 @@ def _list_repository(hub: Hub, reference: Reference, terms: Terms) -> Listing:
         listings.append(hub.resolve(source, terms))
         return True
 
-    again(attempt, reference.id, hub, terms, threading.Event())
+    retry(attempt, reference.id, hub, terms, threading.Event())
     return listings[0]
 
 
@@ -77,12 +77,14 @@ def _on_hub(reference: Reference, reading: Reading, today: date) -> Derived:
     by_name = {file.name: file for file in reading.listing.files}
     reads = to_read(reference, {name: file.size_bytes for name, file in by_name.items()})
     texts = {
-        name: reading.whole(by_name[name]) if by_name[name].size_bytes <= SMALL_BYTES else None
+        name: reading.read_checked(by_name[name])
+        if by_name[name].size_bytes <= SMALL_BYTES
+        else None
         for name in reads.small
     }
     sources = (RangedBytes(reading, by_name[name]) for name in reads.gguf)
     header = _header(reference, sources)
-    return _derived(reference, reading.listing, texts, header, reads.gguf, today)
+    return _derive_from(reference, reading.listing, texts, header, reads.gguf, today)
 
 
 def _list_folder(reference: Reference) -> Listing:
@@ -123,7 +125,7 @@ def _on_disk(reference: Reference, listing: Listing, today: date) -> Derived:
     finally:
         for file in opened:
             file.close()
-    return _derived(reference, listing, texts, header, reads.gguf, today)
+    return _derive_from(reference, listing, texts, header, reads.gguf, today)
 
 
 def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader | None:
@@ -138,11 +140,11 @@ def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader |
         if part.needed_bytes > source.length:
             lacking = f"has {source.length} bytes of {part.needed_bytes} that its header declares"
             raise NoSpec(reference.text, os.path.basename(source.name), lacking)
-        header = part if header is None else _sum(header, part)
+        header = part if header is None else _add_headers(header, part)
     return header
 
 
-def _sum(one: GgufHeader, other: GgufHeader) -> GgufHeader:
+def _add_headers(one: GgufHeader, other: GgufHeader) -> GgufHeader:
     return dataclasses.replace(
         one,
         parameters=one.parameters + other.parameters,
@@ -151,7 +153,7 @@ def _sum(one: GgufHeader, other: GgufHeader) -> GgufHeader:
     )
 
 
-def _derived(
+def _derive_from(
     reference: Reference,
     listing: Listing,
     texts: Mapping[str, bytes | None],
@@ -168,14 +170,14 @@ def _derived(
         listing.pin,
         {file.name: file.size_bytes for file in listing.files},
         chosen,
-        {name: _parsed(name, data) for name, data in texts.items()},
+        {name: _parse(name, data) for name, data in texts.items()},
         header,
         header_files[0] if header_files else "",
     )
     return derive(facts, today)
 
 
-def _parsed(name: str, data: bytes | None) -> Any:
+def _parse(name: str, data: bytes | None) -> Any:
     if data is None:
         return None
     text = data.decode("utf-8", "replace")

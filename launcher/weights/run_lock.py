@@ -19,7 +19,7 @@ from typing import Any
 from paddock.launcher.jobs.child_io import say, set_when_called_off
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import Progress, Report, Terms, ask, load_hub
-from paddock.launcher.weights.base import Cancelled, Listing, RemoteFile, called_off
+from paddock.launcher.weights.base import Cancelled, Listing, RemoteFile, cancelled_failure
 from paddock.launcher.weights.job import (
     Job,
     bring_files,
@@ -59,8 +59,8 @@ class Bench:
 
         def pulse(read: int) -> None:
             if self.cancelled.is_set():
-                raise called_off(path.name)
-            meter.here(name, read)
+                raise cancelled_failure(path.name)
+            meter.note_present(name, read)
 
         return digest_file(path, expected, pulse)
 
@@ -250,8 +250,10 @@ def compare(
         if where[1] in LOCAL:
             return _row(*where, "local")
         try:
-            pinned = _locked(item) if isinstance(item, LockedModel) else _cached(item, bench)
-            return _compared(pinned, bench, unreachable)
+            pinned = (
+                _pin_locked(item) if isinstance(item, LockedModel) else _pin_cached(item, bench)
+            )
+            return _compare_pinned(pinned, bench, unreachable)
         except HubFailure as failure:
             error = {"cause": failure.cause, "reason": str(failure)}
             return _row(*where, "unknown") | {"error": error}
@@ -261,13 +263,13 @@ def compare(
             say(comparison)
 
 
-def _locked(entry: LockedModel) -> _Pinned:
+def _pin_locked(entry: LockedModel) -> _Pinned:
     files = {f.name: RemoteFile(f.name, f.size_bytes, f.digest) for f in entry.files}
     wanted = entry.source.file
     return _Pinned(entry.model, entry.hub, entry.id, entry.revision, entry.commit, wanted, files)
 
 
-def _cached(item: tuple[str, Source], bench: Bench) -> _Pinned:
+def _pin_cached(item: tuple[str, Source], bench: Bench) -> _Pinned:
     name, source = item
     listing, _ = _in_cache(bench.job(source))
     files = {file.name: file for file in listing.files}
@@ -275,7 +277,7 @@ def _cached(item: tuple[str, Source], bench: Bench) -> _Pinned:
     return _Pinned(name, source.hub, source.id, source.revision, commit, source.file, files)
 
 
-def _compared(
+def _compare_pinned(
     pinned: _Pinned, bench: Bench, unreachable: Callable[[str], str | None]
 ) -> dict[str, Any]:
     source = Source.model_validate(

@@ -26,7 +26,7 @@ from paddock.launcher.weights.base import (
     Listing,
     RemoteFile,
     Terms,
-    called_off,
+    cancelled_failure,
     one_line,
 )
 from paddock.launcher.weights.verified import PIECE, Digest
@@ -53,13 +53,13 @@ class Trouble(Exception):
 
 @dataclass(frozen=True)
 class Pulse:
-    """What is called as bytes come: `here` for those of an earlier try, `came` for new ones."""
+    """Called as bytes come: `present` for those of an earlier try, `received` for new ones."""
 
-    here: Callable[[int], None]
-    came: Callable[[int], None]
+    present: Callable[[int], None]
+    received: Callable[[int], None]
 
 
-def full(what: str, error: OSError) -> HubFailure:
+def disk_full_failure(what: str, error: OSError) -> HubFailure:
     """The failure of a disk that filled while it was written to."""
     reason = f"the disk is full while downloading {what} ({error.strerror}); what came is kept"
     return HubFailure("disk_full", f"{reason}; free some, and launch again")
@@ -76,7 +76,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def again(
+def retry(
     attempt: Callable[[], bool], what: str, hub: Hub, terms: Terms, cancelled: Cancelled
 ) -> None:
     """Calls `attempt` until it is done; it returns whether it got further, and is then called anew.
@@ -87,7 +87,7 @@ def again(
     failed = 0
     while True:
         if cancelled.is_set():
-            raise called_off(what)
+            raise cancelled_failure(what)
         try:
             if attempt():
                 return
@@ -103,7 +103,7 @@ def again(
             raise HubFailure(last.cause, f"{what}: {last.reason}{hint}", (tried,))
         pause = seconds if seconds is not None else terms.pause * 2 ** (failed - 1)
         if cancelled.wait(min(pause, terms.longest_pause)):
-            raise called_off(what)
+            raise cancelled_failure(what)
 
 
 class Transfer:
@@ -141,7 +141,7 @@ class Transfer:
             if digest.fits:
                 return digest.text
             part.unlink()
-            pulse.here(0)
+            pulse.present(0)
         where = f"{self._hub.title}, {self._hub.endpoint}"
         raise HubFailure(
             "checksum_mismatch",
@@ -158,13 +158,13 @@ class Transfer:
                 stream.take_up(self._cancelled, self._listing.id)
                 what = f"{self._listing.id}, {file.name}"
                 if stream.have < file.size_bytes:
-                    again(
+                    retry(
                         lambda: self._go_on(stream), what, self._hub, self._terms, self._cancelled
                     )
                 return stream.digest
         except OSError as error:
             if error.errno in FULL:
-                raise full(f"{self._listing.id}, {file.name}", error) from error
+                raise disk_full_failure(f"{self._listing.id}, {file.name}", error) from error
             raise
 
     def _go_on(self, stream: _Stream) -> bool:
@@ -206,7 +206,7 @@ class Transfer:
             raise Trouble("hub_unreachable", one_line(error)) from error
         finally:
             if self._cancelled.is_set():
-                raise called_off(self._listing.id)
+                raise cancelled_failure(self._listing.id)
 
     def _check(self, answer: httpx2.Response, stream: _Stream) -> None:
         """Makes sure that what follows is what was asked for, from the byte that was asked for."""
@@ -257,10 +257,10 @@ class _Stream:
         self._out.seek(0)
         while data := self._out.read(PIECE):
             if cancelled.is_set():
-                raise called_off(what)
+                raise cancelled_failure(what)
             self.digest.add(data)
             self.have += len(data)
-            self._pulse.here(self.have)
+            self._pulse.present(self.have)
 
     def restart(self) -> None:
         """Back to the first byte."""
@@ -268,7 +268,7 @@ class _Stream:
             self._out.truncate(0)
             self.have = 0
             self.digest = Digest(self.file.digest, self.file.size_bytes)
-            self._pulse.here(0)
+            self._pulse.present(0)
 
     def add(self, data: bytes) -> None:
         """The next bytes; more than the file has are an error of the hub, and are cut off."""
@@ -279,7 +279,7 @@ class _Stream:
             self.digest.add(bytes(view[:written]) if written < len(data) else data)
             self.have += written
             view = view[written:]
-        self._pulse.came(self.have)
+        self._pulse.received(self.have)
 
 
 class _Guard:

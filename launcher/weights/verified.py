@@ -65,7 +65,7 @@ class Records:
     def __init__(self, home: Path) -> None:
         self._marks = home / "cache" / "whole"
         self._listings = home / "cache" / "listings"
-        self._here = home / "cache" / "here"
+        self._sources = home / "cache" / "here"
 
     def is_whole(self, path: Path, digest: str = "") -> bool:
         """Whether the file is the very one that was checked, and had the digest, if one is given.
@@ -103,12 +103,12 @@ class Records:
         """Notes that these files are all that the source has of its variant."""
         key = source_key(source)
         name = hashlib.sha256(key.encode()).hexdigest()[:40]
-        _write(self._here / f"{name}.json", {"key": key, "paths": [str(path) for path in paths]})
+        _write(self._sources / f"{name}.json", {"key": key, "paths": [str(path) for path in paths]})
 
-    def here(self) -> dict[str, int]:
-        """The sources that are settled, and still whole: key → bytes. Asks no hub's client."""
+    def complete_sources(self) -> dict[str, int]:
+        """The settled sources whose files are intact: key → bytes. Asks no hub's client."""
         sizes = {}
-        for record in sorted(self._here.glob("*.json")):
+        for record in sorted(self._sources.glob("*.json")):
             noted = _read(record) or {}
             paths = [Path(path) for path in noted.get("paths", ())]
             if paths and all(self.is_whole(path) for path in paths):

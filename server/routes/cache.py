@@ -170,7 +170,7 @@ class Cache:
                 "path": str(verdict.path),
                 "size_bytes": verdict.size_bytes,
                 "digest": verdict.digest,
-                "whole": verdict.whole,
+                "whole": verdict.is_intact,
             }
             for verdict in verdicts
         ]
