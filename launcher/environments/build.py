@@ -210,8 +210,8 @@ def _run_code(
     environment: Environment, installation: Made, code: str, *arguments: str
 ) -> list[str]:
     """Runs code in the environment, with the variables that an engine gets."""
-    seen = engine_environment(os.environ, {})
-    return _run(environment, [str(installation.python), "-c", code, *arguments], environ=seen)
+    variables = engine_environment(os.environ, {})
+    return _run(environment, [str(installation.python), "-c", code, *arguments], environ=variables)
 
 
 def _run(
@@ -221,8 +221,8 @@ def _run(
     environ: Mapping[str, str] = os.environ,
 ) -> list[str]:
     # Nothing of ours may leak into the environment, and what it imports is compiled but once.
-    ours = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
-    inherited = {name: value for name, value in environ.items() if name not in ours}
+    excluded = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
+    inherited = {name: value for name, value in environ.items() if name not in excluded}
     lines: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=inherited

@@ -86,8 +86,8 @@ def _imports(engine: Engine) -> Check:
         return Check("imports", False, f"not done in {IMPORT_SECONDS:.0f} s", _install(engine))
     lines = [line for line in done.stderr.splitlines() if line]
     if done.returncode:
-        says = lines[-1] if lines else f"exit code {done.returncode}"
-        return Check("imports", False, says, _install(engine), tuple(lines[-LINES:]))
+        message = lines[-1] if lines else f"exit code {done.returncode}"
+        return Check("imports", False, message, _install(engine), tuple(lines[-LINES:]))
     return Check("imports", True, f"on {installation.accelerator}, from {installation.folder}")
 
 
@@ -113,8 +113,8 @@ async def _serves(plan: LaunchPlan, again: str | None) -> Check:
                 status = await replica.watch(status.version)
             if status.diagnosis is not None:
                 diagnosis = Diagnosis(**status.diagnosis)
-                says = f"{diagnosis.cause}: {diagnosis.message}"
-                return Check("serves", False, says, again, tuple(diagnosis.lines))
+                message = f"{diagnosis.cause}: {diagnosis.message}"
+                return Check("serves", False, message, again, tuple(diagnosis.lines))
             pieces = [piece async for piece in replica.generate("The old elephant", max_tokens=8)]
         finally:
             await replica.stop()

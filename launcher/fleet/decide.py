@@ -222,12 +222,12 @@ def _is_absent(deployment: Deployment, observation: Observation) -> bool:
 def _restart_or_give_up(
     deployment: Deployment, record: ReplicaRecord, ended: Ended, now: float
 ) -> Iterator[Action]:
-    """Restarts a wanted replica whose actor has ended, or gives it up."""
+    """Restarts a replica whose actor has ended, or gives it up, or drops it if it is not wanted."""
     uid, actor = deployment.uid, record.actor
     if not deployment.wants(record):
         yield Drop(uid, record.id)
         return
-    # Without one, somebody stopped it past us.
+    # Without a diagnosis, somebody else stopped it.
     diagnosis = ended.diagnosis or {
         "cause": "actor_died",
         "message": "the replica was stopped from outside",

@@ -452,12 +452,12 @@ class Fleet:
                 return len(current.replicas)
             await self._until_change(uid, deadline, (replica_id,))
 
-    async def _until_change(self, uid: str, deadline: float, left: Iterable[str]) -> None:
+    async def _until_change(self, uid: str, deadline: float, remaining: Iterable[str]) -> None:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._ledger.changed()
         except TimeoutError:
-            raise StillEnding(uid, TERMINATE_SECONDS, tuple(left)) from None
+            raise StillEnding(uid, TERMINATE_SECONDS, tuple(remaining)) from None
 
     # The end.
 
@@ -490,8 +490,8 @@ class Fleet:
             current = self._ledger.deployments.get(uid)
             if current is None or current.created != created:
                 return
-            left = [record.id for record in current.replicas]
-            await self._until_change(uid, deadline, left)
+            remaining = [record.id for record in current.replicas]
+            await self._until_change(uid, deadline, remaining)
 
     async def shutdown(self) -> None:
         """Ends every model and the Ray that is ours; within a bounded time, whatever hangs."""
@@ -620,7 +620,7 @@ def _set_leaving(replica_id: str, leave_at: float) -> Callable[[Deployment], Dep
         record = deployment.replica(replica_id)
         if record is None:
             return deployment
-        left: ReplicaRecord = replace(record, is_leaving=True, leave_at=leave_at)
-        return deployment.with_replica(left).resized()
+        leaving: ReplicaRecord = replace(record, is_leaving=True, leave_at=leave_at)
+        return deployment.with_replica(leaving).resized()
 
     return change

@@ -128,14 +128,14 @@ class Planner:
         request = LaunchRequest.parse(**deployment.request)
         target = await self.understand(request)
         hosts = [h for h in await self._hosts_for(target) if h.node not in avoid]
-        taken = [one.place for one in deployment.replicas if one.place.node not in avoid]
+        running = [one.place for one in deployment.replicas if one.place.node not in avoid]
         added: list[Place] = []
         for _ in range(count):
             # What runs is not free any more; what is placed here is not taken yet.
-            left = [subtract_places(host, deployment.plan, added) for host in hosts]
-            places = [*taken, *added]
+            free_hosts = [subtract_places(host, deployment.plan, added) for host in hosts]
+            places = [*running, *added]
             one = place_another(
-                request, target.catalog, left, deployment.plan, places, promised=False
+                request, target.catalog, free_hosts, deployment.plan, places, promised=False
             )
             if one.plan is not None:
                 one = replace(one, plan=target.finish(one.plan))

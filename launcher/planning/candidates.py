@@ -40,16 +40,16 @@ def allowed_hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Hos
     """The hosts that the request's node names. Raises `UnknownName` where it names none."""
     if request.node is None:
         return hosts
-    wanted = request.node
+    node = request.node
     allowed = [
         host
         for host in hosts
-        if wanted in {host.name, host.address, host.node}
-        or (len(wanted) >= 6 and host.node.startswith(wanted))
+        if node in {host.name, host.address, host.node}
+        or (len(node) >= 6 and host.node.startswith(node))
     ]
     if not allowed:
         known = [f"{host.name} ({host.node[:12]})" for host in hosts]
-        raise UnknownName.among("node", wanted, known)
+        raise UnknownName.among("node", node, known)
     return allowed
 
 
@@ -70,8 +70,8 @@ def select_variants(
     named = tuple(variant for variant in matches if is_named_as(variant, names))
     if named:
         open_ = request.format is None or request.quantization is None
-        says = f"the name of the file says {named[0].format} {named[0].quantization}"
-        return named, says if open_ and len(named) == 1 else None
+        reason = f"the name of the file says {named[0].format} {named[0].quantization}"
+        return named, reason if open_ and len(named) == 1 else None
     contradicted = next((v for v in spec.variants if is_named_as(v, names)), None)
     if contradicted is not None:
         raise BadValue(
@@ -125,9 +125,9 @@ def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterato
         adapters = map(load_engine, engine_names())
         yield from (e for e in adapters if e.automatic and spec.type in e.types)
         return
-    wanted = fold(request.model_engine)
-    named = dict.fromkeys(name for variant in spec.variants for name in variant.engines)
-    if wanted in {name.casefold() for name in engine_names()}:
+    engine_name = fold(request.model_engine)
+    listed = dict.fromkeys(name for variant in spec.variants for name in variant.engines)
+    if engine_name in {name.casefold() for name in engine_names()}:
         engine = load_engine(request.model_engine)
         if spec.type in engine.types:
             yield engine
@@ -135,11 +135,11 @@ def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterato
         reason = f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
         search.refuse(engine.name, WRONG_FORMAT, reason)
         return
-    for name in named:
-        if name.casefold() == wanted:
+    for name in listed:
+        if name.casefold() == engine_name:
             search.refuse(name, NO_ADAPTER, "this version of Paddock has no adapter for it")
             return
-    raise UnknownName.among("engine", request.model_engine, [*engine_names(), *named])
+    raise UnknownName.among("engine", request.model_engine, [*engine_names(), *listed])
 
 
 def _pair(request: LaunchRequest, spec: ModelSpec, pair: Pair, search: Search) -> None:
@@ -187,7 +187,7 @@ def _find_refusal(spec: ModelSpec, pair: Pair) -> tuple[int, str] | None:
         return None
     if variant.format not in engine.formats:
         return WRONG_FORMAT, f"serves {', '.join(engine.formats)}, not {variant.format}"
-    # Specs cannot know of engines from other packages: those speak for themselves.
+    # Specs do not list engines from other packages: such an engine is asked itself.
     if name in BUILT_IN and name.casefold() not in {n.casefold() for n in variant.engines}:
         return NOT_LISTED, f"the spec does not list it for {variant.format}"
     reason = _unknown_there(spec, variant, engine, detection) or engine.refuses(variant, pair.host)
@@ -197,7 +197,7 @@ def _find_refusal(spec: ModelSpec, pair: Pair) -> tuple[int, str] | None:
 def _unknown_there(
     spec: ModelSpec, variant: Variant, engine: Engine, detection: Detection
 ) -> str | None:
-    """Why what was found of the engine on a node is not enough for the variant."""
+    """Why the engine, as detected on a node, cannot serve the variant."""
     architecture = spec.shape(variant.size).name
     known = architecture in detection.architectures or not detection.architectures
     if not known or architecture in detection.unknown:

@@ -41,8 +41,8 @@ def explain_choices(fit: Fit, search: Search, guessed: str | None) -> Iterator[s
 def explain_options(requested: EngineOptions, settled: EngineOptions) -> Iterator[str]:
     """A reason for each option that the user left to the engine.
 
-    Reasons are in the options' descriptions: after `left out: ` for a value that the engine chooses,
-    after the value itself for a default.
+    Reasons are in the options' descriptions: after `left out: ` for a value that the engine
+    chooses, after the value itself for a default.
     """
     for name, described in type(settled).model_fields.items():
         value = getattr(settled, name)

@@ -396,10 +396,10 @@ def _consent(derived: Derived) -> dict[str, str]:
 def _named_apart(derived: Derived, reference: Reference, catalog: Catalog) -> Derived:
     """The same under a longer name, where a built-in model has its name."""
     try:
-        taken = not catalog.is_custom(derived.spec.name)
+        is_built_in = not catalog.is_custom(derived.spec.name)
     except UnknownName:
         return derived
-    if not taken:
+    if not is_built_in:
         return derived
     parts = (reference.text if reference.hub == "path" else reference.id).split("/")
     owner = parts[-2].lstrip("._-") or "my"

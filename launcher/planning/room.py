@@ -99,9 +99,9 @@ def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> li
             memory, gpus_of_replicas(memory, fit.best.gpus), host, _suggest(fit, context, slots)
         )
     if memory.offload_bytes * memory.replicas > host.memory_free_bytes:
-        left = memory.offload_bytes * memory.replicas
+        offload_bytes = memory.offload_bytes * memory.replicas
         out = "keep less of the weights off the GPU"
-        raise NoRoom("memory", host.name, left, host.memory_free_bytes, out)
+        raise NoRoom("memory", host.name, offload_bytes, host.memory_free_bytes, out)
     if not weights.here and weights.size_bytes > host.disk_free_bytes:
         raise NoRoom(
             "disk",

@@ -65,8 +65,8 @@ def place_another(
         Refused: no node can take it; with the reason of the node that would have been best.
     """
     count = Counter(place.node for place in places)
-    left = [subtract_places(host, plan, places) if promised else host for host in hosts]
-    ranked = sorted(left, key=lambda host: (count[host.node], -host.memory_free_bytes))
+    free_hosts = [subtract_places(host, plan, places) if promised else host for host in hosts]
+    ranked = sorted(free_hosts, key=lambda host: (count[host.node], -host.memory_free_bytes))
     pinned = _pinned(request, plan)
     refusal: Refused | None = None
     for host in ranked:

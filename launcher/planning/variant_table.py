@@ -66,9 +66,9 @@ def variant_rows(
 
 
 def _why_not(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
-    """Why it cannot serve the variant; first what an install would not change."""
-    never = _unable(spec, variant, engine, _with(engine, host))
-    return never or _unable(spec, variant, engine, host)
+    """Why it cannot serve the variant; reasons that an install would not change come first."""
+    lasting = _unable(spec, variant, engine, _with(engine, host))
+    return lasting or _unable(spec, variant, engine, host)
 
 
 def _unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
@@ -96,8 +96,8 @@ def _installable(
         return None
     if not (detection.missing or detection.formats) or not _unable(spec, variant, engine, host):
         return None
-    would = _unable(spec, variant, engine, _with(engine, host))
-    return environment.name if would is None else None
+    refusal = _unable(spec, variant, engine, _with(engine, host))
+    return environment.name if refusal is None else None
 
 
 def _stored_files(spec: ModelSpec, variant: Variant, host: Host) -> dict[str, Any]:

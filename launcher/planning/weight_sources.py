@@ -41,8 +41,8 @@ def check_source(request: LaunchRequest, hosts: Sequence[Host]) -> None:
     if not path.startswith("/"):
         raise BadValue("model path", path, "must be an absolute path")
     if not any(files_at(path, host) for host in hosts):
-        where = ", ".join(dict.fromkeys(host.name for host in hosts))
-        raise BadValue("model path", path, f"no such file on {where}, or a folder without files")
+        names = ", ".join(dict.fromkeys(host.name for host in hosts))
+        raise BadValue("model path", path, f"no such file on {names}, or a folder without files")
 
 
 def is_named_as(variant: Variant, names: set[str]) -> bool:
@@ -77,10 +77,10 @@ def plan_from_sources(
     request: LaunchRequest, spec: ModelSpec, variant: Variant, host: Host
 ) -> PlannedWeights | str:
     """The weights from one of the variant's sources, or why from none."""
-    wanted = read_hub(request.hub) if request.hub else None
-    sources = [source for source in variant.sources if wanted in {None, source.hub}]
+    hub = read_hub(request.hub) if request.hub else None
+    sources = [source for source in variant.sources if hub in {None, source.hub}]
     if not sources:
-        return f"the spec has no source on {wanted} for {variant.format} {variant.quantization}"
+        return f"the spec has no source on {hub} for {variant.format} {variant.quantization}"
     on_hubs = [source for source in sources if source.hub not in LOCAL]
     ordered = iter(sorted(on_hubs, key=lambda source: source.hub != request.first_hub))
     sources = [next(ordered) if source in on_hubs else source for source in sources]
@@ -97,10 +97,10 @@ def plan_from_sources(
             )
         if files := local_files(source, host):
             return _plan_local(source.hub, source.id, files)
-    what = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
-    ours = sources[-1].hub == "local"
-    hint = "they come with a source checkout only" if ours else "the spec names no other place"
-    return f"its weights ({what}) are not on {host.name}; {hint}"
+    label = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
+    is_local = sources[-1].hub == "local"
+    hint = "they come with a source checkout only" if is_local else "the spec names no other place"
+    return f"its weights ({label}) are not on {host.name}; {hint}"
 
 
 def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights:

@@ -49,10 +49,10 @@ def plan_attached(request: AttachRequest) -> LaunchPlan:
             "abilities: as asked for" if request.abilities else "abilities: as it lists them"
         ]
     else:
-        tried = {ability: remote.able(name, ability) for ability in probed_abilities()}
-        names = tuple(ability for ability, reason in tried.items() if reason is None)
+        refusals = {ability: remote.able(name, ability) for ability in probed_abilities()}
+        names = tuple(ability for ability, reason in refusals.items() if reason is None)
         if not names:
-            raise remote.unfit(f"cannot use {name}: {'; '.join(filter(None, tried.values()))}")
+            raise remote.unfit(f"cannot use {name}: {'; '.join(filter(None, refusals.values()))}")
         reasons = ["abilities: the routes that answered; --ability adds others, such as tools"]
     context = request.context_length or _listed_context(row)
     parts = urlsplit(request.endpoint)

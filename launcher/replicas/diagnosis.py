@@ -103,7 +103,7 @@ def diagnose_exit(
     """
     excerpt = lines[-LINES:]
     name = _signal_name(signal)
-    how = f"was ended by {name}" if name else f"exited with code {exit_code}"
+    ending = f"was ended by {name}" if name else f"exited with code {exit_code}"
     for symptom in () if name in {"SIGKILL", "SIGTERM"} else engine.symptoms:
         for number, line in enumerate(lines, 1):
             match = symptom.pattern.search(line)
@@ -115,7 +115,7 @@ def diagnose_exit(
                     excerpt = lines[max(0, number - LINES) : number]
                 return Diagnosis(
                     cause,
-                    f"{message} ({engine.name} {how})",
+                    f"{message} ({engine.name} {ending})",
                     _next(cause, plan),
                     tuple(excerpt),
                     exit_code,
@@ -127,7 +127,7 @@ def diagnose_exit(
     if name == "SIGKILL":
         message = f"{engine.name} was ended by SIGKILL: by somebody, or by the system out of memory"
     else:
-        message = f"{engine.name} {how}"
+        message = f"{engine.name} {ending}"
     cause = "engine_killed" if name else "engine_exited"
     return Diagnosis(cause, message, _next(cause, plan), tuple(excerpt), exit_code, name)
 

@@ -110,9 +110,9 @@ def _clear(engine: int, status: int | None) -> int:
         for pid in _descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        engine_status, left = _reap(engine)
+        engine_status, has_children = _reap(engine)
         status = engine_status if engine_status is not None else status
-        if not left:
+        if not has_children:
             return status if status is not None else 0
         select.select([], [], [], 0.005)
 

@@ -95,8 +95,8 @@ def _act_on(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[H
         raise HubFailure("hub_unreachable", offline_reason)
     reason = reach.unreachable(job.hub.endpoint)
     if reason is not None:
-        tried = (f"{job.hub.title}, {job.hub.endpoint}: {reason}",)
-        raise HubFailure("hub_unreachable", f"cannot reach {job.hub.title} ({reason})", tried)
+        attempts = (f"{job.hub.title}, {job.hub.endpoint}: {reason}",)
+        raise HubFailure("hub_unreachable", f"cannot reach {job.hub.title} ({reason})", attempts)
     if failures:
         because = f" ({failures[-1]})"
 
@@ -111,8 +111,8 @@ def _worst_failure(failures: list[HubFailure]) -> HubFailure:
     """The failure that says most of what is to be done, with what was tried everywhere."""
     order = ("gated_repo", "rate_limited", "stalled", "hub_unreachable", "not_found")
     first = min(failures, key=lambda failure: order.index(failure.cause))
-    tried = tuple(line for failure in failures for line in failure.tried or (str(failure),))
-    return HubFailure(first.cause, first.reason, tried)
+    attempts = tuple(line for failure in failures for line in failure.tried or (str(failure),))
+    return HubFailure(first.cause, first.reason, attempts)
 
 
 __all__ = [

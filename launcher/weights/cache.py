@@ -1,4 +1,4 @@
-"""What lies in the hubs' caches on this node: by variant, and by repository whoever brought it."""
+"""The hubs' caches on this node: by variant, and by repository, whoever downloaded it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from paddock.registry.spec import Source, Variant
 
 @dataclass(frozen=True)
 class Cached:
-    """A variant all of whose files are here: at `path`, which leads to `real_path`.
+    """A variant whose files are all in a cache: at `path`, which leads to `real_path`.
 
-    `checked` says that all of them were read and found whole, and not changed since.
+    `checked`: every file was read and is intact, and has not changed since.
     """
 
     variant: Variant
@@ -71,7 +71,7 @@ class Cache:
         ]
 
     def verify(self, variant: Variant) -> list[Verdict]:
-        """Reads every file of the variant anew, and notes what was found."""
+        """Reads every file of the variant anew, and records its digest."""
         verdicts = []
         for _, files in self._cached_jobs(variant):
             for path, expected in files.items():
@@ -101,8 +101,8 @@ class Cache:
     def remove(self, variant: Variant) -> bool:
         """Deletes a variant by its hubs' own means.
 
-        Of a repository with several files, the variant's own go and the others stay. Returns
-        whether there was something, and nothing of it is left.
+        Other files of its repository stay. Returns whether the variant was cached, and no file of
+        it remains.
         """
         cached = list(self._cached_jobs(variant))
         if not cached:

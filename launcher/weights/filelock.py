@@ -15,7 +15,7 @@ POLL_SECONDS = 0.1
 
 @contextmanager
 def locked(
-    path: Path, what: str, cancelled: Cancelled, waiting: Callable[[], None]
+    path: Path, label: str, cancelled: Cancelled, waiting: Callable[[], None]
 ) -> Iterator[None]:
     """Holds the lock that the hubs' clients take too; `waiting` is called while another has it.
 
@@ -35,7 +35,7 @@ def locked(
             except BlockingIOError:
                 waiting()
             if cancelled.wait(POLL_SECONDS):
-                raise cancelled_failure(what)
+                raise cancelled_failure(label)
         yield
     finally:
         os.close(handle)

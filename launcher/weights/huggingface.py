@@ -168,7 +168,7 @@ class HuggingFace:
             return False  # the transfer finds out what is wrong, and says it
         if metadata.xet_file_data is None:
             return False
-        what = f"{listing.id}, {file.name}"
+        label = f"{listing.id}, {file.name}"
         try:
             hf_hub_download(
                 listing.id,
@@ -180,7 +180,7 @@ class HuggingFace:
             )
         except OSError as error:
             if error.errno in FULL:
-                raise disk_full_failure(what, error) from error
+                raise disk_full_failure(label, error) from error
             raise Trouble("hub_unreachable", one_line(error)) from error
         except (HTTPError, RuntimeError) as error:  # hf_xet raises the latter
             raise Trouble("hub_unreachable", one_line(error)) from error
@@ -209,9 +209,9 @@ class HuggingFace:
             return self._missing_failure(listing.id, listing.revision)
         if status in {401, 403}:
             return self._gated_failure(listing.id)
-        where = (f"{self.title}, {self.endpoint}: HTTP {status} for {name}",)
+        attempts = (f"{self.title}, {self.endpoint}: HTTP {status} for {name}",)
         reason = f"{self.title} answered {status} for {name} of {listing.id}"
-        return HubFailure("hub_unreachable", reason, where)
+        return HubFailure("hub_unreachable", reason, attempts)
 
     def repositories(self) -> Iterator[Repository]:
         """As the client scans its cache."""
@@ -263,8 +263,8 @@ class HuggingFace:
         if answer.status_code == 404:
             return self._missing_failure(source.id, source.revision or self.default_revision)
         message = one_line(error)
-        tried = (f"{self.title}, {self.endpoint}: {message}",)
-        return HubFailure("hub_unreachable", f"{self.title} answered: {message}", tried)
+        attempts = (f"{self.title}, {self.endpoint}: {message}",)
+        return HubFailure("hub_unreachable", f"{self.title} answered: {message}", attempts)
 
     def _by_head(self, identity: str, commit: str, name: str) -> RemoteFile:
         """A file of a mirror whose list has names only: its size and digest are in its head."""

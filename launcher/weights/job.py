@@ -318,7 +318,7 @@ class _One:
 
     def bring(self, file: RemoteFile, place: Place) -> None:
         """Brings one file, unless it is here, whole; others that want it too wait."""
-        what = f"{self.job.source.id}, {file.name}"
+        label = f"{self.job.source.id}, {file.name}"
 
         def watch() -> None:  # another process downloads it: its part is our progress
             if place.part.exists():
@@ -326,8 +326,8 @@ class _One:
 
         if not place.blob.exists():
             # Before our lock, which is the client's own: it would wait for us, and we for it.
-            self._by_client(file, place, what)
-        with locked(place.lock, what, self.ended, watch):
+            self._by_client(file, place, label)
+        with locked(place.lock, label, self.ended, watch):
             if not self._is_here(file, place):
                 self._fetch(file, place)
             self.job.hub.settle(self.listing, place)
@@ -344,13 +344,13 @@ class _One:
         place.blob.unlink()
         return False
 
-    def _by_client(self, file: RemoteFile, place: Place, what: str) -> None:
+    def _by_client(self, file: RemoteFile, place: Place, label: str) -> None:
         """Lets the hub's client bring the file, where it has to be the one."""
 
-        def pulse(came: int) -> None:
+        def pulse(received: int) -> None:
             if self.ended.is_set():
                 raise cancelled_failure(self.job.source.id)
-            self.meter.note_received(file.name, came)
+            self.meter.note_received(file.name, received)
 
         brought = False
 
@@ -359,11 +359,11 @@ class _One:
             brought = self.job.hub.bring(self.listing, file, pulse)
             return True
 
-        retry(attempt, what, self.job.hub, self.job.terms, self.ended)
+        retry(attempt, label, self.job.hub, self.job.terms, self.ended)
         if brought:
             size = place.blob.stat().st_size
             if size != file.size_bytes:
-                reason = f"{what} came with {size} bytes and is listed with {file.size_bytes}"
+                reason = f"{label} came with {size} bytes and is listed with {file.size_bytes}"
                 raise HubFailure("checksum_mismatch", reason)
             # Content-addressed storage: the client has checked each chunk by its hash.
             self.job.records.note(place.blob, file.digest)

@@ -148,16 +148,18 @@ class ModelScope:
             path.unlink(missing_ok=True)
 
     def _failure_of(self, identity: str, name: str, status: int, message: str) -> HubFailure:
-        tried = (f"{self.title}, {self.endpoint}: {message}",)
+        attempts = (f"{self.title}, {self.endpoint}: {message}",)
         if status == 404:
-            what = f"{identity} on {self.title} has no file {name}" if name else ""
-            return HubFailure("not_found", what or f"{self.title} has no {identity}: {message}")
+            missing_file = f"{identity} on {self.title} has no file {name}" if name else ""
+            return HubFailure(
+                "not_found", missing_file or f"{self.title} has no {identity}: {message}"
+            )
         if status in {401, 403}:
             page = f"{self.endpoint}/models/{identity}"
             hint = "then give a token by MODELSCOPE_API_TOKEN or: modelscope login"
             reason = f"{identity} is not open to all: ask for access at {page}, {hint}"
             return HubFailure("gated_repo", reason)
-        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {message}", tried)
+        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {message}", attempts)
 
     def _folder(self, identity: str, revision: str) -> Path:
         """Where the client keeps the repository: in today's layout, or in one before 1.38."""

@@ -89,17 +89,17 @@ class Meter:
         self._reported_at = -STEP_SECONDS
         self._last: Progress | None = None
 
-    def note_present(self, name: str, came: int) -> None:
+    def note_present(self, name: str, size: int) -> None:
         """Notes the bytes of the file that are on disk without the network."""
         with self._lock:
-            self._old_bytes[name] = came - (self._came_bytes[name] - self._old_bytes[name])
-            self._came_bytes[name] = came
+            self._old_bytes[name] = size - (self._came_bytes[name] - self._old_bytes[name])
+            self._came_bytes[name] = size
         self._tell(name)
 
-    def note_received(self, name: str, came: int) -> None:
+    def note_received(self, name: str, size: int) -> None:
         """Notes the bytes of the file that are on disk, the last of them from the network."""
         with self._lock:
-            self._came_bytes[name] = came
+            self._came_bytes[name] = size
         self._tell(name)
 
     @contextmanager
@@ -149,7 +149,7 @@ class Meter:
             self._report(progress)  # with the lock, so that reports come in their order
 
 
-def _pace(speed: float | None, left: int) -> tuple[float | None, float | None]:
-    if left <= 0:
+def _pace(speed: float | None, remaining: int) -> tuple[float | None, float | None]:
+    if remaining <= 0:
         return None, 0.0
-    return speed, left / speed if speed else None
+    return speed, remaining / speed if speed else None

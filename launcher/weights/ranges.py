@@ -70,8 +70,8 @@ class Reading:
             data = self._ask(file, start, count)
             return True
 
-        what = f"{self.listing.id}, {file.name}"
-        retry(attempt, what, self.hub, self._terms, threading.Event())
+        label = f"{self.listing.id}, {file.name}"
+        retry(attempt, label, self.hub, self._terms, threading.Event())
         return data
 
     def _ask(self, file: RemoteFile, start: int, count: int) -> bytes:

@@ -60,8 +60,8 @@ def _list_repository(hub: Hub, reference: Reference, terms: Terms) -> Listing:
         raise HubFailure("hub_unreachable", offline_reason)
     reason = Reach(terms.home, terms.timeout).unreachable(hub.endpoint)
     if reason is not None:
-        tried = (f"{hub.title}, {hub.endpoint}: {reason}",)
-        raise HubFailure("hub_unreachable", f"cannot reach {hub.title} ({reason})", tried)
+        attempts = (f"{hub.title}, {hub.endpoint}: {reason}",)
+        raise HubFailure("hub_unreachable", f"cannot reach {hub.title} ({reason})", attempts)
     source = Source(hub=reference.hub, id=reference.id, revision=reference.revision)
     listings: list[Listing] = []
 

@@ -244,11 +244,11 @@ def compare(
 
     def row(item: LockedModel | tuple[str, Source]) -> dict[str, Any]:
         if isinstance(item, LockedModel):
-            where = (item.model, item.hub, item.id)
+            identity = (item.model, item.hub, item.id)
         else:
-            where = (item[0], item[1].hub, item[1].id)
-        if where[1] in LOCAL:
-            return _row(*where, "local")
+            identity = (item[0], item[1].hub, item[1].id)
+        if identity[1] in LOCAL:
+            return _row(*identity, "local")
         try:
             pinned = (
                 _pin_locked(item) if isinstance(item, LockedModel) else _pin_cached(item, bench)
@@ -256,7 +256,7 @@ def compare(
             return _compare_pinned(pinned, bench, unreachable)
         except HubFailure as failure:
             error = {"cause": failure.cause, "reason": str(failure)}
-            return _row(*where, "unknown") | {"error": error}
+            return _row(*identity, "unknown") | {"error": error}
 
     with ThreadPoolExecutor(WORKERS) as pool:
         for comparison in pool.map(row, [*models, *caches]):

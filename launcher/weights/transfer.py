@@ -59,9 +59,9 @@ class Pulse:
     received: Callable[[int], None]
 
 
-def disk_full_failure(what: str, error: OSError) -> HubFailure:
+def disk_full_failure(label: str, error: OSError) -> HubFailure:
     """The failure of a disk that filled while it was written to."""
-    reason = f"the disk is full while downloading {what} ({error.strerror}); what came is kept"
+    reason = f"the disk is full while downloading {label} ({error.strerror}); what came is kept"
     return HubFailure("disk_full", f"{reason}; free some, and launch again")
 
 
@@ -77,7 +77,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def retry(
-    attempt: Callable[[], bool], what: str, hub: Hub, terms: Terms, cancelled: Cancelled
+    attempt: Callable[[], bool], label: str, hub: Hub, terms: Terms, cancelled: Cancelled
 ) -> None:
     """Calls `attempt` until it is done; it returns whether it got further, and is then called anew.
 
@@ -87,7 +87,7 @@ def retry(
     failed = 0
     while True:
         if cancelled.is_set():
-            raise cancelled_failure(what)
+            raise cancelled_failure(label)
         try:
             if attempt():
                 return
@@ -99,11 +99,11 @@ def retry(
         seconds = last.retry_after
         if failed >= terms.tries or (seconds or 0.0) > terms.longest_pause:
             hint = f"; {hub.title} asks to wait {seconds:.0f} s" if seconds else ""
-            tried = f"{hub.title}, {hub.endpoint}: {last.reason} ({failed} times in a row)"
-            raise HubFailure(last.cause, f"{what}: {last.reason}{hint}", (tried,))
+            attempts = f"{hub.title}, {hub.endpoint}: {last.reason} ({failed} times in a row)"
+            raise HubFailure(last.cause, f"{label}: {last.reason}{hint}", (attempts,))
         pause = seconds if seconds is not None else terms.pause * 2 ** (failed - 1)
         if cancelled.wait(min(pause, terms.longest_pause)):
-            raise cancelled_failure(what)
+            raise cancelled_failure(label)
 
 
 class Transfer:
@@ -142,12 +142,12 @@ class Transfer:
                 return digest.text
             part.unlink()
             pulse.present(0)
-        where = f"{self._hub.title}, {self._hub.endpoint}"
+        address = f"{self._hub.title}, {self._hub.endpoint}"
         raise HubFailure(
             "checksum_mismatch",
             f"{self._listing.id}: the bytes of {file.name} are not those that {self._hub.title} "
             f"lists (it says {digest.expected}, they are {digest.text}); nothing of them is kept",
-            (f"{where}: {file.name} twice",),
+            (f"{address}: {file.name} twice",),
         )
 
     def _filled(self, file: RemoteFile, part: Path, pulse: Pulse) -> Digest:
@@ -250,14 +250,14 @@ class _Stream:
         self._out = out
         self._pulse = pulse
 
-    def take_up(self, cancelled: Cancelled, what: str) -> None:
+    def take_up(self, cancelled: Cancelled, label: str) -> None:
         """Reads what an earlier process left."""
         if os.fstat(self._out.fileno()).st_size > self.file.size_bytes:
             self._out.truncate(0)
         self._out.seek(0)
         while data := self._out.read(PIECE):
             if cancelled.is_set():
-                raise cancelled_failure(what)
+                raise cancelled_failure(label)
             self.digest.add(data)
             self.have += len(data)
             self._pulse.present(self.have)

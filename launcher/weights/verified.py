@@ -109,10 +109,10 @@ class Records:
         """The settled sources whose files are intact: key → bytes. Asks no hub's client."""
         sizes = {}
         for record in sorted(self._sources.glob("*.json")):
-            noted = _read(record) or {}
-            paths = [Path(path) for path in noted.get("paths", ())]
+            source = _read(record) or {}
+            paths = [Path(path) for path in source.get("paths", ())]
             if paths and all(self.is_whole(path) for path in paths):
-                sizes[str(noted["key"])] = sum(path.stat().st_size for path in paths)
+                sizes[str(source["key"])] = sum(path.stat().st_size for path in paths)
         return sizes
 
     def listing(self, hub: str, identity: str, revision: str) -> Listing | None:

@@ -37,15 +37,15 @@ def check_listing(
     checked = []
     for file in chosen:
         expected = locked.pop(file.name, None)
-        what = f"{file.name} of {listing.id}"
+        label = f"{file.name} of {listing.id}"
         if expected is None:
-            raise _mismatch(f"{what} is needed, and the lock does not name it")
+            raise _mismatch(f"{label} is needed, and the lock does not name it")
         if file.digest and file.digest not in {expected.digest, f"sha256:{expected.sha256}"}:
             listed = f"{listing.hub} lists it with {file.digest}"
-            raise _mismatch(f"{what} is locked to {expected.digest}, and {listed}")
+            raise _mismatch(f"{label} is locked to {expected.digest}, and {listed}")
         if file.size_bytes != expected.size_bytes:
             listed = f"{listing.hub} lists it with {file.size_bytes}"
-            raise _mismatch(f"{what} is locked to {expected.size_bytes} bytes, and {listed}")
+            raise _mismatch(f"{label} is locked to {expected.size_bytes} bytes, and {listed}")
         checked.append(RemoteFile(file.name, file.size_bytes, file.digest or expected.digest))
     if locked:
         raise _mismatch(
