@@ -33,8 +33,8 @@ _CHECK = """
 import importlib, importlib.metadata, json, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
-found = importlib.metadata.distributions()
-print(json.dumps({one.metadata["Name"]: one.version for one in found}))
+distributions = importlib.metadata.distributions()
+print(json.dumps({one.metadata["Name"]: one.version for one in distributions}))
 """
 # Writes a distribution's metadata, and no more of it, where there is none.
 _METADATA = """

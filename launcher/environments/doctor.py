@@ -38,7 +38,7 @@ class Check:
 
 
 def examine(engine: Engine, settings: Settings, report: Callable[[str], None]) -> Iterator[Check]:
-    """The checks, in order, up to the first that fails. `report` is told what begins.
+    """The checks, in order, up to the first that fails. `report` gets the name of each step.
 
     The engine is started as a launch starts it, without Ray, and ended again.
     """
@@ -70,7 +70,7 @@ def _imports(engine: Engine) -> Check:
     assert engine.environment is not None
     environment = engine.environment
     installation = environment.found()
-    assert installation is not None  # it was found
+    assert installation is not None  # `examine` has checked it
     modules = environment.extra if installation.interpreter else environment.modules
     command = [str(installation.python), "-c", f"import {', '.join(modules)}"]
     try:

@@ -19,9 +19,9 @@ from paddock.launcher.replicas.status import ReplicaStatus
 
 Kind = Literal["model", "replica", "progress"]
 HISTORY_EVENTS = 1000
-"""How many of the last events are kept for those who come back."""
+"""Size of the history, for listeners that come back."""
 TEXTS = 100
-"""How many of a model's last events in words are kept."""
+"""Size of a model's history in words."""
 PENDING = 500
 """How many events may wait for one listener before it is let go."""
 STEPS = 100

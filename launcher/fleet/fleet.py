@@ -593,7 +593,7 @@ def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
 
 
 def _lacked_engine(deployment: Deployment) -> bool:
-    """Whether it was given up for want of its engine, which is known now."""
+    """Whether it was given up because its engine was missing, and the engine is known now."""
     causes = [(one.diagnosis or {}).get("cause") for one in deployment.replicas if one.given_up]
     return "engine_missing" in causes and deployment.plan.engine in engine_names()
 

@@ -25,7 +25,7 @@ from paddock.registry.settings import Settings
 from paddock.registry.spec import Variant
 
 STALE_SECONDS = 10.0
-"""Facts of a node that are older are told as such."""
+"""Older facts of a node get a warning."""
 
 LookAround = Callable[[tuple[str, ...]], Awaitable[Sequence[Host]]]
 """The facts of every node, the gateway's own first; with the files at some absolute paths."""

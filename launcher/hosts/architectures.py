@@ -1,4 +1,4 @@
-"""Whether llama.cpp knows an architecture: asked of itself, before anything is fetched.
+"""Whether llama.cpp knows an architecture: it is asked before anything is downloaded.
 
 It has no list that could be read. So it is given a file that names the architecture and has nothing
 else: it refuses either the name, or the rest that is missing. The answer is kept by its version.

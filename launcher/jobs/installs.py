@@ -1,4 +1,4 @@
-"""Installs of engines' environments that the gateway was asked for: one for each engine."""
+"""Install jobs of the gateway: one for each engine's environment."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class InstallJobs(Jobs[_Work]):
             size = self._sizes[folder]
         rest: State = "none" if record is None else "installed"
         work = self._jobs.get(environment.name)
-        # What was made since, by a command perhaps, says more than how this one ended.
+        # A newer environment, perhaps by a command, counts more than how this job ended.
         if work is None or (
             work.state != "installing" and record is not None and record["made_at"] >= work.began_at
         ):
@@ -80,7 +80,7 @@ class InstallJobs(Jobs[_Work]):
     ) -> InstallStatus:
         """Begins an install and returns at once; one that runs is taken.
 
-        What is there and up to date is not made again, unless by `force`.
+        An environment that is up to date is not installed again, unless by `force`.
 
         Raises:
             BadValue: there are no pins for the accelerator.
@@ -114,7 +114,7 @@ class InstallJobs(Jobs[_Work]):
         return work is not None and work.state == "installing"
 
     async def cancel(self, environment: Environment) -> InstallStatus:
-        """Calls it off; returns when nothing of it runs, and nothing half made is left."""
+        """Cancels the install. Returns once its processes have ended and its parts are removed."""
         work = self._jobs.get(environment.name)
         if work is not None and work.child.running:
             await work.child.end()
@@ -127,7 +127,7 @@ class InstallJobs(Jobs[_Work]):
 
         Raises:
             EngineInUse: a model runs from it.
-            InstallFailed: it is being made.
+            InstallFailed: the environment is being installed.
         """
         await asyncio.to_thread(remove, environment, self._home)
         if not self._runs(environment.name):

@@ -1,4 +1,4 @@
-"""Work on locks: made, verified, held against their hubs. Each in a process of its own."""
+"""Jobs on locks: to make, verify, or compare them with hubs. Each runs in its own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kind = Literal["lock", "verify", "outdated"]
 
 @dataclass(frozen=True)
 class Work:
-    """A snapshot. `rows` is what was found so far, in the shape of its kind."""
+    """A snapshot. `rows` has the results so far, in the shape of the job's kind."""
 
     id: str
     kind: Kind

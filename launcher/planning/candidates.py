@@ -56,7 +56,7 @@ def allowed_hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Hos
 def select_variants(
     request: LaunchRequest, spec: ModelSpec, hosts: Sequence[Host]
 ) -> tuple[tuple[Variant, ...], str | None]:
-    """The variants that fit the request, and what a path alone told about them.
+    """The variants that fit the request, and the reason if a path alone decided.
 
     Raises:
         BadValue: the names at the path contradict the request, or do not tell the variant.
@@ -120,7 +120,7 @@ def search_candidates(
 
 
 def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterator[Engine]:
-    """The engine that was asked for, or those that may be chosen."""
+    """The engine that the request names, or all that may be chosen."""
     if request.model_engine is None:
         adapters = map(load_engine, engine_names())
         yield from (e for e in adapters if e.automatic and spec.type in e.types)

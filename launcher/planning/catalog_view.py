@@ -19,7 +19,7 @@ STATED = ("name", "type", "description", "license", "released", "aliases", "lang
 
 @dataclass(frozen=True)
 class Found:
-    """A model that was found; of its weights those count that the filters allow.
+    """A model that matches. Only weights that the filters allow count.
 
     Attributes:
         builtin: it comes with Paddock, and is not the user's own.

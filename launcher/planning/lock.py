@@ -98,7 +98,7 @@ def _plan_local_files(lock: LockedModel, host: Host) -> PlannedWeights | str:
             return f"{prefix}{name} is locked, and not on {host.name}"
         if present_sizes[name] != size:
             return f"{prefix}{name} is locked with {size} bytes, and has {present_sizes[name]}"
-    # A folder is an engine's as a whole; of GGUF files it is given one.
+    # An engine gets a whole folder, but a single GGUF file.
     if not weight_format(lock.format).is_single_file:
         for name in present_sizes:
             if name not in locked_sizes:

@@ -34,7 +34,7 @@ def check_gpus(request: LaunchRequest, hosts: Sequence[Host]) -> None:
 def eligible_gpus(
     request: LaunchRequest, engine: Engine, host: Host, options: EngineOptions
 ) -> tuple[tuple[Gpu, ...], Devices] | str:
-    """The GPUs to choose from and how many each replica takes, or why it cannot be as asked."""
+    """The GPUs to choose from and how many each replica takes, or why the request is impossible."""
     among = tuple(gpu for gpu in host.gpus if gpu.index in (request.gpu_idx or {gpu.index}))
     if missing := set(request.gpu_idx) - {gpu.index for gpu in among}:
         return f"{host.name} has no GPU {min(missing)}; it has {_list_gpus(host.gpus) or 'none'}"

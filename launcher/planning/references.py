@@ -1,4 +1,4 @@
-"""Models that no spec names: their specs are derived in a process of its own, and kept.
+"""Models that no spec names: their specs are derived in a separate process, and cached.
 
 What is kept lies in PADDOCK_HOME: a YAML file for each reference in `derived/`, and in
 `consents.json` whose code may run here, at which commit.
@@ -104,7 +104,7 @@ class ResolvedReference:
         return (*known, *self.request.paths)
 
     def check(self) -> None:
-        """Refuses if every variant that was asked for would run code that nobody agreed to.
+        """Refuses if every requested variant would run code without consent.
 
         Raises:
             NeedsConsent: with what would run.

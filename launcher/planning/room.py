@@ -1,4 +1,4 @@
-"""Context, slots and memory of a launch: as asked for, else the most that the host gives."""
+"""Context, slots and memory of a launch: as requested, else the most that the host has."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Fit:
 
 
 def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
-    """Context and slots: as asked for, else the most that the memory gives.
+    """Context and slots: as requested, else the most that the memory holds.
 
     Raises:
         BadValue: a context beyond the model's, or another than the engine's own option says.

@@ -80,7 +80,7 @@ def place_another(
 
 def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: LaunchPlan) -> Place:
     """The place of one more replica on this host. Raises `Refused`."""
-    # By the plan's own figures: asked anew, the host would get fewer slots where memory is short.
+    # By the plan's own figures: a new plan would give the host fewer slots where memory is short.
     memory, groups = estimate_more_replicas(plan, host, 1)
     if not memory.can_run:
         reserved = explain_reservations(host)

@@ -56,7 +56,7 @@ def is_named_as(variant: Variant, names: set[str]) -> bool:
 
 def is_gguf_of(variant: Variant, name: str) -> bool:
     """Whether the name of a GGUF says that it is of this variant."""
-    # Q4_0 must not be found in IQ4_0.
+    # Q4_0 must not match IQ4_0.
     ending = rf"(?:^|[^a-z0-9]){re.escape(variant.quantization.casefold())}\.gguf"
     return re.search(rf"{ending}$", together(name).casefold()) is not None
 
@@ -196,7 +196,7 @@ def _plan_local(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWei
 def with_projector(
     request: LaunchRequest, spec: ModelSpec, best: Candidate
 ) -> tuple[PlannedWeights, tuple[str, ...]]:
-    """The weights with the projector that was asked for, and what the model can then do."""
+    """The weights with the requested projector, and the abilities that the model then has."""
     weights = add_projector(request, best.variant, best.weights, best.host)
     if not weight_format(best.variant.format).has_projectors:
         return weights, spec.abilities

@@ -15,7 +15,7 @@ from paddock.registry.abilities import abilities, find_ability, probed_abilities
 from paddock.registry.errors import BadValue, UnknownName
 
 SLOTS = 64
-"""Requests that an endpoint gets side by side, unless told otherwise."""
+"""The default of how many requests an endpoint gets at the same time."""
 
 
 class AttachRequest(BaseModel):

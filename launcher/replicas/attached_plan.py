@@ -26,7 +26,7 @@ def plan_attached(request: AttachRequest) -> LaunchPlan:
 
     Raises:
         Failure: it cannot be reached, does not take the key, or has no such API.
-        UnknownName, BadValue: the model is not there, or not told among several.
+        UnknownName, BadValue: the model is not there, or is not named among several.
     """
     remote = Remote(request.endpoint, request.api_key)
     models = remote.models()
@@ -106,7 +106,7 @@ def _listed_abilities(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _listed_context(row: Mapping[str, Any]) -> int:
-    """The context by the names that Paddock, vLLM and llama.cpp have for it; 0 if none is told."""
+    """The context by the names that Paddock, vLLM and llama.cpp have for it; 0 if none is there."""
     meta = row.get("meta")
     inside = meta if isinstance(meta, dict) else {}
     for value in (row.get("context_length"), row.get("max_model_len"), inside.get("n_ctx")):

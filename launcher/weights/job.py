@@ -54,7 +54,7 @@ class Job:
 
     @property
     def records(self) -> Records:
-        """What was found whole here."""
+        """The records of verified files."""
         return Records(self.terms.home)
 
     @property

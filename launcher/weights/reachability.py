@@ -1,4 +1,4 @@
-"""Whether a hub answers at all, found out in bounded time."""
+"""Checks within bounded time whether a hub answers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _reason_text(reason: object) -> str:
 
 
 class Reach:
-    """Asks whether hubs answer, and remembers those that did not: they are asked last for a while.
+    """Checks whether hubs answer. A hub that did not comes last for a while.
 
     The memory is a file below PADDOCK_HOME/cache; a hub that answers again is forgotten.
     """
@@ -69,7 +69,7 @@ class Reach:
         self._timeout = timeout
 
     def failed_lately(self, endpoint: str) -> bool:
-        """Whether the endpoint did not answer when it was last asked, not long ago."""
+        """Whether the last check of the endpoint failed, not long ago."""
         at = self._failed().get(endpoint)
         return isinstance(at, int | float) and 0 <= time.time() - at < REMEMBERED_SECONDS
 

@@ -206,7 +206,7 @@ def main() -> None:
 
 def _watch() -> None:
     sys.stdin.read()
-    os._exit(1)  # whoever asked is gone, and nothing is half written
+    os._exit(1)  # the parent is gone, and nothing is half written
 
 
 if __name__ == "__main__":

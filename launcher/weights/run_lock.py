@@ -44,7 +44,7 @@ WORKERS = 4
 
 @dataclass(frozen=True)
 class Bench:
-    """How the work is done here, and whom it is told."""
+    """How the work is done, and where its progress is reported."""
 
     terms: Terms
     report: Report
@@ -297,7 +297,7 @@ def _compare_pinned(
     listing = resolved(job)
     try:
         new = {file.name: file for file in choose(listing, job.wanted)}
-    except HubFailure:  # the hub has it no more: all that it has is said to be removed
+    except HubFailure:  # the hub has it no more: every file counts as removed
         new = {}
     old = pinned.files
     changed = [name for name in new if name in old and _differ(old[name], new[name])]

@@ -22,7 +22,7 @@ _NEEDED_SUFFIXES = {
     ".vocab",
     ".bpe",
 }
-# The same weights again, for other programs.
+# Copies of the weights for other programs.
 _DOUBLES = re.compile(
     r"(?:^|/)(?:original|onnx|openvino|coreml|gguf|flax|\.[^/]*)/|(?:^|/)consolidated[^/]*$"
 )

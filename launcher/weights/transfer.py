@@ -209,7 +209,7 @@ class Transfer:
                 raise cancelled_failure(self._listing.id)
 
     def _check(self, answer: httpx2.Response, stream: _Stream) -> None:
-        """Makes sure that what follows is what was asked for, from the byte that was asked for."""
+        """Checks that the answer is the requested file, from the requested byte."""
         status, size = answer.status_code, stream.file.size_bytes
         if status in PASSING:
             cause = "rate_limited" if status == 429 else "hub_unreachable"
@@ -223,7 +223,7 @@ class Transfer:
             self._check_size(match[2], stream.file)
         elif status == 200:
             self._check_size(answer.headers.get("content-length", "*"), stream.file)
-            stream.restart()  # it gives the whole file whatever was asked for
+            stream.restart()  # it ignores ranges and sends the whole file
         elif status == 416:
             stream.restart()
             raise Trouble("hub_unreachable", f"HTTP 416 for a range within {size} bytes")

@@ -1,4 +1,4 @@
-"""What was found whole, and what a repository held: small files of ours below PADDOCK_HOME/cache.
+"""Records of verified files and of repositories' lists: small files in PADDOCK_HOME/cache.
 
 The weights themselves stay where the hubs' clients keep them.
 """
@@ -68,7 +68,7 @@ class Records:
         self._sources = home / "cache" / "here"
 
     def is_whole(self, path: Path, digest: str = "") -> bool:
-        """Whether the file is the very one that was checked, and had the digest, if one is given.
+        """Whether the file is unchanged since it was checked, with this digest if one is given.
 
         Raises nothing: a file that is not there, or was changed since, is not whole.
         """
@@ -116,7 +116,7 @@ class Records:
         return sizes
 
     def listing(self, hub: str, identity: str, revision: str) -> Listing | None:
-        """What the repository held when it was last asked."""
+        """The repository's list of files as last read."""
         record = _read(self._listing(hub, identity, revision))
         if record is None:
             return None

@@ -66,7 +66,7 @@ def check_folder(lock: LockedModel, folder: Path) -> None:
         if file.git is not None:
             _check(file, folder, lambda _: None)
     if weight_format(lock.format).is_single_file:
-        return  # the engine is given the one file
+        return  # the engine gets the one file
     names = {file.name for file in lock.files}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
