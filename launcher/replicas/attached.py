@@ -25,7 +25,7 @@ from paddock.launcher.replicas.diagnosis import Diagnosis, Failure
 from paddock.launcher.replicas.status import ReplicaStatus
 
 LOOK_SECONDS, AGAIN_SECONDS, FAILED_SECONDS = 10.0, 1.0, 2.0
-"""Pauses between checks: of a working endpoint, of one that just failed, of one that failed before."""
+"""Pauses between checks: of a working endpoint, of one that just failed, and from then on."""
 # Threads of their own: an endpoint that is silent holds one for ANSWER_SECONDS, or for minutes
 # while it is attached, and the gateway's other work of this kind (plans, keys, metrics) shares a
 # pool of `cpus + 4`.
