@@ -39,8 +39,8 @@ def held_bytes(pid: int) -> int:
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
-            memory = one.memory_info()
-            held += memory.rss - getattr(memory, "shared", 0)
+            usage = one.memory_info()
+            held += usage.rss - getattr(usage, "shared", 0)
     return held
 
 

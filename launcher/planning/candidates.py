@@ -144,8 +144,8 @@ def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterato
 
 def _pair(request: LaunchRequest, spec: ModelSpec, pair: Pair, search: Search) -> None:
     """Adds the pair to what can be served, or its reason to the refusals."""
-    if unable := _find_refusal(spec, pair):
-        return search.refuse(pair.engine.name, *unable)
+    if refusal := _find_refusal(spec, pair):
+        return search.refuse(pair.engine.name, *refusal)
     options = _options(pair.engine, request)
     eligible = eligible_gpus(request, pair.engine, pair.host, options)
     if isinstance(eligible, str):
