@@ -117,7 +117,7 @@ class Bridge:
     async def dismiss(self) -> None:
         """Ends the agents of the other nodes: nobody follows them any more."""
         await self._nodes.close()
-        for name in await self._named():
+        for name in await self._list_actor_names():
             if name.startswith(PREFIX):
                 with contextlib.suppress(_NoActor):
                     await asyncio.to_thread(_kill, await self._handle(name))
@@ -166,9 +166,9 @@ class Bridge:
 
     async def actors(self) -> list[str]:
         """The names of all replicas' actors that live in our namespace."""
-        return [name for name in await self._named() if not name.startswith(PREFIX)]
+        return [name for name in await self._list_actor_names() if not name.startswith(PREFIX)]
 
-    async def _named(self) -> list[str]:
+    async def _list_actor_names(self) -> list[str]:
         import ray
 
         actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)

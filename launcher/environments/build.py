@@ -33,8 +33,8 @@ _CHECK = """
 import importlib, importlib.metadata, json, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
-found = importlib.metadata.distributions()
-print(json.dumps({one.metadata["Name"]: one.version for one in found}))
+distributions = importlib.metadata.distributions()
+print(json.dumps({one.metadata["Name"]: one.version for one in distributions}))
 """
 # Writes a distribution's metadata, and no more of it, where there is none.
 _METADATA = """
@@ -75,48 +75,60 @@ def install(
     with _alone(folder, environment.name):
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         new = folder / f"{stamp}-{secrets.token_hex(3)}"
-        made = Made(new, environment.digest(on), on)
+        installation = Made(new, environment.digest(on), on)
         try:
-            _fill(environment, made, report, installer or _installer())
+            _fill(environment, installation, report, installer or _installer())
             report(f"importing {', '.join(environment.modules)}")
-            told = _ask(environment, made, _CHECK, *environment.modules)
-            made = replace(made, versions=json.loads(told[-1]))
+            output = _run_code(environment, installation, _CHECK, *environment.modules)
+            installation = replace(installation, versions=json.loads(output[-1]))
             if environment.architectures:
                 report("asking it for the architectures that it knows")
-                told = _ask(environment, made, environment.architectures)
-                made = replace(made, architectures=tuple(sorted(json.loads(told[-1]))))
-            record = {**asdict(made), "folder": new.name}
+                output = _run_code(environment, installation, environment.architectures)
+                installation = replace(
+                    installation, architectures=tuple(sorted(json.loads(output[-1])))
+                )
+            record = {**asdict(installation), "folder": new.name}
             replace_file(folder / CURRENT, json.dumps(record, indent=1))
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
         _sweep(folder, keep=new)
-        return made
+        return installation
 
 
 def _installer() -> Literal["uv", "pip"]:
     return "uv" if shutil.which("uv") else "pip"
 
 
-def _fill(environment: Environment, made: Made, report: Report, installer: str) -> None:
+def _fill(environment: Environment, installation: Made, report: Report, installer: str) -> None:
     """Makes the virtual environment, and brings what the pins name."""
-    report(f"making the environment for {made.accelerator}, with {installer}")
+    report(f"making the environment for {installation.accelerator}, with {installer}")
     if installer == "uv":
-        _run(environment, ["uv", "venv", "--quiet", "--python", sys.executable, str(made.folder)])
-        command = ["uv", "pip", "install", "--python", str(made.python), "--no-progress"]
+        _run(
+            environment,
+            ["uv", "venv", "--quiet", "--python", sys.executable, str(installation.folder)],
+        )
+        command = ["uv", "pip", "install", "--python", str(installation.python), "--no-progress"]
         # Without it, uv takes the build for CUDA where there is no GPU.
-        command += [f"--torch-backend={'auto' if made.accelerator == 'cuda' else 'cpu'}"]
+        command += [f"--torch-backend={'auto' if installation.accelerator == 'cuda' else 'cpu'}"]
     else:
-        _run(environment, [sys.executable, "-m", "venv", str(made.folder)])
-        command = [str(made.python), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
+        _run(environment, [sys.executable, "-m", "venv", str(installation.folder)])
+        command = [
+            str(installation.python),
+            "-m",
+            "pip",
+            "install",
+            "--no-input",
+            "--progress-bar=off",
+        ]
         command += ["--disable-pip-version-check", "--no-compile"]
-    if environment.complete and made.accelerator == "cpu":
+    if environment.complete and installation.accelerator == "cpu":
         command += ["--no-deps"]
-    for number, file in enumerate(environment.pins(made.accelerator)):
+    for number, file in enumerate(environment.pins(installation.accelerator)):
         building = ["--no-build-isolation"] if number else []
         _run(environment, [*command, *building, "-r", str(file)], _Steps(report))
     if environment.metadata:
-        _ask(environment, made, _METADATA, json.dumps(dict(environment.metadata)))
+        _run_code(environment, installation, _METADATA, json.dumps(dict(environment.metadata)))
 
 
 def find_environment(name: str) -> Environment:
@@ -137,24 +149,24 @@ def find_environment(name: str) -> Environment:
 
 def clean(environment: Environment, home: Path) -> None:
     """Removes what an install left that was ended by force."""
-    folder, made = environment.folder(home), environment.made(home)
+    folder, installation = environment.folder(home), environment.made(home)
     if folder.exists():
         with _alone(folder, environment.name):
-            _sweep(folder, keep=made.folder if made else None)
+            _sweep(folder, keep=installation.folder if installation else None)
 
 
 def describe(environment: Environment, home: Path) -> dict[str, Any] | None:
     """The environment in force; None if there is none. `made_at` is in seconds since 1970."""
-    made = environment.made(home)
-    if made is None:
+    installation = environment.made(home)
+    if installation is None:
         return None
     return {
-        "folder": str(made.folder),
-        "accelerator": made.accelerator,
-        "version": made.versions.get(environment.distribution, ""),
-        "versions": dict(made.versions),
+        "folder": str(installation.folder),
+        "accelerator": installation.accelerator,
+        "version": installation.versions.get(environment.distribution, ""),
+        "versions": dict(installation.versions),
         "made_at": (environment.folder(home) / CURRENT).stat().st_mtime,
-        "current": environment.is_current(made),
+        "current": environment.is_current(installation),
     }
 
 
@@ -168,7 +180,7 @@ def remove(environment: Environment, home: Path) -> bool:
     if not folder.exists():
         return False
     with _alone(folder, environment.name):
-        using = sorted(_users(folder))
+        using = sorted(_processes_in(folder))
         if using:
             raise EngineInUse(environment.name, tuple(using))
         (folder / CURRENT).unlink(missing_ok=True)
@@ -194,10 +206,12 @@ class _Steps:
             self._report(f"{verb.lower()}{match[2].split(' (from')[0][:100]}")
 
 
-def _ask(environment: Environment, made: Made, code: str, *arguments: str) -> list[str]:
-    """Runs code in the environment, which imports the engine: it sees no more than an engine."""
-    seen = engine_environment(os.environ, {})
-    return _run(environment, [str(made.python), "-c", code, *arguments], environ=seen)
+def _run_code(
+    environment: Environment, installation: Made, code: str, *arguments: str
+) -> list[str]:
+    """Runs code in the environment, with the variables that an engine gets."""
+    variables = engine_environment(os.environ, {})
+    return _run(environment, [str(installation.python), "-c", code, *arguments], environ=variables)
 
 
 def _run(
@@ -207,11 +221,11 @@ def _run(
     environ: Mapping[str, str] = os.environ,
 ) -> list[str]:
     # Nothing of ours may leak into the environment, and what it imports is compiled but once.
-    ours = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
-    kept = {name: value for name, value in environ.items() if name not in ours}
+    excluded = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
+    inherited = {name: value for name, value in environ.items() if name not in excluded}
     lines: list[str] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=kept
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=inherited
     ) as process:
         assert process.stdout is not None
         try:
@@ -230,18 +244,18 @@ def _run(
 def _sweep(folder: Path, keep: Path | None) -> None:
     """Removes older environments from which nothing runs."""
     for old in folder.iterdir():
-        if old.is_dir() and old != keep and not _users(old):
+        if old.is_dir() and old != keep and not _processes_in(old):
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _users(folder: Path) -> list[int]:
+def _processes_in(folder: Path) -> list[int]:
     """Processes that run from an environment in the folder."""
-    found = []
+    pids = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or [""]
         if Path(words[0]).is_relative_to(folder):
-            found.append(process.pid)
-    return found
+            pids.append(process.pid)
+    return pids
 
 
 @contextlib.contextmanager

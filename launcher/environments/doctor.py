@@ -38,15 +38,15 @@ class Check:
 
 
 def examine(engine: Engine, settings: Settings, report: Callable[[str], None]) -> Iterator[Check]:
-    """The checks, in order, up to the first that fails. `report` is told what begins.
+    """The checks, in order, up to the first that fails. `report` gets the name of each step.
 
     The engine is started as a launch starts it, without Ray, and ended again.
     """
-    found = engine.detect()
-    if found.missing:
-        yield Check("found", False, found.missing)
+    detection = engine.detect()
+    if detection.missing:
+        yield Check("found", False, detection.missing)
         return
-    yield Check("found", True, f"version {found.version or 'unknown'}")
+    yield Check("found", True, f"version {detection.version or 'unknown'}")
     if engine.environment is not None:
         report(f"importing {', '.join(engine.environment.modules)}")
         check = _imports(engine)
@@ -69,10 +69,10 @@ def _install(engine: Engine) -> str | None:
 def _imports(engine: Engine) -> Check:
     assert engine.environment is not None
     environment = engine.environment
-    made = environment.found()
-    assert made is not None  # it was found
-    modules = environment.extra if made.interpreter else environment.modules
-    command = [str(made.python), "-c", f"import {', '.join(modules)}"]
+    installation = environment.found()
+    assert installation is not None  # `examine` has checked it
+    modules = environment.extra if installation.interpreter else environment.modules
+    command = [str(installation.python), "-c", f"import {', '.join(modules)}"]
     try:
         done = subprocess.run(
             command,
@@ -86,9 +86,9 @@ def _imports(engine: Engine) -> Check:
         return Check("imports", False, f"not done in {IMPORT_SECONDS:.0f} s", _install(engine))
     lines = [line for line in done.stderr.splitlines() if line]
     if done.returncode:
-        says = lines[-1] if lines else f"exit code {done.returncode}"
-        return Check("imports", False, says, _install(engine), tuple(lines[-LINES:]))
-    return Check("imports", True, f"on {made.accelerator}, from {made.folder}")
+        message = lines[-1] if lines else f"exit code {done.returncode}"
+        return Check("imports", False, message, _install(engine), tuple(lines[-LINES:]))
+    return Check("imports", True, f"on {installation.accelerator}, from {installation.folder}")
 
 
 def _plan(engine: Engine, settings: Settings) -> LaunchPlan | str:
@@ -97,8 +97,8 @@ def _plan(engine: Engine, settings: Settings) -> LaunchPlan | str:
     try:
         return resolve(request, Catalog.load(), [probe_host(settings.home)])
     except NoEngine as error:
-        why = error.refused.get(engine.name, str(error))
-        return f"of {MODEL}, the model that is bundled, it has nothing to serve: it {why}"
+        reason = error.refused.get(engine.name, str(error))
+        return f"of {MODEL}, the model that is bundled, it has nothing to serve: it {reason}"
     except PaddockError as error:
         return str(error)
 
@@ -112,9 +112,9 @@ async def _serves(plan: LaunchPlan, again: str | None) -> Check:
             while status.state not in {"ready", "failed"}:
                 status = await replica.watch(status.version)
             if status.diagnosis is not None:
-                found = Diagnosis(**status.diagnosis)
-                says = f"{found.cause}: {found.message}"
-                return Check("serves", False, says, again, tuple(found.lines))
+                diagnosis = Diagnosis(**status.diagnosis)
+                message = f"{diagnosis.cause}: {diagnosis.message}"
+                return Check("serves", False, message, again, tuple(diagnosis.lines))
             pieces = [piece async for piece in replica.generate("The old elephant", max_tokens=8)]
         finally:
             await replica.stop()

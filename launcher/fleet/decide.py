@@ -182,19 +182,19 @@ def _of_replica(
     sighting = observation.actors.get(record.actor)
     if sighting is not None and sighting.ended is None and sighting.node in observation.lost_nodes:
         ended = Ended(_lost_node(record), is_blameless=True)
-        yield from _ended(deployment, record, ended, now)
+        yield from _restart_or_give_up(deployment, record, ended, now)
     elif not deployment.wants(record) or record.given_up:
-        yield from _unwanted(deployment, record, sighting, observation, activity, now)
+        yield from _end_unwanted(deployment, record, sighting, observation, activity, now)
     elif sighting is None:
         if _is_absent(deployment, observation) and is_due(record, now):
             yield Start(deployment.uid, record.id, record.actor)
     elif sighting.ended is not None:
-        yield from _ended(deployment, record, sighting.ended, now)
+        yield from _restart_or_give_up(deployment, record, sighting.ended, now)
     elif sighting.status is not None and not deployment.is_attached:
-        yield from _alive(deployment, record, sighting, activity, now)
+        yield from _watch_living(deployment, record, sighting, activity, now)
 
 
-def _unwanted(
+def _end_unwanted(
     deployment: Deployment,
     record: ReplicaRecord,
     sighting: Sighting | None,
@@ -202,7 +202,7 @@ def _unwanted(
     activity: Activity,
     now: float,
 ) -> Iterator[Action]:
-    """Ends what is not to run; of one that was given up only the actor, the record stays."""
+    """Ends a replica that is not wanted. If it was given up, its record stays."""
     if sighting is not None and not sighting.is_over:
         load = activity.get(record.id, ReplicaLoad())
         leaves = deployment.wanted == "serving" and sighting.ended is None
@@ -219,15 +219,15 @@ def _is_absent(deployment: Deployment, observation: Observation) -> bool:
     return observation.is_complete or deployment.is_attached
 
 
-def _ended(
+def _restart_or_give_up(
     deployment: Deployment, record: ReplicaRecord, ended: Ended, now: float
 ) -> Iterator[Action]:
-    """What follows the end of an actor that is wanted."""
+    """Restarts a replica whose actor has ended, or gives it up, or drops it if it is not wanted."""
     uid, actor = deployment.uid, record.actor
     if not deployment.wants(record):
         yield Drop(uid, record.id)
         return
-    # Without one, somebody stopped it past us.
+    # Without a diagnosis, somebody else stopped it.
     diagnosis = ended.diagnosis or {
         "cause": "actor_died",
         "message": "the replica was stopped from outside",
@@ -240,7 +240,7 @@ def _ended(
     yield Restart(uid, record.id, actor, at, failures, diagnosis)
 
 
-def _alive(
+def _watch_living(
     deployment: Deployment,
     record: ReplicaRecord,
     sighting: Sighting,

@@ -18,10 +18,10 @@ from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.replicas.status import ReplicaStatus
 
 Kind = Literal["model", "replica", "progress"]
-KEPT = 1000
-"""How many of the last events are kept for those who come back."""
+HISTORY_EVENTS = 1000
+"""Size of the history, for listeners that come back."""
 TEXTS = 100
-"""How many of a model's last events in words are kept."""
+"""Size of a model's history in words."""
 PENDING = 500
 """How many events may wait for one listener before it is let go."""
 STEPS = 100
@@ -101,8 +101,8 @@ class Bus:
         self.epoch = f"{time.time_ns() // 1_000_000:x}"
         self.closed = False
         self._number = 0
-        self._seen: dict[str, ModelStatus] = {}
-        self._kept: deque[Happened] = deque(maxlen=KEPT)
+        self._last_statuses: dict[str, ModelStatus] = {}
+        self._history: deque[Happened] = deque(maxlen=HISTORY_EVENTS)
         self._listeners: set[Listener] = set()
         self._texts: dict[str, deque[Event]] = {}
 
@@ -122,24 +122,24 @@ class Bus:
 
     def show(self, uid: str, model: ModelStatus | None) -> None:
         """Looks at a model as it is now, None if it is gone, and tells what has changed."""
-        before = {uid: self._seen[uid]} if uid in self._seen else {}
+        before = {uid: self._last_statuses[uid]} if uid in self._last_statuses else {}
         for change in changes(before, {uid: model} if model is not None else {}):
             self._number += 1
             happened = Happened(self._number, time.time(), change)
-            self._kept.append(happened)
+            self._history.append(happened)
             self._listeners = {one for one in self._listeners if one.hand(happened)}
         if model is not None:
-            self._seen[uid] = model
+            self._last_statuses[uid] = model
         else:
-            self._seen.pop(uid, None)
+            self._last_statuses.pop(uid, None)
             self._texts.pop(uid, None)
 
     def since(self, number: int) -> list[Happened] | None:
         """What happened after `number`; None if that is not known to the last event any more."""
-        first = self._kept[0].number if self._kept else self._number + 1
+        first = self._history[0].number if self._history else self._number + 1
         if not first - 1 <= number <= self._number:
             return None
-        return [happened for happened in self._kept if happened.number > number]
+        return [happened for happened in self._history if happened.number > number]
 
     def listen(self, wake: Callable[[], None]) -> Listener:
         """A listener for what happens from now on; `wake` is called when there is something."""

@@ -117,9 +117,9 @@ class Fleet:
         for deployment in list(self._ledger.deployments.values()):
             missing = _missing_engine(deployment)
             if missing is not None:
-                self._ledger.change_now(deployment.uid, _given_up(missing))
+                self._ledger.change_now(deployment.uid, _set_given_up(missing))
             elif _lacked_engine(deployment):
-                self._ledger.change_now(deployment.uid, _taken_up)
+                self._ledger.change_now(deployment.uid, _clear_failures)
         self._started, self._started_at = True, time.monotonic()
 
     @property
@@ -194,7 +194,7 @@ class Fleet:
 
         Raises:
             UidInUse: a model with this id is launched, and has not failed.
-            Refused: as `Planner.settle`.
+            Refused: as `Planner.plan_launch`.
             HubFailure: a reference that could not be looked up.
             StateNotWritten: nothing was begun.
         """
@@ -202,7 +202,7 @@ class Fleet:
             await self._cluster.connect()
         target = await self.planner.understand(request)
         async with self._promising:
-            planned = await self.planner.settle(target)
+            planned = await self.planner.plan_launch(target)
             self.references.consent(target)
             await self._make_way(planned.request.uid)
             written = planned.request.model_dump(mode="json", exclude_none=True)
@@ -250,7 +250,7 @@ class Fleet:
         self._refuse_used(uid, attaching)
         if uid in self._ledger.deployments:
             # A launch that cannot be written down changes nothing: not the failed row either.
-            await self._ledger.change(uid, _unwanted)
+            await self._ledger.change(uid, _set_gone)
             await self.terminate(uid)
 
     def _refuse_used(self, uid: str, attaching: bool = False) -> None:
@@ -370,8 +370,8 @@ class Fleet:
         """
         attached = self._growing(uid).plan.attached
         if attached is not None:
-            why = f"{attached.url} is served by somebody else, who may add some there"
-            raise BadValue("replica", count, why)
+            reason = f"{attached.url} is served by somebody else, who may add some there"
+            raise BadValue("replica", count, reason)
         async with self._promising:
             deployment = self._growing(uid)
             total = len([one for one in deployment.replicas if not one.is_leaving]) + count
@@ -439,10 +439,10 @@ class Fleet:
         if not record.is_leaving:
             staying = [one for one in deployment.replicas if not one.is_leaving]
             if staying == [record]:
-                why = f"is the last one; to end the model: paddock terminate --model-uid {uid}"
-                raise BadValue("replica", number, why)
+                reason = f"is the last one; to end the model: paddock terminate --model-uid {uid}"
+                raise BadValue("replica", number, reason)
             leave_at = time.monotonic() + drain_seconds
-            await self._ledger.change(uid, _leaving(replica_id, leave_at))
+            await self._ledger.change(uid, _set_leaving(replica_id, leave_at))
         deadline = time.monotonic() + drain_seconds + TERMINATE_SECONDS
         while True:
             current = self._ledger.deployments.get(uid)
@@ -452,12 +452,12 @@ class Fleet:
                 return len(current.replicas)
             await self._until_change(uid, deadline, (replica_id,))
 
-    async def _until_change(self, uid: str, deadline: float, left: Iterable[str]) -> None:
+    async def _until_change(self, uid: str, deadline: float, remaining: Iterable[str]) -> None:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._ledger.changed()
         except TimeoutError:
-            raise StillEnding(uid, TERMINATE_SECONDS, tuple(left)) from None
+            raise StillEnding(uid, TERMINATE_SECONDS, tuple(remaining)) from None
 
     # The end.
 
@@ -473,11 +473,11 @@ class Fleet:
         unwritten: StateNotWritten | None = None
         if deployment.wanted != "gone":
             try:
-                await self._ledger.change(uid, _unwanted)
+                await self._ledger.change(uid, _set_gone)
             except StateNotWritten as error:
                 # What it holds is given back all the same: it may be what the others lack.
                 unwritten = error
-                self._ledger.change_now(uid, _unwanted)
+                self._ledger.change_now(uid, _set_gone)
             if uid in self._ledger.deployments:
                 self._reconciler.cancel_start(uid)
         await self._until_gone(uid, deployment.created, TERMINATE_SECONDS)
@@ -490,15 +490,15 @@ class Fleet:
             current = self._ledger.deployments.get(uid)
             if current is None or current.created != created:
                 return
-            left = [record.id for record in current.replicas]
-            await self._until_change(uid, deadline, left)
+            remaining = [record.id for record in current.replicas]
+            await self._until_change(uid, deadline, remaining)
 
     async def shutdown(self) -> None:
         """Ends every model and the Ray that is ours; within a bounded time, whatever hangs."""
         wanted = {uid: one.created for uid, one in self._ledger.deployments.items()}
         for uid in wanted:
             # Not waited for: what cannot be written is ended all the same.
-            self._ledger.change_now(uid, _unwanted)
+            self._ledger.change_now(uid, _set_gone)
             self._reconciler.cancel_start(uid)
         ends = (self._until_gone(uid, at, SHUTDOWN_SECONDS) for uid, at in wanted.items())
         await asyncio.gather(*ends, return_exceptions=True)
@@ -559,7 +559,7 @@ class Fleet:
             if find_hub(model.plan.weights.hub) is not None
             for source in model.plan.weights.sources[:1]
         }
-        complete = Records(self._settings.home).here()
+        complete = Records(self._settings.home).complete_sources()
         for spec in self.catalog:
             for variant in spec.variants:
                 for source in variant.sources:
@@ -593,17 +593,17 @@ def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
 
 
 def _lacked_engine(deployment: Deployment) -> bool:
-    """Whether it was given up for want of its engine, which is known now."""
+    """Whether it was given up because its engine was missing, and the engine is known now."""
     causes = [(one.diagnosis or {}).get("cause") for one in deployment.replicas if one.given_up]
     return "engine_missing" in causes and deployment.plan.engine in engine_names()
 
 
-def _taken_up(deployment: Deployment) -> Deployment:
+def _clear_failures(deployment: Deployment) -> Deployment:
     records = (replace(one, given_up=False, diagnosis=None) for one in deployment.replicas)
     return replace(deployment, replicas=tuple(records))
 
 
-def _given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
+def _set_given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
     def change(deployment: Deployment) -> Deployment:
         failed = (replace(r, given_up=True, diagnosis=diagnosis) for r in deployment.replicas)
         return replace(deployment, replicas=tuple(failed))
@@ -611,16 +611,16 @@ def _given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
     return change
 
 
-def _unwanted(deployment: Deployment) -> Deployment:
+def _set_gone(deployment: Deployment) -> Deployment:
     return replace(deployment, wanted="gone")
 
 
-def _leaving(replica_id: str, leave_at: float) -> Callable[[Deployment], Deployment]:
+def _set_leaving(replica_id: str, leave_at: float) -> Callable[[Deployment], Deployment]:
     def change(deployment: Deployment) -> Deployment:
         record = deployment.replica(replica_id)
         if record is None:
             return deployment
-        left: ReplicaRecord = replace(record, is_leaving=True, leave_at=leave_at)
-        return deployment.with_replica(left).resized()
+        leaving: ReplicaRecord = replace(record, is_leaving=True, leave_at=leave_at)
+        return deployment.with_replica(leaving).resized()
 
     return change

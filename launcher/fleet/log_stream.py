@@ -11,7 +11,7 @@ from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, Handle
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord
 from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.hosts.host import LOCAL
-from paddock.launcher.replicas.attached import Watched
+from paddock.launcher.replicas.attached import AttachedHandle
 from paddock.launcher.replicas.logs import read_after, read_tail
 from paddock.launcher.replicas.status import ReplicaStatus
 
@@ -19,7 +19,7 @@ FOLLOW_SECONDS = 0.2
 """How often a log that is followed is looked at."""
 
 
-HandleOf = Callable[[ReplicaRecord], Handle | Watched | None]
+HandleOf = Callable[[ReplicaRecord], Handle | AttachedHandle | None]
 """What a replica's actor is talked to by, if there is one."""
 
 

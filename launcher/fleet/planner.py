@@ -12,8 +12,12 @@ from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.jobs.locks import Locking
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.planning.references import PLAN_AGE, Asked, References
-from paddock.launcher.planning.reservations import Reservation, subtract_reservations
+from paddock.launcher.planning.references import PLAN_AGE, References, ResolvedReference
+from paddock.launcher.planning.reservations import (
+    Reservation,
+    subtract_places,
+    subtract_reservations,
+)
 from paddock.launcher.planning.resolve import resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
 from paddock.registry.catalog import Catalog
@@ -21,7 +25,7 @@ from paddock.registry.settings import Settings
 from paddock.registry.spec import Variant
 
 STALE_SECONDS = 10.0
-"""Facts of a node that are older are told as such."""
+"""Older facts of a node get a warning."""
 
 LookAround = Callable[[tuple[str, ...]], Awaitable[Sequence[Host]]]
 """The facts of every node, the gateway's own first; with the files at some absolute paths."""
@@ -78,28 +82,28 @@ class Planner:
         reservations = await asyncio.to_thread(self._reservations)
         return [subtract_reservations(host, reservations) for host in hosts]
 
-    async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> Asked:
+    async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> ResolvedReference:
         """The request with the catalogue to resolve it against.
 
         Raises:
-            BadValue, NoSpec, HubFailure: as `References.asked`.
+            BadValue, NoSpec, HubFailure: as `References.resolve_reference`.
         """
-        return await self.references.asked(request, self.catalog, max_age)
+        return await self.references.resolve_reference(request, self.catalog, max_age)
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
-        """What a launch would do; nothing is launched. Raises as `understand` and `settle`."""
-        return (await self.settle(await self.understand(request, PLAN_AGE))).plan
+        """What a launch would do; nothing is launched. Raises as `understand` and `plan_launch`."""
+        return (await self.plan_launch(await self.understand(request, PLAN_AGE))).plan
 
-    async def settle(self, target: Asked) -> Planned:
+    async def plan_launch(self, target: ResolvedReference) -> Planned:
         """The plan of a request that was understood.
 
         Raises:
-            Refused: as `Asked.check` and `resolve`.
+            Refused: as `ResolvedReference.check` and `resolve`.
         """
         target.check()
         policy = Policy.of(target.request)
         hosts = await self._hosts_for(target)
-        plan, places = plan_replicas(target.request, target.choice, hosts)
+        plan, places = plan_replicas(target.request, target.catalog, hosts)
         plan = _with_stale(target.finish(plan), hosts, places)
         places = tuple(
             place if place.plan is None else replace(place, plan=target.finish(place.plan))
@@ -107,9 +111,9 @@ class Planner:
         )
         return Planned(target.request, plan, places, policy)
 
-    async def _hosts_for(self, target: Asked) -> list[Host]:
+    async def _hosts_for(self, target: ResolvedReference) -> list[Host]:
         hosts = await self.free_hosts(target.paths)
-        spec = target.choice.lookup(target.request.model_name)
+        spec = target.catalog.lookup(target.request.model_name)
         hosts[0] = await asyncio.to_thread(with_unknown, hosts[0], spec, self._settings)
         return hosts
 
@@ -124,14 +128,14 @@ class Planner:
         request = LaunchRequest.parse(**deployment.request)
         target = await self.understand(request)
         hosts = [h for h in await self._hosts_for(target) if h.node not in avoid]
-        taken = [one.place for one in deployment.replicas if one.place.node not in avoid]
+        running = [one.place for one in deployment.replicas if one.place.node not in avoid]
         added: list[Place] = []
         for _ in range(count):
             # What runs is not free any more; what is placed here is not taken yet.
-            left = [_less(host, deployment.plan, added) for host in hosts]
-            places = [*taken, *added]
+            free_hosts = [subtract_places(host, deployment.plan, added) for host in hosts]
+            places = [*running, *added]
             one = place_another(
-                request, target.choice, left, deployment.plan, places, promised=False
+                request, target.catalog, free_hosts, deployment.plan, places, promised=False
             )
             if one.plan is not None:
                 one = replace(one, plan=target.finish(one.plan))
@@ -146,7 +150,7 @@ class Planner:
         target = await self.understand(request)
         target.check()
         hosts = await self.hosts(target.paths)
-        variant, weights = resolve_weights(target.request, target.choice, hosts[:1])
+        variant, weights = resolve_weights(target.request, target.catalog, hosts[:1])
         allowed = target.allow(weights, variant.format)
         self.references.consent(target)
         return variant, allowed
@@ -157,13 +161,6 @@ class Planner:
         paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         hosts = await self.hosts(paths)
         return Locking(*resolve_lock(request, catalog, hosts[:1]))
-
-
-def _less(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:
-    one = plan.memory.model_copy(update={"replicas": 1})
-    return subtract_reservations(
-        host, [Reservation(plan.model_id, p.node, one, p.gpus) for p in places]
-    )
 
 
 def _with_stale(plan: LaunchPlan, hosts: Sequence[Host], places: Sequence[Place]) -> LaunchPlan:

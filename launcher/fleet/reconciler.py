@@ -39,7 +39,7 @@ from paddock.launcher.fleet.deployment import Deployment, Place, ReplicaRecord, 
 from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.fleet.observation import Activity, Ended, Observation, Sighting
 from paddock.launcher.hosts.host import LOCAL
-from paddock.launcher.replicas.attached import Watched
+from paddock.launcher.replicas.attached import AttachedHandle
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis
 from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.errors import Refused
@@ -128,7 +128,7 @@ class Reconciler:
         self.activity: Callable[[], Activity] = dict
         self.on_probe: Callable[[str], None] = lambda _: None
         """Called with a replica id when it is asked whether its engine still works."""
-        self._handles: dict[str, Handle | Watched] = {}
+        self._handles: dict[str, Handle | AttachedHandle] = {}
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._effects: dict[str, _Effect] = {}
         self._probes: set[str] = set()
@@ -167,7 +167,7 @@ class Reconciler:
         """Whether the actors that an earlier gateway left are known."""
         return self._is_complete
 
-    def handle(self, replica: ReplicaRecord) -> Handle | Watched | None:
+    def handle(self, replica: ReplicaRecord) -> Handle | AttachedHandle | None:
         """What a replica's actor is talked to by, if there is one."""
         return self._handles.get(replica.actor)
 
@@ -201,7 +201,7 @@ class Reconciler:
             if replica_of(actor) != replica_id:
                 continue
             handle = self._handles.get(actor)
-            if isinstance(handle, Watched):
+            if isinstance(handle, AttachedHandle):
                 handle.doubt()
             elif sighting.ended is None:
                 self._doubt_engine(actor, sighting)
@@ -219,8 +219,8 @@ class Reconciler:
                 # An actor that is well tells its engine's end within a moment, and knows why.
                 await asyncio.sleep(EXIT_REPORT_SECONDS)
             now = self.ledger.sightings.get(actor)
-            told = now.status.endpoint if now is not None and now.status is not None else None
-            if now is None or now.ended is not None or told != endpoint:
+            current = now.status.endpoint if now is not None and now.status is not None else None
+            if now is None or now.ended is not None or current != endpoint:
                 return
             message = "its engine refuses connections, and nothing is heard of its actor"
             # On another node it is most likely the node, which Ray takes a while to tell.
@@ -350,10 +350,12 @@ class Reconciler:
             self._handles[actor] = handle
             self._follow(actor, is_new=True)
 
-    async def _obtain(self, deployment: Deployment, record: ReplicaRecord) -> Handle | Watched:
+    async def _obtain(
+        self, deployment: Deployment, record: ReplicaRecord
+    ) -> Handle | AttachedHandle:
         """The actor that runs the replica: the one that lives, or a new one."""
         if deployment.is_attached:
-            return Watched(record.id, deployment.plan, self.ledger.keys)
+            return AttachedHandle(record.id, deployment.plan, self.ledger.keys)
         if not self._cluster.connected:
             self.ledger.hear(record.actor, ReplicaStatus(record.id, note="starting Ray"))
         await self._cluster.connect()
@@ -396,7 +398,7 @@ class Reconciler:
         while True:
             handle = self._handles[actor]
             try:
-                if not isinstance(handle, Watched):
+                if not isinstance(handle, AttachedHandle):
                     await self._cluster.connect()
                 await self._until_due(actor)
                 status = await handle.begin()
@@ -407,7 +409,7 @@ class Reconciler:
                     self.ledger.hear(actor, status)
                     status = await handle.watch(status.version)
             except ActorLost as error:
-                if isinstance(handle, Watched) or self._cluster.connected:
+                if isinstance(handle, AttachedHandle) or self._cluster.connected:
                     message = f"the replica's actor is gone, and its engine with it ({error})"
                     # Did it go with the bridge, all of Ray, or its node?
                     was_lost = losses != self._losses or await self._is_on_lost_node(actor)
@@ -436,8 +438,8 @@ class Reconciler:
         if record is not None and record.restart_at is not None:
             await asyncio.sleep(record.restart_at - time.monotonic())
 
-    def _is_end(self, actor: str, handle: Handle | Watched, status: ReplicaStatus) -> bool:
-        if isinstance(handle, Watched):
+    def _is_end(self, actor: str, handle: Handle | AttachedHandle, status: ReplicaStatus) -> bool:
+        if isinstance(handle, AttachedHandle):
             self.ledger.hear(actor, status)
             return status.state == "stopped"
         if status.state == "failed":
@@ -455,7 +457,7 @@ class Reconciler:
             return
         handle = self._handles.get(actor)
         try:
-            if isinstance(handle, Watched):
+            if isinstance(handle, AttachedHandle):
                 await handle.stop(STOP_SLACK)
             elif sighting.node not in self._lost_nodes:
                 await self._stop_actor(actor, action, handle)
@@ -514,7 +516,7 @@ class Reconciler:
 
     def _probe(self, action: Probe) -> None:
         handle = self._handles.get(action.actor)
-        if handle is None or isinstance(handle, Watched) or action.actor in self._probes:
+        if handle is None or isinstance(handle, AttachedHandle) or action.actor in self._probes:
             return
         self._probes.add(action.actor)
         # Before the answer, which wakes the loop: the next probe is due a while from now.

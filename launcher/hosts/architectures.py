@@ -1,4 +1,4 @@
-"""Whether llama.cpp knows an architecture: asked of itself, before anything is fetched.
+"""Whether llama.cpp knows an architecture: it is asked before anything is downloaded.
 
 It has no list that could be read. So it is given a file that names the architecture and has nothing
 else: it refuses either the name, or the rest that is missing. The answer is kept by its version.
@@ -29,32 +29,32 @@ SECONDS = 20.0
 
 
 def with_unknown(host: Host, spec: ModelSpec, settings: Settings) -> Host:
-    """The host, on which llama.cpp is noted not to know the model's architecture if it says so.
+    """The host, with the model's architecture noted as unknown if its llama.cpp does not know it.
 
-    Asked on this machine, of models whose architecture is told by the name that files have.
+    llama.cpp of this machine is asked. Only names as GGUF files have them are checked.
     """
     name = spec.architecture.name
-    found = host.engines.get(ENGINE, UNKNOWN)
+    detection = host.engines.get(ENGINE, UNKNOWN)
     formats = {weights.format for weights in spec.weights}
-    if name != name.casefold() or formats != {GGUF} or not found.version:
+    if name != name.casefold() or formats != {GGUF} or not detection.version:
         return host  # `MixtralForCausalLM` is no name of llama.cpp's
-    if _knows(name, found.version, settings):
+    if _knows(name, detection.version, settings):
         return host
-    engines = {**host.engines, ENGINE: replace(found, unknown=(name,))}
+    engines = {**host.engines, ENGINE: replace(detection, unknown=(name,))}
     return replace(host, engines=engines)
 
 
 def _knows(name: str, version: str, settings: Settings) -> bool:
     path = settings.home / "cache" / "architectures.json"
-    kept: dict[str, dict[str, bool]] = {}
+    cached: dict[str, dict[str, bool]] = {}
     with suppress(OSError, ValueError):
-        kept = json.loads(path.read_bytes())
-    known = kept.get(version, {}).get(name)
+        cached = json.loads(path.read_bytes())
+    known = cached.get(version, {}).get(name)
     if known is None:
         known = _ask(load_engine(ENGINE), name)
-        made = json.dumps({version: {**kept.get(version, {}), name: known}})
+        record = json.dumps({version: {**cached.get(version, {}), name: known}})
         with suppress(OSError):  # a folder that cannot be written: it is asked again
-            replace_file(path, made)
+            replace_file(path, record)
     return known
 
 

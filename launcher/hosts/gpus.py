@@ -28,11 +28,11 @@ def probe_gpus() -> tuple[Gpu, ...]:
         # Never shut down: to start it anew takes seconds where no process keeps the driver awake.
         pynvml.nvmlInit()
         driver = pynvml.nvmlSystemGetDriverVersion()
-        found = [_gpu(index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
+        gpus = [_gpu(index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         log.warning("NVIDIA's driver does not answer, so GPUs are not counted: %s", error)
         return ()
-    return visible([gpu for gpu in found if gpu is not None], os.environ.get(VISIBLE))
+    return visible([gpu for gpu in gpus if gpu is not None], os.environ.get(VISIBLE))
 
 
 def held_bytes() -> dict[int, int]:
@@ -86,7 +86,7 @@ def visible(gpus: Sequence[Gpu], named: str | None) -> tuple[Gpu, ...]:
     """
     if named is None:
         return tuple(gpus)
-    found = []
+    matches = []
     for entry in named.split(","):
         text = entry.strip()
         match = next(
@@ -94,8 +94,8 @@ def visible(gpus: Sequence[Gpu], named: str | None) -> tuple[Gpu, ...]:
         )
         if match is None:
             break
-        found.append(match)
-    return tuple(dict.fromkeys(found))
+        matches.append(match)
+    return tuple(dict.fromkeys(matches))
 
 
 def _is_uuid(text: str, gpu: Gpu) -> bool:

@@ -39,12 +39,12 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
         memory_free_bytes=free,
         disk_free_bytes=shutil.disk_usage(existing).free,
         engines={engine.name: engine.detect() for engine in engines()},
-        files={**_shipped(), **_named(paths), **Records(home).here()},
+        files={**_shipped_files(), **_named_files(paths), **Records(home).complete_sources()},
         gpus=probe_gpus(),
     )
 
 
-def _shipped() -> dict[str, int]:
+def _shipped_files() -> dict[str, int]:
     root = specs_root()
     return {
         path.relative_to(root).as_posix(): path.stat().st_size
@@ -53,17 +53,17 @@ def _shipped() -> dict[str, int]:
     }
 
 
-def _named(paths: Iterable[str]) -> dict[str, int]:
+def _named_files(paths: Iterable[str]) -> dict[str, int]:
     """Files under the names that the paths give them, so that planning finds them by the path."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for text in paths:
         with contextlib.suppress(OSError):  # not there, or not to be read: planning says so
             if os.path.isfile(text):
                 for name in (text, *filter(os.path.isfile, parts(text))):
-                    found[name] = os.path.getsize(name)
+                    sizes[name] = os.path.getsize(name)
                 continue
             with os.scandir(text) as entries:
                 for entry in entries:
                     if entry.is_file():
-                        found[f"{text.rstrip('/')}/{entry.name}"] = entry.stat().st_size
-    return found
+                        sizes[f"{text.rstrip('/')}/{entry.name}"] = entry.stat().st_size
+    return sizes

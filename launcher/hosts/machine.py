@@ -39,8 +39,8 @@ def held_bytes(pid: int) -> int:
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
-            told = one.memory_info()
-            held += told.rss - getattr(told, "shared", 0)
+            usage = one.memory_info()
+            held += usage.rss - getattr(usage, "shared", 0)
     return held
 
 

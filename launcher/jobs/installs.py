@@ -1,4 +1,4 @@
-"""Installs of engines' environments that the gateway was asked for: one for each engine."""
+"""Install jobs of the gateway: one for each engine's environment."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ class InstallJobs(Jobs[_Work]):
 
     async def status(self, environment: Environment) -> InstallStatus:
         """How the environment is."""
-        found = await asyncio.to_thread(describe, environment, self._home)
+        record = await asyncio.to_thread(describe, environment, self._home)
         size = None
-        if found is not None:
-            folder = found["folder"]
+        if record is not None:
+            folder = record["folder"]
             if folder not in self._sizes:
                 self._sizes[folder] = await asyncio.to_thread(_size, folder)
             size = self._sizes[folder]
-        rest: State = "none" if found is None else "installed"
+        rest: State = "none" if record is None else "installed"
         work = self._jobs.get(environment.name)
-        # What was made since, by a command perhaps, says more than how this one ended.
+        # A newer environment, perhaps by a command, counts more than how this job ended.
         if work is None or (
-            work.state != "installing" and found is not None and found["made_at"] >= work.began_at
+            work.state != "installing" and record is not None and record["made_at"] >= work.began_at
         ):
             began = work.began_at if work is not None else None
-            return InstallStatus(environment.name, rest, "", (), began, found, size)
+            return InstallStatus(environment.name, rest, "", (), began, record, size)
         state = rest if work.state == "installed" else work.state
         return InstallStatus(
-            environment.name, state, work.note, work.lines, work.began_at, found, size
+            environment.name, state, work.note, work.lines, work.began_at, record, size
         )
 
     async def start(
@@ -80,7 +80,7 @@ class InstallJobs(Jobs[_Work]):
     ) -> InstallStatus:
         """Begins an install and returns at once; one that runs is taken.
 
-        What is there and up to date is not made again, unless by `force`.
+        An environment that is up to date is not installed again, unless by `force`.
 
         Raises:
             BadValue: there are no pins for the accelerator.
@@ -89,9 +89,9 @@ class InstallJobs(Jobs[_Work]):
         on = accelerator or find_accelerator()
         if not environment.pins(on):
             raise BadValue("accelerator", on, f"{name} needs an NVIDIA GPU; none was found here")
-        found = await asyncio.to_thread(describe, environment, self._home)
-        wanted = found is not None and accelerator in {None, found["accelerator"]}
-        up_to_date = found is not None and wanted and found["current"]
+        record = await asyncio.to_thread(describe, environment, self._home)
+        wanted = record is not None and accelerator in {None, record["accelerator"]}
+        up_to_date = record is not None and wanted and record["current"]
         if self._runs(name) or (up_to_date and not force):
             return await self.status(environment)
         self._begin(environment, on)
@@ -114,7 +114,7 @@ class InstallJobs(Jobs[_Work]):
         return work is not None and work.state == "installing"
 
     async def cancel(self, environment: Environment) -> InstallStatus:
-        """Calls it off; returns when nothing of it runs, and nothing half made is left."""
+        """Cancels the install. Returns once its processes have ended and its parts are removed."""
         work = self._jobs.get(environment.name)
         if work is not None and work.child.running:
             await work.child.end()
@@ -127,7 +127,7 @@ class InstallJobs(Jobs[_Work]):
 
         Raises:
             EngineInUse: a model runs from it.
-            InstallFailed: it is being made.
+            InstallFailed: the environment is being installed.
         """
         await asyncio.to_thread(remove, environment, self._home)
         if not self._runs(environment.name):

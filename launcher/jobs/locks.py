@@ -1,4 +1,4 @@
-"""Work on locks: made, verified, held against their hubs. Each in a process of its own."""
+"""Jobs on locks: to make, verify, or compare them with hubs. Each runs in its own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kind = Literal["lock", "verify", "outdated"]
 
 @dataclass(frozen=True)
 class Work:
-    """A snapshot. `rows` is what was found so far, in the shape of its kind."""
+    """A snapshot. `rows` has the results so far, in the shape of the job's kind."""
 
     id: str
     kind: Kind
@@ -59,25 +59,29 @@ class LockJobs(Jobs[_Running]):
     noun = "work on locks"
     module = "paddock.launcher.weights.run_lock"
 
-    def make(self, what: Locking, newest: bool) -> Work:
+    def make(self, locking: Locking, newest: bool) -> Work:
         """Begins to make an entry; its row is one, as `LockedModel` has it."""
-        variant = what.variant
+        variant = locking.variant
         fixed = {
             "model": variant.model,
             "format": variant.format,
             "size": variant.size,
             "quantization": variant.quantization,
-            "engine": what.engine,
-            "engine_version": what.engine_version,
+            "engine": locking.engine,
+            "engine_version": locking.engine_version,
         }
-        if what.weights.lock is not None and not newest:  # it runs by a lock, which says it all
-            entry = what.weights.lock.model_dump(mode="json")
+        if locking.weights.lock is not None and not newest:  # it runs by a lock, which says it all
+            entry = locking.weights.lock.model_dump(mode="json")
             work = Work(_new_id("lock"), "lock", "done", rows=(entry,))
             self._remember(_Running(work.id, self._child(), work, {}, ""))
             return work
         following = ["paddock", "lock", variant.model, "--model-format", variant.format]
         following += ["--quantization", variant.quantization]
-        task = {"task": "make", "weights": what.weights.model_dump(mode="json"), "newest": newest}
+        task = {
+            "task": "make",
+            "weights": locking.weights.model_dump(mode="json"),
+            "newest": newest,
+        }
         return self._start("lock", task, {"": fixed}, shlex.join(following))
 
     def verify(self, models: Sequence[LockedModel]) -> Work:
@@ -170,8 +174,8 @@ class LockJobs(Jobs[_Running]):
     def _fail(self, running: _Running, diagnosis: Diagnosis) -> None:
         called_off = running.child.called_off
         state: State = "cancelled" if called_off else "failed"
-        told = None if called_off else diagnosis.to_json()
-        running.work = replace(running.work, state=state, diagnosis=told)
+        details = None if called_off else diagnosis.to_json()
+        running.work = replace(running.work, state=state, diagnosis=details)
 
 
 def _new_id(kind: Kind) -> str:

@@ -119,9 +119,9 @@ class PullJobs(Jobs[Pull]):
     def _fail(self, pull: Pull, diagnosis: Diagnosis) -> None:
         called_off = pull.child.called_off
         state: State = "cancelled" if called_off else "failed"
-        told = None if called_off else diagnosis.to_json()
+        details = None if called_off else diagnosis.to_json()
         pull.status = replace(
-            pull.status, state=state, diagnosis=told, bytes_per_second=None, seconds_left=None
+            pull.status, state=state, diagnosis=details, bytes_per_second=None, seconds_left=None
         )
 
 

@@ -40,12 +40,12 @@ def unpack(data: dict[str, Any]) -> Environment:
 
 def main() -> None:
     """Makes the environment that stdin names."""
-    given = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     ended = threading.Event()
     threading.Thread(target=_watch, args=(ended,), daemon=True).start()
-    environment = unpack(given["environment"])
+    environment = unpack(request["environment"])
     try:
-        install(environment, Path(given["home"]), _report, given["accelerator"])
+        install(environment, Path(request["home"]), _report, request["accelerator"])
         say({"made": True})
     except InstallFailed as failure:
         say({"failed": [str(failure), *failure.lines]})

@@ -40,36 +40,38 @@ def allowed_hosts(request: LaunchRequest, hosts: Sequence[Host]) -> Sequence[Hos
     """The hosts that the request's node names. Raises `UnknownName` where it names none."""
     if request.node is None:
         return hosts
-    wanted = request.node
-    found = [
+    node = request.node
+    allowed = [
         host
         for host in hosts
-        if wanted in {host.name, host.address, host.node}
-        or (len(wanted) >= 6 and host.node.startswith(wanted))
+        if node in {host.name, host.address, host.node}
+        or (len(node) >= 6 and host.node.startswith(node))
     ]
-    if not found:
+    if not allowed:
         known = [f"{host.name} ({host.node[:12]})" for host in hosts]
-        raise UnknownName.among("node", wanted, known)
-    return found
+        raise UnknownName.among("node", node, known)
+    return allowed
 
 
 def select_variants(
     request: LaunchRequest, spec: ModelSpec, hosts: Sequence[Host]
 ) -> tuple[tuple[Variant, ...], str | None]:
-    """The variants that fit the request, and what a path alone told about them.
+    """The variants that fit the request, and the reason if a path alone decided.
 
     Raises:
         BadValue: the names at the path contradict the request, or do not tell the variant.
     """
-    found = spec.select(format=request.format, size=request.size, quantization=request.quantization)
+    matches = spec.select(
+        format=request.format, size=request.size, quantization=request.quantization
+    )
     if request.model_path is None:
-        return found, None
+        return matches, None
     names = {name for host in hosts for name in files_at(request.model_path, host)}
-    told = tuple(variant for variant in found if is_named_as(variant, names))
-    if told:
+    named = tuple(variant for variant in matches if is_named_as(variant, names))
+    if named:
         open_ = request.format is None or request.quantization is None
-        says = f"the name of the file says {told[0].format} {told[0].quantization}"
-        return told, says if open_ and len(told) == 1 else None
+        reason = f"the name of the file says {named[0].format} {named[0].quantization}"
+        return named, reason if open_ and len(named) == 1 else None
     contradicted = next((v for v in spec.variants if is_named_as(v, names)), None)
     if contradicted is not None:
         raise BadValue(
@@ -78,8 +80,8 @@ def select_variants(
             f"its name says {contradicted.format} {contradicted.quantization}, which is not "
             "what was asked for",
         )
-    if len({(v.format, v.quantization) for v in found}) == 1:
-        return found, None
+    if len({(v.format, v.quantization) for v in matches}) == 1:
+        return matches, None
     raise BadValue(
         "model path",
         request.model_path,
@@ -118,14 +120,14 @@ def search_candidates(
 
 
 def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterator[Engine]:
-    """The engine that was asked for, or those that may be chosen."""
+    """The engine that the request names, or all that may be chosen."""
     if request.model_engine is None:
-        found = map(load_engine, engine_names())
-        yield from (e for e in found if e.automatic and spec.type in e.types)
+        adapters = map(load_engine, engine_names())
+        yield from (e for e in adapters if e.automatic and spec.type in e.types)
         return
-    wanted = fold(request.model_engine)
-    named = dict.fromkeys(name for variant in spec.variants for name in variant.engines)
-    if wanted in {name.casefold() for name in engine_names()}:
+    engine_name = fold(request.model_engine)
+    listed = dict.fromkeys(name for variant in spec.variants for name in variant.engines)
+    if engine_name in {name.casefold() for name in engine_names()}:
         engine = load_engine(request.model_engine)
         if spec.type in engine.types:
             yield engine
@@ -133,28 +135,30 @@ def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterato
         reason = f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
         search.refuse(engine.name, WRONG_FORMAT, reason)
         return
-    for name in named:
-        if name.casefold() == wanted:
+    for name in listed:
+        if name.casefold() == engine_name:
             search.refuse(name, NO_ADAPTER, "this version of Paddock has no adapter for it")
             return
-    raise UnknownName.among("engine", request.model_engine, [*engine_names(), *named])
+    raise UnknownName.among("engine", request.model_engine, [*engine_names(), *listed])
 
 
 def _pair(request: LaunchRequest, spec: ModelSpec, pair: Pair, search: Search) -> None:
     """Adds the pair to what can be served, or its reason to the refusals."""
-    if unable := _unable(spec, pair):
-        return search.refuse(pair.engine.name, *unable)
+    if refusal := _find_refusal(spec, pair):
+        return search.refuse(pair.engine.name, *refusal)
     options = _options(pair.engine, request)
-    found = eligible_gpus(request, pair.engine, pair.host, options)
-    if isinstance(found, str):
-        return search.refuse(pair.engine.name, REFUSED, found)
+    eligible = eligible_gpus(request, pair.engine, pair.host, options)
+    if isinstance(eligible, str):
+        return search.refuse(pair.engine.name, REFUSED, eligible)
     weights = plan_weights(request, spec, pair)
     if isinstance(weights, str):
         return search.refuse(pair.engine.name, NO_WEIGHTS, weights)
     shape = spec.shape(pair.variant.size)
     width = pair.engine.weight_element_bytes(options)
     loaded = loaded_bytes(pair.variant, shape, weights.size_bytes, width)
-    search.servable.append(Candidate(pair.variant, pair.engine, pair.host, weights, loaded, *found))
+    search.servable.append(
+        Candidate(pair.variant, pair.engine, pair.host, weights, loaded, *eligible)
+    )
     return None
 
 
@@ -169,36 +173,38 @@ def unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str
     """Why the engine cannot serve the variant on the host, wherever its weights are."""
     if spec.type not in engine.types:
         return f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
-    found = _unable(spec, Pair(variant, engine, host))
-    return found[1] if found else None
+    refusal = _find_refusal(spec, Pair(variant, engine, host))
+    return refusal[1] if refusal else None
 
 
-def _unable(spec: ModelSpec, pair: Pair) -> tuple[int, str] | None:
+def _find_refusal(spec: ModelSpec, pair: Pair) -> tuple[int, str] | None:
     """Why the engine cannot serve the variant on the host, whatever weights there are."""
     variant, engine, name = pair.variant, pair.engine, pair.engine.name
-    found = pair.host.engines.get(name, UNKNOWN)
-    if found.missing:
-        return NOT_HERE, found.missing
+    detection = pair.host.engines.get(name, UNKNOWN)
+    if detection.missing:
+        return NOT_HERE, detection.missing
     if not engine.formats:
         return None
     if variant.format not in engine.formats:
         return WRONG_FORMAT, f"serves {', '.join(engine.formats)}, not {variant.format}"
-    # Specs cannot know of engines from other packages: those speak for themselves.
+    # Specs do not list engines from other packages: such an engine is asked itself.
     if name in BUILT_IN and name.casefold() not in {n.casefold() for n in variant.engines}:
         return NOT_LISTED, f"the spec does not list it for {variant.format}"
-    reason = _unknown_there(spec, variant, engine, found) or engine.refuses(variant, pair.host)
+    reason = _unknown_there(spec, variant, engine, detection) or engine.refuses(variant, pair.host)
     return (REFUSED, reason) if reason else None
 
 
 def _unknown_there(
-    spec: ModelSpec, variant: Variant, engine: Engine, found: Detection
+    spec: ModelSpec, variant: Variant, engine: Engine, detection: Detection
 ) -> str | None:
-    """Why what was found of the engine on a node is not enough for the variant."""
+    """Why the engine, as detected on a node, cannot serve the variant."""
     architecture = spec.shape(variant.size).name
-    known = architecture in found.architectures or not found.architectures
-    if not known or architecture in found.unknown:
-        return f"{engine.name} {found.version} does not know the architecture {architecture}"
-    if found.formats and (variant.format not in found.formats or variant.quantization in AT_LOAD):
+    known = architecture in detection.architectures or not detection.architectures
+    if not known or architecture in detection.unknown:
+        return f"{engine.name} {detection.version} does not know the architecture {architecture}"
+    if detection.formats and (
+        variant.format not in detection.formats or variant.quantization in AT_LOAD
+    ):
         assert engine.environment is not None
         install = f"paddock engine install {engine.environment.name}"
         return f"Paddock's own environment has not all that this takes; to have it: {install}"

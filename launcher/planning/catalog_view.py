@@ -19,7 +19,7 @@ STATED = ("name", "type", "description", "license", "released", "aliases", "lang
 
 @dataclass(frozen=True)
 class Found:
-    """A model that was found; of its weights those count that the filters allow.
+    """A model that matches. Only weights that the filters allow count.
 
     Attributes:
         builtin: it comes with Paddock, and is not the user's own.
@@ -37,18 +37,18 @@ class Found:
     @classmethod
     def of(cls, hit: Hit, offers: Sequence[Offer], builtin: bool, free: Free) -> Found:
         """The model with what its offers come to, where so much is free."""
-        asked = {
+        labels = {
             (weights["format"], weights["size"], quantization)
             for weights in hit.weights
             for quantization in weights["quantizations"]
         }
-        found = [o for o in offers if (o.format, o.size, o.quantization) in asked]
-        served = [offer for offer in found if offer.engine]
+        matches = [o for o in offers if (o.format, o.size, o.quantization) in labels]
+        served = [offer for offer in matches if offer.engine]
         fitting = [offer for offer in served if offer.fits(free)]
         return cls(
             hit,
             builtin,
-            any(offer.here for offer in found),
+            any(offer.here for offer in matches),
             min(served, key=lambda offer: offer.size_bytes, default=None),
             chosen(fitting, hit.spec["recommended"]) if fitting else None,
         )
@@ -68,12 +68,12 @@ class Found:
             "engines": list(dict.fromkeys(e for one in weights for e in one["engines"])),
             "builtin": self.builtin,
             "cached": self.cached,
-            "here": _named(self.here),
-            "fits": _named(self.fits),
+            "here": _launch_words(self.here),
+            "fits": _launch_words(self.fits),
         }
 
 
-def _named(offer: Offer | None) -> dict[str, Any] | None:
+def _launch_words(offer: Offer | None) -> dict[str, Any] | None:
     """A variant by the words of a launch."""
     if offer is None:
         return None
@@ -93,12 +93,14 @@ class Zoo:
         self._catalog = catalog
         self._settings = settings
         self.specs = list(catalog.raw())
-        self._seen = seen_now(self.specs, settings)
+        self._fingerprint = seen_now(self.specs, settings)
         self._offers = read_offers(catalog, self.specs, settings)
 
     def is_current(self, catalog: Catalog) -> bool:
         """Whether another look, with this catalogue, would show the same."""
-        return catalog is self._catalog and seen_now(self.specs, self._settings) == self._seen
+        return (
+            catalog is self._catalog and seen_now(self.specs, self._settings) == self._fingerprint
+        )
 
     def find(self, words: Sequence[str], filters: Filters, free: Free) -> list[Found]:
         """The models that have all words and fit the filters, as `search` orders them."""

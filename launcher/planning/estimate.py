@@ -44,8 +44,8 @@ def estimate_table(
         if context < 1:
             raise BadValue("context length", context, "must be 1 or more")
         if context > spec.context_length:
-            why = f"{spec.name} was trained for {spec.context_length} at most"
-            raise BadValue("context length", context, why)
+            reason = f"{spec.name} was trained for {spec.context_length} at most"
+            raise BadValue("context length", context, reason)
     chosen = sorted(set(contexts)) or _contexts(spec)
     return [_row(spec, variant, context, host, slots) for variant in variants for context in chosen]
 
@@ -106,7 +106,7 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
 def _local_bytes(variant: Variant, host: Host) -> int | None:
     for source in variant.sources:
         if source.hub in LOCAL:
-            found = local_files(source, host)
-            if found:
-                return sum(found.values())
+            files = local_files(source, host)
+            if files:
+                return sum(files.values())
     return None

@@ -19,18 +19,18 @@ def explain_choices(fit: Fit, search: Search, guessed: str | None) -> Iterator[s
         yield f"locked: {count} file{'s' * (count > 1)} of {request.lock.id}{at}"
     variant = best.variant
     sizes = {v.size for v in spec.variants}
-    shown = f"{variant.format} {variant.quantization}"
+    label = f"{variant.format} {variant.quantization}"
     if len(sizes) > 1:
-        shown = f"{variant.size} {shown}"
+        label = f"{variant.size} {label}"
     if guessed:
-        yield f"variant {shown}: {guessed}"
+        yield f"variant {label}: {guessed}"
     elif None in {request.quantization, request.format} or (len(sizes) > 1 and not request.size):
-        yield f"variant {shown}: {_explain_variant(fit, search)}"
+        yield f"variant {label}: {_explain_variant(fit, search)}"
     if request.model_engine is None:
         only = {candidate.engine.name for candidate in search.servable} == {best.engine.name}
-        why = "the only engine here that can serve" if only else "the first choice for"
+        reason = "the only engine here that can serve" if only else "the first choice for"
         where = " on GPUs" if best.gpus and not only else ""
-        yield f"engine {best.engine.name}: {why} {variant.format}{where}"
+        yield f"engine {best.engine.name}: {reason} {variant.format}{where}"
     if best.weights.others:
         names = ", ".join(source.hub for source in best.weights.others)
         yield f"hub {best.weights.hub}: the first that the spec names; {names} if it fails"
@@ -38,18 +38,20 @@ def explain_choices(fit: Fit, search: Search, guessed: str | None) -> Iterator[s
         yield f"node {best.host.name}: the most free memory"
 
 
-def explain_options(given: EngineOptions, settled: EngineOptions) -> Iterator[str]:
-    """What the user left to the engine, for which its options have a reason in their description:
-    after `left out: ` for what it chooses, after the value itself for a default.
+def explain_options(requested: EngineOptions, settled: EngineOptions) -> Iterator[str]:
+    """A reason for each option that the user left to the engine.
+
+    Reasons are in the options' descriptions: after `left out: ` for a value that the engine
+    chooses, after the value itself for a default.
     """
     for name, described in type(settled).model_fields.items():
         value = getattr(settled, name)
-        shown = str(value).lower() if isinstance(value, bool) else str(value)
-        chosen = value != getattr(given, name)
-        told = "left out" if chosen else shown
-        _, _, how = (described.description or "").partition(f"; {told}: ")
-        if how and name not in given.model_fields_set:
-            yield f"{name} {shown}: {how.partition(';')[0]}"
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        chosen = value != getattr(requested, name)
+        case = "left out" if chosen else text
+        _, _, reason = (described.description or "").partition(f"; {case}: ")
+        if reason and name not in requested.model_fields_set:
+            yield f"{name} {text}: {reason.partition(';')[0]}"
 
 
 def _explain_variant(fit: Fit, search: Search) -> str:

@@ -26,7 +26,7 @@ def pin(request: LaunchRequest, spec: ModelSpec) -> LaunchRequest:
         return request
     hub = None if (request.hub or AUTO).casefold() == AUTO else request.hub
     place = f"{lock.id}/{lock.first}" if weight_format(lock.format).is_single_file else lock.id
-    for what, locked, asked in (
+    for what, locked, requested in (
         ("model", lock.model, spec.name),
         ("format", lock.format, request.format),
         ("size", lock.size, request.size),
@@ -35,8 +35,8 @@ def pin(request: LaunchRequest, spec: ModelSpec) -> LaunchRequest:
         ("engine", lock.engine, request.model_engine),
         ("path", place if lock.hub == "path" else lock.hub, request.model_path),
     ):
-        if asked is not None and asked.casefold() != locked.casefold():
-            raise NotLocked(spec.name, what, locked, asked)
+        if requested is not None and requested.casefold() != locked.casefold():
+            raise NotLocked(spec.name, what, locked, requested)
     pinned = {
         "format": lock.format,
         "size": lock.size,
@@ -54,20 +54,24 @@ def with_engine(lock: LockedModel, hosts: Sequence[Host]) -> Sequence[Host]:
     Raises:
         NotLocked: it is there, but only in others.
     """
-    found = {host.node: host.engines.get(lock.engine) for host in hosts}
-    here = {node: engine.version for node, engine in found.items() if engine and not engine.missing}
-    if here and lock.engine_version not in here.values():
-        versions = " or ".join(dict.fromkeys(here.values()))
+    detections = {host.node: host.engines.get(lock.engine) for host in hosts}
+    versions_by_node = {
+        node: engine.version for node, engine in detections.items() if engine and not engine.missing
+    }
+    if versions_by_node and lock.engine_version not in versions_by_node.values():
+        versions = " or ".join(dict.fromkeys(versions_by_node.values()))
         raise NotLocked(lock.model, f"the engine {lock.engine} in", lock.engine_version, versions)
     return [
-        host for host in hosts if here.get(host.node, lock.engine_version) == lock.engine_version
+        host
+        for host in hosts
+        if versions_by_node.get(host.node, lock.engine_version) == lock.engine_version
     ]
 
 
 def pinned_weights(lock: LockedModel, host: Host, offline: bool) -> PlannedWeights | str:
     """The locked files, or why they cannot be had on this host."""
     if lock.hub in LOCAL:
-        return _lying_here(lock, host)
+        return _plan_local_files(lock, host)
     source = lock.source
     return PlannedWeights(
         hub=lock.hub,
@@ -81,29 +85,29 @@ def pinned_weights(lock: LockedModel, host: Host, offline: bool) -> PlannedWeigh
     )
 
 
-def _lying_here(lock: LockedModel, host: Host) -> PlannedWeights | str:
+def _plan_local_files(lock: LockedModel, host: Host) -> PlannedWeights | str:
     prefix = f"{lock.id.rstrip('/')}/"
-    here = {
+    present_sizes = {
         name.removeprefix(prefix): size
         for name, size in host.files.items()
         if name.startswith(prefix)
     }
-    sizes = {file.name: file.size_bytes for file in lock.files}
-    for name, size in sizes.items():
-        if name not in here:
+    locked_sizes = {file.name: file.size_bytes for file in lock.files}
+    for name, size in locked_sizes.items():
+        if name not in present_sizes:
             return f"{prefix}{name} is locked, and not on {host.name}"
-        if here[name] != size:
-            return f"{prefix}{name} is locked with {size} bytes, and has {here[name]}"
-    # A folder is an engine's as a whole; of GGUF files it is given one.
+        if present_sizes[name] != size:
+            return f"{prefix}{name} is locked with {size} bytes, and has {present_sizes[name]}"
+    # An engine gets a whole folder, but a single GGUF file.
     if not weight_format(lock.format).is_single_file:
-        for name in here:
-            if name not in sizes:
+        for name in present_sizes:
+            if name not in locked_sizes:
                 return f"{prefix}{name} is there, and the lock does not name it"
     return PlannedWeights(
         hub=lock.hub,
         id=lock.id,
         files=tuple(
-            PlannedFile(name=name, size_bytes=size) for name, size in sorted(sizes.items())
+            PlannedFile(name=name, size_bytes=size) for name, size in sorted(locked_sizes.items())
         ),
         size_bytes=lock.size_bytes,
         here=True,

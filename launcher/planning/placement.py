@@ -22,30 +22,30 @@ def check_gpus(request: LaunchRequest, hosts: Sequence[Host]) -> None:
     Raises:
         BadValue: with the GPUs that there are.
     """
-    has = "; ".join(f"{host.name}: {_shown(host.gpus) or 'none'}" for host in hosts)
-    why = f"the GPUs that can be used are: {has}"
-    found = [{gpu.index for gpu in host.gpus} for host in hosts]
-    if request.gpu_idx and not any(found >= set(request.gpu_idx) for found in found):
-        raise BadValue("gpu_idx", list(request.gpu_idx), why)
-    if request.n_gpu and not any(request.n_gpu <= len(found) for found in found):
-        raise BadValue("n_gpu", request.n_gpu, why)
+    has = "; ".join(f"{host.name}: {_list_gpus(host.gpus) or 'none'}" for host in hosts)
+    reason = f"the GPUs that can be used are: {has}"
+    indices = [{gpu.index for gpu in host.gpus} for host in hosts]
+    if request.gpu_idx and not any(one >= set(request.gpu_idx) for one in indices):
+        raise BadValue("gpu_idx", list(request.gpu_idx), reason)
+    if request.n_gpu and not any(request.n_gpu <= len(one) for one in indices):
+        raise BadValue("n_gpu", request.n_gpu, reason)
 
 
 def eligible_gpus(
     request: LaunchRequest, engine: Engine, host: Host, options: EngineOptions
 ) -> tuple[tuple[Gpu, ...], Devices] | str:
-    """The GPUs to choose from and how many each replica takes, or why it cannot be as asked."""
+    """The GPUs to choose from and how many each replica takes, or why the request is impossible."""
     among = tuple(gpu for gpu in host.gpus if gpu.index in (request.gpu_idx or {gpu.index}))
     if missing := set(request.gpu_idx) - {gpu.index for gpu in among}:
-        return f"{host.name} has no GPU {min(missing)}; it has {_shown(host.gpus) or 'none'}"
+        return f"{host.name} has no GPU {min(missing)}; it has {_list_gpus(host.gpus) or 'none'}"
     devices = Devices(0)
     if host.gpus and host.engines.get(engine.name, UNKNOWN).cuda:
         devices = engine.devices(options, len(among))
-    asked, count = request.n_gpu, devices.count
-    if count == 0 and (asked or request.gpu_idx):
+    requested, count = request.n_gpu, devices.count
+    if count == 0 and (requested or request.gpu_idx):
         return f"as it is installed there it computes on the processor of {host.name}"
-    if asked not in {None, count}:
-        return f"its options ask for {count} GPUs for each replica, and n_gpu for {asked}"
+    if requested not in {None, count}:
+        return f"its options ask for {count} GPUs for each replica, and n_gpu for {requested}"
     if count > len(among):
         return f"its options ask for {count} GPUs for each replica, of which there are {len(among)}"
     return (among if count else ()), devices
@@ -122,7 +122,7 @@ def no_room(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> N
         return NoRoom("memory", host.name, memory.least_bytes, memory.free_bytes, way_out)
     free = memory.free_bytes // (memory.gpus * memory.replicas)
     every = {gpu.index: gpu for group in gpus for gpu in group}
-    where = _shown([every[index] for index in sorted(every)], "GPU ")
+    where = _list_gpus([every[index] for index in sorted(every)], "GPU ")
     where = f"of {where} the tightest" if len(every) > 1 else where or f"{host.name}'s GPUs"
     return NoRoom("GPU memory", where, memory.gpu_bytes, free, way_out)
 
@@ -131,17 +131,17 @@ def explain_gpus(memory: MemoryEstimate, gpus: Groups, among: int) -> Iterator[s
     """The reasons of a plan: which GPUs of how many, with the numbers."""
     for number, group in enumerate(gpus):
         whose = f"replica {number}: " if len(gpus) > 1 else ""
-        shown = ", ".join(
+        shares = ", ".join(
             f"GPU {gpu.index} ({gpu.name}, {gpu.free_bytes / 1e9:.2f} of "
             f"{gpu.total_bytes / 1e9:.2f} GB free)"
             for gpu in group
         )
         reason = f"the most free of {among}" if among > len(group) else "there are no others"
         takes = f"takes {memory.gpu_bytes / 1e9:.2f} GB" + " of each" * (len(group) > 1)
-        yield f"{whose}{shown}: {takes}; {reason}"
+        yield f"{whose}{shares}: {takes}; {reason}"
     if memory.offload_bytes:
         yield f"{memory.offload_bytes / 1e9:.2f} GB of the weights stay in the host's memory"
 
 
-def _shown(gpus: Sequence[Gpu | PlannedGpu], prefix: str = "") -> str:
+def _list_gpus(gpus: Sequence[Gpu | PlannedGpu], prefix: str = "") -> str:
     return ", ".join(f"{prefix}{gpu.index} ({gpu.name})" for gpu in gpus)

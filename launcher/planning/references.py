@@ -1,4 +1,4 @@
-"""Models that no spec names: their specs are derived in a process of its own, and kept.
+"""Models that no spec names: their specs are derived in a separate process, and cached.
 
 What is kept lies in PADDOCK_HOME: a YAML file for each reference in `derived/`, and in
 `consents.json` whose code may run here, at which commit.
@@ -62,11 +62,14 @@ UNANSWERED = {"hub_unreachable", "stalled", "rate_limited"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request, and the catalogue to resolve it against; `derived` where it is of a reference."""
+class ResolvedReference:
+    """A request, with the catalogue that has its model's spec.
+
+    `derived` is None unless the request names a reference.
+    """
 
     request: LaunchRequest
-    catalog: Catalog
+    full_catalog: Catalog
     derived: Derived | None = None
     consented: bool = False
 
@@ -83,25 +86,25 @@ class Asked:
         return risks if len(risks) < len(formats) else {}
 
     @property
-    def choice(self) -> Catalog:
+    def catalog(self) -> Catalog:
         """The catalogue to resolve the request against."""
         left_out = self._left_out
         if self.derived is None or not left_out:
-            return self.catalog
+            return self.full_catalog
         spec = self.derived.spec
         weights = [one for one in spec.weights if one.format not in left_out]
-        return self.catalog.including(
-            self.derived.reference, _changed(spec, weights=[_plain(one) for one in weights])
+        return self.full_catalog.including(
+            self.derived.reference, _with_fields(spec, weights=[_dump(one) for one in weights])
         )
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Where on disk its weights may lie."""
-        known = self.catalog.lookup(self.request.model_name).local_paths
+        known = self.full_catalog.lookup(self.request.model_name).local_paths
         return (*known, *self.request.paths)
 
     def check(self) -> None:
-        """Refuses if every variant that was asked for would run code that nobody agreed to.
+        """Refuses if every requested variant would run code without consent.
 
         Raises:
             NeedsConsent: with what would run.
@@ -110,11 +113,11 @@ class Asked:
         if self.derived is None:
             return
         wish = self.request
-        found = self.derived.spec.select(
+        variants = self.derived.spec.select(
             format=wish.format, size=wish.size, quantization=wish.quantization
         )
-        if all(self.derived.risk(variant.format) for variant in found):
-            self.permitted(found[0].format)
+        if all(self.derived.risk(variant.format) for variant in variants):
+            self.permitted(variants[0].format)
 
     def permitted(self, format: str) -> str | None:
         """The commit whose code may run with a variant of this format; None if it runs none.
@@ -138,14 +141,14 @@ class Asked:
             f"{format} is left out: it needs --trust {derived.commit} ({risk})"
             for format, risk in self._left_out.items()
         )
-        told = DerivedFrom(
+        origin = DerivedFrom(
             reference=derived.reference,
             commit=derived.commit,
             context_length=derived.spec.context_length,
             notes=(*derived.notes, *left_out),
         )
         weights = self.allow(plan.weights, plan.format)
-        return plan.model_copy(update={"derived": told, "weights": weights})
+        return plan.model_copy(update={"derived": origin, "weights": weights})
 
     def allow(self, weights: PlannedWeights, format: str) -> PlannedWeights:
         """The weights with the commit whose code may come. Raises `NeedsConsent`."""
@@ -162,8 +165,10 @@ class References:
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._derived_at: dict[str, tuple[float, Derived]] = {}
 
-    async def asked(self, request: LaunchRequest, catalog: Catalog, max_age: float = 0.0) -> Asked:
-        """The request as it can be resolved: one of a reference has its spec in the catalogue.
+    async def resolve_reference(
+        self, request: LaunchRequest, catalog: Catalog, max_age: float = 0.0
+    ) -> ResolvedReference:
+        """The request, with a catalogue that includes the reference's spec.
 
         What was derived within the last `max_age` seconds is taken as it was.
 
@@ -174,9 +179,11 @@ class References:
         request = request.model_copy(update={"first_hub": self._settings.hub})
         if not is_reference(request.model_name):
             if request.trust is not None:
-                why = "is for models by reference, such as hf:owner/name; specs name what they need"
-                raise BadValue("trust", request.trust, why)
-            return Asked(request, catalog)
+                reason = (
+                    "is for models by reference, such as hf:owner/name; specs name what they need"
+                )
+                raise BadValue("trust", request.trust, reason)
+            return ResolvedReference(request, catalog)
         derived = self._recent(request.model_name, max_age)
         if derived is None:
             derived = await self.derive(request.model_name, catalog, offline=request.offline)
@@ -186,8 +193,8 @@ class References:
         name = derived.reference
         wish = {"model_name": name, "model_uid": request.model_uid or derived.spec.name}
         consented = request.trust is not None or self._consented(derived)
-        return Asked(
-            LaunchRequest.parse(**{**_given(request), **wish}),
+        return ResolvedReference(
+            LaunchRequest.parse(**{**_fields_of(request), **wish}),
             catalog.including(name, derived.spec),
             derived,
             consented,
@@ -216,32 +223,34 @@ class References:
             HubFailure: the hub does not answer or does not give it, and it is not known.
         """
         reference = parse_reference(name, hosts(os.environ))
-        kept, stale = self._kept(reference)
-        if kept is None or not (reference.pinned and not stale):
-            kept = await self._anew(reference, kept, offline, "" if stale else None)
-        return _named_apart(kept, reference, catalog)
+        cached, stale = self._read_cached(reference)
+        if cached is None or not (reference.pinned and not stale):
+            cached = await self._derive_anew(reference, cached, offline, "" if stale else None)
+        return _named_apart(cached, reference, catalog)
 
-    async def _anew(
-        self, reference: Reference, kept: Derived | None, offline: bool, known: str | None
+    async def _derive_anew(
+        self, reference: Reference, cached: Derived | None, offline: bool, known: str | None
     ) -> Derived:
         if offline and reference.hub != "path":
-            if kept is None:
-                why = f"{reference.text} was not looked at before, and --offline was asked for"
-                raise HubFailure("hub_unreachable", why)
-            return kept
+            if cached is None:
+                reason = f"{reference.text} was not looked at before, and --offline was asked for"
+                raise HubFailure("hub_unreachable", reason)
+            return cached
         if known is None:
-            known = kept.commit if kept else ""
+            known = cached.commit if cached else ""
         try:
-            found = await self._ask(reference, known)
+            derived = await self._ask(reference, known)
         except HubFailure as failure:
-            if kept is None or failure.cause not in UNANSWERED:
+            if cached is None or failure.cause not in UNANSWERED:
                 raise
-            return replace(kept, notes=(*kept.notes, f"as it was when the hub answered: {failure}"))
-        if found is None:
-            assert kept is not None
-            return kept
-        self._keep(reference, found)
-        return found
+            return replace(
+                cached, notes=(*cached.notes, f"as it was when the hub answered: {failure}")
+            )
+        if derived is None:
+            assert cached is not None
+            return cached
+        self._keep(reference, derived)
+        return derived
 
     async def show(self, name: str, catalog: Catalog, *, offline: bool = False) -> dict[str, Any]:
         """A spec as YAML and as values, and of a derived one what there is to say.
@@ -273,10 +282,10 @@ class References:
             "consent": {format: risk for format, risk in risks.items() if risk},
         }
 
-    def consent(self, asked: Asked) -> None:
-        """Writes down that the code of what was asked for may run, if the request says so."""
-        derived = asked.derived
-        if derived is None or asked.request.trust is None or self._consented(derived):
+    def consent(self, target: ResolvedReference) -> None:
+        """Records that the target's code may run, if the request says so."""
+        derived = target.derived
+        if derived is None or target.request.trust is None or self._consented(derived):
             return
         consents = [*self._all_consents(), _consent(derived)]
         write_atomically(self._consents, json.dumps({"consents": consents}, indent=2))
@@ -286,23 +295,25 @@ class References:
 
     def _all_consents(self) -> list[Any]:
         try:
-            found = json.loads(self._consents.read_text("utf-8"))
-            consents = found["consents"]
+            document = json.loads(self._consents.read_text("utf-8"))
+            consents = document["consents"]
         except (OSError, ValueError, KeyError, TypeError):
             return []
         return consents if isinstance(consents, list) else []
 
-    def kept(self) -> Iterator[Derived]:
-        """What was derived and is kept, by the names of the files."""
+    def cached(self) -> Iterator[Derived]:
+        """The specs in the cache, ordered by file name."""
         for path in sorted(self._folder.glob("*.yaml")):
-            found, _ = _read(path)
-            if found is not None:
-                yield found
+            derived, _ = _read(path)
+            if derived is not None:
+                yield derived
 
-    def _kept(self, reference: Reference) -> tuple[Derived | None, bool]:
-        """What was derived of the reference, and whether by another version of Paddock."""
-        found, stale = _read(self._path(reference))
-        return (found, stale) if found and found.reference == reference.text else (None, False)
+    def _read_cached(self, reference: Reference) -> tuple[Derived | None, bool]:
+        """The cached spec of the reference, and whether another version of Paddock wrote it."""
+        derived, stale = _read(self._path(reference))
+        return (
+            (derived, stale) if derived and derived.reference == reference.text else (None, False)
+        )
 
     def _keep(self, reference: Reference, derived: Derived) -> None:
         import yaml  # here and below: the gateway's start need not wait for it
@@ -319,7 +330,7 @@ class References:
     async def _ask(self, reference: Reference, known: str) -> Derived | None:
         """Runs the process. None if the files are still those of `known`."""
         home = self._settings.home
-        given = {
+        request = {
             "reference": asdict(reference),
             "home": str(home),
             "timeout": self._settings.hub_timeout,
@@ -340,30 +351,32 @@ class References:
             talk = asyncio.create_task(process.stderr.read())
             try:
                 async with asyncio.timeout(DERIVE_SECONDS):
-                    process.stdin.write(json.dumps(given).encode() + b"\n")
+                    process.stdin.write(json.dumps(request).encode() + b"\n")
                     line = await process.stdout.readline()
             except TimeoutError:
-                why = f"{reference.text}: its files could not be read in {DERIVE_SECONDS:g} s"
-                raise HubFailure("stalled", why) from None
+                reason = f"{reference.text}: its files could not be read in {DERIVE_SECONDS:g} s"
+                raise HubFailure("stalled", reason) from None
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-                said = await talk
+                output = await talk
         if not line:  # a bug, or somebody has ended it
-            log.error("%s: %s", reference.text, said.decode("utf-8", "replace"))
+            log.error("%s: %s", reference.text, output.decode("utf-8", "replace"))
             raise RuntimeError(f"the process that reads {reference.text} ended and said nothing")
-        return _heard(json.loads(line))
+        return _parse_answer(json.loads(line))
 
 
-def _heard(said: dict[str, Any]) -> Derived | None:
-    if "error" in said:
-        kind: type[PaddockError] = getattr(errors, said["error"])
-        raise kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in said["fields"].items()})
-    return Derived.from_json(said["derived"]) if said["derived"] else None
+def _parse_answer(answer: dict[str, Any]) -> Derived | None:
+    if "error" in answer:
+        kind: type[PaddockError] = getattr(errors, answer["error"])
+        raise kind(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in answer["fields"].items()}
+        )
+    return Derived.from_json(answer["derived"]) if answer["derived"] else None
 
 
-def _given(request: LaunchRequest) -> dict[str, Any]:
+def _fields_of(request: LaunchRequest) -> dict[str, Any]:
     return {name: getattr(request, name) for name in type(request).model_fields}
 
 
@@ -371,8 +384,8 @@ def _check_trust(trust: str, derived: Derived) -> None:
     if not COMMIT.fullmatch(trust):
         raise BadValue("trust", trust, "is no commit: 40 digits, as `paddock show` prints them")
     if trust != derived.commit:
-        why = f"is not what {derived.reference} is now, which is {derived.commit}"
-        raise BadValue("trust", trust, f"{why}; look at it: paddock show {derived.reference}")
+        reason = f"is not what {derived.reference} is now, which is {derived.commit}"
+        raise BadValue("trust", trust, f"{reason}; look at it: paddock show {derived.reference}")
 
 
 def _consent(derived: Derived) -> dict[str, str]:
@@ -383,23 +396,23 @@ def _consent(derived: Derived) -> dict[str, str]:
 def _named_apart(derived: Derived, reference: Reference, catalog: Catalog) -> Derived:
     """The same under a longer name, where a built-in model has its name."""
     try:
-        taken = not catalog.is_custom(derived.spec.name)
+        is_built_in = not catalog.is_custom(derived.spec.name)
     except UnknownName:
         return derived
-    if not taken:
+    if not is_built_in:
         return derived
     parts = (reference.text if reference.hub == "path" else reference.id).split("/")
     owner = parts[-2].lstrip("._-") or "my"
     name = f"{owner}-{derived.spec.name}"[:96]
-    return replace(derived, spec=_changed(derived.spec, name=name))
+    return replace(derived, spec=_with_fields(derived.spec, name=name))
 
 
-def _changed(spec: ModelSpec, **changes: Any) -> ModelSpec:
-    """The spec with other fields, made anew: a copy would keep the variants of the old one."""
-    return ModelSpec.model_validate({**_plain(spec), **changes})
+def _with_fields(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """The spec with other fields. It is validated anew: a copy would keep the old variants."""
+    return ModelSpec.model_validate({**_dump(spec), **changes})
 
 
-def _plain(part: BaseModel) -> dict[str, Any]:
+def _dump(part: BaseModel) -> dict[str, Any]:
     return part.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -408,7 +421,7 @@ def _read(path: Path) -> tuple[Derived | None, bool]:
     from paddock.registry.reader import read_bytes
 
     try:
-        found = parse(read_bytes(path), str(path)).value
-        return Derived.from_json(found), found.get("paddock") != paddock.__version__
+        document = parse(read_bytes(path), str(path)).value
+        return Derived.from_json(document), document.get("paddock") != paddock.__version__
     except (InvalidSpec, ValidationError, KeyError, TypeError):
         return None, False  # not there, or written by somebody else

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import Host
-from paddock.launcher.planning.plan import MemoryEstimate, PlannedGpu
+from paddock.launcher.fleet.deployment import Place
+from paddock.launcher.planning.plan import LaunchPlan, MemoryEstimate, PlannedGpu
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,15 @@ def subtract_reservations(host: Host, coming: Sequence[Reservation]) -> Host:
     return replace(host, memory_free_bytes=free, gpus=gpus, reserved=reserved)
 
 
+def subtract_places(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:
+    """The host without the memory that replicas of the plan will take at these places."""
+    memory = plan.memory.model_copy(update={"replicas": 1})
+    return subtract_reservations(
+        host, [Reservation(plan.model_id, place.node, memory, place.gpus) for place in places]
+    )
+
+
 def explain_reservations(host: Host) -> str:
     """What is reserved of the host, for a reason or a refusal; empty if nothing is."""
-    shown = [f"{size / 1e9:.2f} GB for {name}" for name, size in sorted(host.reserved.items())]
-    return f"reserved: {' and '.join(shown)}, still starting" if shown else ""
+    amounts = [f"{size / 1e9:.2f} GB for {name}" for name, size in sorted(host.reserved.items())]
+    return f"reserved: {' and '.join(amounts)}, still starting" if amounts else ""

@@ -67,14 +67,14 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     variants, guessed = select_variants(request, spec, allowed)
     search = search_candidates(request, spec, variants, allowed)
     if not search.servable:
-        asked = variants[0].label if len(variants) == 1 else shared_label(spec, variants)
-        raise NoEngine(asked, search.refused, list_alternatives(spec, hosts))
+        label = variants[0].label if len(variants) == 1 else shared_label(spec, variants)
+        raise NoEngine(label, search.refused, list_alternatives(spec, hosts))
     best = min(search.servable, key=lambda candidate: rank(request, spec, candidate))
-    given = best.engine.options.parse(best.engine.name, request.engine_options)
+    requested = best.engine.options.parse(best.engine.name, request.engine_options)
     copied = best.loaded_bytes * request.replicas
-    options = best.engine.settle(given, best.host, copied)
+    options = best.engine.settle(requested, best.host, copied)
     fit = Fit(request, spec, best, options)
-    context, slots, said = choose_room(fit)
+    context, slots, room_reasons = choose_room(fit)
     memory = fit.memory(context, slots)
     warnings = check_room(fit, memory, context, slots)
     weights, abilities = with_projector(request, spec, best)
@@ -105,8 +105,8 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
             *explain_choices(fit, search, guessed),
             *explain_gpus(memory, gpus, len(best.gpus)),
             *filter(None, [explain_reservations(best.host)]),
-            *said,
-            *explain_options(given, options),
+            *room_reasons,
+            *explain_options(requested, options),
         ),
         refused=search.refused,
         warnings=tuple(warnings),
@@ -154,8 +154,8 @@ def resolve_lock(
     variants, _ = select_variants(request, spec, hosts)
     search = search_candidates(request, spec, variants, hosts)
     if not search.servable:
-        asked = variants[0].label if len(variants) == 1 else shared_label(spec, variants)
-        raise NoEngine(asked, search.refused, list_alternatives(spec, hosts))
+        label = variants[0].label if len(variants) == 1 else shared_label(spec, variants)
+        raise NoEngine(label, search.refused, list_alternatives(spec, hosts))
     best = min(search.servable, key=lambda candidate: rank(request, spec, candidate))
     return best.variant, best.weights, best.engine.name, best.host.engines[best.engine.name].version
 
@@ -170,9 +170,9 @@ def list_offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int
     ranked = sorted(search.servable, key=lambda candidate: rank(request, spec, candidate))
     best = {candidate.variant.label: candidate for candidate in reversed(ranked)}
     for variant in spec.variants:
-        found = best.get(variant.label)
-        if found is not None:
-            yield variant, found.engine.name, found.loaded_bytes, bool(found.gpus)
+        choice = best.get(variant.label)
+        if choice is not None:
+            yield variant, choice.engine.name, choice.loaded_bytes, bool(choice.gpus)
         else:
             shape = spec.shape(variant.size)
             stored = weights_bytes(variant, shape)

@@ -1,4 +1,4 @@
-"""Context, slots and memory of a launch: as asked for, else the most that the host gives."""
+"""Context, slots and memory of a launch: as requested, else the most that the host has."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Fit:
 
 
 def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
-    """Context and slots: as asked for, else the most that the memory gives.
+    """Context and slots: as requested, else the most that the memory holds.
 
     Raises:
         BadValue: a context beyond the model's, or another than the engine's own option says.
@@ -63,13 +63,13 @@ def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
         raise BadValue(
             "context length", context, f"{spec.name} was trained for {spec.context_length} at most"
         )
-    said: list[str] = []
+    reasons: list[str] = []
     if context is None:
         context = spec.context_length
         while context > LEAST_CONTEXT and not fit.memory(context, slots or 1).fits:
             context = max(LEAST_CONTEXT, context // 2)
         full = context == spec.context_length
-        said.append(
+        reasons.append(
             f"context {context}: "
             + ("all that the model has" if full else f"of {spec.context_length}, to save memory")
         )
@@ -77,13 +77,13 @@ def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
         slots = SLOTS
         while slots > 1 and not _is_roomy(fit.memory(context, slots)):
             slots //= 2
-        said.append(
+        reasons.append(
             f"slots {slots}: up to {SLOTS}, while their caches take no more than "
             f"{CACHE_SHARE:.0%} of the free memory"
             if slots > 1
             else "slots 1: the cache of a second would take too much of the free memory"
         )
-    return context, slots, said
+    return context, slots, reasons
 
 
 def _is_roomy(memory: MemoryEstimate) -> bool:
@@ -99,9 +99,9 @@ def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> li
             memory, gpus_of_replicas(memory, fit.best.gpus), host, _suggest(fit, context, slots)
         )
     if memory.offload_bytes * memory.replicas > host.memory_free_bytes:
-        left = memory.offload_bytes * memory.replicas
+        offload_bytes = memory.offload_bytes * memory.replicas
         out = "keep less of the weights off the GPU"
-        raise NoRoom("memory", host.name, left, host.memory_free_bytes, out)
+        raise NoRoom("memory", host.name, offload_bytes, host.memory_free_bytes, out)
     if not weights.here and weights.size_bytes > host.disk_free_bytes:
         raise NoRoom(
             "disk",
@@ -120,11 +120,11 @@ def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> li
 
 
 def _suggest(fit: Fit, context: int, slots: int) -> str:
-    """What to ask for instead: the first change that makes it run; and what is kept for others."""
-    kept = explain_reservations(fit.best.host)
+    """The first change that makes the launch fit, and the memory reserved for others."""
+    reserved = explain_reservations(fit.best.host)
     return (
-        f"{_first_change_that_fits(fit, context, slots)} ({kept})"
-        if kept
+        f"{_first_change_that_fits(fit, context, slots)} ({reserved})"
+        if reserved
         else _first_change_that_fits(fit, context, slots)
     )
 

@@ -90,19 +90,19 @@ def read_offers(
 ) -> dict[str, list[Offer]]:
     """Every model's offers by its name; `specs` are the catalogue's, as `raw` gives them."""
     path = settings.home / "cache" / "offers.json"
-    seen = seen_now(specs, settings)
+    fingerprint = seen_now(specs, settings)
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_bytes())
-        if found["seen"] == seen:
-            return {name: [Offer(*row) for row in rows] for name, rows in found["offers"].items()}
-    made = _make(catalog, settings)
-    if (now := seen_now(specs, settings)) != seen:
+        cached = json.loads(path.read_bytes())
+        if cached["seen"] == fingerprint:
+            return {name: [Offer(*row) for row in rows] for name, rows in cached["offers"].items()}
+    offers_by_model = _make(catalog, settings)
+    if (now := seen_now(specs, settings)) != fingerprint:
         # An engine has come meanwhile; or Python has kept what it compiled beside the adapters.
-        seen, made = now, _make(catalog, settings)
-    rows = {name: [astuple(offer) for offer in offers] for name, offers in made.items()}
+        fingerprint, offers_by_model = now, _make(catalog, settings)
+    rows = {name: [astuple(offer) for offer in offers] for name, offers in offers_by_model.items()}
     with suppress(OSError):  # a folder that cannot be written: the next one is as slow
-        replace_file(path, json.dumps({"seen": seen, "offers": rows}))
-    return made
+        replace_file(path, json.dumps({"seen": fingerprint, "offers": rows}))
+    return offers_by_model
 
 
 def _make(catalog: Catalog, settings: Settings) -> dict[str, list[Offer]]:

@@ -9,11 +9,7 @@ from paddock.engines.base import Host
 from paddock.launcher.fleet.deployment import Place
 from paddock.launcher.planning.placement import estimate_more_replicas, no_room
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.planning.reservations import (
-    Reservation,
-    explain_reservations,
-    subtract_reservations,
-)
+from paddock.launcher.planning.reservations import explain_reservations, subtract_places
 from paddock.launcher.planning.resolve import resolve
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import Refused
@@ -63,14 +59,14 @@ def place_another(
     """The place of one more replica of a plan, beside those at `places`.
 
     Args:
-        promised: the memory of the replicas at `places` is not taken yet, and not free.
+        promised: the replicas at `places` have not taken their memory yet; it is not free.
 
     Raises:
         Refused: no node can take it; with the reason of the node that would have been best.
     """
     count = Counter(place.node for place in places)
-    left = [_reduced(host, plan, places) if promised else host for host in hosts]
-    ranked = sorted(left, key=lambda host: (count[host.node], -host.memory_free_bytes))
+    free_hosts = [subtract_places(host, plan, places) if promised else host for host in hosts]
+    ranked = sorted(free_hosts, key=lambda host: (count[host.node], -host.memory_free_bytes))
     pinned = _pinned(request, plan)
     refusal: Refused | None = None
     for host in ranked:
@@ -84,7 +80,7 @@ def place_another(
 
 def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: LaunchPlan) -> Place:
     """The place of one more replica on this host. Raises `Refused`."""
-    # By the plan's own figures: asked anew, the host would get fewer slots where memory is short.
+    # By the plan's own figures: a new plan would give the host fewer slots where memory is short.
     memory, groups = estimate_more_replicas(plan, host, 1)
     if not memory.can_run:
         reserved = explain_reservations(host)
@@ -94,12 +90,6 @@ def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: Launch
     if host.node == plan.node:
         return Place(host.node, host.name, own.gpus_of(0))
     return Place(host.node, host.name, own.gpus_of(0), own.model_copy(update={"slots": plan.slots}))
-
-
-def _reduced(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:
-    one = plan.memory.model_copy(update={"replicas": 1})
-    coming = [Reservation(plan.model_id, place.node, one, place.gpus) for place in places]
-    return subtract_reservations(host, coming)
 
 
 def _pinned(request: LaunchRequest, plan: LaunchPlan) -> LaunchRequest:

@@ -47,7 +47,7 @@ def variant_rows(
                 "model_format": variant.format,
                 "model_size_in_billions": variant.size,
                 "quantization": variant.quantization,
-                **_stored(spec, variant, host),
+                **_stored_files(spec, variant, host),
                 "sources": [_source(source, host) for source in variant.sources],
                 "cached": is_here(variant, host),
                 "engines": reasons,
@@ -66,9 +66,9 @@ def variant_rows(
 
 
 def _why_not(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
-    """Why it cannot serve the variant; first what an install would not change."""
-    never = _unable(spec, variant, engine, _with(engine, host))
-    return never or _unable(spec, variant, engine, host)
+    """Why it cannot serve the variant; reasons that an install would not change come first."""
+    lasting = _unable(spec, variant, engine, _with(engine, host))
+    return lasting or _unable(spec, variant, engine, host)
 
 
 def _unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
@@ -91,26 +91,26 @@ def _installable(
     spec: ModelSpec, variant: Variant, engine: Engine, host: Host, accelerator: Accelerator
 ) -> str | None:
     """The environment that makes it serve the variant, where it is not there."""
-    environment, found = engine.environment, host.engines.get(engine.name, UNKNOWN)
+    environment, detection = engine.environment, host.engines.get(engine.name, UNKNOWN)
     if environment is None or not environment.pins(accelerator):
         return None
-    if not (found.missing or found.formats) or not _unable(spec, variant, engine, host):
+    if not (detection.missing or detection.formats) or not _unable(spec, variant, engine, host):
         return None
-    would = _unable(spec, variant, engine, _with(engine, host))
-    return environment.name if would is None else None
+    refusal = _unable(spec, variant, engine, _with(engine, host))
+    return environment.name if refusal is None else None
 
 
-def _stored(spec: ModelSpec, variant: Variant, host: Host) -> dict[str, Any]:
+def _stored_files(spec: ModelSpec, variant: Variant, host: Host) -> dict[str, Any]:
     """The variant's files, where they are named, and how many bytes they have."""
     named = [source.file for source in variant.sources if source.file]
     files: list[dict[str, Any]] | None = None
     if named:
         files = [{"name": named[0], "size_bytes": variant.size_bytes}]
     for source in variant.sources:
-        found = local_files(source, host) if source.hub in LOCAL else {}
-        if found:
-            files = [{"name": name, "size_bytes": size} for name, size in sorted(found.items())]
-            return {"files": files, "size_bytes": sum(found.values()), "size_from": "measured"}
+        local = local_files(source, host) if source.hub in LOCAL else {}
+        if local:
+            files = [{"name": name, "size_bytes": size} for name, size in sorted(local.items())]
+            return {"files": files, "size_bytes": sum(local.values()), "size_from": "measured"}
         if source_key(source) in host.files:
             size = host.files[source_key(source)]
             return {"files": files, "size_bytes": size, "size_from": "measured"}

@@ -41,8 +41,8 @@ def check_source(request: LaunchRequest, hosts: Sequence[Host]) -> None:
     if not path.startswith("/"):
         raise BadValue("model path", path, "must be an absolute path")
     if not any(files_at(path, host) for host in hosts):
-        where = ", ".join(dict.fromkeys(host.name for host in hosts))
-        raise BadValue("model path", path, f"no such file on {where}, or a folder without files")
+        names = ", ".join(dict.fromkeys(host.name for host in hosts))
+        raise BadValue("model path", path, f"no such file on {names}, or a folder without files")
 
 
 def is_named_as(variant: Variant, names: set[str]) -> bool:
@@ -56,7 +56,7 @@ def is_named_as(variant: Variant, names: set[str]) -> bool:
 
 def is_gguf_of(variant: Variant, name: str) -> bool:
     """Whether the name of a GGUF says that it is of this variant."""
-    # Q4_0 must not be found in IQ4_0.
+    # Q4_0 must not match IQ4_0.
     ending = rf"(?:^|[^a-z0-9]){re.escape(variant.quantization.casefold())}\.gguf"
     return re.search(rf"{ending}$", together(name).casefold()) is not None
 
@@ -77,30 +77,30 @@ def plan_from_sources(
     request: LaunchRequest, spec: ModelSpec, variant: Variant, host: Host
 ) -> PlannedWeights | str:
     """The weights from one of the variant's sources, or why from none."""
-    wanted = read_hub(request.hub) if request.hub else None
-    sources = [source for source in variant.sources if wanted in {None, source.hub}]
+    hub = read_hub(request.hub) if request.hub else None
+    sources = [source for source in variant.sources if hub in {None, source.hub}]
     if not sources:
-        return f"the spec has no source on {wanted} for {variant.format} {variant.quantization}"
+        return f"the spec has no source on {hub} for {variant.format} {variant.quantization}"
     on_hubs = [source for source in sources if source.hub not in LOCAL]
     ordered = iter(sorted(on_hubs, key=lambda source: source.hub != request.first_hub))
     sources = [next(ordered) if source in on_hubs else source for source in sources]
     for source in sources:
         if source.hub not in LOCAL:
             others = tuple(s for s in sources if s.hub not in {*LOCAL, source.hub})
-            made = _on_hub(source, variant, spec).model_copy(update={"offline": request.offline})
+            planned = _on_hub(source, variant, spec).model_copy(update={"offline": request.offline})
             cached = next((s for s in (source, *others) if source_key(s) in host.files), None)
             if cached is None:
-                return made.model_copy(update={"others": others})
+                return planned.model_copy(update={"others": others})
             size = host.files[source_key(cached)]
             return _on_hub(cached, variant, spec).model_copy(
                 update={"here": True, "size_bytes": size}
             )
-        if found := local_files(source, host):
-            return _plan_local(source.hub, source.id, found)
-    what = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
-    ours = sources[-1].hub == "local"
-    hint = "they come with a source checkout only" if ours else "the spec names no other place"
-    return f"its weights ({what}) are not on {host.name}; {hint}"
+        if files := local_files(source, host):
+            return _plan_local(source.hub, source.id, files)
+    label = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
+    is_local = sources[-1].hub == "local"
+    hint = "they come with a source checkout only" if is_local else "the spec names no other place"
+    return f"its weights ({label}) are not on {host.name}; {hint}"
 
 
 def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights:
@@ -132,18 +132,18 @@ def read_hub(name: str) -> str | None:
 def local_files(source: Source, host: Host) -> dict[str, int]:
     """The files of a local source that are on the host: name → bytes."""
     prefix = f"{source.id}/"
-    found = {
+    sizes = {
         name.removeprefix(prefix): size
         for name, size in host.files.items()
         if name.startswith(prefix)
     }
     if not source.file:
-        return found
+        return sizes
     names = parts(source.file)
-    if not names and source.file not in found:
-        names = next((parts(name) for name in found if together(name) == source.file), ())
+    if not names and source.file not in sizes:
+        names = next((parts(name) for name in sizes if together(name) == source.file), ())
     names = names or (source.file,)
-    return {name: found[name] for name in names} if found.keys() >= set(names) else {}
+    return {name: sizes[name] for name in names} if sizes.keys() >= set(names) else {}
 
 
 def files_at(path: str, host: Host) -> dict[str, int]:
@@ -196,7 +196,7 @@ def _plan_local(hub: str, identity: str, files: Mapping[str, int]) -> PlannedWei
 def with_projector(
     request: LaunchRequest, spec: ModelSpec, best: Candidate
 ) -> tuple[PlannedWeights, tuple[str, ...]]:
-    """The weights with the projector that was asked for, and what the model can then do."""
+    """The weights with the requested projector, and the abilities that the model then has."""
     weights = add_projector(request, best.variant, best.weights, best.host)
     if not weight_format(best.variant.format).has_projectors:
         return weights, spec.abilities
@@ -212,8 +212,8 @@ def add_projector(
     if wanted is None:
         return weights
     if not weight_format(variant.format).has_projectors:
-        why = f"is for ggufv2; {variant.format} has what it needs for pictures in its weights"
-        raise BadValue("projector", wanted, why)
+        reason = f"is for ggufv2; {variant.format} has what it needs for pictures in its weights"
+        raise BadValue("projector", wanted, reason)
     if request.lock is not None:
         raise BadValue("projector", wanted, "is not in the lock, and so not used under it")
     if wanted.startswith("/"):
@@ -221,8 +221,8 @@ def add_projector(
             raise BadValue("projector", wanted, f"no such file on {host.name}")
         return weights.model_copy(update={"projector": wanted})
     if not variant.projectors or request.model_path is not None:
-        why = "nothing says where that is; give an absolute path"
-        raise BadValue("projector", wanted, why)
+        reason = "nothing says where that is; give an absolute path"
+        raise BadValue("projector", wanted, reason)
     for name in variant.projectors:
         if name.casefold() == wanted.casefold():
             return weights.model_copy(update={"projector": name})

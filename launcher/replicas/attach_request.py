@@ -15,7 +15,7 @@ from paddock.registry.abilities import abilities, find_ability, probed_abilities
 from paddock.registry.errors import BadValue, UnknownName
 
 SLOTS = 64
-"""Requests that an endpoint gets side by side, unless told otherwise."""
+"""The default of how many requests an endpoint gets at the same time."""
 
 
 class AttachRequest(BaseModel):
@@ -32,39 +32,42 @@ class AttachRequest(BaseModel):
     slots: int = Field(default=SLOTS, ge=1, le=100_000)
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> AttachRequest:
+    def parse(cls, fields: Mapping[str, Any]) -> AttachRequest:
         """What a client sent; the endpoint comes out as OpenAI's clients want it.
 
         Raises:
             UnknownName: a field, or an ability, that does not exist.
             BadValue: a wrong value; that of a key is not shown.
         """
-        for name in given:
+        for name in fields:
             if name not in cls.model_fields:
                 raise UnknownName.among("field", name, cls.model_fields)
         try:
-            made = cls.model_validate({k: v for k, v in given.items() if v is not None})
+            request = cls.model_validate({k: v for k, v in fields.items() if v is not None})
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
-            value = "(not shown)" if name == "api_key" else given.get(name)
+            value = "(not shown)" if name == "api_key" else fields.get(name)
             raise BadValue(name, value, first["msg"]) from None
-        if not (made.api_key.isascii() and made.api_key.isprintable()) or " " in made.api_key:
+        if (
+            not (request.api_key.isascii() and request.api_key.isprintable())
+            or " " in request.api_key
+        ):
             raise BadValue("api_key", "(not shown)", "must be printable ASCII without spaces")
-        if made.model_uid is not None:
-            check_uid(made.model_uid)
-        _check_abilities(made.abilities)
-        return made.model_copy(update={"endpoint": base_url(made.endpoint)})
+        if request.model_uid is not None:
+            check_uid(request.model_uid)
+        _check_abilities(request.abilities)
+        return request.model_copy(update={"endpoint": base_url(request.endpoint)})
 
 
-def _check_abilities(given: Iterable[str]) -> None:
-    given = tuple(given)
-    for ability in given:
+def _check_abilities(names: Iterable[str]) -> None:
+    names = tuple(names)
+    for ability in names:
         if find_ability(ability) is None:
             raise UnknownName.among("ability", ability, abilities())
     probed = probed_abilities()
-    if given and not probed.keys() & set(given):
-        raise BadValue("abilities", ", ".join(given), f"need one of {', '.join(probed)} too")
+    if names and not probed.keys() & set(names):
+        raise BadValue("abilities", ", ".join(names), f"need one of {', '.join(probed)} too")
 
 
 def base_url(url: str) -> str:

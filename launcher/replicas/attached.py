@@ -1,7 +1,7 @@
 """Models that somebody else serves: watches their endpoints.
 
 There is no process to supervise, and so no actor: the gateway itself looks whether the endpoint
-answers. `Watched` has the methods of `cluster.Handle`, so that the fleet follows an attached
+answers. `AttachedHandle` has the methods of `cluster.Handle`, so that the fleet follows an attached
 model as it follows any other.
 """
 
@@ -25,7 +25,7 @@ from paddock.launcher.replicas.diagnosis import Diagnosis, Failure
 from paddock.launcher.replicas.status import ReplicaStatus
 
 LOOK_SECONDS, AGAIN_SECONDS, FAILED_SECONDS = 10.0, 1.0, 2.0
-"""Between two looks: at an endpoint that is well, that was just found not to be, and after that."""
+"""Pauses between checks: of a working endpoint, of one that just failed, and from then on."""
 # Threads of their own: an endpoint that is silent holds one for ANSWER_SECONDS, or for minutes
 # while it is attached, and the gateway's other work of this kind (plans, keys, metrics) shares a
 # pool of `cpus + 4`.
@@ -33,7 +33,7 @@ LOOKS = ThreadPoolExecutor(4, "attached")
 ATTACHES = ThreadPoolExecutor(16, "attach")
 
 
-class Watched:
+class AttachedHandle:
     """An attached endpoint under the eyes of the gateway; see `cluster.Handle`.
 
     Its state is `failed` while the endpoint does not answer, and `ready` again once it does.
@@ -82,8 +82,8 @@ class Watched:
             key = self._keys.read(self._uid)
         except OSError as error:
             again = shlex.join(["paddock", "attach", self._attached.url, "--model-uid", self._uid])
-            why = f"the key of {self._attached.url} cannot be read: {error.strerror}"
-            return Diagnosis("endpoint_refused", why, again)
+            reason = f"the key of {self._attached.url} cannot be read: {error.strerror}"
+            return Diagnosis("endpoint_refused", reason, again)
         try:
             look = partial(Remote(self._attached.url, key).check, self._attached)
             await asyncio.get_running_loop().run_in_executor(LOOKS, look)

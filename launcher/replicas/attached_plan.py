@@ -26,20 +26,20 @@ def plan_attached(request: AttachRequest) -> LaunchPlan:
 
     Raises:
         Failure: it cannot be reached, does not take the key, or has no such API.
-        UnknownName, BadValue: the model is not there, or not told among several.
+        UnknownName, BadValue: the model is not there, or is not named among several.
     """
     remote = Remote(request.endpoint, request.api_key)
-    found = remote.models()
-    if found is None and request.model is None:
+    models = remote.models()
+    if models is None and request.model is None:
         raise remote.unfit("has no list of models at /models: wrong path? (it often ends in /v1)")
-    name = _choose_model(request, found)
+    name = _choose_model(request, models)
     uid = request.model_uid or name
     try:
         check_uid(uid)
     except BadValue as error:
-        why = f"the name there is no model id ({error.reason}); give one with --model-uid"
-        raise BadValue("model id", uid, why) from None
-    row = (found or {}).get(name, {})
+        reason = f"the name there is no model id ({error.reason}); give one with --model-uid"
+        raise BadValue("model id", uid, reason) from None
+    row = (models or {}).get(name, {})
     names = request.abilities or _listed_abilities(row)
     if names:
         needed = next(ability for ability in probed_abilities() if ability in names)
@@ -49,10 +49,10 @@ def plan_attached(request: AttachRequest) -> LaunchPlan:
             "abilities: as asked for" if request.abilities else "abilities: as it lists them"
         ]
     else:
-        tried = {ability: remote.able(name, ability) for ability in probed_abilities()}
-        names = tuple(ability for ability, why in tried.items() if why is None)
+        refusals = {ability: remote.able(name, ability) for ability in probed_abilities()}
+        names = tuple(ability for ability, reason in refusals.items() if reason is None)
         if not names:
-            raise remote.unfit(f"cannot use {name}: {'; '.join(filter(None, tried.values()))}")
+            raise remote.unfit(f"cannot use {name}: {'; '.join(filter(None, refusals.values()))}")
         reasons = ["abilities: the routes that answered; --ability adds others, such as tools"]
     context = request.context_length or _listed_context(row)
     parts = urlsplit(request.endpoint)
@@ -79,34 +79,34 @@ def plan_attached(request: AttachRequest) -> LaunchPlan:
         memory=MemoryEstimate(weights_bytes=0, cache_bytes=0, overhead_bytes=0, free_bytes=0),
         reasons=tuple(reasons),
         warnings=tuple(warnings),
-        attached=Attached(url=request.endpoint, model=name, listed=name in (found or {})),
+        attached=Attached(url=request.endpoint, model=name, listed=name in (models or {})),
     )
 
 
-def _choose_model(request: AttachRequest, found: Mapping[str, Any] | None) -> str:
+def _choose_model(request: AttachRequest, models: Mapping[str, Any] | None) -> str:
     if request.model is not None:
-        if found and request.model not in found:
-            raise UnknownName.among("model", request.model, found, of=request.endpoint)
+        if models and request.model not in models:
+            raise UnknownName.among("model", request.model, models, of=request.endpoint)
         return request.model
-    if len(found or ()) == 1:
-        return next(iter(found or ()))
-    why = (
-        f"is needed: {request.endpoint} has several{name_some(found or ())}; name one with --model"
+    if len(models or ()) == 1:
+        return next(iter(models or ()))
+    reason = (
+        f"is needed: {request.endpoint} has several{name_some(models or ())}; name one with --model"
     )
-    if not found:
-        why = f"is needed: {request.endpoint} lists none; name one with --model"
-    raise BadValue("model", None, why)
+    if not models:
+        reason = f"is needed: {request.endpoint} lists none; name one with --model"
+    raise BadValue("model", None, reason)
 
 
 def _listed_abilities(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What another Paddock, or Xinference, says that the model can do."""
-    told = row.get("model_ability")
-    names = told if isinstance(told, list) else []
+    listed = row.get("model_ability")
+    names = listed if isinstance(listed, list) else []
     return tuple(dict.fromkeys(name for name in names if find_ability(name)))
 
 
 def _listed_context(row: Mapping[str, Any]) -> int:
-    """The context by the names that Paddock, vLLM and llama.cpp have for it; 0 if none is told."""
+    """The context by the names that Paddock, vLLM and llama.cpp have for it; 0 if none is there."""
     meta = row.get("meta")
     inside = meta if isinstance(meta, dict) else {}
     for value in (row.get("context_length"), row.get("max_model_len"), inside.get("n_ctx")):

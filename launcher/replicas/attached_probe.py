@@ -31,20 +31,22 @@ BUSY = 429
 
 
 @dataclass(frozen=True)
-class Answered:
+class RemoteAnswer:
     """What came back. `location` is where a redirect leads."""
 
     status: int
     data: bytes
     location: str = ""
 
-    def said(self) -> str:
+    def message(self) -> str:
         """An error in words."""
         text = self.data.decode("utf-8", "replace").strip()
         with contextlib.suppress(ValueError):
-            found = json.loads(text)
-            found = found.get("error", found) if isinstance(found, dict) else found
-            text = str(found.get("message", found) if isinstance(found, dict) else found)
+            document = json.loads(text)
+            document = document.get("error", document) if isinstance(document, dict) else document
+            text = str(
+                document.get("message", document) if isinstance(document, dict) else document
+            )
         return shown(" ".join(text.split()), 200)
 
 
@@ -55,7 +57,7 @@ class Remote:
     url: str
     key: str = field(default="", repr=False)
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Answered:
+    def ask(self, path: str, body: Mapping[str, Any] | None = None) -> RemoteAnswer:
         """One request. Redirects are not followed: the key is for this host alone.
 
         Raises:
@@ -85,17 +87,17 @@ class Remote:
             raise self._failed("endpoint_unreachable", _explain(reason, parts.scheme)) from error
         if self.key:
             read = read.replace(self.key.encode(), b"(key)")
-        return Answered(answer.status, read, location)
+        return RemoteAnswer(answer.status, read, location)
 
     def models(self) -> dict[str, dict[str, Any]] | None:
         """The models that it lists, by name; None if it has no such list."""
-        answer = self._settled(self.ask("/models"))
+        answer = self._check_answer(self.ask("/models"))
         if answer.status in {404, 405, 501}:
             return None
-        found: Any = None
+        document: Any = None
         with contextlib.suppress(ValueError):
-            found = json.loads(answer.data)
-        rows = found.get("data") if isinstance(found, dict) else None
+            document = json.loads(answer.data)
+        rows = document.get("data") if isinstance(document, dict) else None
         if answer.status != 200 or not isinstance(rows, list):
             raise self.unfit(f"answers {answer.status} without a list of models")
         return {str(row["id"]): row for row in rows if isinstance(row, dict) and "id" in row}
@@ -103,24 +105,24 @@ class Remote:
     def able(self, model: str, ability: str) -> str | None:
         """Why it cannot do for the model what the ability needs; None if it can."""
         probed = probed_abilities()[ability]
-        why = ""
+        refusal = ""
         for body in probed.probes:
-            answer = self._settled(self.ask(probed.path, {**body, "model": model}))
+            answer = self._check_answer(self.ask(probed.path, {**body, "model": model}))
             if answer.status == 200:
                 return None
-            why = why or f"{probed.path} says {answer.status} {answer.said()}"
-        return why
+            refusal = refusal or f"{probed.path} says {answer.status} {answer.message()}"
+        return refusal
 
     def check(self, attached: Attached) -> None:
         """Raises `Failure` unless it answers and has the model; one that is busy answers too."""
         if attached.listed:
-            found = self._listed()
-            if found is not None and attached.model not in found:
-                raise self.unfit(f"has no model {attached.model} any more{name_some(found)}")
+            models = self._models_unless_busy()
+            if models is not None and attached.model not in models:
+                raise self.unfit(f"has no model {attached.model} any more{name_some(models)}")
         elif (answer := self.ask("/models")).status != BUSY:
-            self._settled(answer)
+            self._check_answer(answer)
 
-    def _listed(self) -> dict[str, dict[str, Any]] | None:
+    def _models_unless_busy(self) -> dict[str, dict[str, Any]] | None:
         try:
             return self.models()
         except Failure as failure:
@@ -128,33 +130,33 @@ class Remote:
                 return None
             raise
 
-    def _settled(self, answer: Answered) -> Answered:
-        """The answer, unless it says that there is nothing to be had here at all."""
+    def _check_answer(self, answer: RemoteAnswer) -> RemoteAnswer:
+        """The answer. Raises `Failure` if its status rules out every request."""
         if answer.status in {401, 403}:
-            why = f"does not take the key ({answer.status} {answer.said()})"
+            reason = f"does not take the key ({answer.status} {answer.message()})"
             if not self.key:
-                why = f"asks for a key ({answer.status}); name it with --api-key-env"
-            raise self._failed("endpoint_refused", why)
+                reason = f"asks for a key ({answer.status}); name it with --api-key-env"
+            raise self._failed("endpoint_refused", reason)
         if 300 <= answer.status < 400:
             to = f" to {shown(answer.location)}" if answer.location else ""
             raise self.unfit(f"redirects{to}, which is not followed with a key")
         if answer.status == BUSY:
-            raise self._failed("rate_limited", f"asks to come again later (429 {answer.said()})")
+            raise self._failed("rate_limited", f"asks to come again later (429 {answer.message()})")
         if answer.status >= 500 and answer.status != 501:
-            raise self._failed("endpoint_unreachable", f"says {answer.status} {answer.said()}")
+            raise self._failed("endpoint_unreachable", f"says {answer.status} {answer.message()}")
         return answer
 
-    def unfit(self, why: str) -> Failure:
+    def unfit(self, reason: str) -> Failure:
         """What answers is not what is wanted."""
-        return self._failed("endpoint_unfit", why)
+        return self._failed("endpoint_unfit", reason)
 
-    def _failed(self, cause: Cause, why: str) -> Failure:
+    def _failed(self, cause: Cause, reason: str) -> Failure:
         again = ["paddock", "attach", self.url]
         if cause == "endpoint_refused":
             again += ["--api-key-env", "VARIABLE"]
         if cause == "endpoint_unfit":
             again[-1] = "URL"
-        return Failure(Diagnosis(cause, f"{self.url} {why}", shlex.join(again)))
+        return Failure(Diagnosis(cause, f"{self.url} {reason}", shlex.join(again)))
 
 
 @contextlib.contextmanager
@@ -215,8 +217,8 @@ def _explain(error: Exception, scheme: str) -> str:
     return f"cannot be reached ({getattr(error, 'strerror', None) or error})"
 
 
-def name_some(found: Iterable[str]) -> str:
+def name_some(models: Iterable[str]) -> str:
     """The first few names, in brackets."""
-    names = sorted(found)
+    names = sorted(models)
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f" (it has: {', '.join(map(shown, names[:12]))}{more})" if names else " (it has none)"

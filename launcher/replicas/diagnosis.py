@@ -101,9 +101,9 @@ def diagnose_exit(
     engine may have said in hours of service. `is_oom`: the kernel has ended a process for want of
     memory meanwhile.
     """
-    kept = lines[-LINES:]
+    excerpt = lines[-LINES:]
     name = _signal_name(signal)
-    how = f"was ended by {name}" if name else f"exited with code {exit_code}"
+    ending = f"was ended by {name}" if name else f"exited with code {exit_code}"
     for symptom in () if name in {"SIGKILL", "SIGTERM"} else engine.symptoms:
         for number, line in enumerate(lines, 1):
             match = symptom.pattern.search(line)
@@ -112,24 +112,24 @@ def diagnose_exit(
                 message = symptom.message.format(*match.groups())
                 if number <= len(lines) - LINES:
                     # A hundred lines of others' tracebacks may follow the one that says why.
-                    kept = lines[max(0, number - LINES) : number]
+                    excerpt = lines[max(0, number - LINES) : number]
                 return Diagnosis(
                     cause,
-                    f"{message} ({engine.name} {how})",
+                    f"{message} ({engine.name} {ending})",
                     _next(cause, plan),
-                    tuple(kept),
+                    tuple(excerpt),
                     exit_code,
                     name,
                 )
     if is_oom:
         message = f"the system ran out of memory, and ended {engine.name}"
-        return Diagnosis("oom", message, _next("oom", plan), tuple(kept), exit_code, name)
+        return Diagnosis("oom", message, _next("oom", plan), tuple(excerpt), exit_code, name)
     if name == "SIGKILL":
         message = f"{engine.name} was ended by SIGKILL: by somebody, or by the system out of memory"
     else:
-        message = f"{engine.name} {how}"
+        message = f"{engine.name} {ending}"
     cause = "engine_killed" if name else "engine_exited"
-    return Diagnosis(cause, message, _next(cause, plan), tuple(kept), exit_code, name)
+    return Diagnosis(cause, message, _next(cause, plan), tuple(excerpt), exit_code, name)
 
 
 def _signal_name(number: int | None) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-PROBE_ANSWER = 300.0
+POST_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class EngineClient:
         return {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
 
     def post(
-        self, path: str, body: dict[str, Any], timeout: float = PROBE_ANSWER
+        self, path: str, body: dict[str, Any], timeout: float = POST_SECONDS
     ) -> tuple[int, str]:
         """Status and text of the answer. See `ask`."""
         return self.ask("POST", path, json.dumps(body), timeout)

@@ -33,7 +33,7 @@ def read_after(path: Path, offset: int) -> tuple[int, str]:
             text = log.read(PIECE_BYTES)
     except OSError:
         return offset, ""
-    whole = text[: text.rfind(b"\n") + 1]
-    if not whole and len(text) == PIECE_BYTES:
-        whole = text  # one line longer than a piece is passed on in pieces
-    return offset + len(whole), whole.decode("utf-8", "replace")
+    complete = text[: text.rfind(b"\n") + 1]
+    if not complete and len(text) == PIECE_BYTES:
+        complete = text  # one line longer than a piece is passed on in pieces
+    return offset + len(complete), complete.decode("utf-8", "replace")

@@ -60,8 +60,8 @@ class Relay:
         self._tasks.add(task)
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self._head_seconds)
-            found = _AUTHORIZATION.search(head)
-            if found is None or not hmac.compare_digest(found[1].strip(), self._key):
+            match = _AUTHORIZATION.search(head)
+            if match is None or not hmac.compare_digest(match[1].strip(), self._key):
                 writer.write(_DENIED)
                 await writer.drain()
                 return

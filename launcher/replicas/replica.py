@@ -67,8 +67,15 @@ LIFE_SECONDS = 1.0
 WATCH_SECONDS = 20.0
 EXIT_LINES = 600
 """Last lines in which the cause of an engine's end is looked for: it may have many processes."""
-TAKEN_UP = {"disk_full", "rate_limited", "stalled", "checksum_mismatch", "gated_repo", "cancelled"}
-"""Causes after which the same launch again, once they are mended, goes on where it stopped."""
+RESUMABLE_CAUSES = {
+    "disk_full",
+    "rate_limited",
+    "stalled",
+    "checksum_mismatch",
+    "gated_repo",
+    "cancelled",
+}
+"""Once one of these causes is mended, the same launch goes on where it stopped."""
 
 
 class Replica:
@@ -90,26 +97,26 @@ class Replica:
         )
         self._changed = asyncio.Event()
         self._cancelled = threading.Event()
-        self._life: asyncio.Task[None] | None = None
+        self._life_task: asyncio.Task[None] | None = None
         self._fetching: asyncio.Future[Path | None] | None = None
         self._projector: Path | None = None
         self._warden: asyncio.subprocess.Process | None = None
-        self._ended: asyncio.Task[dict[str, Any]] | None = None
+        self._end_task: asyncio.Task[dict[str, Any]] | None = None
         self._relay: Relay | None = None
         self._oom_kills = self._newest_oom_kills = oom_kills()
         self._port = 0
         self._looked_at = 0.0
-        self._computed = 0.0
+        self._cpu_seconds = 0.0
         self._health = Health()
         self._work = Health()
         self._counters: tuple[str, ...] | None = None
         self._probed_at = 0.0
-        self._probed_computed = 0.0
+        self._probed_cpu_seconds = 0.0
 
     async def begin(self) -> ReplicaStatus:
         """Starts the life of the replica, once, and returns at once."""
-        if self._life is None:
-            self._life = asyncio.create_task(self._live())
+        if self._life_task is None:
+            self._life_task = asyncio.create_task(self._live())
         return self._status
 
     async def watch(self, since: int) -> ReplicaStatus:
@@ -135,8 +142,8 @@ class Replica:
         if self._fetching is not None:
             self._fetching.cancel()
         self._slip_leash()
-        if self._life is not None:
-            await asyncio.wait([self._life])
+        if self._life_task is not None:
+            await asyncio.wait([self._life_task])
         if self._relay is not None:
             await self._relay.close()
             self._relay = None
@@ -227,7 +234,7 @@ class Replica:
         return weights
 
     def _hub_diagnosis(self, error: HubFailure) -> Diagnosis:
-        extra = () if error.cause in TAKEN_UP else ("--model-path", "FILE_OR_FOLDER")
+        extra = () if error.cause in RESUMABLE_CAUSES else ("--model-path", "FILE_OR_FOLDER")
         following = launch_command(self._plan, *extra)
         # The registry knows no causes by type; hubs raise only those of the list.
         cause = cast(Cause, error.cause)
@@ -294,7 +301,7 @@ class Replica:
             )
         assert self._warden.stdout is not None
         first = await self._warden.stdout.readline()
-        self._ended = asyncio.create_task(self._wait_end(self._warden))
+        self._end_task = asyncio.create_task(self._wait_end(self._warden))
         self._set(pid=json.loads(first)["pid"] if first else None)
         if self._cancelled.is_set():  # `stop` came while there was no leash to slip yet
             self._slip_leash()
@@ -319,11 +326,11 @@ class Replica:
 
     async def _until_ready(self) -> None:
         """Polls the engine's health every 25 ms; gives up when it ended or shows no life."""
-        assert self._ended is not None
+        assert self._end_task is not None
         life, since = self._life_sign(), time.monotonic()
         while not await asyncio.to_thread(self._healthy):
-            if self._ended.done():
-                raise Failure(await self._exit_diagnosis(self._ended.result()))
+            if self._end_task.done():
+                raise Failure(await self._exit_diagnosis(self._end_task.result()))
             now, sign = time.monotonic(), self._life_sign()
             if sign != life:
                 life, since = sign, now
@@ -332,16 +339,16 @@ class Replica:
                 lines = tuple(read_tail(self._log, LINES))
                 following = f"paddock logs --model-uid {self._plan.model_id}"
                 raise Failure(Diagnosis("start_timeout", message, following, lines))
-            await asyncio.wait([self._ended], timeout=READY_POLL)
+            await asyncio.wait([self._end_task], timeout=READY_POLL)
 
     async def _until_end(self) -> dict[str, Any]:
         """Waits for the engine's end, and looks meanwhile whether it still answers."""
-        assert self._ended is not None
+        assert self._end_task is not None
         while True:
             pause = AGAIN_SECONDS if self._health.misses else self._config.health_seconds
-            await asyncio.wait([self._ended], timeout=pause)
-            if self._ended.done():
-                return self._ended.result()
+            await asyncio.wait([self._end_task], timeout=pause)
+            if self._end_task.done():
+                return self._end_task.result()
             # Of long ago they say nothing of this engine; of just now, the news of it may be on its
             # way.
             self._oom_kills, self._newest_oom_kills = self._newest_oom_kills, oom_kills()
@@ -354,10 +361,10 @@ class Replica:
 
     async def _look(self) -> None:
         """One look at the health route."""
-        assert self._ended is not None
+        assert self._end_task is not None
         limit = ANSWER_SECONDS if self._on_processor else GPU_ANSWER_SECONDS
         answer = asyncio.create_task(asyncio.to_thread(self._healthy, limit))
-        await asyncio.wait([answer, self._ended], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([answer, self._end_task], return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             return  # it has ended, which says more
         look = Look(answered=answer.result())
@@ -372,10 +379,10 @@ class Replica:
 
     async def _computing(self) -> float:
         """The processor time of the engine within the next second."""
-        assert self._ended is not None
-        before = _computed(self._status.pid)
-        await asyncio.wait([self._ended], timeout=COMPUTE_SECONDS)
-        return _computed(self._status.pid) - before
+        assert self._end_task is not None
+        before = _cpu_seconds(self._status.pid)
+        await asyncio.wait([self._end_task], timeout=COMPUTE_SECONDS)
+        return _cpu_seconds(self._status.pid) - before
 
     async def probe(self, full: bool) -> str:
         """Whether the engine still generates, where requests have heard nothing for a while.
@@ -385,11 +392,11 @@ class Replica:
         """
         if self._status.state != "ready":
             return self._status.state
-        now, computed = time.monotonic(), _computed(self._status.pid)
+        now, computed = time.monotonic(), _cpu_seconds(self._status.pid)
         first = not self._probed_at
         if first:  # nothing to compare with yet
             await self._counters_moved()
-            self._probed_at, self._probed_computed = now, computed
+            self._probed_at, self._probed_cpu_seconds = now, computed
         answered = False
         if not full:
             path, body = self._smallest()
@@ -398,14 +405,16 @@ class Replica:
         elif first:
             return "busy"
         moved = None if answered else await self._counters_moved()
-        now, computed_now = time.monotonic(), _computed(self._status.pid)
+        now, computed_now = time.monotonic(), _cpu_seconds(self._status.pid)
         look = Look(
             answered=answered,
             has_moved=moved,
-            computed_seconds=computed_now - self._probed_computed if self._on_processor else None,
+            computed_seconds=computed_now - self._probed_cpu_seconds
+            if self._on_processor
+            else None,
             seconds=now - self._probed_at,
         )
-        self._probed_at, self._probed_computed = now, computed_now
+        self._probed_at, self._probed_cpu_seconds = now, computed_now
         if not answered and look.has_moved is None and look.computed_seconds is None:
             return "busy"  # nothing here can tell; the gateway's own limit will
         self._work.note(look)
@@ -440,8 +449,8 @@ class Replica:
         """
         now = time.monotonic()
         if now - self._looked_at >= LIFE_SECONDS:
-            self._looked_at, self._computed = now, round(_computed(self._status.pid), 1)
-        return self._log.stat().st_size, self._computed
+            self._looked_at, self._cpu_seconds = now, round(_cpu_seconds(self._status.pid), 1)
+        return self._log.stat().st_size, self._cpu_seconds
 
     def _healthy(self, timeout: float = READY_ANSWER) -> bool:
         return self._client.ask("GET", self._engine.health_path, None, timeout)[0] == 200
@@ -450,11 +459,11 @@ class Replica:
         """Asks for one token with our key: ready means that it answers, and that it is ours."""
         self._set(note="asking for one token")
         path, body = self._smallest()
-        assert self._ended is not None
+        assert self._end_task is not None
         answer = asyncio.create_task(asyncio.to_thread(self._client.post, path, body))
-        await asyncio.wait([answer, self._ended], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([answer, self._end_task], return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            raise Failure(await self._exit_diagnosis(self._ended.result()))
+            raise Failure(await self._exit_diagnosis(self._end_task.result()))
         status, text = answer.result()
         if status != 200:
             message = f"{self._plan.engine} got ready, but one token failed: {status} {text[:300]}"
@@ -489,8 +498,8 @@ class Replica:
 
     async def _end_engine(self) -> None:
         self._slip_leash()
-        if self._ended is not None:
-            await self._ended
+        if self._end_task is not None:
+            await self._end_task
 
     async def _exit_diagnosis(self, end: dict[str, Any]) -> Diagnosis:
         folder = self._log.parent
@@ -528,7 +537,7 @@ def _node_address() -> str:
     return str(ray.util.get_node_ip_address())
 
 
-def _computed(pid: int | None) -> float:
+def _cpu_seconds(pid: int | None) -> float:
     """Seconds that a process and those below it have computed."""
     total = 0.0
     with contextlib.suppress(psutil.Error):

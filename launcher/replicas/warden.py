@@ -73,14 +73,14 @@ def _descendants() -> list[int]:
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
                 # The command's name may hold spaces and brackets: fields count from the last one.
                 parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
-    below, found = {os.getpid()}, []
+    below, descendants = {os.getpid()}, []
     grew = True
     while grew:
         new = [pid for pid, parent in parents.items() if parent in below and pid not in below]
         below.update(new)
-        found += new
+        descendants += new
         grew = bool(new)
-    return found
+    return descendants
 
 
 def _signal_group(group: int, number: int) -> None:
@@ -110,9 +110,9 @@ def _clear(engine: int, status: int | None) -> int:
         for pid in _descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        found, left = _reap(engine)
-        status = found if found is not None else status
-        if not left:
+        engine_status, has_children = _reap(engine)
+        status = engine_status if engine_status is not None else status
+        if not has_children:
             return status if status is not None else 0
         select.select([], [], [], 0.005)
 

@@ -61,9 +61,9 @@ def fetch(
                 trusted=weights.trusted,
             )
         )
-        found = cached(jobs[-1])
-        if found is not None:
-            return found
+        path = cached(jobs[-1])
+        if path is not None:
+            return path
     if weights.offline:
         raise HubFailure(
             "hub_unreachable", f"{weights.id} is not cached, and --offline was asked for"
@@ -81,22 +81,22 @@ def ask(jobs: Sequence[Job], action: Callable[[Job], T]) -> T:
     failures: list[HubFailure] = []
     for job in sorted(jobs, key=lambda job: reach.failed_lately(job.hub.endpoint)):
         try:
-            return _from(job, action, reach, failures)
+            return _act_on(job, action, reach, failures)
         except HubFailure as failure:
             if failure.cause not in ELSEWHERE:
                 raise
             failures.append(failure)
-    raise _worst(failures)
+    raise _worst_failure(failures)
 
 
-def _from(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[HubFailure]) -> T:
+def _act_on(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[HubFailure]) -> T:
     if job.hub.offline:
-        why = f"{job.source.id} is not cached, and {job.hub.offline} is set"
-        raise HubFailure("hub_unreachable", why)
+        offline_reason = f"{job.source.id} is not cached, and {job.hub.offline} is set"
+        raise HubFailure("hub_unreachable", offline_reason)
     reason = reach.unreachable(job.hub.endpoint)
     if reason is not None:
-        tried = (f"{job.hub.title}, {job.hub.endpoint}: {reason}",)
-        raise HubFailure("hub_unreachable", f"cannot reach {job.hub.title} ({reason})", tried)
+        attempts = (f"{job.hub.title}, {job.hub.endpoint}: {reason}",)
+        raise HubFailure("hub_unreachable", f"cannot reach {job.hub.title} ({reason})", attempts)
     if failures:
         because = f" ({failures[-1]})"
 
@@ -107,12 +107,12 @@ def _from(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[Hub
     return action(job)
 
 
-def _worst(failures: list[HubFailure]) -> HubFailure:
+def _worst_failure(failures: list[HubFailure]) -> HubFailure:
     """The failure that says most of what is to be done, with what was tried everywhere."""
     order = ("gated_repo", "rate_limited", "stalled", "hub_unreachable", "not_found")
     first = min(failures, key=lambda failure: order.index(failure.cause))
-    tried = tuple(line for failure in failures for line in failure.tried or (str(failure),))
-    return HubFailure(first.cause, first.reason, tried)
+    attempts = tuple(line for failure in failures for line in failure.tried or (str(failure),))
+    return HubFailure(first.cause, first.reason, attempts)
 
 
 __all__ = [

@@ -191,9 +191,9 @@ class Hub(Protocol):
         ...
 
 
-def called_off(what: str) -> HubFailure:
+def cancelled_failure(label: str) -> HubFailure:
     """The failure of a download whose user does not want it any more."""
-    return HubFailure("cancelled", f"the download of {what} was called off")
+    return HubFailure("cancelled", f"the download of {label} was called off")
 
 
 def check_name(hub: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What lies in the hubs' caches on this node: by variant, and by repository whoever brought it."""
+"""The hubs' caches on this node: by variant, and by repository, whoever downloaded it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from paddock.registry.spec import Source, Variant
 
 @dataclass(frozen=True)
 class Cached:
-    """A variant all of whose files are here: at `path`, which leads to `real_path`.
+    """A variant whose files are all in a cache: at `path`, which leads to `real_path`.
 
-    `checked` says that all of them were read and found whole, and not changed since.
+    `checked`: every file was read and is intact, and has not changed since.
     """
 
     variant: Variant
@@ -34,12 +34,12 @@ class Cached:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a file was found to be: `whole` is None if nobody tells what it ought to be."""
+    """The check of one file. `is_intact` is None if its digest is not known."""
 
     path: Path
     size_bytes: int
     digest: str
-    whole: bool | None
+    is_intact: bool | None
 
 
 class Cache:
@@ -66,52 +66,55 @@ class Cache:
                 all(self._records.is_whole(file) for file in files),
             )
             for variant in variants
-            for job, files in self._kept(variant)
+            for job, files in self._cached_jobs(variant)
             for path in [self._path(job, files)]
         ]
 
     def verify(self, variant: Variant) -> list[Verdict]:
-        """Reads every file of the variant anew, and notes what was found."""
-        found = []
-        for _, files in self._kept(variant):
+        """Reads every file of the variant anew, and records its digest."""
+        verdicts = []
+        for _, files in self._cached_jobs(variant):
             for path, expected in files.items():
                 digest = digest_file(path, expected, lambda _: None)
                 if digest.fits:
                     self._records.note(path, digest.text)
                 else:
                     self._records.forget(path)
-                whole = digest.fits if expected else None
-                found.append(Verdict(path, path.stat().st_size, digest.text, whole))
-        return found
+                fits = digest.fits if expected else None
+                verdicts.append(Verdict(path, path.stat().st_size, digest.text, fits))
+        return verdicts
 
     def repositories(self) -> list[Repository]:
         """Every repository with a file in it, by hub and id."""
-        found = [repository for hub in self._hubs.values() for repository in hub.repositories()]
-        return sorted(found, key=lambda one: (one.hub, one.id))
+        every_repository = [
+            repository for hub in self._hubs.values() for repository in hub.repositories()
+        ]
+        return sorted(every_repository, key=lambda one: (one.hub, one.id))
 
     def removable(self, variant: Variant) -> tuple[Path, ...]:
         """What `remove` would delete: files, links to them, or whole folders."""
         paths: set[Path] = set()
-        for job, files in self._kept(variant):
+        for job, files in self._cached_jobs(variant):
             paths.update(job.hub.removable(job.source, files))
         return tuple(sorted(paths))
 
     def remove(self, variant: Variant) -> bool:
         """Deletes a variant by its hubs' own means.
 
-        Of a repository with several files, the variant's own go and the others stay. Returns
-        whether there was something, and nothing of it is left.
+        Other files of its repository stay. Returns whether the variant was cached, and no file of
+        it remains.
         """
-        kept = list(self._kept(variant))
-        if not kept:
+        cached = list(self._cached_jobs(variant))
+        if not cached:
             return False
-        for job, files in kept:
+        for job, files in cached:
             for path in files:  # while links still lead to what was checked
                 self._records.forget(path)
             job.hub.remove(job.source, files)
-        return not any(self._kept(variant))  # a client may only log what it was not let delete
+        # A client may only log what it was not allowed to delete.
+        return not any(self._cached_jobs(variant))
 
-    def _kept(self, variant: Variant) -> Iterator[tuple[Job, dict[Path, str]]]:
+    def _cached_jobs(self, variant: Variant) -> Iterator[tuple[Job, dict[Path, str]]]:
         """The sources of the variant that are cached, with their files and digests."""
         for source in variant.sources:
             if source.hub in self._hubs:

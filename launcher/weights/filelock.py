@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paddock.launcher.weights.base import Cancelled, called_off
+from paddock.launcher.weights.base import Cancelled, cancelled_failure
 
 POLL_SECONDS = 0.1
 
 
 @contextmanager
 def locked(
-    path: Path, what: str, cancelled: Cancelled, waiting: Callable[[], None]
+    path: Path, label: str, cancelled: Cancelled, waiting: Callable[[], None]
 ) -> Iterator[None]:
     """Holds the lock that the hubs' clients take too; `waiting` is called while another has it.
 
@@ -35,7 +35,7 @@ def locked(
             except BlockingIOError:
                 waiting()
             if cancelled.wait(POLL_SECONDS):
-                raise called_off(what)
+                raise cancelled_failure(label)
         yield
     finally:
         os.close(handle)

@@ -49,7 +49,7 @@ from paddock.launcher.weights.base import (
     one_line,
     part_bytes,
 )
-from paddock.launcher.weights.transfer import FULL, PASSING, Trouble, full, retry_after
+from paddock.launcher.weights.transfer import FULL, PASSING, Trouble, disk_full_failure, retry_after
 from paddock.registry.errors import HubFailure
 from paddock.registry.hubs import COMMIT, hub_site
 from paddock.registry.spec import Source
@@ -89,10 +89,10 @@ class HuggingFace:
                 source.id, revision=revision, timeout=terms.timeout, files_metadata=True
             )
         except OfflineModeIsEnabled as error:
-            why = f"{source.id} is not cached, and HF_HUB_OFFLINE is set"
-            raise HubFailure("hub_unreachable", why) from error
+            reason = f"{source.id} is not cached, and HF_HUB_OFFLINE is set"
+            raise HubFailure("hub_unreachable", reason) from error
         except HfHubHTTPError as error:
-            raise self._meaning(source, error) from error
+            raise self._failure_of(source, error) from error
         except TimeoutException as error:
             raise Trouble("hub_unreachable", f"no answer in {terms.timeout:g} s") from error
         except HTTPError as error:
@@ -161,14 +161,14 @@ class HuggingFace:
             return False
         request = self.request(listing, file)
         try:
-            told = get_hf_file_metadata(
+            metadata = get_hf_file_metadata(
                 request.url, timeout=constants.HF_HUB_ETAG_TIMEOUT, headers=request.headers
             )
         except (HfHubHTTPError, HTTPError):
             return False  # the transfer finds out what is wrong, and says it
-        if told.xet_file_data is None:
+        if metadata.xet_file_data is None:
             return False
-        what = f"{listing.id}, {file.name}"
+        label = f"{listing.id}, {file.name}"
         try:
             hf_hub_download(
                 listing.id,
@@ -180,7 +180,7 @@ class HuggingFace:
             )
         except OSError as error:
             if error.errno in FULL:
-                raise full(what, error) from error
+                raise disk_full_failure(label, error) from error
             raise Trouble("hub_unreachable", one_line(error)) from error
         except (HTTPError, RuntimeError) as error:  # hf_xet raises the latter
             raise Trouble("hub_unreachable", one_line(error)) from error
@@ -206,12 +206,12 @@ class HuggingFace:
         if code == "EntryNotFound" or (status == 404 and not code):
             return HubFailure("not_found", f"{listing.id} has no file {name}")
         if code in {"RepoNotFound", "RevisionNotFound"}:
-            return self._missing(listing.id, listing.revision)
+            return self._missing_failure(listing.id, listing.revision)
         if status in {401, 403}:
-            return self._gated(listing.id)
-        where = (f"{self.title}, {self.endpoint}: HTTP {status} for {name}",)
-        why = f"{self.title} answered {status} for {name} of {listing.id}"
-        return HubFailure("hub_unreachable", why, where)
+            return self._gated_failure(listing.id)
+        attempts = (f"{self.title}, {self.endpoint}: HTTP {status} for {name}",)
+        reason = f"{self.title} answered {status} for {name} of {listing.id}"
+        return HubFailure("hub_unreachable", reason, attempts)
 
     def repositories(self) -> Iterator[Repository]:
         """As the client scans its cache."""
@@ -248,45 +248,45 @@ class HuggingFace:
         holding = [r for r in revisions if any(file.file_path in files for file in r.files)]
         return scan.delete_revisions(*(revision.commit_hash for revision in holding))
 
-    def _meaning(self, source: Source, error: HfHubHTTPError) -> HubFailure | Trouble:
+    def _failure_of(self, source: Source, error: HfHubHTTPError) -> HubFailure | Trouble:
         if isinstance(error, GatedRepoError):
-            return self._gated(source.id)
+            return self._gated_failure(source.id)
         if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
-            return self._missing(source.id, source.revision or self.default_revision)
+            return self._missing_failure(source.id, source.revision or self.default_revision)
         answer = error.response
         if answer.status_code in PASSING:
             cause = "rate_limited" if answer.status_code == 429 else "hub_unreachable"
             wait = retry_after(answer.headers, time.time())
             return Trouble(cause, f"HTTP {answer.status_code}", wait)
         if answer.status_code in {401, 403}:
-            return self._gated(source.id)
+            return self._gated_failure(source.id)
         if answer.status_code == 404:
-            return self._missing(source.id, source.revision or self.default_revision)
-        said = one_line(error)
-        tried = (f"{self.title}, {self.endpoint}: {said}",)
-        return HubFailure("hub_unreachable", f"{self.title} answered: {said}", tried)
+            return self._missing_failure(source.id, source.revision or self.default_revision)
+        message = one_line(error)
+        attempts = (f"{self.title}, {self.endpoint}: {message}",)
+        return HubFailure("hub_unreachable", f"{self.title} answered: {message}", attempts)
 
     def _by_head(self, identity: str, commit: str, name: str) -> RemoteFile:
         """A file of a mirror whose list has names only: its size and digest are in its head."""
         url = hf_hub_url(identity, name, revision=commit, endpoint=self.endpoint)
         try:
-            told = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            metadata = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except (HfHubHTTPError, HTTPError) as error:
             raise Trouble("hub_unreachable", one_line(error)) from error
-        kind = _DIGESTS.get(len(told.etag or ""))
-        if kind is None or told.size is None:
-            why = f"{self.endpoint} tells neither size nor digest of {name} in {identity}"
-            raise HubFailure("not_found", f"{why}; is HF_ENDPOINT a hub?")
-        return RemoteFile(name, told.size, f"{kind}:{told.etag}")
+        kind = _DIGESTS.get(len(metadata.etag or ""))
+        if kind is None or metadata.size is None:
+            reason = f"{self.endpoint} tells neither size nor digest of {name} in {identity}"
+            raise HubFailure("not_found", f"{reason}; is HF_ENDPOINT a hub?")
+        return RemoteFile(name, metadata.size, f"{kind}:{metadata.etag}")
 
-    def _gated(self, identity: str) -> HubFailure:
+    def _gated_failure(self, identity: str) -> HubFailure:
         page = f"{self.endpoint}/{identity}"
-        way = "then give a token by HF_TOKEN or: hf auth login"
-        return HubFailure("gated_repo", f"{identity} is gated: ask for access at {page}, {way}")
+        hint = "then give a token by HF_TOKEN or: hf auth login"
+        return HubFailure("gated_repo", f"{identity} is gated: ask for access at {page}, {hint}")
 
-    def _missing(self, identity: str, revision: str) -> HubFailure:
-        why = f"{self.title} has no {identity} at {revision}, or none that may be seen without a"
-        return HubFailure("not_found", f"{why} token (HF_TOKEN)")
+    def _missing_failure(self, identity: str, revision: str) -> HubFailure:
+        reason = f"{self.title} has no {identity} at {revision}, or none that may be seen without a"
+        return HubFailure("not_found", f"{reason} token (HF_TOKEN)")
 
     def _root(self, identity: str) -> Path:
         folder = repo_folder_name(repo_id=identity, repo_type="model")
@@ -305,14 +305,14 @@ def _meter(pulse: Callable[[int], None]) -> type[Any]:
 
     class Meter(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._came = int(kwargs.get("initial") or 0)
+            self._came_bytes = int(kwargs.get("initial") or 0)
             self._bytes = kwargs.get("unit") == "B"
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            self._came += int(n or 0)
+            self._came_bytes += int(n or 0)
             if self._bytes:
-                pulse(self._came)
+                pulse(self._came_bytes)
             return None
 
     return Meter

@@ -17,12 +17,12 @@ from paddock.launcher.weights.base import (
     Place,
     RemoteFile,
     Terms,
-    called_off,
+    cancelled_failure,
 )
 from paddock.launcher.weights.filelock import locked
 from paddock.launcher.weights.progress import Meter, Progress, Report
 from paddock.launcher.weights.select_files import choose
-from paddock.launcher.weights.transfer import Pulse, Transfer, again
+from paddock.launcher.weights.transfer import Pulse, Transfer, retry
 from paddock.launcher.weights.verified import Records, digest_file
 from paddock.launcher.weights.verify_lock import check_folder, check_listing, locked_paths
 from paddock.registry.errors import HubFailure
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def records(self) -> Records:
-        """What was found whole here."""
+        """The records of verified files."""
         return Records(self.terms.home)
 
     @property
@@ -138,9 +138,9 @@ def _cached_files(job: Job) -> dict[Path, str] | None:
             chosen = choose(listing, job.wanted, code=job.trusted is not None)
         except HubFailure:
             return None
-        found = {job.hub.place(listing, file).path: file.digest for file in chosen}
-        if all(path.exists() for path in found):
-            return found
+        files = {job.hub.place(listing, file).path: file.digest for file in chosen}
+        if all(path.exists() for path in files):
+            return files
     folder = job.hub.folder(job.source, None)
     if folder is None or (listing and folder == job.hub.folder(job.source, listing)):
         return None
@@ -152,17 +152,17 @@ def _left_by_others(job: Job, folder: Path) -> dict[Path, str] | None:
     if not job.wanted:
         if not is_whole(folder):
             return None
-        found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     else:
         (name,) = job.wanted
         beside = (folder / name).parent
         if not parts(name) and not (folder / name).exists() and beside.is_dir():
-            here = (path.relative_to(folder).as_posix() for path in beside.iterdir())
-            name = next((one for one in here if together(one) == name), name)
-        found = [folder / one for one in parts(name) or (name,)]
-        if not all(path.is_file() for path in found):
+            names = (path.relative_to(folder).as_posix() for path in beside.iterdir())
+            name = next((one for one in names if together(one) == name), name)
+        files = [folder / one for one in parts(name) or (name,)]
+        if not all(path.is_file() for path in files):
             return None
-    return {path: job.hub.digest_of(path) for path in found}
+    return {path: job.hub.digest_of(path) for path in files}
 
 
 def _is_whole(job: Job, path: Path, digest: str) -> bool:
@@ -177,13 +177,13 @@ def _is_whole(job: Job, path: Path, digest: str) -> bool:
 
     def pulse(read: int) -> None:
         if job.cancelled.is_set():
-            raise called_off(job.source.id)
-        meter.here(path.name, read)
+            raise cancelled_failure(job.source.id)
+        meter.note_present(path.name, read)
 
-    found = digest_file(path, digest, pulse)
-    if found.fits:
-        records.note(path, found.text)
-    return found.fits
+    result = digest_file(path, digest, pulse)
+    if result.fits:
+        records.note(path, result.text)
+    return result.fits
 
 
 def bring(job: Job) -> Path:
@@ -194,8 +194,8 @@ def bring(job: Job) -> Path:
     """
     listing = resolved(job)
     if job.trusted not in {None, listing.pin}:
-        why = f"{job.source.id} is at {listing.pin} now, and {job.trusted} is what was trusted"
-        raise HubFailure("checksum_mismatch", why)
+        reason = f"{job.source.id} is at {listing.pin} now, and {job.trusted} is what was trusted"
+        raise HubFailure("checksum_mismatch", reason)
     chosen = choose(listing, job.wanted, code=job.trusted is not None)
     if job.lock is not None:
         chosen = check_listing(job.lock, listing, chosen)
@@ -236,15 +236,15 @@ def bring_files(
 
 def resolved(job: Job) -> Listing:
     """What the hub has of the source now. Raises `HubFailure`."""
-    found: list[Listing] = []
+    listings: list[Listing] = []
 
     def attempt() -> bool:
-        found.append(job.hub.resolve(job.source, job.terms))
+        listings.append(job.hub.resolve(job.source, job.terms))
         return True
 
     job.report(Progress(f"{job.label}: asking for its files", 0, 0))
-    again(attempt, job.source.id, job.hub, job.terms, job.cancelled)
-    return found[0]
+    retry(attempt, job.source.id, job.hub, job.terms, job.cancelled)
+    return listings[0]
 
 
 def _check_disk(job: Job, places: dict[RemoteFile, Place]) -> None:
@@ -318,20 +318,20 @@ class _One:
 
     def bring(self, file: RemoteFile, place: Place) -> None:
         """Brings one file, unless it is here, whole; others that want it too wait."""
-        what = f"{self.job.source.id}, {file.name}"
+        label = f"{self.job.source.id}, {file.name}"
 
         def watch() -> None:  # another process downloads it: its part is our progress
             if place.part.exists():
-                self.meter.here(file.name, place.part.stat().st_size)
+                self.meter.note_present(file.name, place.part.stat().st_size)
 
         if not place.blob.exists():
             # Before our lock, which is the client's own: it would wait for us, and we for it.
-            self._by_client(file, place, what)
-        with locked(place.lock, what, self.ended, watch):
+            self._by_client(file, place, label)
+        with locked(place.lock, label, self.ended, watch):
             if not self._is_here(file, place):
                 self._fetch(file, place)
             self.job.hub.settle(self.listing, place)
-        self.meter.here(file.name, file.size_bytes)
+        self.meter.note_present(file.name, file.size_bytes)
 
     def _is_here(self, file: RemoteFile, place: Place) -> bool:
         if not place.blob.exists():
@@ -344,13 +344,13 @@ class _One:
         place.blob.unlink()
         return False
 
-    def _by_client(self, file: RemoteFile, place: Place, what: str) -> None:
+    def _by_client(self, file: RemoteFile, place: Place, label: str) -> None:
         """Lets the hub's client bring the file, where it has to be the one."""
 
-        def pulse(came: int) -> None:
+        def pulse(received: int) -> None:
             if self.ended.is_set():
-                raise called_off(self.job.source.id)
-            self.meter.came(file.name, came)
+                raise cancelled_failure(self.job.source.id)
+            self.meter.note_received(file.name, received)
 
         brought = False
 
@@ -359,17 +359,20 @@ class _One:
             brought = self.job.hub.bring(self.listing, file, pulse)
             return True
 
-        again(attempt, what, self.job.hub, self.job.terms, self.ended)
+        retry(attempt, label, self.job.hub, self.job.terms, self.ended)
         if brought:
             size = place.blob.stat().st_size
             if size != file.size_bytes:
-                why = f"{what} came with {size} bytes and is listed with {file.size_bytes}"
-                raise HubFailure("checksum_mismatch", why)
+                reason = f"{label} came with {size} bytes and is listed with {file.size_bytes}"
+                raise HubFailure("checksum_mismatch", reason)
             # Content-addressed storage: the client has checked each chunk by its hash.
             self.job.records.note(place.blob, file.digest)
 
     def _fetch(self, file: RemoteFile, place: Place) -> None:
-        counted = Pulse(partial(self.meter.here, file.name), partial(self.meter.came, file.name))
+        counted = Pulse(
+            partial(self.meter.note_present, file.name),
+            partial(self.meter.note_received, file.name),
+        )
         digest = self.transfer.bring(file, place.part, counted)
         place.part.replace(place.blob)
         self.job.records.note(place.blob, digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddock.launcher.planning.plan import PlannedWeights
-from paddock.launcher.weights.base import Cancelled, RemoteFile, Terms, called_off
+from paddock.launcher.weights.base import Cancelled, RemoteFile, Terms, cancelled_failure
 from paddock.launcher.weights.progress import Meter, Report
 from paddock.launcher.weights.verified import Records
 from paddock.launcher.weights.verify_lock import check_here
@@ -33,8 +33,8 @@ def find(weights: PlannedWeights, terms: Terms, report: Report, cancelled: Cance
 
         def pulse(name: str, read: int) -> None:
             if cancelled.is_set():
-                raise called_off(weights.id)
-            meter.here(name, read)
+                raise cancelled_failure(weights.id)
+            meter.note_present(name, read)
 
         check_here(lock, folder, Records(terms.home), pulse)
     return folder / names[0] if single else folder

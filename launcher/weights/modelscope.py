@@ -67,10 +67,10 @@ class ModelScope:
         """
         revision = source.revision or self.default_revision
         try:
-            found = self._api.list_repo_files(source.id, "model", revision=revision)
+            entries = self._api.list_repo_files(source.id, "model", revision=revision)
         except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
             status = 404 if isinstance(error, NotExistError) else 403
-            raise self._meaning(source.id, "", status, one_line(error)) from error
+            raise self._failure_of(source.id, "", status, one_line(error)) from error
         except APIError as error:
             status = error.status_code or 0
             if status in PASSING:
@@ -78,7 +78,7 @@ class ModelScope:
                 raise Trouble(
                     cause, f"HTTP {status}", getattr(error, "retry_after", None)
                 ) from error
-            raise self._meaning(source.id, "", status, one_line(error)) from error
+            raise self._failure_of(source.id, "", status, one_line(error)) from error
         except HubError as error:
             raise Trouble("hub_unreachable", one_line(error)) from error
         files = tuple(
@@ -87,11 +87,11 @@ class ModelScope:
                 int(file.size or 0),
                 f"sha256:{file.sha256}" if file.sha256 else "",
             )
-            for file in found
+            for file in entries
             if str(file.type) != "tree"
         )
         if not files:
-            raise self._meaning(source.id, "", 404, f"no files at {revision}")
+            raise self._failure_of(source.id, "", 404, f"no files at {revision}")
         return Listing(self.name, source.id, revision, "", files)
 
     def folder(self, source: Source, listing: Listing | None) -> Path | None:
@@ -128,7 +128,7 @@ class ModelScope:
 
     def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
         """From the status."""
-        return self._meaning(listing.id, name, status, f"HTTP {status}")
+        return self._failure_of(listing.id, name, status, f"HTTP {status}")
 
     def repositories(self) -> Iterator[Repository]:
         """As the client scans its cache."""
@@ -147,17 +147,19 @@ class ModelScope:
         for path in files:
             path.unlink(missing_ok=True)
 
-    def _meaning(self, identity: str, name: str, status: int, said: str) -> HubFailure:
-        tried = (f"{self.title}, {self.endpoint}: {said}",)
+    def _failure_of(self, identity: str, name: str, status: int, message: str) -> HubFailure:
+        attempts = (f"{self.title}, {self.endpoint}: {message}",)
         if status == 404:
-            what = f"{identity} on {self.title} has no file {name}" if name else ""
-            return HubFailure("not_found", what or f"{self.title} has no {identity}: {said}")
+            missing_file = f"{identity} on {self.title} has no file {name}" if name else ""
+            return HubFailure(
+                "not_found", missing_file or f"{self.title} has no {identity}: {message}"
+            )
         if status in {401, 403}:
             page = f"{self.endpoint}/models/{identity}"
-            way = "then give a token by MODELSCOPE_API_TOKEN or: modelscope login"
-            why = f"{identity} is not open to all: ask for access at {page}, {way}"
-            return HubFailure("gated_repo", why)
-        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {said}", tried)
+            hint = "then give a token by MODELSCOPE_API_TOKEN or: modelscope login"
+            reason = f"{identity} is not open to all: ask for access at {page}, {hint}"
+            return HubFailure("gated_repo", reason)
+        return HubFailure("hub_unreachable", f"{self.title}, {identity}: {message}", attempts)
 
     def _folder(self, identity: str, revision: str) -> Path:
         """Where the client keeps the repository: in today's layout, or in one before 1.38."""

@@ -1,4 +1,4 @@
-"""How far a download is: the one source of all bars, events and figures."""
+"""The progress of a download: the one source of all bars, events and figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paddock.launcher.weights.base import RemoteFile
 
 WINDOW_SECONDS = 5.0
 LEAST_SECONDS = 0.5
-"""Speed is told over the last `WINDOW_SECONDS`, and not before `LEAST_SECONDS` have passed."""
+"""Speed is measured over the last `WINDOW_SECONDS`, once `LEAST_SECONDS` have passed."""
 STEP_SECONDS = 0.1
 TICK_SECONDS = 0.5
 
@@ -50,25 +50,25 @@ Report = Callable[[Progress], None]
 
 
 class _Speed:
-    """Bytes a second over the last seconds, of what came over the network."""
+    """Bytes per second from the network, over the last seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque()
 
     def at(self, now: float, fresh: int) -> None:
-        self._seen.append((now, fresh))
-        while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW_SECONDS:
-            self._seen.popleft()
+        self._samples.append((now, fresh))
+        while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW_SECONDS:
+            self._samples.popleft()
 
     def value(self) -> float | None:
-        if not self._seen:
+        if not self._samples:
             return None
-        (begin, first), (end, last) = self._seen[0], self._seen[-1]
+        (begin, first), (end, last) = self._samples[0], self._samples[-1]
         return (last - first) / (end - begin) if end - begin >= LEAST_SECONDS else None
 
 
 class Meter:
-    """Gathers what the files' threads tell, and reports it ten times a second at most."""
+    """Adds up the progress of the files' threads; reports it at most ten times a second."""
 
     def __init__(
         self,
@@ -82,29 +82,29 @@ class Meter:
         self._clock = clock
         self._lock = threading.Lock()
         self._totals = {file.name: file.size_bytes for file in files}
-        self._came = dict.fromkeys(self._totals, 0)
-        self._old = dict.fromkeys(self._totals, 0)
+        self._came_bytes = dict.fromkeys(self._totals, 0)
+        self._old_bytes = dict.fromkeys(self._totals, 0)
         self._speeds = {name: _Speed() for name in self._totals}
         self._speed = _Speed()
-        self._told = -STEP_SECONDS
+        self._reported_at = -STEP_SECONDS
         self._last: Progress | None = None
 
-    def here(self, name: str, came: int) -> None:
-        """So many bytes of the file are here that did not come over the network now."""
+    def note_present(self, name: str, size: int) -> None:
+        """Notes the bytes of the file that are on disk without the network."""
         with self._lock:
-            self._old[name] = came - (self._came[name] - self._old[name])
-            self._came[name] = came
+            self._old_bytes[name] = size - (self._came_bytes[name] - self._old_bytes[name])
+            self._came_bytes[name] = size
         self._tell(name)
 
-    def came(self, name: str, came: int) -> None:
-        """So many bytes of the file are here, the last of them over the network."""
+    def note_received(self, name: str, size: int) -> None:
+        """Notes the bytes of the file that are on disk, the last of them from the network."""
         with self._lock:
-            self._came[name] = came
+            self._came_bytes[name] = size
         self._tell(name)
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
-        """Within it, what has changed is reported even while no byte comes."""
+        """A context in which changes are reported even while no byte comes."""
         done = threading.Event()
 
         def tick() -> None:
@@ -121,25 +121,25 @@ class Meter:
 
     def _tell(self, name: str) -> None:
         with self._lock:
-            soon = self._clock() - self._told < STEP_SECONDS
-            if soon and self._came[name] < self._totals[name]:
+            soon = self._clock() - self._reported_at < STEP_SECONDS
+            if soon and self._came_bytes[name] < self._totals[name]:
                 return
         self.tell()
 
     def tell(self) -> None:
-        """Reports how far it is, if that is not what was reported last."""
+        """Reports the progress if it has changed."""
         with self._lock:
-            now = self._told = self._clock()
+            now = self._reported_at = self._clock()
             for name, speed in self._speeds.items():
-                if self._came[name] < self._totals[name]:
-                    speed.at(now, self._came[name] - self._old[name])
-            self._speed.at(now, sum(self._came.values()) - sum(self._old.values()))
+                if self._came_bytes[name] < self._totals[name]:
+                    speed.at(now, self._came_bytes[name] - self._old_bytes[name])
+            self._speed.at(now, sum(self._came_bytes.values()) - sum(self._old_bytes.values()))
             files = tuple(
                 FileProgress(name, came, total, *_pace(self._speeds[name].value(), total - came))
                 for name, total in self._totals.items()
-                for came in [self._came[name]]
+                for came in [self._came_bytes[name]]
             )
-            came, total = sum(self._came.values()), sum(self._totals.values())
+            came, total = sum(self._came_bytes.values()), sum(self._totals.values())
             progress = Progress(
                 self._note, came, total, *_pace(self._speed.value(), total - came), files
             )
@@ -149,7 +149,7 @@ class Meter:
             self._report(progress)  # with the lock, so that reports come in their order
 
 
-def _pace(speed: float | None, left: int) -> tuple[float | None, float | None]:
-    if left <= 0:
+def _pace(speed: float | None, remaining: int) -> tuple[float | None, float | None]:
+    if remaining <= 0:
         return None, 0.0
-    return speed, left / speed if speed else None
+    return speed, remaining / speed if speed else None

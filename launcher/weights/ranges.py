@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from paddock.launcher.weights.base import Hub, Listing, RemoteFile, Terms, one_line
-from paddock.launcher.weights.transfer import PASSING, Trouble, again, retry_after
+from paddock.launcher.weights.transfer import PASSING, Trouble, retry, retry_after
 from paddock.launcher.weights.verified import Digest
 from paddock.registry.errors import CorruptFile, HubFailure
 
@@ -43,7 +43,7 @@ class Reading:
         """Closes the connections."""
         self._client.close()
 
-    def whole(self, file: RemoteFile) -> bytes:
+    def read_checked(self, file: RemoteFile) -> bytes:
         """A small file, checked by its digest.
 
         Raises:
@@ -54,8 +54,8 @@ class Reading:
         digest.add(data)
         if not digest.fits:
             title = self.hub.title
-            why = f"{self.listing.id}: the bytes of {file.name} are not those that {title} lists"
-            raise HubFailure("checksum_mismatch", why)
+            reason = f"{self.listing.id}: the bytes of {file.name} are not those that {title} lists"
+            raise HubFailure("checksum_mismatch", reason)
         return data
 
     def part(self, file: RemoteFile, start: int, count: int) -> bytes:
@@ -63,16 +63,16 @@ class Reading:
         count = min(count, file.size_bytes - start)
         if count <= 0:
             return b""
-        found = b""
+        data = b""
 
         def attempt() -> bool:
-            nonlocal found
-            found = self._ask(file, start, count)
+            nonlocal data
+            data = self._ask(file, start, count)
             return True
 
-        what = f"{self.listing.id}, {file.name}"
-        again(attempt, what, self.hub, self._terms, threading.Event())
-        return found
+        label = f"{self.listing.id}, {file.name}"
+        retry(attempt, label, self.hub, self._terms, threading.Event())
+        return data
 
     def _ask(self, file: RemoteFile, start: int, count: int) -> bytes:
         import httpx2
@@ -87,8 +87,8 @@ class Reading:
                 before = 0 if self._check(answer, file, start) else start
                 return self._take(answer, before, count)
         except httpx2.TimeoutException as error:
-            why = f"no byte for {self._terms.silence:g} s"
-            raise Trouble("stalled", why) from error
+            reason = f"no byte for {self._terms.silence:g} s"
+            raise Trouble("stalled", reason) from error
         except httpx2.HTTPError as error:
             raise Trouble("hub_unreachable", one_line(error)) from error
 
@@ -109,19 +109,19 @@ class Reading:
             cause = "rate_limited" if status == 429 else "hub_unreachable"
             raise Trouble(cause, f"HTTP {status}", retry_after(answer.headers, time.time()))
         if status == 206:
-            told = _RANGE.fullmatch(answer.headers.get("content-range", ""))
-            if told is None or int(told[1]) != start or int(told[3]) != size:
+            match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
+            if match is None or int(match[1]) != start or int(match[3]) != size:
                 raise Trouble("hub_unreachable", "another range came than the one asked for")
             return True
         if status != 200:
             code = answer.headers.get("x-error-code", "")
             raise self.hub.refused(self.listing, file.name, status, code)
-        told_length = answer.headers.get("content-length", "")
-        if told_length.isdigit() and int(told_length) != size:
+        length = answer.headers.get("content-length", "")
+        if length.isdigit() and int(length) != size:
             raise HubFailure(
                 "checksum_mismatch",
                 f"{self.listing.id}: {self.hub.title} lists {file.name} with {size} bytes and "
-                f"sends {told_length}",
+                f"sends {length}",
             )
         return False
 

@@ -1,4 +1,4 @@
-"""Whether a hub answers at all, found out in bounded time."""
+"""Checks within bounded time whether a hub answers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def unreachable(endpoint: str, timeout: float) -> str | None:
             outcome.append(None)
         except URLError as error:
             # A certificate that only the client's own settings trust: there is somebody.
-            found = isinstance(error.reason, ssl.SSLCertVerificationError)
-            outcome.append(None if found else _said(error.reason))
+            is_certificate = isinstance(error.reason, ssl.SSLCertVerificationError)
+            outcome.append(None if is_certificate else _reason_text(error.reason))
         except (OSError, ValueError) as error:
-            outcome.append(_said(error))
+            outcome.append(_reason_text(error))
 
     thread = threading.Thread(target=attempt, daemon=True, name=f"reach {endpoint}")
     thread.start()
@@ -54,12 +54,12 @@ def unreachable(endpoint: str, timeout: float) -> str | None:
     return None if outcome[0] is None else f"{endpoint}: {outcome[0]}"
 
 
-def _said(reason: object) -> str:
+def _reason_text(reason: object) -> str:
     return getattr(reason, "strerror", None) or str(reason)
 
 
 class Reach:
-    """Asks whether hubs answer, and remembers those that did not: they are asked last for a while.
+    """Checks whether hubs answer. A hub that did not comes last for a while.
 
     The memory is a file below PADDOCK_HOME/cache; a hub that answers again is forgotten.
     """
@@ -69,7 +69,7 @@ class Reach:
         self._timeout = timeout
 
     def failed_lately(self, endpoint: str) -> bool:
-        """Whether the endpoint did not answer when it was last asked, not long ago."""
+        """Whether the last check of the endpoint failed, not long ago."""
         at = self._failed().get(endpoint)
         return isinstance(at, int | float) and 0 <= time.time() - at < REMEMBERED_SECONDS
 
@@ -86,7 +86,7 @@ class Reach:
 
     def _failed(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_text("utf-8"))
+            document = json.loads(self._path.read_text("utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}

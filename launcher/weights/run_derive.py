@@ -22,7 +22,7 @@ from paddock.launcher.weights.base import Hub, Listing, RemoteFile, Terms
 from paddock.launcher.weights.ranges import RangedBytes, Reading
 from paddock.launcher.weights.reachability import Reach
 from paddock.launcher.weights.select_files import choose
-from paddock.launcher.weights.transfer import again
+from paddock.launcher.weights.transfer import retry
 from paddock.registry.derive import CARD, SMALL_BYTES, Derived, Found, derive, to_read
 from paddock.registry.errors import BadValue, CorruptFile, HubFailure, NoSpec, PaddockError
 from paddock.registry.gguf import ByteSource, FileBytes, GgufHeader, read_header
@@ -56,33 +56,35 @@ def look(reference: Reference, terms: Terms, known: str, today: date) -> Derived
 
 def _list_repository(hub: Hub, reference: Reference, terms: Terms) -> Listing:
     if hub.offline:
-        why = f"{reference.text} was not looked at before, and {hub.offline} is set"
-        raise HubFailure("hub_unreachable", why)
+        offline_reason = f"{reference.text} was not looked at before, and {hub.offline} is set"
+        raise HubFailure("hub_unreachable", offline_reason)
     reason = Reach(terms.home, terms.timeout).unreachable(hub.endpoint)
     if reason is not None:
-        tried = (f"{hub.title}, {hub.endpoint}: {reason}",)
-        raise HubFailure("hub_unreachable", f"cannot reach {hub.title} ({reason})", tried)
+        attempts = (f"{hub.title}, {hub.endpoint}: {reason}",)
+        raise HubFailure("hub_unreachable", f"cannot reach {hub.title} ({reason})", attempts)
     source = Source(hub=reference.hub, id=reference.id, revision=reference.revision)
-    found: list[Listing] = []
+    listings: list[Listing] = []
 
     def attempt() -> bool:
-        found.append(hub.resolve(source, terms))
+        listings.append(hub.resolve(source, terms))
         return True
 
-    again(attempt, reference.id, hub, terms, threading.Event())
-    return found[0]
+    retry(attempt, reference.id, hub, terms, threading.Event())
+    return listings[0]
 
 
 def _on_hub(reference: Reference, reading: Reading, today: date) -> Derived:
     by_name = {file.name: file for file in reading.listing.files}
     reads = to_read(reference, {name: file.size_bytes for name, file in by_name.items()})
     texts = {
-        name: reading.whole(by_name[name]) if by_name[name].size_bytes <= SMALL_BYTES else None
+        name: reading.read_checked(by_name[name])
+        if by_name[name].size_bytes <= SMALL_BYTES
+        else None
         for name in reads.small
     }
     sources = (RangedBytes(reading, by_name[name]) for name in reads.gguf)
     header = _header(reference, sources)
-    return _derived(reference, reading.listing, texts, header, reads.gguf, today)
+    return _derive_from(reference, reading.listing, texts, header, reads.gguf, today)
 
 
 def _list_folder(reference: Reference) -> Listing:
@@ -98,8 +100,8 @@ def _list_folder(reference: Reference) -> Listing:
                     status = entry.stat()
                     files.append(RemoteFile(entry.name, status.st_size, str(status.st_mtime_ns)))
     except OSError as error:
-        why = f"cannot be read here: {error.strerror}"
-        raise BadValue("model", reference.text, why) from None
+        reason = f"cannot be read here: {error.strerror}"
+        raise BadValue("model", reference.text, reason) from None
     files.sort(key=lambda file: file.name)
     return Listing("path", reference.id, "", "", tuple(files))
 
@@ -115,15 +117,15 @@ def _on_disk(reference: Reference, listing: Listing, today: date) -> Derived:
         }
         opened = [(folder / name).open("rb") for name in reads.gguf]
     except OSError as error:
-        why = f"cannot be read here: {error.strerror}"
-        raise BadValue("model", reference.text, why) from None
+        reason = f"cannot be read here: {error.strerror}"
+        raise BadValue("model", reference.text, reason) from None
     try:
         sources = [FileBytes(file, folder / file.name) for file in opened]
         header = _header(reference, sources)
     finally:
         for file in opened:
             file.close()
-    return _derived(reference, listing, texts, header, reads.gguf, today)
+    return _derive_from(reference, listing, texts, header, reads.gguf, today)
 
 
 def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader | None:
@@ -131,18 +133,18 @@ def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader |
     header = None
     for source in sources:
         try:
-            found = read_header(source)
+            part = read_header(source)
         except CorruptFile as error:
             name = os.path.basename(error.path)
             raise NoSpec(reference.text, name, f"is no whole GGUF: {error.reason}") from None
-        if found.needed_bytes > source.length:
-            lacking = f"has {source.length} bytes of {found.needed_bytes} that its header declares"
+        if part.needed_bytes > source.length:
+            lacking = f"has {source.length} bytes of {part.needed_bytes} that its header declares"
             raise NoSpec(reference.text, os.path.basename(source.name), lacking)
-        header = found if header is None else _sum(header, found)
+        header = part if header is None else _add_headers(header, part)
     return header
 
 
-def _sum(one: GgufHeader, other: GgufHeader) -> GgufHeader:
+def _add_headers(one: GgufHeader, other: GgufHeader) -> GgufHeader:
     return dataclasses.replace(
         one,
         parameters=one.parameters + other.parameters,
@@ -151,7 +153,7 @@ def _sum(one: GgufHeader, other: GgufHeader) -> GgufHeader:
     )
 
 
-def _derived(
+def _derive_from(
     reference: Reference,
     listing: Listing,
     texts: Mapping[str, bytes | None],
@@ -163,19 +165,19 @@ def _derived(
         chosen = tuple(file.name for file in choose(listing, ()))
     except HubFailure:
         chosen = ()  # no safetensors
-    found = Found(
+    facts = Found(
         reference,
         listing.pin,
         {file.name: file.size_bytes for file in listing.files},
         chosen,
-        {name: _parsed(name, data) for name, data in texts.items()},
+        {name: _parse(name, data) for name, data in texts.items()},
         header,
         header_files[0] if header_files else "",
     )
-    return derive(found, today)
+    return derive(facts, today)
 
 
-def _parsed(name: str, data: bytes | None) -> Any:
+def _parse(name: str, data: bytes | None) -> Any:
     if data is None:
         return None
     text = data.decode("utf-8", "replace")
@@ -189,22 +191,22 @@ def _parsed(name: str, data: bytes | None) -> Any:
 
 def main() -> None:
     """Answers for the reference that stdin names."""
-    given = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
-    terms = Terms(Path(given["home"]), given["timeout"], silence=10.0, tries=3)
-    reference = Reference(**given["reference"])
+    terms = Terms(Path(request["home"]), request["timeout"], silence=10.0, tries=3)
+    reference = Reference(**request["reference"])
     try:
-        found = look(reference, terms, given["known"], date.today())
-        said: dict[str, Any] = {"derived": found.to_json() if found else None}
+        derived = look(reference, terms, request["known"], date.today())
+        answer: dict[str, Any] = {"derived": derived.to_json() if derived else None}
     except PaddockError as error:
-        said = {"error": type(error).__name__, "fields": error.fields()}
-    sys.stdout.write(json.dumps(said) + "\n")
+        answer = {"error": type(error).__name__, "fields": error.fields()}
+    sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 
 def _watch() -> None:
     sys.stdin.read()
-    os._exit(1)  # whoever asked is gone, and nothing is half written
+    os._exit(1)  # the parent is gone, and nothing is half written
 
 
 if __name__ == "__main__":

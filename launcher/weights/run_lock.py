@@ -19,7 +19,7 @@ from typing import Any
 from paddock.launcher.jobs.child_io import say, set_when_called_off
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import Progress, Report, Terms, ask, load_hub
-from paddock.launcher.weights.base import Cancelled, Listing, RemoteFile, called_off
+from paddock.launcher.weights.base import Cancelled, Listing, RemoteFile, cancelled_failure
 from paddock.launcher.weights.job import (
     Job,
     bring_files,
@@ -44,7 +44,7 @@ WORKERS = 4
 
 @dataclass(frozen=True)
 class Bench:
-    """How the work is done here, and whom it is told."""
+    """How the work is done, and where its progress is reported."""
 
     terms: Terms
     report: Report
@@ -59,8 +59,8 @@ class Bench:
 
         def pulse(read: int) -> None:
             if self.cancelled.is_set():
-                raise called_off(path.name)
-            meter.here(name, read)
+                raise cancelled_failure(path.name)
+            meter.note_present(name, read)
 
         return digest_file(path, expected, pulse)
 
@@ -88,8 +88,8 @@ def make(weights: PlannedWeights, newest: bool, bench: Bench) -> dict[str, Any]:
             digests = {folder / file.name: file.digest for file in listing.files}
             return _on_hub(job.source, listing.commit or None, _read(folder, digests, bench))
     if weights.offline:
-        why = f"{weights.id} is not cached, and --offline was asked for"
-        raise HubFailure("hub_unreachable", why)
+        reason = f"{weights.id} is not cached, and --offline was asked for"
+        raise HubFailure("hub_unreachable", reason)
     return ask(jobs, partial(_from_hub, bench=bench))
 
 
@@ -99,19 +99,19 @@ def _in_cache(job: Job) -> tuple[Listing, Path]:
     Raises:
         HubFailure: `not_found`, if it is not all here.
     """
-    found = cached_files(job)
-    folder = folder_of(job, found) if found else None
+    digests = cached_files(job)
+    folder = folder_of(job, digests) if digests else None
     if folder is None:
         raise HubFailure("not_found", f"{job.source.id} is not cached any more")
     files = tuple(
         RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
-        for path, digest in found.items()
+        for path, digest in digests.items()
     )
     commit = folder.name if COMMIT.fullmatch(folder.name) else ""
     source = job.source
-    here = Listing(source.hub, source.id, source.revision or "", commit, files)
+    listing = Listing(source.hub, source.id, source.revision or "", commit, files)
     # Another tool may have brought more than the model needs.
-    return replace(here, files=choose(here, job.wanted)), folder
+    return replace(listing, files=choose(listing, job.wanted)), folder
 
 
 def _from_hub(job: Job, bench: Bench) -> dict[str, Any]:
@@ -152,8 +152,8 @@ def _read(folder: Path, digests: dict[Path, str], bench: Bench) -> list[LockedFi
 
 
 def _on_hub(source: Source, commit: str | None, files: Iterable[LockedFile]) -> dict[str, Any]:
-    found = _entry(source.hub, source.id, files)
-    return found | {"revision": source.revision, "commit": commit}
+    entry = _entry(source.hub, source.id, files)
+    return entry | {"revision": source.revision, "commit": commit}
 
 
 def _entry(hub: str, identity: str, files: Iterable[LockedFile]) -> dict[str, Any]:
@@ -244,30 +244,32 @@ def compare(
 
     def row(item: LockedModel | tuple[str, Source]) -> dict[str, Any]:
         if isinstance(item, LockedModel):
-            where = (item.model, item.hub, item.id)
+            identity = (item.model, item.hub, item.id)
         else:
-            where = (item[0], item[1].hub, item[1].id)
-        if where[1] in LOCAL:
-            return _row(*where, "local")
+            identity = (item[0], item[1].hub, item[1].id)
+        if identity[1] in LOCAL:
+            return _row(*identity, "local")
         try:
-            pinned = _locked(item) if isinstance(item, LockedModel) else _cached(item, bench)
-            return _compared(pinned, bench, unreachable)
+            pinned = (
+                _pin_locked(item) if isinstance(item, LockedModel) else _pin_cached(item, bench)
+            )
+            return _compare_pinned(pinned, bench, unreachable)
         except HubFailure as failure:
             error = {"cause": failure.cause, "reason": str(failure)}
-            return _row(*where, "unknown") | {"error": error}
+            return _row(*identity, "unknown") | {"error": error}
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for found in pool.map(row, [*models, *caches]):
-            say(found)
+        for comparison in pool.map(row, [*models, *caches]):
+            say(comparison)
 
 
-def _locked(entry: LockedModel) -> _Pinned:
+def _pin_locked(entry: LockedModel) -> _Pinned:
     files = {f.name: RemoteFile(f.name, f.size_bytes, f.digest) for f in entry.files}
     wanted = entry.source.file
     return _Pinned(entry.model, entry.hub, entry.id, entry.revision, entry.commit, wanted, files)
 
 
-def _cached(item: tuple[str, Source], bench: Bench) -> _Pinned:
+def _pin_cached(item: tuple[str, Source], bench: Bench) -> _Pinned:
     name, source = item
     listing, _ = _in_cache(bench.job(source))
     files = {file.name: file for file in listing.files}
@@ -275,7 +277,7 @@ def _cached(item: tuple[str, Source], bench: Bench) -> _Pinned:
     return _Pinned(name, source.hub, source.id, source.revision, commit, source.file, files)
 
 
-def _compared(
+def _compare_pinned(
     pinned: _Pinned, bench: Bench, unreachable: Callable[[str], str | None]
 ) -> dict[str, Any]:
     source = Source.model_validate(
@@ -295,7 +297,7 @@ def _compared(
     listing = resolved(job)
     try:
         new = {file.name: file for file in choose(listing, job.wanted)}
-    except HubFailure:  # the hub has it no more: all that it has is said to be removed
+    except HubFailure:  # the hub has it no more: every file counts as removed
         new = {}
     old = pinned.files
     changed = [name for name in new if name in old and _differ(old[name], new[name])]
@@ -341,20 +343,20 @@ def _row(model: str, hub: str, identity: str, state: str) -> dict[str, Any]:
 
 def main() -> None:
     """Carries out the task that stdin names."""
-    given = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
     threading.Thread(target=set_when_called_off, args=(cancelled,), daemon=True).start()
-    terms = Terms(Path(given["home"]), given["timeout"])
+    terms = Terms(Path(request["home"]), request["timeout"])
     bench = Bench(terms, _report, cancelled)
-    models = [LockedModel.model_validate(one) for one in given.get("models", ())]
+    models = [LockedModel.model_validate(one) for one in request.get("models", ())]
     try:
-        if given["task"] == "make":
-            weights = PlannedWeights.model_validate(given["weights"])
-            say({"row": make(weights, given["newest"], bench)})
-        elif given["task"] == "verify":
+        if request["task"] == "make":
+            weights = PlannedWeights.model_validate(request["weights"])
+            say({"row": make(weights, request["newest"], bench)})
+        elif request["task"] == "verify":
             verify(models, bench, lambda row: say({"row": row}))
         else:
-            caches = [(name, Source.model_validate(source)) for name, source in given["caches"]]
+            caches = [(name, Source.model_validate(source)) for name, source in request["caches"]]
             compare(models, caches, bench, lambda row: say({"row": row}))
         say({"done": True})
     except HubFailure as failure:

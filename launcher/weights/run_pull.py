@@ -20,11 +20,11 @@ from paddock.registry.errors import HubFailure
 
 def main() -> None:
     """Brings the weights that stdin names."""
-    given = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
     threading.Thread(target=set_when_called_off, args=(cancelled,), daemon=True).start()
-    terms = Terms(Path(given["home"]), given["timeout"])
-    weights = PlannedWeights.model_validate(given["weights"])
+    terms = Terms(Path(request["home"]), request["timeout"])
+    weights = PlannedWeights.model_validate(request["weights"])
     try:
         path = fetch(weights, terms, _report, cancelled)
         if weights.projector_alone is not None:

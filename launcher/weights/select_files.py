@@ -12,8 +12,17 @@ from paddock.registry.errors import HubFailure, near
 from paddock.registry.split import parts, together
 
 # Configuration, tokenizers and templates beside the weights. Code is never among them.
-_KEPT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe"}
-# The same weights again, for other programs.
+_NEEDED_SUFFIXES = {
+    ".safetensors",
+    ".json",
+    ".txt",
+    ".model",
+    ".jinja",
+    ".tiktoken",
+    ".vocab",
+    ".bpe",
+}
+# Copies of the weights for other programs.
 _DOUBLES = re.compile(
     r"(?:^|/)(?:original|onnx|openvino|coreml|gguf|flax|\.[^/]*)/|(?:^|/)consolidated[^/]*$"
 )
@@ -23,36 +32,40 @@ _PRECISION = re.compile(r"\.(?:fp16|bf16|fp32)(?=[.-])")
 def choose(
     listing: Listing, wanted: Sequence[str], *, code: bool = False
 ) -> tuple[RemoteFile, ...]:
-    """The files that were asked for by name, with all parts of split ones in order; or, without
-    names, what of the repository a model needs.
+    """The files that `wanted` names, with all parts of a split file in order.
 
-    With `code` that is its Python files too, and pickled weights where there are no others.
+    Without names: the files of the repository that a model needs. With `code` these include its
+    Python files, and pickled weights if there are no others.
 
     Raises:
         HubFailure: `not_found`, with what is there instead.
     """
     if wanted:
-        return tuple(file for name in wanted for file in _named(listing, name))
-    kept = [file for file in listing.files if is_needed(file.name)]
-    names = {file.name for file in kept}
-    # Of model.safetensors and model.fp16.safetensors the plain one is enough.
-    kept = [f for f in kept if _PRECISION.sub("", f.name) == f.name or _plain(f) not in names]
+        return tuple(file for name in wanted for file in _find_named(listing, name))
+    needed = [file for file in listing.files if is_needed(file.name)]
+    names = {file.name for file in needed}
+    # Of model.safetensors and model.fp16.safetensors only the first is needed.
+    needed = [
+        f for f in needed if _PRECISION.sub("", f.name) == f.name or _plain_name(f) not in names
+    ]
     scripts = [f for f in listing.files if code and f.name.endswith(".py")]
-    if any(file.name.endswith(".safetensors") for file in kept):
-        return (*kept, *scripts)
+    if any(file.name.endswith(".safetensors") for file in needed):
+        return (*needed, *scripts)
     if code:
         pickled = [f for f in listing.files if is_pickled(f.name) and not _DOUBLES.search(f.name)]
         if pickled:
-            return (*kept, *scripts, *pickled)
+            return (*needed, *scripts, *pickled)
     pickles = [file.name for file in listing.files if is_pickled(file.name)]
-    why = f"has no safetensors, only pickled weights ({', '.join(pickles[:3])}), which can run code"
+    reason = (
+        f"has no safetensors, only pickled weights ({', '.join(pickles[:3])}), which can run code"
+    )
     raise HubFailure(
         "not_found",
-        f"{listing.id} {why if pickles else 'has no safetensors and no pickled weights'}",
+        f"{listing.id} {reason if pickles else 'has no safetensors and no pickled weights'}",
     )
 
 
-def _named(listing: Listing, name: str) -> tuple[RemoteFile, ...]:
+def _find_named(listing: Listing, name: str) -> tuple[RemoteFile, ...]:
     by_name = {file.name: file for file in listing.files}
     names = parts(name)
     if not names and name in by_name:
@@ -69,10 +82,10 @@ def _named(listing: Listing, name: str) -> tuple[RemoteFile, ...]:
     return tuple(by_name[one] for one in names)
 
 
-def _plain(file: RemoteFile) -> str:
+def _plain_name(file: RemoteFile) -> str:
     return _PRECISION.sub("", file.name)
 
 
 def is_needed(name: str) -> bool:
     """Whether a model that is a whole repository needs the file of this name."""
-    return posixpath.splitext(name)[1] in _KEPT and not _DOUBLES.search(name)
+    return posixpath.splitext(name)[1] in _NEEDED_SUFFIXES and not _DOUBLES.search(name)

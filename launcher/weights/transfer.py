@@ -26,7 +26,7 @@ from paddock.launcher.weights.base import (
     Listing,
     RemoteFile,
     Terms,
-    called_off,
+    cancelled_failure,
     one_line,
 )
 from paddock.launcher.weights.verified import PIECE, Digest
@@ -53,16 +53,16 @@ class Trouble(Exception):
 
 @dataclass(frozen=True)
 class Pulse:
-    """What is called as bytes come: `here` for those of an earlier try, `came` for new ones."""
+    """Called as bytes come: `present` for those of an earlier try, `received` for new ones."""
 
-    here: Callable[[int], None]
-    came: Callable[[int], None]
+    present: Callable[[int], None]
+    received: Callable[[int], None]
 
 
-def full(what: str, error: OSError) -> HubFailure:
+def disk_full_failure(label: str, error: OSError) -> HubFailure:
     """The failure of a disk that filled while it was written to."""
-    why = f"the disk is full while downloading {what} ({error.strerror}); what came is kept"
-    return HubFailure("disk_full", f"{why}; free some, and launch again")
+    reason = f"the disk is full while downloading {label} ({error.strerror}); what came is kept"
+    return HubFailure("disk_full", f"{reason}; free some, and launch again")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -76,8 +76,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def again(
-    attempt: Callable[[], bool], what: str, hub: Hub, terms: Terms, cancelled: Cancelled
+def retry(
+    attempt: Callable[[], bool], label: str, hub: Hub, terms: Terms, cancelled: Cancelled
 ) -> None:
     """Calls `attempt` until it is done; it returns whether it got further, and is then called anew.
 
@@ -87,7 +87,7 @@ def again(
     failed = 0
     while True:
         if cancelled.is_set():
-            raise called_off(what)
+            raise cancelled_failure(label)
         try:
             if attempt():
                 return
@@ -96,14 +96,14 @@ def again(
         except Trouble as trouble:
             failed += 1
             last = trouble
-        asked = last.retry_after
-        if failed >= terms.tries or (asked or 0.0) > terms.longest_pause:
-            said = f"; {hub.title} asks to wait {asked:.0f} s" if asked else ""
-            tried = f"{hub.title}, {hub.endpoint}: {last.reason} ({failed} times in a row)"
-            raise HubFailure(last.cause, f"{what}: {last.reason}{said}", (tried,))
-        pause = asked if asked is not None else terms.pause * 2 ** (failed - 1)
+        seconds = last.retry_after
+        if failed >= terms.tries or (seconds or 0.0) > terms.longest_pause:
+            hint = f"; {hub.title} asks to wait {seconds:.0f} s" if seconds else ""
+            attempts = f"{hub.title}, {hub.endpoint}: {last.reason} ({failed} times in a row)"
+            raise HubFailure(last.cause, f"{label}: {last.reason}{hint}", (attempts,))
+        pause = seconds if seconds is not None else terms.pause * 2 ** (failed - 1)
         if cancelled.wait(min(pause, terms.longest_pause)):
-            raise called_off(what)
+            raise cancelled_failure(label)
 
 
 class Transfer:
@@ -141,13 +141,13 @@ class Transfer:
             if digest.fits:
                 return digest.text
             part.unlink()
-            pulse.here(0)
-        where = f"{self._hub.title}, {self._hub.endpoint}"
+            pulse.present(0)
+        address = f"{self._hub.title}, {self._hub.endpoint}"
         raise HubFailure(
             "checksum_mismatch",
             f"{self._listing.id}: the bytes of {file.name} are not those that {self._hub.title} "
             f"lists (it says {digest.expected}, they are {digest.text}); nothing of them is kept",
-            (f"{where}: {file.name} twice",),
+            (f"{address}: {file.name} twice",),
         )
 
     def _filled(self, file: RemoteFile, part: Path, pulse: Pulse) -> Digest:
@@ -158,13 +158,13 @@ class Transfer:
                 stream.take_up(self._cancelled, self._listing.id)
                 what = f"{self._listing.id}, {file.name}"
                 if stream.have < file.size_bytes:
-                    again(
+                    retry(
                         lambda: self._go_on(stream), what, self._hub, self._terms, self._cancelled
                     )
                 return stream.digest
         except OSError as error:
             if error.errno in FULL:
-                raise full(f"{self._listing.id}, {file.name}", error) from error
+                raise disk_full_failure(f"{self._listing.id}, {file.name}", error) from error
             raise
 
     def _go_on(self, stream: _Stream) -> bool:
@@ -206,24 +206,24 @@ class Transfer:
             raise Trouble("hub_unreachable", one_line(error)) from error
         finally:
             if self._cancelled.is_set():
-                raise called_off(self._listing.id)
+                raise cancelled_failure(self._listing.id)
 
     def _check(self, answer: httpx2.Response, stream: _Stream) -> None:
-        """Makes sure that what follows is what was asked for, from the byte that was asked for."""
+        """Checks that the answer is the requested file, from the requested byte."""
         status, size = answer.status_code, stream.file.size_bytes
         if status in PASSING:
             cause = "rate_limited" if status == 429 else "hub_unreachable"
             wait = retry_after(answer.headers, time.time())
             raise Trouble(cause, f"HTTP {status}", wait)
         if status == 206:
-            told = _RANGE.fullmatch(answer.headers.get("content-range", ""))
-            if told is None or int(told[1]) != stream.have:
+            match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
+            if match is None or int(match[1]) != stream.have:
                 stream.restart()
                 raise Trouble("hub_unreachable", "another range came than the one asked for")
-            self._check_size(told[2], stream.file)
+            self._check_size(match[2], stream.file)
         elif status == 200:
             self._check_size(answer.headers.get("content-length", "*"), stream.file)
-            stream.restart()  # it gives the whole file whatever was asked for
+            stream.restart()  # it ignores ranges and sends the whole file
         elif status == 416:
             stream.restart()
             raise Trouble("hub_unreachable", f"HTTP 416 for a range within {size} bytes")
@@ -231,12 +231,12 @@ class Transfer:
             code = answer.headers.get("x-error-code", "")
             raise self._hub.refused(self._listing, stream.file.name, status, code)
 
-    def _check_size(self, told: str, file: RemoteFile) -> None:
-        if told.isdigit() and int(told) != file.size_bytes:
+    def _check_size(self, length: str, file: RemoteFile) -> None:
+        if length.isdigit() and int(length) != file.size_bytes:
             raise HubFailure(
                 "checksum_mismatch",
                 f"{self._listing.id}: {self._hub.title} lists {file.name} with {file.size_bytes} "
-                f"bytes and sends {told}",
+                f"bytes and sends {length}",
             )
 
 
@@ -250,17 +250,17 @@ class _Stream:
         self._out = out
         self._pulse = pulse
 
-    def take_up(self, cancelled: Cancelled, what: str) -> None:
+    def take_up(self, cancelled: Cancelled, label: str) -> None:
         """Reads what an earlier process left."""
         if os.fstat(self._out.fileno()).st_size > self.file.size_bytes:
             self._out.truncate(0)
         self._out.seek(0)
         while data := self._out.read(PIECE):
             if cancelled.is_set():
-                raise called_off(what)
+                raise cancelled_failure(label)
             self.digest.add(data)
             self.have += len(data)
-            self._pulse.here(self.have)
+            self._pulse.present(self.have)
 
     def restart(self) -> None:
         """Back to the first byte."""
@@ -268,7 +268,7 @@ class _Stream:
             self._out.truncate(0)
             self.have = 0
             self.digest = Digest(self.file.digest, self.file.size_bytes)
-            self._pulse.here(0)
+            self._pulse.present(0)
 
     def add(self, data: bytes) -> None:
         """The next bytes; more than the file has are an error of the hub, and are cut off."""
@@ -279,7 +279,7 @@ class _Stream:
             self.digest.add(bytes(view[:written]) if written < len(data) else data)
             self.have += written
             view = view[written:]
-        self._pulse.came(self.have)
+        self._pulse.received(self.have)
 
 
 class _Guard:
@@ -293,9 +293,9 @@ class _Guard:
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Hears from the client of each connection that it makes."""
-        made = info.get("return_value")
-        if event.endswith(("connect_tcp.complete", "start_tls.complete")) and made is not None:
-            raw = made.get_extra_info("socket")
+        stream = info.get("return_value")
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")) and stream is not None:
+            raw = stream.get_extra_info("socket")
             if raw is not None:
                 # A handle of our own: Python's objects are not to be closed under their user.
                 self._close()

@@ -1,4 +1,4 @@
-"""What was found whole, and what a repository held: small files of ours below PADDOCK_HOME/cache.
+"""Records of verified files and of repositories' lists: small files in PADDOCK_HOME/cache.
 
 The weights themselves stay where the hubs' clients keep them.
 """
@@ -65,28 +65,28 @@ class Records:
     def __init__(self, home: Path) -> None:
         self._marks = home / "cache" / "whole"
         self._listings = home / "cache" / "listings"
-        self._here = home / "cache" / "here"
+        self._sources = home / "cache" / "here"
 
     def is_whole(self, path: Path, digest: str = "") -> bool:
-        """Whether the file is the very one that was checked, and had the digest, if one is given.
+        """Whether the file is unchanged since it was checked, with this digest if one is given.
 
         Raises nothing: a file that is not there, or was changed since, is not whole.
         """
         real = path.resolve()
-        found = _read(self._mark(real))
+        mark = _read(self._mark(real))
         try:
             status = real.stat()
         except OSError:
             return False
-        if found is None or (digest and found.get("digest") != digest):
+        if mark is None or (digest and mark.get("digest") != digest):
             return False
         now = [status.st_size, status.st_mtime_ns, status.st_ino]
-        return [found.get(key) for key in ("size", "mtime_ns", "inode")] == now
+        return [mark.get(key) for key in ("size", "mtime_ns", "inode")] == now
 
     def digest(self, path: Path) -> str:
         """The digest that the file had when it was checked; empty if it never was."""
-        found = _read(self._mark(path.resolve()))
-        return str(found.get("digest", "")) if found else ""
+        mark = _read(self._mark(path.resolve()))
+        return str(mark.get("digest", "")) if mark else ""
 
     def note(self, path: Path, digest: str) -> None:
         """Notes that the file was read and had this digest."""
@@ -103,26 +103,26 @@ class Records:
         """Notes that these files are all that the source has of its variant."""
         key = source_key(source)
         name = hashlib.sha256(key.encode()).hexdigest()[:40]
-        _write(self._here / f"{name}.json", {"key": key, "paths": [str(path) for path in paths]})
+        _write(self._sources / f"{name}.json", {"key": key, "paths": [str(path) for path in paths]})
 
-    def here(self) -> dict[str, int]:
-        """The sources that are settled, and still whole: key → bytes. Asks no hub's client."""
-        found = {}
-        for record in sorted(self._here.glob("*.json")):
-            noted = _read(record) or {}
-            paths = [Path(path) for path in noted.get("paths", ())]
+    def complete_sources(self) -> dict[str, int]:
+        """The settled sources whose files are intact: key → bytes. Asks no hub's client."""
+        sizes = {}
+        for record in sorted(self._sources.glob("*.json")):
+            source = _read(record) or {}
+            paths = [Path(path) for path in source.get("paths", ())]
             if paths and all(self.is_whole(path) for path in paths):
-                found[str(noted["key"])] = sum(path.stat().st_size for path in paths)
-        return found
+                sizes[str(source["key"])] = sum(path.stat().st_size for path in paths)
+        return sizes
 
     def listing(self, hub: str, identity: str, revision: str) -> Listing | None:
-        """What the repository held when it was last asked."""
-        found = _read(self._listing(hub, identity, revision))
-        if found is None:
+        """The repository's list of files as last read."""
+        record = _read(self._listing(hub, identity, revision))
+        if record is None:
             return None
         try:
-            files = tuple(RemoteFile(**file) for file in found["files"])
-            return Listing(**{**found, "files": files})
+            files = tuple(RemoteFile(**file) for file in record["files"])
+            return Listing(**{**record, "files": files})
         except (KeyError, TypeError):  # of another version
             return None
 
@@ -141,10 +141,10 @@ class Records:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

@@ -21,8 +21,8 @@ def locked_paths(lock: LockedModel, folder: Path | None) -> dict[Path, str] | No
     if folder is None:
         return None
     files = sorted(lock.files, key=lambda file: file.name)
-    found = {folder / file.name: file.digest for file in files}
-    return found if all(path.is_file() for path in found) else None
+    digests = {folder / file.name: file.digest for file in files}
+    return digests if all(path.is_file() for path in digests) else None
 
 
 def check_listing(
@@ -37,15 +37,15 @@ def check_listing(
     checked = []
     for file in chosen:
         expected = locked.pop(file.name, None)
-        what = f"{file.name} of {listing.id}"
+        label = f"{file.name} of {listing.id}"
         if expected is None:
-            raise _mismatch(f"{what} is needed, and the lock does not name it")
+            raise _mismatch(f"{label} is needed, and the lock does not name it")
         if file.digest and file.digest not in {expected.digest, f"sha256:{expected.sha256}"}:
-            found = f"{listing.hub} lists it with {file.digest}"
-            raise _mismatch(f"{what} is locked to {expected.digest}, and {found}")
+            listed = f"{listing.hub} lists it with {file.digest}"
+            raise _mismatch(f"{label} is locked to {expected.digest}, and {listed}")
         if file.size_bytes != expected.size_bytes:
-            found = f"{listing.hub} lists it with {file.size_bytes}"
-            raise _mismatch(f"{what} is locked to {expected.size_bytes} bytes, and {found}")
+            listed = f"{listing.hub} lists it with {file.size_bytes}"
+            raise _mismatch(f"{label} is locked to {expected.size_bytes} bytes, and {listed}")
         checked.append(RemoteFile(file.name, file.size_bytes, file.digest or expected.digest))
     if locked:
         raise _mismatch(
@@ -66,7 +66,7 @@ def check_folder(lock: LockedModel, folder: Path) -> None:
         if file.git is not None:
             _check(file, folder, lambda _: None)
     if weight_format(lock.format).is_single_file:
-        return  # the engine is given the one file
+        return  # the engine gets the one file
     names = {file.name for file in lock.files}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -91,9 +91,9 @@ def check_here(
 
 def _check(file: LockedFile, folder: Path, pulse: Callable[[int], None]) -> None:
     path = folder / file.name
-    found = digest_file(path, f"sha256:{file.sha256}", pulse)
-    if not found.fits:
-        raise _mismatch(f"{path} is locked to {found.expected}, and has {found.text}")
+    digest = digest_file(path, f"sha256:{file.sha256}", pulse)
+    if not digest.fits:
+        raise _mismatch(f"{path} is locked to {digest.expected}, and has {digest.text}")
 
 
 def _mismatch(reason: str) -> HubFailure:

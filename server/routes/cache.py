@@ -171,7 +171,7 @@ class Cache:
                 "path": str(verdict.path),
                 "size_bytes": verdict.size_bytes,
                 "digest": verdict.digest,
-                "whole": verdict.whole,
+                "whole": verdict.is_intact,
             }
             for verdict in verdicts
         ]
@@ -224,7 +224,7 @@ class Cache:
 
     def _specs(self) -> list[ModelSpec]:
         """Those of the catalogue, and those that were derived."""
-        derived = (found.spec for found in self._fleet.references.kept())
+        derived = (found.spec for found in self._fleet.references.cached())
         return [*self._fleet.catalog, *derived]
 
     async def _variant(self, request: Request) -> Variant:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paddock.launcher.fleet.events import KEPT, PENDING, Bus, TooSlow, changes
+from paddock.launcher.fleet.events import HISTORY_EVENTS, PENDING, Bus, TooSlow, changes
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.launcher.replicas.status import ReplicaStatus, State
 
@@ -121,13 +121,13 @@ def test_one_who_comes_back_is_told_what_was_missed() -> None:
     bus = Bus()
     assert bus.since(0) == []
     assert bus.since(1) is None
-    shown(bus, KEPT + 10)
+    shown(bus, HISTORY_EVENTS + 10)
     assert bus.since(9) is None
     kept = bus.since(10)
     assert kept is not None
-    assert [happened.number for happened in kept] == list(range(11, KEPT + 11))
-    assert bus.since(KEPT + 10) == []
-    assert bus.since(KEPT + 11) is None
+    assert [happened.number for happened in kept] == list(range(11, HISTORY_EVENTS + 11))
+    assert bus.since(HISTORY_EVENTS + 10) == []
+    assert bus.since(HISTORY_EVENTS + 11) is None
 
 
 def test_listener_that_does_not_read_is_let_go() -> None:

@@ -227,7 +227,10 @@ async def test_a_branch_is_looked_up_and_read_only_where_it_moved(
     with pytest.raises(HubFailure, match="--offline was asked for"):
         await references.derive("hf:keeper/zoo", catalog, offline=True)
     assert len(list((home / "derived").glob("*.yaml"))) == 2
-    assert {found.reference for found in references.kept()} == {f"hf:{REPO}", f"hf:{REPO}@{OTHER}"}
+    assert {found.reference for found in references.cached()} == {
+        f"hf:{REPO}",
+        f"hf:{REPO}@{OTHER}",
+    }
 
 
 async def test_a_hub_that_is_down_is_done_without(
@@ -332,10 +335,10 @@ async def test_the_name_of_a_built_in_model_is_left_to_it(
 
 async def planned(references: References, catalog: Catalog, **given: Any) -> LaunchPlan:
     """The plan of a launch as the gateway makes it."""
-    asked = await references.asked(LaunchRequest.parse(**given), catalog)
+    asked = await references.resolve_reference(LaunchRequest.parse(**given), catalog)
     asked.check()
     host = probe_host(Path(os.environ["PADDOCK_HOME"]).parent, asked.paths)
-    return asked.finish(resolve(asked.request, asked.choice, [host]))
+    return asked.finish(resolve(asked.request, asked.catalog, [host]))
 
 
 async def test_a_plan_says_what_it_was_derived_from(
@@ -393,9 +396,9 @@ async def test_code_runs_only_with_consent_for_the_very_commit(
 
     async def weights(**given: Any) -> PlannedWeights:
         request = LaunchRequest.parse(model_name="hf:keeper/code", **given)
-        asked = await references.asked(request, catalog)
+        asked = await references.resolve_reference(request, catalog)
         asked.check()
-        variant, found = resolve_weights(asked.request, asked.choice, [probe_host(home.parent)])
+        variant, found = resolve_weights(asked.request, asked.catalog, [probe_host(home.parent)])
         references.consent(asked)
         return asked.allow(found, variant.format)
 
@@ -429,12 +432,14 @@ async def test_gguf_needs_no_consent_beside_code(
     assert (plan.format, plan.weights.trusted) == ("ggufv2", None)
     assert plan.derived is not None
     assert f"pytorch is left out: it needs --trust {COMMIT}" in plan.derived.notes[-1]
-    asked = await references.asked(LaunchRequest.parse(model_name="hf:keeper/both"), catalog)
-    assert {v.format for v in asked.choice.lookup("hf:keeper/both").variants} == {"ggufv2"}
-    agreed = await references.asked(
+    asked = await references.resolve_reference(
+        LaunchRequest.parse(model_name="hf:keeper/both"), catalog
+    )
+    assert {v.format for v in asked.catalog.lookup("hf:keeper/both").variants} == {"ggufv2"}
+    agreed = await references.resolve_reference(
         LaunchRequest.parse(model_name="hf:keeper/both", trust=COMMIT), catalog
     )
-    formats = {v.format for v in agreed.choice.lookup("hf:keeper/both").variants}
+    formats = {v.format for v in agreed.catalog.lookup("hf:keeper/both").variants}
     assert formats == {"ggufv2", "pytorch"}
     with pytest.raises(NeedsConsent, match=r"modeling_zoo\.py"):
         await planned(references, catalog, model_name="hf:keeper/both", format="pytorch")
@@ -493,9 +498,9 @@ async def test_plans_ask_a_hub_once_a_minute_and_launches_each_time(
 ) -> None:
     """A page that shows a plan asks again and again; what is launched is as the hub has it now."""
     request = LaunchRequest.parse(model_name=f"hf:{REPO}")
-    first = await references.asked(request, catalog, PLAN_AGE)
+    first = await references.resolve_reference(request, catalog, PLAN_AGE)
     hub.asked.clear()
-    assert (await references.asked(request, catalog, PLAN_AGE)).derived == first.derived
+    assert (await references.resolve_reference(request, catalog, PLAN_AGE)).derived == first.derived
     assert asked_for(hub) == []
-    await references.asked(request, catalog)
+    await references.resolve_reference(request, catalog)
     assert asked_for(hub) != []

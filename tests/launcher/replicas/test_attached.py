@@ -14,7 +14,7 @@ import pytest
 
 from paddock.launcher.planning.plan import Attached, LaunchPlan
 from paddock.launcher.replicas import attached_probe
-from paddock.launcher.replicas.attached import Watched
+from paddock.launcher.replicas.attached import AttachedHandle
 from paddock.launcher.replicas.attached_keys import Keys
 from paddock.launcher.replicas.attached_probe import Remote
 from paddock.launcher.replicas.diagnosis import Failure
@@ -22,13 +22,13 @@ from paddock.launcher.replicas.diagnosis import Failure
 SECONDS = 20.0
 
 
-def watched(number: int, keys: Keys) -> Watched:
+def watched(number: int, keys: Keys) -> AttachedHandle:
     """An attached model whose endpoint is nowhere."""
     uid = f"m{number}"
     keys.write(uid, "")
     there = Attached(url="http://127.0.0.1:1/v1", model="m", listed=True)
     plan = LaunchPlan.model_construct(model_id=uid, attached=there)
-    return Watched(f"{uid}-rep0", cast(LaunchPlan, plan), keys)
+    return AttachedHandle(f"{uid}-rep0", cast(LaunchPlan, plan), keys)
 
 
 async def test_silent_endpoints_hold_up_no_other_work(

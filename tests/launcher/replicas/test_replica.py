@@ -195,7 +195,7 @@ async def test_engine_that_is_slow_to_answer_but_computes_is_left_alone(
 
     monkeypatch.setattr(replica, "_healthy", silent)
     clock = iter(range(10_000))
-    monkeypatch.setattr(replica_module, "_computed", lambda _: float(next(clock)))
+    monkeypatch.setattr(replica_module, "_cpu_seconds", lambda _: float(next(clock)))
     async with asyncio.timeout(DEADLINE):
         while looks < 3 * MISSES:  # noqa: ASYNC110 - its looks are no events
             await asyncio.sleep(0.01)

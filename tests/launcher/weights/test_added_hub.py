@@ -89,7 +89,7 @@ def test_weights_come_are_listed_and_removed(hub: HubServer, terms: Terms, name:
     assert (repository.hub, repository.id, repository.part_bytes) == (name, REPO, 0)
     assert repository.size_bytes >= len(DATA)
     (verdict,) = cache.verify(zoo)
-    assert verdict.whole
+    assert verdict.is_intact
     assert verdict.digest == f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 
     removable = cache.removable(zoo)

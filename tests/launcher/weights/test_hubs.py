@@ -220,13 +220,13 @@ def test_a_file_in_parts_comes_whole_and_is_one(
     assert get(planned, terms) == path
     assert hub.asked == []
     # Under the branch and, where the hub names one, under the commit.
-    keys = set(Records(terms.home).here())
+    keys = set(Records(terms.home).complete_sources())
     assert len(keys) == (2 if name == "huggingface" else 1)
-    assert set(Records(terms.home).here().values()) == {16}
+    assert set(Records(terms.home).complete_sources().values()) == {16}
     path.with_name("b-00002-of-00002.gguf").unlink()
-    assert Records(terms.home).here() == {}
+    assert Records(terms.home).complete_sources() == {}
     get(planned, terms)
-    assert Records(terms.home).here() == dict.fromkeys(keys, 16)
+    assert Records(terms.home).complete_sources() == dict.fromkeys(keys, 16)
 
 
 def test_parts_that_another_tool_left_are_found(hub: HubServer, terms: Terms) -> None:
@@ -718,11 +718,11 @@ def test_time_left_is_told_when_it_is_known() -> None:
     now = [0.0]
     seen: list[Progress] = []
     meter = Meter("x", [RemoteFile("a", 1000), RemoteFile("b", 100)], seen.append, lambda: now[0])
-    meter.here("a", 500)
+    meter.note_present("a", 500)
     assert seen[-1].seconds_left is None
     for _ in range(4):
         now[0] += 0.25
-        meter.came("a", 500 + int(now[0] * 100))
+        meter.note_received("a", 500 + int(now[0] * 100))
     last = seen[-1]
     assert last.came_bytes == 600
     assert last.bytes_per_second == pytest.approx(100)
