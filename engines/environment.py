@@ -1,4 +1,4 @@
-"""Environments of engines that do not live in ours: what they are made of, and what is there.
+"""Environments of engines that do not live in ours: their contents, and which exist.
 
 Each is a virtual environment under `PADDOCK_HOME/engines/NAME/`, made by `paddock engine install`
 (`launcher/environments/build.py`). `current.json` beside the environments names the one in force;
@@ -32,16 +32,16 @@ GPUS = (Path("/proc/driver/nvidia/gpus"), Path("/dev"))
 def find_accelerator() -> Accelerator:
     """What engines can compute with on this node: an NVIDIA GPU, or the processor.
 
-    Looked for among the driver's files, for that costs nothing; Windows' Linux has but one.
+    It looks at the driver's files, which costs nothing. Windows' Linux has only one of them.
     """
     gpus, devices = GPUS
-    found = any(gpus.glob("*")) or any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
-    return "cuda" if found else "cpu"
+    has_gpu = any(gpus.glob("*")) or any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+    return "cuda" if has_gpu else "cpu"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What an engine's environment is made of.
+    """The contents of an engine's environment.
 
     Attributes:
         name: its folder, and its name in commands.
@@ -75,7 +75,7 @@ class Environment:
         return self.cuda if accelerator == "cuda" and self.cuda else self.requirements
 
     def digest(self, accelerator: Accelerator) -> str:
-        """Of all that it is made from: an environment that was made from other pins is old."""
+        """A hash of all that it is made from. An environment of other pins has another digest."""
         beside = [self.modules, self.complete, dict(self.metadata), self.architectures]
         pins = b"".join(file.read_bytes() for file in self.pins(accelerator))
         return hashlib.sha256(pins + json.dumps(beside).encode()).hexdigest()[:16]
@@ -89,7 +89,7 @@ class Environment:
         folder = self.folder(home or read_settings().home)
         try:
             record = json.loads((folder / CURRENT).read_text("utf-8"))
-            found = Made(
+            environment = Made(
                 folder=folder / record["folder"],
                 digest=record["digest"],
                 accelerator=record["accelerator"],
@@ -98,7 +98,7 @@ class Environment:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return found if found.python.exists() else None
+        return environment if environment.python.exists() else None
 
     def ours(self) -> Made | None:
         """Paddock's own environment, if it has what the extra brings, as the pins say."""
@@ -114,25 +114,28 @@ class Environment:
         """Where the engine runs from: its own environment, else ours, if that is enough."""
         return self.made() or self.ours()
 
-    def is_current(self, made: Made) -> bool:
-        """Whether it was made from what this Paddock would make it from."""
-        return made.digest == self.digest(made.accelerator)
+    def is_current(self, environment: Made) -> bool:
+        """Whether an environment has the pins of this Paddock."""
+        return environment.digest == self.digest(environment.accelerator)
 
     def detect(self) -> Detection:
         """The engine's version and what it knows, or what to do to have it."""
         install = f"paddock engine install {self.name}"
-        made = self.made()
-        if made is None:
+        environment = self.made()
+        if environment is None:
             ours = self.ours()
             if ours is not None:
                 # A torch of the user's own: it was built for what the machine has.
                 cuda = ours.accelerator == "cuda"
                 return Detection(ours.versions[self.distribution], formats=("pytorch",), cuda=cuda)
             return Detection(missing=f"it is not installed; to install it: {install}")
-        if not self.is_current(made):
+        if not self.is_current(environment):
             return Detection(missing=f"it was installed by another Paddock; again: {install}")
-        version, cuda = made.versions.get(self.distribution, ""), made.accelerator == "cuda"
-        return Detection(version, "", made.architectures, cuda=cuda)
+        version, cuda = (
+            environment.versions.get(self.distribution, ""),
+            environment.accelerator == "cuda",
+        )
+        return Detection(version, "", environment.architectures, cuda=cuda)
 
 
 @dataclass(frozen=True)

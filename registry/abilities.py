@@ -91,8 +91,8 @@ def abilities() -> Mapping[str, Ability]:
         try:
             ability = point.load()
         except (ImportError, AttributeError, BadValue) as error:
-            said = "the ability %s is left out: %s cannot be read: %s"
-            log.warning(said, point.name, point.value, error)
+            message = "the ability %s is left out: %s cannot be read: %s"
+            log.warning(message, point.name, point.value, error)
             continue
         if not isinstance(ability, Ability):
             log.warning("the ability %s is left out: %s is no Ability", point.name, point.value)

@@ -266,9 +266,9 @@ def _letter_pairs(name: str) -> int:
 def _look(folders: Iterable[Path]) -> Iterator[_Seen]:
     for folder in folders:
         try:
-            with os.scandir(folder) as found:
+            with os.scandir(folder) as entries:
                 files = sorted(
-                    (entry for entry in found if entry.name.endswith(_SUFFIXES)),
+                    (entry for entry in entries if entry.name.endswith(_SUFFIXES)),
                     key=lambda entry: entry.name,
                 )
         except (FileNotFoundError, NotADirectoryError):
@@ -315,12 +315,12 @@ def _unchanged(before: _Compiled) -> dict[_Seen, tuple[_Entry, bytes]]:
     entries = {entry.path: entry for entry in before.entries}
     for problem in before.problems:
         entries.pop(problem.path, None)
-    found = {}
+    compiled = {}
     for row in before.seen:
         entry = entries.get(os.path.join(*row[:2]))
         if entry is not None:
-            found[row] = (entry, before.blobs[entry.start : entry.start + entry.length])
-    return found
+            compiled[row] = (entry, before.blobs[entry.start : entry.start + entry.length])
+    return compiled
 
 
 def _stamp() -> str:

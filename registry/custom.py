@@ -79,11 +79,11 @@ class Library:
             NotWritten: the file cannot be written.
         """
         catalog = self.catalog()
-        spec, kept = read_upload(kind, text, catalog)
+        spec, yaml_text = read_upload(kind, text, catalog)
         for name in (spec.name, *spec.aliases):
             self._refuse_taken(catalog, name)
         # A name has no slash and no leading dot, so this path is in the folder.
-        write_atomically(self._folder / f"{spec.name}.yaml", kept)
+        write_atomically(self._folder / f"{spec.name}.yaml", yaml_text)
         self.catalog()
         return spec
 
@@ -92,8 +92,8 @@ class Library:
             taken = catalog.lookup(name)
         except UnknownName:
             if (self._folder / f"{name}.yaml").exists():
-                why = f"{self._folder / name}.yaml is there already, and is no valid spec"
-                raise BadValue("model_name", name, why) from None
+                reason = f"{self._folder / name}.yaml is there already, and is no valid spec"
+                raise BadValue("model_name", name, reason) from None
             return
         if not catalog.is_custom(name):
             raise BadValue("model_name", name, f"is the built-in {taken.name}; choose another name")
@@ -138,19 +138,19 @@ def read_upload(kind: str, text: str, catalog: Catalog) -> tuple[ModelSpec, str]
     from paddock.registry.xinference import translate
 
     try:
-        found: Any = json.loads(text)
+        data: Any = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict) and "model_name" in found:
-        spec = translate(kind, found, catalog, date.today())
-        kept = to_yaml(spec)
+        data = None
+    if isinstance(data, dict) and "model_name" in data:
+        spec = translate(kind, data, catalog, date.today())
+        yaml_text = to_yaml(spec)
         # What is kept is what will be read: it must say the same.
-        assert parse_spec(kept.encode(), UPLOAD) == spec
+        assert parse_spec(yaml_text.encode(), UPLOAD) == spec
     else:
-        spec, kept = parse_spec(text.encode("utf-8", "surrogatepass"), UPLOAD), text
+        spec, yaml_text = parse_spec(text.encode("utf-8", "surrogatepass"), UPLOAD), text
     if spec.type != kind:
         raise BadValue("type", spec.type, f"was sent to be registered as {kind}")
-    return spec, kept
+    return spec, yaml_text
 
 
 def to_yaml(spec: ModelSpec) -> str:

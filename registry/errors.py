@@ -204,8 +204,8 @@ class NoSpec(Refused):
 
     def __str__(self) -> str:
         where = f"{shown(self.file)} " if self.file else ""
-        way = "what cannot be derived can be written: paddock register --help"
-        return f"{shown(self.reference)}: {where}{self.reason}; {way}"
+        advice = "what cannot be derived can be written: paddock register --help"
+        return f"{shown(self.reference)}: {where}{self.reason}; {advice}"
 
 
 @dataclass(eq=False)
@@ -233,7 +233,7 @@ class NoEngine(Refused):
     alternatives: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        reasons = "; ".join(f"{engine}: {why}" for engine, why in self.refused.items())
+        reasons = "; ".join(f"{engine}: {reason}" for engine, reason in self.refused.items())
         text = f"no engine can serve {self.variant} here ({reasons or 'none is installed'})"
         if self.alternatives:
             text += f"; what can be served: {', '.join(self.alternatives)}"
@@ -512,8 +512,10 @@ class GatewayUnreachable(PaddockError):
     reason: str = ""
 
     def __str__(self) -> str:
-        why = f" ({self.reason})" if self.reason else ""
-        return f"no Paddock gateway answers at {self.endpoint}{why}; start one with: paddock serve"
+        reason = f" ({self.reason})" if self.reason else ""
+        return (
+            f"no Paddock gateway answers at {self.endpoint}{reason}; start one with: paddock serve"
+        )
 
 
 @dataclass(eq=False)

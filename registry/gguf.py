@@ -218,9 +218,9 @@ def read_header(source: ByteSource) -> GgufHeader:
         if key in metadata:
             raise reader.fail(f"the metadata {key[:80]!r} stands there twice")
         metadata[key] = reader.value(int(reader.scalar("I")))
-    found = _Tensors()
+    sums = _Tensors()
     for _ in range(tensors):
-        _read_tensor(reader, found)
+        _read_tensor(reader, sums)
     alignment = metadata.get("general.alignment", 32)
     # A truth value is an int to Python.
     if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
@@ -233,11 +233,11 @@ def read_header(source: ByteSource) -> GgufHeader:
         version,
         {key: value for key, value in metadata.items() if key not in arrays},
         tensors,
-        start + found.end,
+        start + sums.end,
         arrays,
-        found.weights,
-        found.expert_weights,
-        found.has_output,
+        sums.weights,
+        sums.expert_weights,
+        sums.has_output,
     )
 
 
@@ -251,7 +251,7 @@ class _Tensors:
     has_output: bool = False
 
 
-def _read_tensor(reader: _Reader, found: _Tensors) -> None:
+def _read_tensor(reader: _Reader, sums: _Tensors) -> None:
     """Adds a tensor; one of an unknown type ends nowhere."""
     reader.item()
     name = reader.string()[:80]
@@ -263,12 +263,12 @@ def _read_tensor(reader: _Reader, found: _Tensors) -> None:
     offset = int(reader.scalar("Q"))
     if offset > 1 << 48 or weights > 1 << 48:
         raise reader.fail(f"tensor {name!r} lies at {offset} with {weights} weights")
-    found.weights += weights
-    found.expert_weights += weights if "_exps." in name else 0
-    found.has_output |= name == "output.weight"
+    sums.weights += weights
+    sums.expert_weights += weights if "_exps." in name else 0
+    sums.has_output |= name == "output.weight"
     if kind in _BLOCKS:
         per_block, block_bytes = _BLOCKS[kind]
-        found.end = max(found.end, offset + -(-weights // per_block) * block_bytes)
+        sums.end = max(sums.end, offset + -(-weights // per_block) * block_bytes)
 
 
 def check_gguf(path: Path) -> GgufHeader:

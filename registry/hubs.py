@@ -159,8 +159,8 @@ def hub_sites() -> Mapping[str, HubSite]:
         try:
             site = point.load()
         except (ImportError, AttributeError, BadValue) as error:
-            said = "the hub %s is left out: %s cannot be read: %s"
-            log.warning(said, point.name, point.value, error)
+            message = "the hub %s is left out: %s cannot be read: %s"
+            log.warning(message, point.name, point.value, error)
             continue
         if not isinstance(site, HubSite):
             log.warning("the hub %s is left out: %s is no HubSite", point.name, point.value)

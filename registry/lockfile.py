@@ -188,8 +188,8 @@ class Lockfile(_Frozen):
             lines.append("    files:")
             for file in sorted(entry.files, key=lambda file: file.name):
                 pairs = file.model_dump(exclude_none=True).items()
-                shown = ", ".join(f"{name}: {_scalar(value)}" for name, value in pairs)
-                lines.append(f"      - {{{shown}}}")
+                inline = ", ".join(f"{name}: {_scalar(value)}" for name, value in pairs)
+                lines.append(f"      - {{{inline}}}")
         return "\n".join(lines) + "\n"
 
 
@@ -258,14 +258,14 @@ def parse_lock(data: bytes, path: str) -> Lockfile:
         raise _first(error, document, names, path) from None
 
 
-def parse_entry(given: Any) -> LockedModel:
+def parse_entry(value: Any) -> LockedModel:
     """An entry as it comes with a request.
 
     Raises:
         InvalidLock: with the field.
     """
     try:
-        return LockedModel.model_validate(given)
+        return LockedModel.model_validate(value)
     except ValidationError as error:
         detail = min(error.errors(include_url=False), key=_follows)
         raise InvalidLock("lock", 0, field_name(_at(detail)), _reason(detail)) from None
@@ -287,15 +287,15 @@ def write_lock(path: Path, lock: Lockfile) -> None:
 
 def _first(error: ValidationError, document: Document, names: list[str], path: str) -> InvalidLock:
     """The first thing that is wrong, by line."""
-    found = []
+    problems = []
     for detail in error.errors(include_url=False):
         at = _at(detail)
         if len(at) > 1 and at[0] == "models" and isinstance(at[1], int):
             at = ("models", names[at[1]], *at[2:])  # a list to the types, a mapping in the file
             if at[2:] == ("model",):
                 at = at[:2]
-        found.append((_follows(detail), document.line(at), field_name(at), _reason(detail)))
-    _, line, name, reason = min(found, key=lambda one: one[:2])
+        problems.append((_follows(detail), document.line(at), field_name(at), _reason(detail)))
+    _, line, name, reason = min(problems, key=lambda one: one[:2])
     return InvalidLock(path, line, name, reason)
 
 

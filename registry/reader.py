@@ -26,7 +26,7 @@ _MOST_PROBLEMS = 20
 _REASONS = {
     "wrong": "{reason}",
     "missing": "is missing",
-    "literal_error": "must be {expected}, not {given}",
+    "literal_error": "must be {expected}, not {value}",
     "tuple_type": "must be a list",
     "model_type": "must be a mapping of fields",
     "too_short": "must have at least one item",
@@ -114,15 +114,15 @@ def _name(at: tuple[str | int, ...], document: Document) -> str:
 
 
 def _reason(detail: Any, context: dict[str, Any]) -> str:
-    kind, at, given = detail["type"], detail["loc"], detail["input"]
+    kind, at, value = detail["type"], detail["loc"], detail["input"]
     if kind == "extra_forbidden":
         owner = next((_MODELS[step] for step in reversed(at[:-1]) if step in _MODELS), ModelSpec)
         close = near(str(at[-1]), owner.model_fields, limit=1)
         return "unknown field" + (f"; did you mean {close[0]}?" if close else "")
-    if kind == "tuple_type" and isinstance(given, str):
-        return f"must be a list, not {shorten(given)}"
+    if kind == "tuple_type" and isinstance(value, str):
+        return f"must be a list, not {shorten(value)}"
     if kind in _REASONS:
-        return _REASONS[kind].format(given=shorten(given), **context)
+        return _REASONS[kind].format(value=shorten(value), **context)
     text = str(detail["msg"])
     reason = text[:1].lower() + text[1:]
-    return f"{reason}, not {shorten(given)}" if isinstance(given, str) else reason
+    return f"{reason}, not {shorten(value)}" if isinstance(value, str) else reason

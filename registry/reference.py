@@ -102,8 +102,8 @@ def parse_reference(text: str, known: Hosts) -> Reference:
     if text.startswith("/"):
         return _path(text)
     if text.startswith((".", "~")):
-        why = "must be absolute: the gateway works in another folder"
-        raise BadValue("model", text, why)
+        reason = "must be absolute: the gateway works in another folder"
+        raise BadValue("model", text, reason)
     site = find_prefix(prefix.casefold()) if colon else None
     if site is not None:
         return _short(text, site, rest)
@@ -147,8 +147,8 @@ def _address(text: str, known: Hosts) -> Reference:
     except ValueError as error:
         raise BadValue("model", text, f"is no address: {error}") from None
     if hubs is None:
-        why = f"is at none of the hubs' hosts ({', '.join(sorted(known))})"
-        raise BadValue("model", text, why)
+        reason = f"is at none of the hubs' hosts ({', '.join(sorted(known))})"
+        raise BadValue("model", text, reason)
     segments = [unquote(part) for part in parts.path.split("/") if part]
     # A mirror may be of several hubs: then the form of the path says which.
     sites = [site for site in hub_sites().values() if site.name in hubs]
@@ -157,25 +157,30 @@ def _address(text: str, known: Hosts) -> Reference:
         if page is None:
             continue
         if page.file is not None and not page.file.casefold().endswith(".gguf"):
-            why = f"one file can be named where it is a .gguf; else: {site.prefix}:{page.id}"
-            raise BadValue("model", text, why)
+            reason = f"one file can be named where it is a .gguf; else: {site.prefix}:{page.id}"
+            raise BadValue("model", text, reason)
         return _checked(text, Reference(site.name, page.id, page.revision, page.file))
     pages = " or ".join(site.page("owner/name", parts.netloc) for site in sites)
     raise BadValue("model", text, f"is no address of a model, a revision or a file: {pages}")
 
 
-def _checked(text: str, found: Reference) -> Reference:
+def _checked(text: str, reference: Reference) -> Reference:
     """The reference, if each of its parts follows the grammar of a spec's source."""
     from pydantic import ValidationError
 
     from paddock.registry.spec import Source
 
     try:
-        Source(hub=found.hub, id=found.id, revision=found.revision, file_template=found.file)
+        Source(
+            hub=reference.hub,
+            id=reference.id,
+            revision=reference.revision,
+            file_template=reference.file,
+        )
     except ValidationError as error:
-        said = error.errors(include_url=False)[0]["msg"]
-        raise BadValue("model", text, str(said)) from None
-    braces = {"{", "}"} & set(f"{found.id}{found.file or ''}")
+        message = error.errors(include_url=False)[0]["msg"]
+        raise BadValue("model", text, str(message)) from None
+    braces = {"{", "}"} & set(f"{reference.id}{reference.file or ''}")
     if braces:
         raise BadValue("model", text, "has braces, which no repository's or file's name has")
-    return found
+    return reference

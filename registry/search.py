@@ -70,11 +70,11 @@ class Filters:
             "languages": {code for spec in specs for code in spec["languages"]},
             "types": {spec["type"] for spec in specs},
         }
-        found = {
-            field: tuple(_known(field, value, known[field]) for value in values)
-            for field, values in wanted.items()
+        values = {
+            field: tuple(_known(field, name, known[field]) for name in names)
+            for field, names in wanted.items()
         }
-        return cls(**found, billions=None if size is None else parse_sizes(size))
+        return cls(**values, billions=None if size is None else parse_sizes(size))
 
     def allow(self, spec: Raw) -> bool:
         """Whether the model as a whole has what is asked for."""
@@ -127,8 +127,8 @@ def parse_sizes(text: str) -> tuple[float, float]:
     ends = [_SIZE.fullmatch(end) for end in (low, high)]
     values = [float(f"{end[1]}.{end[2] or 0}") for end in ends if end is not None]
     if len(values) < 2:
-        why = "must be billions of parameters, such as 7 or 0_5, or a range such as 1..8 or ..8"
-        raise BadValue("size", text, why)
+        reason = "must be billions of parameters, such as 7 or 0_5, or a range such as 1..8 or ..8"
+        raise BadValue("size", text, reason)
     if values[0] > values[1]:
         raise BadValue("size", text, "begins above its end")
     return values[0], values[1]
@@ -147,16 +147,16 @@ def search(specs: Iterable[Raw], words: Sequence[str], filters: Filters) -> list
 
     Of models that fit the words equally well, the newest comes first.
     """
-    asked = [word for text in words for word in _WORD.findall(text.casefold())]
-    found: list[tuple[int, Hit]] = []
+    query = [word for text in words for word in _WORD.findall(text.casefold())]
+    scored: list[tuple[int, Hit]] = []
     for spec in specs:
-        score = _score(spec, asked)
+        score = _score(spec, query)
         if score is not None and filters.allow(spec) and (weights := filters.weights(spec)):
-            found.append((score, Hit(spec, tuple(weights))))
-    if asked:
-        found.sort(key=lambda pair: pair[1].spec["name"].casefold())
-        found.sort(key=lambda pair: (pair[0], pair[1].spec["released"]), reverse=True)
-    return [hit for _, hit in found]
+            scored.append((score, Hit(spec, tuple(weights))))
+    if query:
+        scored.sort(key=lambda pair: pair[1].spec["name"].casefold())
+        scored.sort(key=lambda pair: (pair[0], pair[1].spec["released"]), reverse=True)
+    return [hit for _, hit in scored]
 
 
 def near_names(specs: Iterable[Raw], words: Sequence[str]) -> tuple[str, ...]:
@@ -192,9 +192,9 @@ class _Place:
         self._compact = [_compact(text) for text in texts]
 
     def worth(self, word: str, worth: tuple[int, int, int]) -> int:
-        whole, begins, within = worth
+        exact, begins, within = worth
         if word in self._words:
-            return whole
+            return exact
         if any(known.startswith(word) for known in self._words):
             return begins
         plain = _compact(word)

@@ -42,11 +42,11 @@ def parse_size(text: str | int | float) -> str:
     if match is None:
         reason = "not a size in billions of parameters, such as 46_7, 46.7, 7 or 0_5"
         raise BadValue("size", text, reason)
-    whole = match[1].lstrip("0") or "0"
+    integer = match[1].lstrip("0") or "0"
     fraction = (match[2] or "").rstrip("0")
-    if whole == "0" and not fraction:
+    if integer == "0" and not fraction:
         raise BadValue("size", text, "a model has more than zero parameters")
-    return f"{whole}_{fraction}" if fraction else whole
+    return f"{integer}_{fraction}" if fraction else integer
 
 
 def wrong_value(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
@@ -64,7 +64,7 @@ def _size(value: Any) -> str:
         raise wrong_value(str(error)) from None
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value):
@@ -119,13 +119,13 @@ def matching(pattern: re.Pattern[str], says: str) -> AfterValidator:
 _DIGITS_SCHEMA = {"type": "string", "pattern": f"^(?:{_DIGITS.pattern})$"}
 
 
-def _whole_schema(least: int) -> WithJsonSchema:
+def _integer_schema(least: int) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least}, _DIGITS_SCHEMA]})
 
 
 # Whole numbers stop at 2**53, so that JSON readers with doubles (browsers) keep them exact.
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**53), _whole_schema(1)]
-CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**53), _whole_schema(0)]
+Count = Annotated[int, BeforeValidator(_integer), Field(ge=1, le=2**53), _integer_schema(1)]
+CountOrZero = Annotated[int, BeforeValidator(_integer), Field(ge=0, le=2**53), _integer_schema(0)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Size = Annotated[
     str,

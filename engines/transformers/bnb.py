@@ -60,15 +60,15 @@ def left(model: Any) -> tuple[float, list[str]]:
 
 
 def misshapen(model: Any) -> list[str]:
-    """Layers whose weights have another shape than the model's: nothing looks at it in a load."""
+    """Layers whose weights differ in shape from the model's. No load checks that."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-    found = []
+    names = []
     for name, layer in model.named_modules():
         if not isinstance(layer, Linear4bit | Linear8bitLt):
             continue
         packed = getattr(layer.weight, "quant_state", None)
         shape = tuple(layer.weight.shape if packed is None else packed.shape)
         if shape != (layer.out_features, layer.in_features):
-            found.append(f"{name}.weight")
-    return found
+            names.append(f"{name}.weight")
+    return names

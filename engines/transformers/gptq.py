@@ -58,18 +58,18 @@ def load(
     state_of, keys_of = modeling.load_state_dict, utilities._checkpoint_tensor_keys
     into = accelerate.load_checkpoint_in_model
 
-    def renamed_state(*given: Any, **also: Any) -> Any:
-        state = {ours(name): tensor for name, tensor in state_of(*given, **also).items()}
+    def renamed_state(*args: Any, **kwargs: Any) -> Any:
+        state = {ours(name): tensor for name, tensor in state_of(*args, **kwargs).items()}
         read.update(state)
         return state
 
-    def renamed_keys(*given: Any, **also: Any) -> Any:
-        keys = keys_of(*given, **also)
+    def renamed_keys(*args: Any, **kwargs: Any) -> Any:
+        keys = keys_of(*args, **kwargs)
         return None if keys is None else set(map(ours, keys))
 
-    def compared(model: Any, *given: Any, **also: Any) -> Any:
+    def compared(model: Any, *args: Any, **kwargs: Any) -> Any:
         has = set(model.state_dict())
-        done = into(model, *given, **also)
+        done = into(model, *args, **kwargs)
         report.update(differences(has, read, getattr(model, "_tied_weights_keys", None) or ()))
         return done
 
@@ -87,7 +87,7 @@ def load(
         modeling.load_state_dict, utilities._checkpoint_tensor_keys = state_of, keys_of
         accelerate.load_checkpoint_in_model = into
     if not report:
-        # Loaded by a way that we do not see: then nobody vouches for it.
+        # Loaded without the functions that are replaced above, so nothing was compared.
         report = {"error_msgs": ["GPTQModel did not read the files by the way that is checked"]}
     return loaded.model, report
 

@@ -3,9 +3,9 @@
 They are two, because in one process Python does one thing at a time: with 32 streams the texts and
 events of a step cost the batch more than half of its speed, and two processors had the work of one.
 
-The front sends `(number, Ask)`, and `(number, None)` to call a request off. It is told once what
-was loaded, then lists of `(number, Token)`; `(number, None)` is a request's end, `(number, "…")`
-its failure. When the front is gone, so is this.
+The front sends `(number, Ask)`, and `(number, None)` to call a request off. This process
+sends `Loaded` once, then lists of `(number, Token)`; `(number, None)` is a request's end,
+`(number, "…")` its failure. It ends when the front ends.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from transformers.generation.logits_process import LogitsProcessorList
 PAGE_TOKENS = 64
 BITS = {"4-bit": 4, "8-bit": 8}
 ALIVE_SECONDS = 0.25
-"""How often it is looked whether the batch's thread lives."""
+"""How often the batch's thread is checked for life."""
 
 NOT_NUMBERS = "the model's scores are not numbers: its values overflow in the type of its weights"
 
-Told = list[tuple[int, Token | str | None]]
+Messages = list[tuple[int, Token | str | None]]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Running:
     generator: torch.Generator | None = None
     counts: dict[int, int] = field(default_factory=dict)
     trial: alike.Text | None = None
-    """Nobody's: its tokens are given, and its scores kept."""
+    """Set for a trial, which no client has sent: its tokens are fixed, and its scores are kept."""
 
 
 class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it has no types here
@@ -67,7 +67,7 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
     supported_kwargs: ClassVar[dict[str, type]] = {}
     ignored_kwargs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, tell: Callable[[Told], None]) -> None:
+    def __init__(self, tell: Callable[[Messages], None]) -> None:
         self.running: dict[str, Running] = {}
         self._tell = tell
         self._rows: list[str] = []
@@ -85,33 +85,33 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
         """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
         best, ids = scores.max(dim=-1)
         chosen = ids.tolist()
-        found: Told = []
+        messages: Messages = []
         requests = [self.running.get(name) for name in self._rows]  # None: just called off
         for row, finite in enumerate(best.isfinite().tolist()):
             if not finite and (request := requests[row]):
-                # Whatever were chosen of them would be nonsense, and the draw would end the batch.
+                # Any token chosen by them would be nonsense, and the draw would end the batch.
                 requests[row], chosen[row] = None, 0
-                found.append((request.number, NOT_NUMBERS))
+                messages.append((request.number, NOT_NUMBERS))
         self._draw(scores, requests, chosen)
         for row, request in enumerate(requests):
             if request is None:
                 continue
             if request.trial is not None:
-                chosen[row] = request.trial.follow[len(request.trial.found)]
-                request.trial.found.append(scores[row].float().cpu())
+                chosen[row] = request.trial.follow[len(request.trial.scores)]
+                request.trial.scores.append(scores[row].float().cpu())
                 continue
             if not request.sampling.drawn:
                 try:
                     chosen[row] = _chosen(scores[row], chosen[row], request)
                 except RuntimeError as error:  # else it would be the end of the whole batch
-                    found.append((request.number, f"no token can be chosen: {error}"))
+                    messages.append((request.number, f"no token can be chosen: {error}"))
                     continue
             token = _token(scores[row], chosen[row], request.sampling.top_logprobs)
             if not request.sampling.as_is:
                 request.counts[token.id] = request.counts.get(token.id, 0) + 1
-            found.append((request.number, token))
-        if found:
-            self._tell(found)
+            messages.append((request.number, token))
+        if messages:
+            self._tell(messages)
         ids = torch.tensor(chosen, device=scores.device).unsqueeze(-1)
         return torch.full_like(scores, -math.inf).scatter_(-1, ids, 0.0)
 
@@ -178,13 +178,13 @@ def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generato
     ids[best] = ids[best].sort().values  # of equals the first, as in the greedy choice
     chances = values.softmax(-1)
     if sampling.min_p:
-        kept = chances >= sampling.min_p * chances[0]
-        chances, ids = chances[kept], ids[kept]
+        mask = chances >= sampling.min_p * chances[0]
+        chances, ids = chances[mask], ids[mask]
     if sampling.top_p < 1:
         before = chances.cumsum(-1) - chances
-        kept = before < sampling.top_p * chances.sum()
-        kept[0] = True
-        chances, ids = chances[kept], ids[kept]
+        mask = before < sampling.top_p * chances.sum()
+        mask[0] = True
+        chances, ids = chances[mask], ids[mask]
     return int(ids[int(torch.multinomial(chances, 1, generator=generator))])
 
 
@@ -229,13 +229,13 @@ def _adapted(model: Any, path: str, quantization: str) -> Any:
     """The model with a LoRA adapter: in its weights, or beside them where they are quantized."""
     from peft import PeftModel
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             adapted = PeftModel.from_pretrained(model, path)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             sys.exit(f"adapter_refused: {path}: {str(error).splitlines()[0]}")
-    for one in told:
+    for one in caught:
         if "missing adapter keys" in str(one.message):
             sys.exit(f"weights_mismatch: {path}: {one.message}")
     return adapted.merge_and_unload() if quantization == "none" else adapted.base_model.model
@@ -253,21 +253,21 @@ def _check(report: dict[str, Any]) -> None:
 class Batch:
     """The loaded model and its batch."""
 
-    def __init__(self, given: dict[str, Any], front: Connection) -> None:
+    def __init__(self, settings: dict[str, Any], front: Connection) -> None:
         self._front = front
         self._telling = threading.Lock()
-        options = given["options"]
+        options = settings["options"]
         if options["n_threads"]:
             torch.set_num_threads(options["n_threads"])
         # Before the load, which may take long: the front may go meanwhile.
         threading.Thread(target=self._listen, daemon=True).start()
-        self._model = _load(given["path"], given["quantization"], options)
+        self._model = _load(settings["path"], settings["quantization"], options)
         if torch.cuda.is_available():
             # What putting the experts together took beside the weights; it would stay taken.
             torch.cuda.empty_cache()
         self._sampler = Sampler(self._tell)
         self._strict = options["compare"]
-        context, slots = given["context"], given["slots"]
+        context, slots = settings["context"], settings["slots"]
         self._vocabulary = self._model.config.get_text_config().vocab_size
         attention.cap_scores(self._model)
         attention.pin_positions(self._model, context)
@@ -304,7 +304,7 @@ class Batch:
                 self._tell([(int(end.request_id), end.error)])
 
     def _try(self) -> None:
-        """Starts the batch, and ends the process if it does not say what the model says."""
+        """Starts the batch, and ends the process if its scores differ from the model's own."""
         for number, one in enumerate(self._trials):
             name = f"trial {number}"
             self._sampler.running[name] = Running(-1, one.prompt, Sampling(), trial=one)
@@ -319,12 +319,12 @@ class Batch:
         self._sampler.running.clear()
         plain = getattr(self._model.config, "quantization_config", None) is None
         exact = plain and self._model.dtype == torch.float32
-        why = alike.wrong(self._trials, exact)
-        if why and self._strict:
-            _end(f"batch_differs: {why}")
-        print(why or "compared with the model itself", file=sys.stderr, flush=True)
+        difference = alike.wrong(self._trials, exact)
+        if difference and self._strict:
+            _end(f"batch_differs: {difference}")
+        print(difference or "compared with the model itself", file=sys.stderr, flush=True)
 
-    def _tell(self, what: Told | Loaded) -> None:
+    def _tell(self, what: Messages | Loaded) -> None:
         with self._telling:
             self._front.send(what)
 
@@ -360,7 +360,7 @@ class Batch:
 
 def main() -> None:
     """Loads what the first argument says, and serves at the connection of the second."""
-    # The front is told to end, and then this ends with it.
+    # The front gets the signal, ends, and this process ends with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     batch = Batch(json.loads(sys.argv[1]), Connection(int(sys.argv[2])))
@@ -368,9 +368,9 @@ def main() -> None:
     _end("the batch has ended")
 
 
-def _end(why: str) -> NoReturn:
+def _end(reason: str) -> NoReturn:
     """Ends the process, and does not wait for the batch's thread, as the interpreter would."""
-    print(why, file=sys.stderr, flush=True)
+    print(reason, file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -53,14 +53,16 @@ def _marking(build: Callable[..., Any]) -> Callable[..., Any]:
 def _checking(process: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(process)
     def checked(model: Any, *args: Any, **more: Any) -> Any:
-        left = {name: count for name, one in model.named_parameters() if (count := unset(one))}
-        if left:
-            names = sorted(left)
-            shown = ", ".join(f"{name} ({left[name]} values)" for name in names[:4])
+        unset_counts = {
+            name: count for name, one in model.named_parameters() if (count := unset(one))
+        }
+        if unset_counts:
+            names = sorted(unset_counts)
+            listed = ", ".join(f"{name} ({unset_counts[name]} values)" for name in names[:4])
             more_names = f" and {len(names) - 4} more" if len(names) > 4 else ""
             # Not on the line that raises: a traceback would show it before its values.
-            why = f"weights_mismatch: not in the files: {shown}{more_names}"
-            raise ValueError(why)
+            reason = f"weights_mismatch: not in the files: {listed}{more_names}"
+            raise ValueError(reason)
         return process(model, *args, **more)
 
     return checked

@@ -44,10 +44,10 @@ def engines_of(format_: str, type_: str) -> tuple[str, ...]:
     """The engines that read a format, for a type of model."""
     if type_ == "LLM":
         return FORMATS[format_].engines
-    found = tuple(
+    engines = tuple(
         name for name in FORMATS[format_].engines if name not in {"Transformers", "SGLang"}
     )
-    return (OF_VECTORS, *found) if format_ == "pytorch" else found
+    return (OF_VECTORS, *engines) if format_ == "pytorch" else engines
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class Derived:
         """What of a variant in this format would run code; empty where nothing would."""
         if not weight_format(format).may_have_code:
             return ""
-        said = []
+        risks = []
         if self.code:
-            said.append(f"code in the repository ({few(self.code)})")
+            risks.append(f"code in the repository ({few(self.code)})")
         if self.pickles:
-            said.append(f"pickled weights and no safetensors ({few(self.pickles)})")
-        return " and ".join(said)
+            risks.append(f"pickled weights and no safetensors ({few(self.pickles)})")
+        return " and ".join(risks)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -162,9 +162,9 @@ def size_of(parameters: int) -> str:
         text = f"{billions:.1f}" if billions < 99.95 else f"{billions:.0f}"
     else:
         text = f"{float(f'{billions:.2g}'):.4f}"
-    whole, _, fraction = text.partition(".")
+    integer, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0")
-    return f"{whole}_{fraction}" if fraction else whole
+    return f"{integer}_{fraction}" if fraction else integer
 
 
 def is_pickled(name: str) -> bool:
@@ -178,12 +178,12 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def source_at(found: Found, file: str | None = None) -> dict[str, Any]:
+def source_at(repository: Found, file: str | None = None) -> dict[str, Any]:
     """A spec's source for what was found: at the commit, for good, where the hub has commits."""
-    reference = found.reference
+    reference = repository.reference
     site = find_hub(reference.hub)
     has_commits = site is not None and site.has_commits
-    revision = found.commit if has_commits else reference.revision
+    revision = repository.commit if has_commits else reference.revision
     source = {
         "hub": reference.hub,
         "id": reference.id,

@@ -65,31 +65,33 @@ def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
     return Reads((*small, *card), headers)
 
 
-def derive(found: Found, today: date) -> Derived:
+def derive(repository: Found, today: date) -> Derived:
     """The spec of what was found; `today` stands for a release date, which no repository tells.
 
     Raises:
         NoSpec: with the file that lacks what a spec needs.
     """
-    text = found.reference.text
-    models, notes = find_ggufs(found.reference, found.files)
-    notes += [f"{name} could not be read" for name, data in found.texts.items() if data is None]
+    text = repository.reference.text
+    models, notes = find_ggufs(repository.reference, repository.files)
+    notes += [
+        f"{name} could not be read" for name, data in repository.texts.items() if data is None
+    ]
     shape: Shape | None = None
     weights: list[dict[str, Any]] = []
-    if models and found.header is not None:
-        shape = from_header(text, found)
-        weights += gguf_weights(found, models, shape)
-    whole = not found.reference.file
+    if models and repository.header is not None:
+        shape = from_header(text, repository)
+        weights += gguf_weights(repository, models, shape)
+    has_no_file = not repository.reference.file
     pickles: tuple[str, ...] = ()
-    if whole and not found.chosen and shape is None:
-        pickles = tuple(filter(is_pickled, found.files))
+    if has_no_file and not repository.chosen and shape is None:
+        pickles = tuple(filter(is_pickled, repository.files))
     code: tuple[str, ...] = ()
-    if whole and (found.chosen or pickles):
+    if has_no_file and (repository.chosen or pickles):
         try:
-            told = from_config(text, found)
-            shape = shape or told
-            weights.append(stored_weights(text, found, pickles, shape))
-            code = _code(found)
+            config_shape = from_config(text, repository)
+            shape = shape or config_shape
+            weights.append(stored_weights(text, repository, pickles, shape))
+            code = _code(repository)
         except NoSpec as error:
             if not weights:
                 raise
@@ -97,9 +99,11 @@ def derive(found: Found, today: date) -> Derived:
     if shape is None or not weights:
         raise NoSpec(text, "", "holds no model whose format and quantization can be told")
     shape.notes[:0] = notes
-    spec = _spec(found, shape, weights, today)
-    notes_shown = _short(shape.notes)
-    return Derived(text, found.commit, spec, notes_shown, code[:MOST_NAMED], pickles[:MOST_NAMED])
+    spec = _spec(repository, shape, weights, today)
+    short_notes = _short(shape.notes)
+    return Derived(
+        text, repository.commit, spec, short_notes, code[:MOST_NAMED], pickles[:MOST_NAMED]
+    )
 
 
 def _short(notes: Sequence[str]) -> tuple[str, ...]:
@@ -108,9 +112,9 @@ def _short(notes: Sequence[str]) -> tuple[str, ...]:
     return (*notes[:MOST_NOTES], *([f"and {more} more such notes"] if more > 0 else []))
 
 
-def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date) -> ModelSpec:
-    reference, notes = found.reference, shape.notes
-    card = _card(found.texts.get(CARD))
+def _spec(repository: Found, shape: Shape, weights: list[dict[str, Any]], today: date) -> ModelSpec:
+    reference, notes = repository.reference, shape.notes
+    card = _card(repository.texts.get(CARD))
     license = shape.license or card.get("license", "")
     languages = shape.languages or tuple(card.get("languages", ()))
     if not license:
@@ -132,14 +136,16 @@ def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date
         "weights": weights,
         "recommended": [known[q.casefold()] for q in RECOMMENDED if q.casefold() in known],
         "homepage": _homepage(reference),
-        "notes": "\n".join([f"Derived from {reference.text} at {found.commit}.", *_short(notes)]),
+        "notes": "\n".join(
+            [f"Derived from {reference.text} at {repository.commit}.", *_short(notes)]
+        ),
     }
     try:
         return ModelSpec.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(map(str, (*first["loc"], *first.get("ctx", {}).get("at", ()))))
-        source = found.header_file or CONFIG
+        source = repository.header_file or CONFIG
         raise NoSpec(
             reference.text, source, f"does not fit together: {at}: {first['msg']}"
         ) from None
@@ -165,28 +171,28 @@ def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
     return plain[:96] or "model"
 
 
-def _code(found: Found) -> tuple[str, ...]:
+def _code(repository: Found) -> tuple[str, ...]:
     """Where code is that loading the model's own classes would run."""
     named = []
     for name in CODE_CONFIGS:
-        data = found.texts.get(name, {})
+        data = repository.texts.get(name, {})
         if not isinstance(data, dict):
             named.append(f"{name}, which could not be read")
         elif data.get("auto_map"):
             named.append(f"auto_map in {name}")
-    return (*named, *sorted(name for name in found.files if name.endswith(".py")))
+    return (*named, *sorted(name for name in repository.files if name.endswith(".py")))
 
 
 def _card(text: Any) -> dict[str, Any]:
     """License and languages of a model card, from the YAML between its first lines."""
-    found = _FRONT.match(text) if isinstance(text, str) else None
-    if found is None:
+    match = _FRONT.match(text) if isinstance(text, str) else None
+    if match is None:
         return {}
     import yaml
 
     loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # they make nothing but text
     try:
-        front = yaml.load(found[1], Loader=loader)  # noqa: S506
+        front = yaml.load(match[1], Loader=loader)  # noqa: S506
     except (yaml.YAMLError, RecursionError):
         return {}
     if not isinstance(front, dict):
