@@ -66,14 +66,14 @@ def _answering(settings: Settings, timeout: float, patience: float) -> Client | 
 
 def recorded(settings: Settings) -> str | None:
     """The endpoint that the last gateway of this home wrote down."""
-    found = _record(settings).get("endpoint")
-    return None if found is None else str(found)
+    endpoint = _record(settings).get("endpoint")
+    return None if endpoint is None else str(endpoint)
 
 
 def _record(settings: Settings) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads((settings.home / "gateway.json").read_text())
-        return found if isinstance(found, dict) else {}
+        record = json.loads((settings.home / "gateway.json").read_text())
+        return record if isinstance(record, dict) else {}
     return {}
 
 
@@ -172,8 +172,8 @@ def ensure(settings: Settings, output: Output) -> Client:
         code = process.poll()
         # Another command may have been faster: its gateway is the one, and will answer soon.
         if code is not None and code != ALREADY_RUNS:
-            said = path.read_bytes()[began:].decode("utf-8", "replace").strip().splitlines()
-            reason = said[-1].removeprefix("paddock: ") if said else f"exit code {code}"
+            log_lines = path.read_bytes()[began:].decode("utf-8", "replace").strip().splitlines()
+            reason = log_lines[-1].removeprefix("paddock: ") if log_lines else f"exit code {code}"
             raise GatewayNotStarted(reason, str(path))
         time.sleep(POLL_SECONDS)
     raise GatewayNotStarted(f"it did not answer within {START_SECONDS:g} s", str(path))

@@ -90,10 +90,10 @@ def lock(
 
 def _launched(client: Client) -> list[dict[str, Any]]:
     """What is launched and may be locked."""
-    found = [model for model in client.instances() if model["state"] != "failed"]
+    running = [model for model in client.instances() if model["state"] != "failed"]
     bodies = [
         {"launched": model["model_uid"]}
-        for model in found
+        for model in running
         if model["plan"]["weights"]["hub"] != "none"
     ]
     if not bodies:
@@ -104,13 +104,13 @@ def _launched(client: Client) -> list[dict[str, Any]]:
 def _refuse_two(entries: Sequence[Any], after: Lockfile) -> None:
     """A lock has one variant of a model: of two that run, one must be named."""
     for entry in entries:
-        kept = after.entry(entry.model)
-        if kept != entry:
-            other = entry if kept.label != entry.label else kept
+        locked = after.entry(entry.model)
+        if locked != entry:
+            other = entry if locked.label != entry.label else locked
             raise BadValue(
                 "model",
                 entry.model,
-                f"runs as {other.label} and as {kept.label}; name one: paddock lock "
+                f"runs as {other.label} and as {locked.label}; name one: paddock lock "
                 f"{entry.model} --model-format {entry.format} --quantization {entry.quantization}",
             )
 
@@ -147,16 +147,16 @@ def verify(
         return
     from paddock.registry.lockfile import read_lock
 
-    found = read_lock(Path(file))
-    chosen = [found.entry(name) for name in models] or list(found.models)
+    lockfile = read_lock(Path(file))
+    chosen = [lockfile.entry(name) for name in models] or list(lockfile.models)
     client = gateway.ensure(settings, output)
     work = client.verify_lock([entry.model_dump(mode="json") for entry in chosen])
     rows = _done(client, work, file, output)
     words = {"as_locked": "as locked", "differs": "DIFFERS", "missing": "MISSING"}
-    shown = [
+    cells = [
         (words[row["state"]], row["model"], size(row["size_bytes"]), row["name"]) for row in rows
     ]
-    text = table(("FILE IS", "MODEL", "SIZE", "NAME"), shown, right=(2,))
+    text = table(("FILE IS", "MODEL", "SIZE", "NAME"), cells, right=(2,))
     output.result({"files": rows}, text if rows else f"{file} locks no model")
     wrong = [row["model"] for row in rows if row["state"] != "as_locked"]
     if wrong:
@@ -195,8 +195,8 @@ def outdated(
     path = Path(file)
     client = gateway.ensure(settings, output)
     if path.exists() or models or file != LOCK_FILE:
-        found = read_lock(path)
-        chosen = [found.entry(name) for name in models] or list(found.models)
+        lockfile = read_lock(path)
+        chosen = [lockfile.entry(name) for name in models] or list(lockfile.models)
         work = client.outdated([entry.model_dump(mode="json") for entry in chosen])
     else:
         output.talk(f"{file} is not there: looking at what is launched and cached")
@@ -209,13 +209,13 @@ def outdated(
 
 def _outdated_text(rows: Sequence[dict[str, Any]]) -> str:
     head = ("MODEL", "STATE", "LOCKED", "NEWEST", "ENGINE", "SOURCE")
-    shown, below = [], []
+    cells, below = [], []
     for row in rows:
         commits = [(row[key] or "")[:12] or "-" for key in ("commit", "newest_commit")]
         source = f"{row['hub']}: {row['id']}"
-        shown.append((row["model"], row["state"], *commits, _engine(row), source))
+        cells.append((row["model"], row["state"], *commits, _engine(row), source))
         below += _changes(row)
-    return "\n".join([table(head, shown), *below])
+    return "\n".join([table(head, cells), *below])
 
 
 def _engine(row: dict[str, Any]) -> str:
@@ -252,15 +252,15 @@ def _done(client: Client, work: dict[str, Any], what: str, output: Output) -> li
         Cancelled: by Ctrl-C, here or elsewhere.
     """
     try:
-        found = _until_done(lambda: client.show_lock(work["id"]), output)
+        progress = _until_done(lambda: client.show_lock(work["id"]), output)
     except KeyboardInterrupt:
         client.cancel_lock(work["id"])
         raise Cancelled(what) from None
-    if found["diagnosis"] is not None:
-        raise LaunchFailed(what, found["diagnosis"])
-    if found["state"] == "cancelled":
+    if progress["diagnosis"] is not None:
+        raise LaunchFailed(what, progress["diagnosis"])
+    if progress["state"] == "cancelled":
         raise Cancelled(what)
-    return list(found["rows"])
+    return list(progress["rows"])
 
 
 def _until_done(show_work: Callable[[], dict[str, Any]], output: Output) -> dict[str, Any]:
@@ -268,9 +268,9 @@ def _until_done(show_work: Callable[[], dict[str, Any]], output: Output) -> dict
 
     with progress_display(output, sys.stderr) as show:
         while True:
-            found = show_work()
-            running = found["state"] == "running"
-            show({**found, "starting": running and bool(found["note"])})
+            progress = show_work()
+            running = progress["state"] == "running"
+            show({**progress, "starting": running and bool(progress["note"])})
             if not running:
-                return found
+                return progress
             time.sleep(POLL_SECONDS)

@@ -89,14 +89,14 @@ def logs(model_uid: str, lines: int, follow: bool, settings: Settings, output: O
         for replica, line in client.follow_logs(model_uid):
             output.result({"replica": replica, "line": line}, line)
         return
-    found = client.logs(model_uid, lines)
-    several = len(found) > 1
+    tails = client.logs(model_uid, lines)
+    several = len(tails) > 1
     text = "\n".join(
         f"{replica}: {line}" if several else line
-        for replica, tail in found.items()
+        for replica, tail in tails.items()
         for line in tail
     )
-    output.result(found, text)
+    output.result(tails, text)
 
 
 @click.command(short_help="End a launched model.")

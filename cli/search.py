@@ -69,23 +69,23 @@ def search(
     )
     free = Free.now() if fits else Free(0)
     hits = zoo.find(words, filters, free)
-    found = [one for one in hits if one.fits is not None] if fits else hits
+    models = [one for one in hits if one.fits is not None] if fits else hits
     for problem in catalog.problems:
         output.talk(f"left out: {problem}")
     near = () if hits else near_names(zoo.specs, words)
-    data: dict[str, Any] = {"models": [one.to_json() for one in found], "near": near}
+    data: dict[str, Any] = {"models": [one.to_json() for one in models], "near": near}
     if fits:
         data["memory_free_bytes"] = free.host
         data["gpu_free_bytes"] = free.gpu
     else:  # nobody has looked
         for model in data["models"]:
             del model["fits"]
-    if not found:
+    if not models:
         unfit = hits or (zoo.find(words, Filters(), free) if words else [])
         output.result(data, _nothing(words, len(unfit), near, free if fits and hits else None))
         return
     head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
-    output.result(data, table(head, [_row(one, one.fits if fits else one.here) for one in found]))
+    output.result(data, table(head, [_row(one, one.fits if fits else one.here) for one in models]))
     if fits:
         output.talk(_free(free))
 
@@ -95,20 +95,20 @@ def _free(free: Free) -> str:
     return f"{size(free.host)} of memory are free{gpu}"
 
 
-def _row(found: Found, here: Offer | None) -> tuple[str, ...]:
-    spec = found.hit.spec
-    shown = "no engine here serves it"
-    if here is not None:
-        several = len(found.distinct("size")) > 1
-        parts = [_billions(here.size)] * several + [here.format, here.quantization]
-        shown = f"{' '.join(parts)}, {size(here.size_bytes)}"
+def _row(model: Found, offer: Offer | None) -> tuple[str, ...]:
+    spec = model.hit.spec
+    serving = "no engine here serves it"
+    if offer is not None:
+        several = len(model.distinct("size")) > 1
+        parts = [_billions(offer.size)] * several + [offer.format, offer.quantization]
+        serving = f"{' '.join(parts)}, {size(offer.size_bytes)}"
     return (
         spec["name"],
         spec["type"],
-        ", ".join(map(_billions, found.distinct("size"))),
-        ", ".join(found.distinct("format")),
+        ", ".join(map(_billions, model.distinct("size"))),
+        ", ".join(model.distinct("format")),
         ", ".join(spec["abilities"]),
-        shown,
+        serving,
     )
 
 

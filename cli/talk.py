@@ -34,8 +34,8 @@ def _sampling(command: F) -> F:
     return command
 
 
-def _fields(given: dict[str, Any]) -> dict[str, Any]:
-    fields = {key: value for key, value in given.items() if value is not None and value != ()}
+def _fields(options: dict[str, Any]) -> dict[str, Any]:
+    fields = {key: value for key, value in options.items() if value is not None and value != ()}
     if "stop" in fields:
         fields["stop"] = list(fields["stop"])
     fields.setdefault("max_tokens", DEFAULT_TOKENS)
@@ -184,18 +184,18 @@ def _chat(
             messages.append(answer["choices"][0]["message"])
             output.result(answer, "")
             continue
-        said = ""
+        reply = ""
         for piece in client.stream_chat(uid, messages, **fields):
-            said += piece
+            reply += piece
             output.piece(piece)
         output.piece("\n")
-        messages.append({"role": "assistant", "content": said})
+        messages.append({"role": "assistant", "content": reply})
 
 
-def _prompts(given: str | None, output: Output) -> Iterator[str]:
+def _prompts(prompt: str | None, output: Output) -> Iterator[str]:
     """The one prompt given or piped; on a terminal, one a line until an empty one."""
-    if given is not None:
-        yield given
+    if prompt is not None:
+        yield prompt
         return
     if not sys.stdin.isatty():
         text = sys.stdin.read().strip("\n")

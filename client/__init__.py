@@ -51,13 +51,13 @@ class Client:
         query = urlencode({"wait_ready": str(wait).lower()})
         return dict(self._call("POST", f"/v1/models?{query}", launch))
 
-    def attach(self, endpoint: str, **given: Any) -> dict[str, Any]:
+    def attach(self, endpoint: str, **options: Any) -> dict[str, Any]:
         """Puts a model that somebody else serves behind the gateway: `endpoint` is its URL.
 
         As wanted: `model` (its name there), `model_uid`, `api_key`, `abilities`, `context_length`
         and `slots`. Returns `model_uid` and `plan`.
         """
-        return dict(self._call("POST", "/v1/attached", {"endpoint": endpoint, **given}))
+        return dict(self._call("POST", "/v1/attached", {"endpoint": endpoint, **options}))
 
     def models(self) -> list[dict[str, Any]]:
         """The models that can answer."""
@@ -110,9 +110,9 @@ class Client:
         Raises:
             GatewayUnreachable: the gateway ended, or is not there.
         """
-        given = {"model": model, "types": ",".join(types), "logs": "true" if logs else ""}
-        given["last_event_id"] = after
-        query = urlencode({name: value for name, value in given.items() if value})
+        filters = {"model": model, "types": ",".join(types), "logs": "true" if logs else ""}
+        filters["last_event_id"] = after
+        query = urlencode({name: value for name, value in filters.items() if value})
         connection = self._open(None)  # nothing may happen for hours
         try:
             event: dict[str, Any] = {}
