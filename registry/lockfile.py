@@ -41,8 +41,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 _NULLS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]+(?:e[0-9]+)?")
-# What a file's name may be, beside leading out of its folder: nothing that ends a line, or that
-# YAML does not take.
+# Characters that a file's name may not have: line breaks, and those that YAML refuses.
 _UNFIT = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff"
 _FILE = re.compile(rf"[^{_UNFIT}\\\ud800-\udfff]{{1,512}}")
 
@@ -259,7 +258,7 @@ def parse_lock(data: bytes, path: str) -> Lockfile:
 
 
 def parse_entry(value: Any) -> LockedModel:
-    """An entry as it comes with a request.
+    """The lock entry in a request's body.
 
     Raises:
         InvalidLock: with the field.
@@ -286,7 +285,7 @@ def write_lock(path: Path, lock: Lockfile) -> None:
 
 
 def _first(error: ValidationError, document: Document, names: list[str], path: str) -> InvalidLock:
-    """The first thing that is wrong, by line."""
+    """The first fault, by line."""
     problems = []
     for detail in error.errors(include_url=False):
         at = _at(detail)

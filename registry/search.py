@@ -1,4 +1,4 @@
-"""Finds models by words and filters among what the catalogue states. Pure, and without pydantic.
+"""Finds models in the catalogue by words and filters. Pure, and without pydantic.
 
 A model is found if every word stands somewhere in its names, its hubs' ids, its abilities, its
 architecture or its description. Where it stands says how well it fits: see `PLACES`.
@@ -21,7 +21,7 @@ def _ids(spec: Raw) -> Iterator[str]:
     return (source["id"] for weights in spec["weights"] for source in weights["sources"])
 
 
-# What a word is worth that is a whole word of the place, begins one, or is within one.
+# The points of a query word that equals a word of the place, begins one, or is within one.
 PLACES: tuple[tuple[Callable[[Raw], Iterable[str]], tuple[int, int, int]], ...] = (
     (lambda spec: (spec["name"],), (100, 80, 60)),
     (lambda spec: spec["aliases"], (90, 70, 50)),
@@ -33,7 +33,7 @@ PLACES: tuple[tuple[Callable[[Raw], Iterable[str]], tuple[int, int, int]], ...] 
 _WHOLE_QUERY = 1000
 _BEGINS_WITH_QUERY = 200
 _LEAST_WITHIN = 3
-"""Letters of a word that may stand anywhere, and need not begin another."""
+"""The least letters of a query word that also counts within another word."""
 _WORD = re.compile(r"[^\W_]+(?:\.[0-9]+)*")
 _SIZE = re.compile(r"([0-9]{1,5})(?:[._]([0-9]{1,4}))?[bB]?")
 LARGEST = "99999"
@@ -41,7 +41,7 @@ LARGEST = "99999"
 
 @dataclass(frozen=True)
 class Filters:
-    """What a model must have. Of formats and engines one, of abilities and languages all.
+    """Conditions on a model: one of the formats and engines, all of the abilities and languages.
 
     `billions` are the least and the largest size. Made by `checked`.
     """
@@ -77,7 +77,7 @@ class Filters:
         return cls(**values, billions=None if size is None else parse_sizes(size))
 
     def allow(self, spec: Raw) -> bool:
-        """Whether the model as a whole has what is asked for."""
+        """Whether the model passes the filters that do not look at single weights."""
         return (
             set(self.abilities) <= set(spec["abilities"])
             and set(self.languages) <= set(spec["languages"])
@@ -85,7 +85,7 @@ class Filters:
         )
 
     def weights(self, spec: Raw) -> list[Raw]:
-        """Those of the model's weights that have what is asked for."""
+        """The model's weights that pass the filters."""
         low, high = self.billions or (0.0, float("inf"))
         return [
             one
@@ -136,14 +136,14 @@ def parse_sizes(text: str) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Hit:
-    """A model that was found, and those of its weights that fit the filters."""
+    """A model that matches, and its weights that fit the filters."""
 
     spec: Raw
     weights: tuple[Raw, ...]
 
 
 def search(specs: Iterable[Raw], words: Sequence[str], filters: Filters) -> list[Hit]:
-    """The models that have all words and fit the filters, the best first; without words, in order.
+    """The models that match all words and the filters, best first; without words, in order.
 
     Of models that fit the words equally well, the newest comes first.
     """
@@ -160,14 +160,14 @@ def search(specs: Iterable[Raw], words: Sequence[str], filters: Filters) -> list
 
 
 def near_names(specs: Iterable[Raw], words: Sequence[str]) -> tuple[str, ...]:
-    """Names of models that are like what was asked for, for when nothing was found."""
+    """Names of models that resemble the words, for a search without a match."""
     names = [name for spec in specs for name in (spec["name"], *spec["aliases"])]
     close = [name for text in ("-".join(words), *words) for name in near(text, names)]
     return tuple(dict.fromkeys(close))[:5]
 
 
 def _score(spec: Raw, words: Sequence[str]) -> int | None:
-    """How well the words fit; None if one of them stands nowhere."""
+    """How well the words fit; None if a word matches nothing."""
     if not words:
         return 0
     places = [(_Place(list(texts(spec))), worth) for texts, worth in PLACES]
@@ -185,7 +185,7 @@ def _score(spec: Raw, words: Sequence[str]) -> int | None:
 
 
 class _Place:
-    """The words of some texts, and the texts without what stands between words."""
+    """The words of some texts, and the texts without separators between words."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._words = {word for text in texts for word in _split(text)}

@@ -25,7 +25,7 @@ from paddock.registry.split import together
 
 CONTEXT_LENGTH = 2048
 """Xinference's own default."""
-# Abilities that Paddock has under another name.
+# Xinference's abilities that have another name in Paddock.
 _ABILITIES = {"hybrid": "reasoning"}
 # Our field → theirs, for messages.
 _NAMES = {
@@ -42,13 +42,13 @@ _NAMES = {
     "hub": "model_hub",
     "id": "model_id",
 }
-# What has a meaning that a spec cannot carry; named in the notes where it says something.
+# Fields that a spec has no place for. The notes name those that have a value.
 _LEFT_OUT = ("stop_token_ids", "tool_parser", "virtualenv", "cache_config")
 
 
 @dataclass
 class _Building:
-    """Weights in the making; `origins` tells from which of their specs each source came."""
+    """Weights in the making; `origins` has the number of the Xinference spec behind each source."""
 
     weights: list[dict[str, Any]] = field(default_factory=list)
     origins: list[list[int]] = field(default_factory=list)
@@ -105,7 +105,7 @@ def _abilities(kind: str, registration: Mapping[str, Any]) -> list[Any]:
     abilities = [
         _ABILITIES.get(str(name), name) for name in _listed(registration, "model_ability", [])
     ]
-    # Theirs often say `chat` alone; whatever chats can also continue a text.
+    # Xinference often lists `chat` alone, but a model that chats can also continue a text.
     return list(dict.fromkeys(["generate", *abilities]))
 
 
@@ -138,7 +138,7 @@ def _weights(registration: Mapping[str, Any]) -> _Building:
 
 
 def _add(building: _Building, number: int, spec: Mapping[str, Any], quantization: str) -> None:
-    """Adds one variant's source: to the variant of another hub where there is one."""
+    """Adds one variant's source, if possible to the same variant from another hub."""
     at = f"model_specs[{number}]"
     format_, size = spec.get("model_format"), spec.get("model_size_in_billions", 1)
     source = _source(spec, at, quantization)
@@ -204,7 +204,7 @@ def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, An
 
 
 def _path(uri: str, at: str) -> tuple[str, str | None]:
-    """The folder that an URI names, and the file where it names a GGUF file."""
+    """The folder of an URI, and the file if the URI names a GGUF file."""
     parts = urlsplit(uri)
     if parts.scheme not in {"", "file"} or parts.netloc or not parts.path.startswith("/"):
         reason = "must be an absolute path or file:///path; for a hub, give model_id and model_hub"
@@ -217,7 +217,7 @@ def _path(uri: str, at: str) -> tuple[str, str | None]:
 def _architecture(
     kind: str, registration: Mapping[str, Any], building: _Building, catalog: Catalog
 ) -> tuple[dict[str, Any], list[str]]:
-    """The network's shape, and what to say of where it is from."""
+    """The network's shape, and notes about its origin."""
     size = building.weights[0]["size"]
     family = registration.get("model_family")
     if isinstance(family, str):
@@ -240,9 +240,10 @@ def _architecture(
 
 
 def _reckoned(billions: float, name: Any) -> dict[str, Any]:
-    """A dense network of this size: 12 × layers × width² weights, heads of 128, and 128 wide for
-    each layer, which gives 33 layers of 4,224 at 7 billion; keys and values are shared as far as
-    8 heads.
+    """A dense network of this size.
+
+    It has 12 × layers × width² weights, heads of 128, and a width of 128 per layer: at 7 billion,
+    33 layers of 4,224. Keys and values have up to 8 heads, which the other heads share.
     """
     parameters = round(billions * 1e9)
     layers = max(1, round((parameters / (12 * 128 * 128)) ** (1 / 3)))
@@ -262,7 +263,7 @@ def _reckoned(billions: float, name: Any) -> dict[str, Any]:
 
 
 def _refusal(error: ValidationError, building: _Building) -> BadValue:
-    """The first fault, by the name that the field has in what was sent."""
+    """The first fault, with the field's name in the registration."""
     detail = error.errors(include_url=False)[0]
     context = detail.get("ctx", {})
     steps = (*detail["loc"], *context.get("at", ()))

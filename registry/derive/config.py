@@ -1,4 +1,4 @@
-"""What config.json and the files beside it tell of a model in safetensors or pickles."""
+"""Reads a model in safetensors or pickles from config.json and the files beside it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from paddock.registry.derive.found import (
     source_at,
 )
 
-# config.json's model_type of the same.
+# Values of model_type in config.json that stand for encoders.
 _ENCODER_TYPES = {
     "bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "electra", "albert", "camembert",
     "deberta", "deberta-v2", "modernbert", "nomic_bert", "new", "ernie", "eurobert",
 }  # fmt: skip
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
-_NAMES = {  # what one number is called in config.json, by who wrote it
+_NAMES = {  # the keys of one number in config.json, which differ between authors
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
     "expert_size": ("moe_intermediate_size",),
@@ -53,7 +53,7 @@ _NAMES = {  # what one number is called in config.json, by who wrote it
 
 
 class _Config:
-    """Numbers of a config.json, of its language model where it has several."""
+    """Numbers of a config.json; where it has several models, those of the language model."""
 
     def __init__(self, reference: str, repository: Found) -> None:
         self.fail = Failure(reference, CONFIG)
@@ -179,7 +179,7 @@ def _template(repository: Found) -> tuple[str, str]:
         return plain, TEMPLATES[0]
     for name, data in ((TEMPLATES[1], wrapped), (TOKENIZER, repository.texts.get(TOKENIZER))):
         text = data.get("chat_template") if isinstance(data, dict) else None
-        if isinstance(text, list):  # several, of which one may be for tools
+        if isinstance(text, list):  # a list of templates, one of them perhaps for tools
             text = "\n".join(
                 str(one["template"]) for one in text if isinstance(one, dict) and "template" in one
             )
@@ -189,7 +189,7 @@ def _template(repository: Found) -> tuple[str, str]:
 
 
 def _weigh(config: _Config, repository: Found, shape: Shape) -> None:
-    """Adds the parameters: from the files' length where their type is told, else reckoned."""
+    """Adds the parameters: from the files' length if their type is known, else computed."""
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
     width = _WIDTHS.get(dtype)
     packed = config.get("quantization_config") or config.get("quantization")
@@ -212,7 +212,7 @@ def stored_weights(
     pickles: Sequence[str],
     shape: Shape,
 ) -> dict[str, Any]:
-    """The variant in safetensors, or else in pickles. Raises `NoSpec` for a format of no name."""
+    """The variant in safetensors, or else in pickles. Raises `NoSpec` for an unknown format."""
     format_, quantization = _format(reference, repository)
     engines = engines_of(format_, shape.type)
     names = [name for name in repository.chosen if name.endswith(".safetensors")] or pickles

@@ -1,4 +1,4 @@
-"""What GGUF files tell of a model: their names the quantizations, a header everything else."""
+"""Reads a model from GGUF files: quantizations from their names, everything else from a header."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Gguf:
 
 
 def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Gguf], list[str]]:
-    """The models among the files, smallest first, and what was left out and why.
+    """The models among the files, smallest first, and a note for each file left out.
 
     Raises:
         NoSpec: the GGUF files do not make variants.
@@ -114,7 +114,7 @@ def _quantization(name: str) -> str | None:
 
 
 def gguf_weights(repository: Found, models: Sequence[Gguf], shape: Shape) -> list[dict[str, Any]]:
-    """One entry for all files whose names differ in the quantization alone, and one for each other.
+    """One entry for the files whose names differ only in the quantization, and one per other file.
 
     The largest group stands first.
     """
@@ -154,7 +154,7 @@ def gguf_weights(repository: Found, models: Sequence[Gguf], shape: Shape) -> lis
 
 
 def _by_type(repository: Found, model: Gguf) -> str | None:
-    """The quantization that the header tells, where it is the header of this file."""
+    """The quantization in the header, if it is the header of this file."""
     if repository.header is None or repository.header_file != model.file:
         return None
     kind = repository.header.metadata.get("general.file_type")
@@ -178,7 +178,7 @@ class _Header:
         return one_line(value) if isinstance(value, str) else ""
 
     def number(self, key: str) -> int | None:
-        """A whole number; of one that differs from layer to layer, the largest."""
+        """A whole number; where it differs between layers, the largest."""
         full = f"{self.name}.{key}"
         value: Any = self.header.metadata.get(full)
         array = self.header.arrays.get(full)
@@ -269,7 +269,7 @@ def from_header(reference: str, repository: Found) -> Shape:
 
 
 def _projectors(files: Iterable[str]) -> list[str]:
-    """Files at the top of the repository that make tokens of pictures, half precision first."""
+    """Files at the top of the repository that turn pictures into tokens, half precision first."""
     names = sorted(name for name in files if _is_projector(name) and "/" not in name)
     return sorted(names, key=lambda name: "f16" not in name.casefold())
 
@@ -287,7 +287,7 @@ def _words(header: _Header) -> int:
 
 
 def _count(architecture: dict[str, Any], tensors: GgufHeader | None, header: _Header) -> None:
-    """Adds the parameters: those of the tensors, or as the numbers give them."""
+    """Adds the parameters: counted from the tensors, or else computed from the layers' numbers."""
     parts = tensors.metadata.get("split.count", 1) if tensors else 1
     if tensors is None or not tensors.parameters or (type(parts) is int and parts > MOST_PARTS):
         reckon(architecture, header.notes)

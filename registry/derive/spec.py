@@ -1,4 +1,4 @@
-"""Puts a spec together of what a repository holds."""
+"""Puts a spec together from a repository's contents."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _FRONT = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
 
 
 def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
-    """Which files tell what a spec needs.
+    """The files that hold the facts for a spec.
 
     Raises:
-        NoSpec: none of them is a model, or the one that the reference names is not there.
+        NoSpec: no file is a model, or the file that the reference names is missing.
     """
     models, _ = find_ggufs(reference, files)
     card = (CARD,) if 0 < files.get(CARD, 0) <= CARD_BYTES else ()
@@ -59,14 +59,14 @@ def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
         raise NoSpec(reference.text, "", what)
     if not models:
         return Reads((*small, *card))
-    # Any will do: the smallest, and one that is whole rather than one in parts.
+    # Any model will do: the smallest, and one in a single file rather than in parts.
     first = min(models, key=lambda model: (len(model.parts), model.size_bytes, model.file))
     headers = first.parts if len(first.parts) <= MOST_PARTS else first.parts[:1]
     return Reads((*small, *card), headers)
 
 
 def derive(repository: Found, today: date) -> Derived:
-    """The spec of what was found; `today` stands for a release date, which no repository tells.
+    """The spec of the repository; `today` stands for the release date, which no repository states.
 
     Raises:
         NoSpec: with the file that lacks what a spec needs.
@@ -107,7 +107,7 @@ def derive(repository: Found, today: date) -> Derived:
 
 
 def _short(notes: Sequence[str]) -> tuple[str, ...]:
-    """The notes, where they are many only the first."""
+    """The notes, or only the first ones if there are many."""
     more = len(notes) - MOST_NOTES
     return (*notes[:MOST_NOTES], *([f"and {more} more such notes"] if more > 0 else []))
 
@@ -157,7 +157,7 @@ def _homepage(reference: Reference) -> str | None:
 
 
 def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
-    """The repository's name; of weights on disk the file's without its quantization."""
+    """The repository's name, or for weights on disk the file's name without its quantization."""
     name = posixpath.basename(reference.id)
     if reference.hub == "path" and weight_format(weights[0]["format"]).is_single_file:
         stem = posixpath.basename(weights[0]["sources"][0]["file_template"])
@@ -172,7 +172,7 @@ def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
 
 
 def _code(repository: Found) -> tuple[str, ...]:
-    """Where code is that loading the model's own classes would run."""
+    """The places of code that would run if the model's own classes were loaded."""
     named = []
     for name in CODE_CONFIGS:
         data = repository.texts.get(name, {})
@@ -190,7 +190,7 @@ def _card(text: Any) -> dict[str, Any]:
         return {}
     import yaml
 
-    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # they make nothing but text
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # these loaders yield only text
     try:
         front = yaml.load(match[1], Loader=loader)  # noqa: S506
     except (yaml.YAMLError, RecursionError):
