@@ -1,4 +1,4 @@
-"""`paddock cache`: what lies in the hubs' caches on the gateway's machine."""
+"""`paddock cache`: the contents of the hubs' caches on the gateway's machine."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def verified(
     model_format: str | None = None,
     quantization: str | None = None,
 ) -> None:
-    """Reads what is cached of the models, or of all, and shows which files are whole."""
+    """Reads the cached files of the models, or all, and shows which are whole."""
     client = gateway.ensure(settings, output)
     files: list[dict[str, Any]] = []
     for name in names or [""]:
@@ -169,7 +169,7 @@ def du(settings: Settings, output: Output) -> None:
 
 
 class NotRemoved(PaddockError):
-    """Files that the system did not let us delete."""
+    """Files that the system does not let us delete."""
 
     def __str__(self) -> str:
         return f"{self.args[0]} could not be deleted whole; see: paddock cache list"

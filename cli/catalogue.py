@@ -58,13 +58,13 @@ def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> No
     """
     from paddock.cli import gateway
 
-    wanted = absolute(name)
-    say_reading(wanted, output)
+    reference = absolute(name)
+    say_reading(reference, output)
     client = gateway.find(settings)
     if client is not None:
-        description = client.show(wanted, offline=asks_nobody)
+        description = client.show(reference, offline=asks_nobody)
     else:
-        description = _show_locally(settings, wanted, asks_nobody)
+        description = _show_locally(settings, reference, asks_nobody)
     for note in description["notes"]:
         output.talk(f"note: {note}")
     for format, risk in description["consent"].items():
@@ -130,10 +130,10 @@ def estimate(
     rooms = [("memory", host.memory_total_bytes, host.memory_free_bytes)]
     rooms += [(f"GPU {g.index} ({g.name})", g.total_bytes, g.free_bytes) for g in host.gpus]
     free_lines = "\n".join(
-        f"{host.name} has {size(total)} of {what}, {size(free)} of it free"
-        if what == "memory"
-        else f"{what} has {size(total)}, {size(free)} of it free"
-        for what, total, free in rooms
+        f"{host.name} has {size(total)} of {resource}, {size(free)} of it free"
+        if resource == "memory"
+        else f"{resource} has {size(total)}, {size(free)} of it free"
+        for resource, total, free in rooms
     )
     output.result(data, f"{table(head, cells, right=(2, 3, 4, 5, 6))}\n{free_lines}")
 

@@ -48,16 +48,16 @@ def list_engines(model_name: str | None, settings: Settings, output: Output) -> 
         output.result(served, _model_table(served))
         return
     rows: list[dict[str, Any]] = []
-    for one in engines():
-        detection = one.detect()
+    for adapter in engines():
+        detection = adapter.detect()
         rows.append(
             {
-                "name": one.name,
+                "name": adapter.name,
                 "installed": not detection.missing,
                 "version": detection.version,
-                "formats": list(one.formats),
+                "formats": list(adapter.formats),
                 "reason": detection.missing,
-                "installable": one.environment is not None,
+                "installable": adapter.environment is not None,
             }
         )
     text = table(
@@ -110,8 +110,8 @@ def install(
 
     environment = find_environment(name)
     installed = environment.made(settings.home)
-    wanted = installed is not None and accelerator in {None, installed.accelerator}
-    if installed is not None and wanted and environment.is_current(installed) and not force:
+    is_wanted = installed is not None and accelerator in {None, installed.accelerator}
+    if installed is not None and is_wanted and environment.is_current(installed) and not force:
         output.talk(f"{environment.name} is installed already; --force makes it anew")
     else:
         installed = make(environment, settings.home, output.talk, accelerator, installer)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 CHANGES = 8
-"""How many changed files are told of a model; JSON has all."""
+"""The most changed files of a model that the text lists; JSON has all."""
 
 file_option = click.option(
     "--file", default=LOCK_FILE, show_default=True, metavar="PATH", help="The lockfile."
@@ -89,7 +89,7 @@ def lock(
 
 
 def _launched(client: Client) -> list[dict[str, Any]]:
-    """What is launched and may be locked."""
+    """The launched models that may be locked."""
     running = [model for model in client.instances() if model["state"] != "failed"]
     bodies = [
         {"launched": model["model_uid"]}
@@ -102,7 +102,7 @@ def _launched(client: Client) -> list[dict[str, Any]]:
 
 
 def _refuse_two(entries: Sequence[Any], after: Lockfile) -> None:
-    """A lock has one variant of a model: of two that run, one must be named."""
+    """Refuses two running variants of one model, since a lock has only one."""
     for entry in entries:
         locked = after.entry(entry.model)
         if locked != entry:
@@ -148,9 +148,9 @@ def verify(
     from paddock.registry.lockfile import read_lock
 
     lockfile = read_lock(Path(file))
-    chosen = [lockfile.entry(name) for name in models] or list(lockfile.models)
+    entries = [lockfile.entry(name) for name in models] or list(lockfile.models)
     client = gateway.ensure(settings, output)
-    work = client.verify_lock([entry.model_dump(mode="json") for entry in chosen])
+    work = client.verify_lock([entry.model_dump(mode="json") for entry in entries])
     rows = _done(client, work, file, output)
     words = {"as_locked": "as locked", "differs": "DIFFERS", "missing": "MISSING"}
     cells = [
@@ -196,8 +196,8 @@ def outdated(
     client = gateway.ensure(settings, output)
     if path.exists() or models or file != LOCK_FILE:
         lockfile = read_lock(path)
-        chosen = [lockfile.entry(name) for name in models] or list(lockfile.models)
-        work = client.outdated([entry.model_dump(mode="json") for entry in chosen])
+        entries = [lockfile.entry(name) for name in models] or list(lockfile.models)
+        work = client.outdated([entry.model_dump(mode="json") for entry in entries])
     else:
         output.talk(f"{file} is not there: looking at what is launched and cached")
         work = client.outdated()
@@ -231,11 +231,11 @@ def _other_engine(row: dict[str, Any]) -> bool:
 
 
 def _changes(row: dict[str, Any]) -> list[str]:
-    lines = [f"  + {one['name']}, {size(one['size_bytes'])}" for one in row["added"]]
-    lines += [f"  - {one['name']}, {size(one['size_bytes'])}" for one in row["removed"]]
+    lines = [f"  + {change['name']}, {size(change['size_bytes'])}" for change in row["added"]]
+    lines += [f"  - {change['name']}, {size(change['size_bytes'])}" for change in row["removed"]]
     lines += [
-        f"  ~ {one['name']}, {size(one['was_bytes'])} → {size(one['size_bytes'])}"
-        for one in row["changed"]
+        f"  ~ {change['name']}, {size(change['was_bytes'])} → {size(change['size_bytes'])}"
+        for change in row["changed"]
     ]
     if len(lines) > CHANGES:
         lines[CHANGES:] = [f"  and {len(lines) - CHANGES} more"]
@@ -244,8 +244,10 @@ def _changes(row: dict[str, Any]) -> list[str]:
     return [f"{row['model']}:", *lines] if lines else []
 
 
-def _done(client: Client, work: dict[str, Any], what: str, output: Output) -> list[dict[str, Any]]:
-    """Waits for work on locks, shows how far it is, and returns its rows.
+def _done(
+    client: Client, work: dict[str, Any], subject: str, output: Output
+) -> list[dict[str, Any]]:
+    """Waits for work on locks, shows its progress, and returns its rows.
 
     Raises:
         LaunchFailed: with the diagnosis.
@@ -255,11 +257,11 @@ def _done(client: Client, work: dict[str, Any], what: str, output: Output) -> li
         progress = _until_done(lambda: client.show_lock(work["id"]), output)
     except KeyboardInterrupt:
         client.cancel_lock(work["id"])
-        raise Cancelled(what) from None
+        raise Cancelled(subject) from None
     if progress["diagnosis"] is not None:
-        raise LaunchFailed(what, progress["diagnosis"])
+        raise LaunchFailed(subject, progress["diagnosis"])
     if progress["state"] == "cancelled":
-        raise Cancelled(what)
+        raise Cancelled(subject)
     return list(progress["rows"])
 
 

@@ -54,7 +54,7 @@ def serving_count(model: dict[str, Any]) -> int:
 
 
 def _restarts(model: dict[str, Any]) -> str:
-    """How often its replicas were started again, and why one of them the last time."""
+    """How often its replicas were started again, and the reason of the last time."""
     count = model["restarts"]
     failures = (one["last_failure"] for one in model["replica_statuses"] if one["restarts"])
     causes = [failure["cause"] for failure in failures if failure]

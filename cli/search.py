@@ -69,11 +69,11 @@ def search(
     )
     free = Free.now() if fits else Free(0)
     hits = zoo.find(words, filters, free)
-    models = [one for one in hits if one.fits is not None] if fits else hits
+    models = [model for model in hits if model.fits is not None] if fits else hits
     for problem in catalog.problems:
         output.talk(f"left out: {problem}")
     near = () if hits else near_names(zoo.specs, words)
-    data: dict[str, Any] = {"models": [one.to_json() for one in models], "near": near}
+    data: dict[str, Any] = {"models": [model.to_json() for model in models], "near": near}
     if fits:
         data["memory_free_bytes"] = free.host
         data["gpu_free_bytes"] = free.gpu
@@ -85,7 +85,9 @@ def search(
         output.result(data, _nothing(words, len(unfit), near, free if fits and hits else None))
         return
     head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
-    output.result(data, table(head, [_row(one, one.fits if fits else one.here) for one in models]))
+    output.result(
+        data, table(head, [_row(model, model.fits if fits else model.here) for model in models])
+    )
     if fits:
         output.talk(_free(free))
 
@@ -117,14 +119,14 @@ def _billions(text: str) -> str:
 
 
 def _nothing(words: Sequence[str], unfit: int, near: Sequence[str], free: Free | None) -> str:
-    """What to say: `unfit` are those that the options or, if `free` is given, the machine left."""
-    what = f"'{' '.join(words)}'" if words else "the options"
+    """The message without a match; `unfit` models failed the options or, with `free`, the room."""
+    query = f"'{' '.join(words)}'" if words else "the options"
     if free is not None:
         return (
-            f"of {unfit} that match {what} none can be served here: {_free(free)}; without --fits "
+            f"of {unfit} that match {query} none can be served here: {_free(free)}; without --fits "
             "they are listed"
         )
     if unfit:
-        return f"of {unfit} that match {what} none has what the options ask for"
+        return f"of {unfit} that match {query} none has what the options ask for"
     hint = f"; did you mean {' or '.join(near)}?" if near else "; see: paddock registrations"
-    return f"no model matches {what}{hint}"
+    return f"no model matches {query}{hint}"

@@ -172,10 +172,10 @@ def _chat(
     client: Client,
     uid: str,
     message: str | None,
-    how: tuple[str | None, dict[str, Any]],
+    options: tuple[str | None, dict[str, Any]],
     output: Output,
 ) -> None:
-    system, fields = how
+    system, fields = options
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for text in _prompts(message, output):
         messages.append({"role": "user", "content": text})
@@ -193,7 +193,7 @@ def _chat(
 
 
 def _prompts(prompt: str | None, output: Output) -> Iterator[str]:
-    """The one prompt given or piped; on a terminal, one a line until an empty one."""
+    """The prompt of the argument or the pipe; on a terminal, one per line until an empty line."""
     if prompt is not None:
         yield prompt
         return

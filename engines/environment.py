@@ -30,7 +30,7 @@ GPUS = (Path("/proc/driver/nvidia/gpus"), Path("/dev"))
 
 
 def find_accelerator() -> Accelerator:
-    """What engines can compute with on this node: an NVIDIA GPU, or the processor.
+    """The device for engines on this node: an NVIDIA GPU, or the processor.
 
     It looks at the driver's files, which costs nothing. Windows' Linux has only one of them.
     """
@@ -45,17 +45,16 @@ class Environment:
 
     Attributes:
         name: its folder, and its name in commands.
-        requirements: files of pins, installed in turn; those after the first are built against
-            what the first brought.
-        distribution: whose version is the engine's.
-        modules: what must import for it to be whole.
-        cuda: the files for a machine with an NVIDIA GPU, where they are others.
-        complete: the pins for a CPU name all that is needed, and what they depend on beside it
-            stays out.
-        metadata: distributions that a module asks for by name, and their versions; written where
-            the pins bring none of that name.
-        extra: modules that are enough for safetensors as they are, where Paddock's own environment
-            has them: those of the extra of the same name.
+        requirements: files of pins, installed in turn. Later ones are built against the packages
+            of the first.
+        distribution: the distribution whose version is the engine's.
+        modules: modules that must import in a complete environment.
+        cuda: the files of pins for a machine with an NVIDIA GPU; empty: the same.
+        complete: the pins for a CPU name every distribution, and other dependencies stay out.
+        metadata: names and versions of distributions that a module looks up; they are written if
+            the pins do not bring them.
+        extra: modules of Paddock's extra of the same name. If Paddock's own environment has them,
+            they are enough for safetensors that are not quantized.
         architectures: a program that prints the architectures that the engine knows, as a JSON list
             of the names that stand in `config.json`; run once, after the install.
     """
@@ -76,12 +75,12 @@ class Environment:
 
     def digest(self, accelerator: Accelerator) -> str:
         """A hash of all that it is made from. An environment of other pins has another digest."""
-        beside = [self.modules, self.complete, dict(self.metadata), self.architectures]
+        facts = [self.modules, self.complete, dict(self.metadata), self.architectures]
         pins = b"".join(file.read_bytes() for file in self.pins(accelerator))
-        return hashlib.sha256(pins + json.dumps(beside).encode()).hexdigest()[:16]
+        return hashlib.sha256(pins + json.dumps(facts).encode()).hexdigest()[:16]
 
     def folder(self, home: Path) -> Path:
-        """Where its environments are."""
+        """The folder of its environments."""
         return home / "engines" / self.name
 
     def made(self, home: Path | None = None) -> Made | None:
@@ -101,7 +100,7 @@ class Environment:
         return environment if environment.python.exists() else None
 
     def ours(self) -> Made | None:
-        """Paddock's own environment, if it has what the extra brings, as the pins say."""
+        """Paddock's own environment, if it has the modules of the extra at the pinned version."""
         if not self.extra or not all(map(find_spec, self.extra)):
             return None
         versions = {self.distribution: version(self.distribution)}
@@ -111,7 +110,7 @@ class Environment:
         return Made(Path(sys.prefix), "", find_accelerator(), versions, interpreter=sys.executable)
 
     def found(self) -> Made | None:
-        """Where the engine runs from: its own environment, else ours, if that is enough."""
+        """The environment that the engine runs from: its own, else Paddock's if that is enough."""
         return self.made() or self.ours()
 
     def is_current(self, environment: Made) -> bool:
@@ -119,13 +118,13 @@ class Environment:
         return environment.digest == self.digest(environment.accelerator)
 
     def detect(self) -> Detection:
-        """The engine's version and what it knows, or what to do to have it."""
+        """The engine's version and architectures, or the command that installs it."""
         install = f"paddock engine install {self.name}"
         environment = self.made()
         if environment is None:
             ours = self.ours()
             if ours is not None:
-                # A torch of the user's own: it was built for what the machine has.
+                # The user's own torch was built for this machine.
                 cuda = ours.accelerator == "cuda"
                 return Detection(ours.versions[self.distribution], formats=("pytorch",), cuda=cuda)
             return Detection(missing=f"it is not installed; to install it: {install}")

@@ -1,7 +1,7 @@
-"""Abilities: what a model can be asked for. An ability is one row here, or an entry point.
+"""The abilities of models. An ability is one row here, or an entry point.
 
-Specs, plans, probes, attached endpoints and the lists of models read this table. The routes on
-which a model with an ability is asked belong to dialects (`server/dialects/`), which name it.
+Specs, plans, probes, attached endpoints and the lists of models read this table. The routes for
+an ability belong to dialects (`server/dialects/`), which name it.
 Importing it is cheap: entry points are looked up only for a name that is not built in.
 """
 

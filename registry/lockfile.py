@@ -51,8 +51,8 @@ def _wrong(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
 
 
 def _file_name(value: Any) -> str:
-    named = isinstance(value, str) and _FILE.fullmatch(value)
-    if named and not {"", ".", ".."} & set(value.split("/")):
+    is_name = isinstance(value, str) and _FILE.fullmatch(value)
+    if is_name and not {"", ".", ".."} & set(value.split("/")):
         return str(value)
     raise _wrong(f"{shorten(value)} is not the name of a file within its repository")
 
@@ -294,7 +294,7 @@ def _first(error: ValidationError, document: Document, names: list[str], path: s
             if at[2:] == ("model",):
                 at = at[:2]
         problems.append((_follows(detail), document.line(at), field_name(at), _reason(detail)))
-    _, line, name, reason = min(problems, key=lambda one: one[:2])
+    _, line, name, reason = min(problems, key=lambda problem: problem[:2])
     return InvalidLock(path, line, name, reason)
 
 

@@ -88,11 +88,11 @@ class Filters:
         """The model's weights that pass the filters."""
         low, high = self.billions or (0.0, float("inf"))
         return [
-            one
-            for one in spec["weights"]
-            if (not self.formats or one["format"] in self.formats)
-            and (not self.engines or set(self.engines) & set(one["engines"]))
-            and low <= billions(one["size"]) <= high
+            entry
+            for entry in spec["weights"]
+            if (not self.formats or entry["format"] in self.formats)
+            and (not self.engines or set(self.engines) & set(entry["engines"]))
+            and low <= billions(entry["size"]) <= high
         ]
 
 

@@ -390,7 +390,7 @@ class ModelSpec(_Frozen):
             "size": None if size is None else parse_size(size),
             "quantization": quantization,
         }
-        matches, of = self.variants, self.name
+        matches, owner = self.variants, self.name
         for field, value in wanted.items():
             if value is None:
                 continue
@@ -399,8 +399,8 @@ class ModelSpec(_Frozen):
             if field == "quantization" and not fitting and self.type == "LLM":
                 fitting = tuple(_quantized_at_load(matches, value))
             if not fitting:
-                raise UnknownName.among(field, value, map(read, matches), of=of)
-            matches, of = fitting, f"{of} {read(fitting[0])}"
+                raise UnknownName.among(field, value, map(read, matches), of=owner)
+            matches, owner = fitting, f"{owner} {read(fitting[0])}"
         return matches
 
     @model_validator(mode="before")

@@ -51,7 +51,7 @@ def parse_size(text: str | int | float) -> str:
 
 def wrong_value(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
     """An error that `reader.py` shows as it is; `at` points to a field below the model."""
-    # Braces in a message template would be taken for fields of the context.
+    # Pydantic takes braces in a message template for fields of the context.
     return PydanticCustomError("wrong", "{reason}", {"reason": reason, "at": at})
 
 
@@ -73,7 +73,7 @@ def _integer(value: Any) -> int:
 
 
 def _flag(value: Any) -> bool:
-    # YAML 1.1's yes, no, on and off are left out: YAML 1.2 reads them as text.
+    # Without YAML 1.1's yes, no, on and off, which YAML 1.2 reads as text.
     flags = {"true": True, "false": False, True: True, False: False}
     if isinstance(value, str | bool) and value in flags:
         return flags[value]
@@ -81,7 +81,7 @@ def _flag(value: Any) -> bool:
 
 
 def split_pairs(value: Any) -> Any:
-    """What stands for pairs, as pairs."""
+    """A mapping as pairs; anything else unchanged."""
     return tuple(value.items()) if isinstance(value, Mapping) else value
 
 
@@ -105,7 +105,7 @@ def parse_released(value: Any) -> Any:
 
 
 def matching(pattern: re.Pattern[str], says: str) -> AfterValidator:
-    """A validator of text by a pattern; the error says what it is not."""
+    """A validator of text by a pattern; `says` is the end of its error."""
 
     def check(value: str) -> str:
         if not pattern.fullmatch(value) or ".." in value:
@@ -172,7 +172,7 @@ def _either(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class _Names:
-    """Lists the names of a table in the JSON schema; they are looked up when it is made."""
+    """Lists the names of a table in the JSON schema, as they are when the schema is made."""
 
     look_up: Callable[[], Iterable[str]]
 
@@ -197,7 +197,7 @@ Name = Annotated[
     ),
 ]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-# White space matters to a model, so here it is kept.
+# White space matters to a model, so it is not stripped here.
 Verbatim = Annotated[str, StringConstraints(min_length=1)]
 _T = TypeVar("_T")
 Distinct = Annotated[

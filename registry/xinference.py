@@ -68,9 +68,9 @@ def translate(
             weights["engines"] = list(engines_of(weights["format"], kind))
     family = registration.get("model_family")
     shape, notes = _architecture(kind, registration, building, catalog)
-    left = [name for name in _LEFT_OUT if registration.get(name)]
-    if left:
-        notes.append(f"Not taken over from the registration: {', '.join(left)}.")
+    omitted = [name for name in _LEFT_OUT if registration.get(name)]
+    if omitted:
+        notes.append(f"Not taken over from the registration: {', '.join(omitted)}.")
     notes.append(f"Registered on {today.isoformat()}, which stands for the day of its release.")
     data: dict[str, Any] = {
         "name": registration.get("model_name"),

@@ -223,13 +223,15 @@ class LlamaCpp(Adapter):
 
     def detect(self) -> Detection:
         """A `llama-server` that the settings name, else xllamacpp, else one on PATH."""
-        named = read_settings().llama_server
-        if named:
-            program = shutil.which(named)
+        configured = read_settings().llama_server
+        if configured:
+            program = shutil.which(configured)
             return (
                 Detection(version=f"llama-server ({program})")
                 if program
-                else Detection(missing=f"PADDOCK_LLAMA_SERVER names {named}, which is no program")
+                else Detection(
+                    missing=f"PADDOCK_LLAMA_SERVER names {configured}, which is no program"
+                )
             )
         if find_spec("xllamacpp") is not None:
             try:

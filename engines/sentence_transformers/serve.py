@@ -53,7 +53,7 @@ class Refused(Exception):
 
 @dataclass(eq=False)
 class Item:
-    """One text, or one pair, that waits; `kind` is what all of a batch must have in common.
+    """One text, or one pair, that waits. All items of a batch have the same `kind`.
 
     The item with the least `turn` is next. A turn is the clock at the request's arrival, plus the
     tokens that stand before the item in its request. So a request of few texts waits for a batch
@@ -72,9 +72,9 @@ class Item:
 
 
 def choose(waiting: Sequence[Item], budget: int) -> list[Item]:
-    """The next batch: the one whose turn it is, and those nearest to it in length.
+    """The next batch: the item with the least turn, and the items nearest to it in length.
 
-    Rows × the longest row stay within the budget, but for a single item that is longer by itself.
+    Rows × the longest row stay within the budget, unless a single item exceeds it.
     """
     first = min(waiting, key=lambda item: item.turn)
     others = sorted(
@@ -91,7 +91,7 @@ def choose(waiting: Sequence[Item], budget: int) -> list[Item]:
 
 
 class Batches:
-    """What waits, and the thread that computes it."""
+    """The items that wait, and the thread that computes them."""
 
     def __init__(self, model: Model, budget: int) -> None:
         self._model = model
@@ -180,7 +180,7 @@ class Model:
         self.sliceable, self.slices = _slices(first.config)
 
     def rows(
-        self, texts: Sequence[Any], prompt: str | None, where: str
+        self, texts: Sequence[Any], prompt: str | None, field_name: str
     ) -> list[dict[str, list[int]]]:
         """Each text, pair or list of ids as tokens. Raises `Refused` for one that is too long."""
         words = [text for text in texts if not isinstance(text, list)]
@@ -188,9 +188,9 @@ class Model:
         rows = [self._row_of_ids(text) if isinstance(text, list) else next(cut) for text in texts]
         for number, row in enumerate(rows):
             if len(row["input_ids"]) > self.limit:
-                name = f"{where}[{number}]" if len(rows) > 1 else where
-                has = f"{name} has {len(row['input_ids'])} tokens"
-                raise Refused(f"{has}, and the model takes {self.limit}; shorten it", where)
+                name = f"{field_name}[{number}]" if len(rows) > 1 else field_name
+                excess = f"has {len(row['input_ids'])} tokens, and the model takes {self.limit}"
+                raise Refused(f"{name} {excess}; shorten it", field_name)
         return rows
 
     def _cut(self, texts: list[Any], prompt: str | None) -> list[dict[str, list[int]]]:
@@ -250,25 +250,25 @@ class Model:
 
 
 def _load(path: str, ranks: bool, options: dict[str, Any]) -> Any:
-    """The model, by the modules that its files name; ends the process where they fit none."""
+    """The model with the modules of its files; ends the process if there are none that fit."""
     config = json.loads((Path(path) / "config.json").read_text("utf-8"))
     kind = (config.get("architectures") or [""])[0]
     has_modules = (Path(path) / "modules.json").exists()
-    more: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
-    more |= {"local_files_only": True, "model_kwargs": {"dtype": _dtype(config, options, more)}}
+    kwargs: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+    kwargs |= {"local_files_only": True, "model_kwargs": {"dtype": _dtype(config, options, kwargs)}}
     with _Reports() as reports:
         if ranks:
             if not kind.endswith("ForSequenceClassification"):
                 sys.exit(f"unsupported: {kind or 'nothing'} scores no pairs with a head of its own")
-            model = CrossEncoder(path, **more)
+            model = CrossEncoder(path, **kwargs)
             if model.num_labels != 1:
                 sys.exit(f"unsupported: a reranker has one score, and this has {model.num_labels}")
         elif has_modules:
-            model = SentenceTransformer(path, **more)
+            model = SentenceTransformer(path, **kwargs)
         elif options["pooling"]:
-            first = Transformer(path, model_kwargs=more["model_kwargs"])
+            first = Transformer(path, model_kwargs=kwargs["model_kwargs"])
             pooling = Pooling(first.get_embedding_dimension(), pooling_mode=options["pooling"])
-            model = SentenceTransformer(modules=[first, pooling], device=more["device"])
+            model = SentenceTransformer(modules=[first, pooling], device=kwargs["device"])
         else:
             sys.exit("no_modules: nothing in the files says how to pool (no modules.json)")
     for report in reports.reports:
@@ -276,15 +276,15 @@ def _load(path: str, ranks: bool, options: dict[str, Any]) -> Any:
     return model
 
 
-def _dtype(config: dict[str, Any], options: dict[str, Any], more: dict[str, Any]) -> str:
-    """As asked for, else as in the files; but halves of floats are slow, and coarse, on a CPU."""
+def _dtype(config: dict[str, Any], options: dict[str, Any], kwargs: dict[str, Any]) -> str:
+    """The option, else the files' type; on a CPU float32 in place of halves, which are slow."""
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    half = stored.removeprefix("torch.") != "float32" and more["device"] == "cpu"
+    half = stored.removeprefix("torch.") != "float32" and kwargs["device"] == "cpu"
     return "float32" if half and options["dtype"] == "auto" else str(options["dtype"])
 
 
 class _Reports:
-    """Collects what `from_pretrained` says of each model that it loads; the library drops it."""
+    """Collects the reports of `from_pretrained`, which the library drops."""
 
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
@@ -306,28 +306,28 @@ class _Reports:
 
 
 def _check(report: dict[str, Any], ranks: bool) -> None:
-    """Ends the process if weights that count were made up or left aside."""
+    """Ends the process if the load made up or ignored weights that count."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         names = sorted(map(str, report.get(kind) or ()))
         names = [name for name in names if not IDLE.search(name)]
         if not ranks:
             names = [name for name in names if not IDLE_IN_EMBEDDING.search(name)]
         if names:
-            some, what = ", ".join(names[:3]), kind.partition("_")[0]
-            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+            examples, problem = ", ".join(names[:3]), kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {problem} in the load report: {examples}")
 
 
 def _limit(model: Any, first: Transformer) -> int:
-    """The most tokens that the model takes, of what it says of itself."""
+    """The most tokens that the model takes, by its own configuration."""
     config = first.config
     positions = getattr(config, "max_position_embeddings", None) or sys.maxsize
-    if "roberta" in str(config.model_type):  # its positions begin behind that of the padding
+    if "roberta" in str(config.model_type):  # its positions begin behind the padding's
         positions -= (config.pad_token_id or 0) + 1
     return min(positions, model.max_seq_length or sys.maxsize)
 
 
 def _slices(config: Any) -> tuple[bool, tuple[int, ...]]:
-    """Whether vectors may be cut short, and to which lengths; none named: to any."""
+    """Whether vectors may be cut short, and the allowed lengths; empty: any length."""
     sizes = tuple(getattr(config, "matryoshka_dimensions", None) or ())
     return bool(sizes) or bool(getattr(config, "is_matryoshka", False)), sizes
 
@@ -364,12 +364,12 @@ class Service:
     def __init__(self, model: Model, budget: int) -> None:
         self.model = model
         self.batches = Batches(model, budget)
-        # One at a time: the tokenizer's settings are its own, and not a call's.
+        # One at a time: calls change the tokenizer's settings.
         self._cutter = ThreadPoolExecutor(1)
 
-    async def _rows(self, texts: Sequence[Any], prompt: str | None, where: str) -> Any:
+    async def _rows(self, texts: Sequence[Any], prompt: str | None, field_name: str) -> Any:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._cutter, self.model.rows, texts, prompt, where)
+        return await loop.run_in_executor(self._cutter, self.model.rows, texts, prompt, field_name)
 
     async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
         """OpenAI's answer to a request for embeddings."""
@@ -407,7 +407,7 @@ class Service:
 
 
 async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
-    """The work's result; it is called off when the client leaves."""
+    """The result of the work, which is cancelled when the client leaves."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -419,7 +419,7 @@ async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any
 
 
 def application(service: Service, key: str) -> Starlette:
-    """The routes; all but the health ask for the key."""
+    """The routes. All except `/health` require the key."""
     work = service.rank if service.model.ranks else service.embed
 
     async def health(_: Request) -> Response:
@@ -455,7 +455,7 @@ def application(service: Service, key: str) -> Starlette:
 
 async def _serve(model: Model, budget: int, port: int) -> None:
     service = Service(model, budget)
-    # The first pass makes what later ones find ready.
+    # The first pass sets up things that later ones reuse.
     await (
         service.rank({"query": "a", "documents": ["a"]})
         if model.ranks
@@ -471,11 +471,11 @@ async def _serve(model: Model, budget: int, port: int) -> None:
     try:
         await uvicorn.Server(config).serve()
     finally:
-        os._exit(0)  # the thread would be waited for, and has nothing to put in order
+        os._exit(0)  # exit would wait for the thread, which has nothing to clean up
 
 
 def main() -> None:
-    """Serves what the one argument says until a signal ends it."""
+    """Serves the model of the one argument until a signal ends it."""
     settings = json.loads(sys.argv[1])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"loading {settings['path']}", flush=True)

@@ -37,7 +37,7 @@ from starlette.routing import Route
 
 KEY = "PADDOCK_ENGINE_KEY"
 COLD = 1e-5
-"""Below it the likeliest token is chosen, as in vLLM: scores over less are beyond float32."""
+"""Below this temperature the likeliest token is chosen, as in vLLM: float32 would overflow."""
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -65,7 +65,7 @@ class Text:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def add(self, token: int) -> str:
-        """What a token adds to the text that may go out; characters go out whole."""
+        """The text that may go out with a token. It has only complete characters."""
         self._ids.append(token)
         # A token's text can depend on the one before it, so some are decoded again.
         before = self._decode(self._ids[self._from : self._decoded])
@@ -113,11 +113,11 @@ class Model:
         self._worker, self._pipe = _start(settings)
 
     async def start(self) -> None:
-        """Waits until the worker has loaded, and asks for a token, which shows that it can serve.
+        """Waits until the worker has loaded, and requests a token as a proof that it can serve.
 
-        If the worker ends, before or after, so does this process, and in the same way.
+        If the worker ends, before or after, this process ends in the same way.
         """
-        # Only the worker computes; beside a tokenizer torch would take 200 MB for nothing.
+        # Only the worker computes. Here torch would take 200 MB for nothing.
         sys.modules["torch"] = None  # type: ignore[assignment]
         from transformers import AutoTokenizer
 
@@ -130,7 +130,7 @@ class Model:
         self.vocabulary: int = loaded.vocabulary
         self.tokenizer = AutoTokenizer.from_pretrained(settings["path"])
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
-            # The library makes a blank one where the files have none.
+            # The library makes a blank tokenizer if the files have none.
             sys.exit("no_tokenizer: it knows no words")
         if settings["chat_template"]:
             self.tokenizer.chat_template = settings["chat_template"]
@@ -167,7 +167,7 @@ class Model:
     async def tokens(
         self, prompt: list[int], sampling: Sampling, most: int, endless: bool
     ) -> AsyncGenerator[Token, None]:
-        """The tokens of an answer, as they come; closing the iterator ends the work on it.
+        """The tokens of an answer, as they come. Closing the iterator ends the work on the answer.
 
         Raises:
             RuntimeError: the batch failed.
@@ -179,7 +179,9 @@ class Model:
         try:
             while True:
                 token = await queue.get()
-                if isinstance(token, str):  # the batch may go on with it: it is called off
+                if isinstance(
+                    token, str
+                ):  # the batch may go on with the request, so it is cancelled
                     raise RuntimeError(token)
                 if token is None:
                     over = True
@@ -199,8 +201,8 @@ class Model:
         room = self.context - len(prompt)
         if not prompt:
             raise Refused("the prompt has no tokens", "prompt")
-        # One of them would end the batch, and all that is in it.
-        strange = next((one for one in prompt if not 0 <= one < self.vocabulary), None)
+        # A token beyond the vocabulary would end the batch and all its requests.
+        strange = next((token for token in prompt if not 0 <= token < self.vocabulary), None)
         if strange is not None:
             reason = f"the prompt has token {strange}, and the model {self.vocabulary}"
             raise Refused(f"{reason}, from 0", "prompt")
@@ -222,11 +224,13 @@ def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connectio
 
 
 def _sampling(body: dict[str, Any], vocabulary: int, top: int | None) -> Sampling:
-    bias = tuple((int(token), float(by)) for token, by in (body.get("logit_bias") or {}).items())
+    bias = tuple(
+        (int(token), float(amount)) for token, amount in (body.get("logit_bias") or {}).items()
+    )
     if any(not 0 <= token < vocabulary for token, _ in bias):
         raise Refused(f"logit_bias has a token beyond the {vocabulary} of the model", "logit_bias")
-    named = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
-    values = {n: body[n] for n in (*named, "repetition_penalty", "seed") if body.get(n) is not None}
+    names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
+    values = {n: body[n] for n in (*names, "repetition_penalty", "seed") if body.get(n) is not None}
     if "top_k" in values:
         values["top_k"] = max(0, int(values["top_k"]))
     if values.get("temperature", 1.0) < COLD:
@@ -287,7 +291,7 @@ def _chat_prompt(model: Model, body: dict[str, Any]) -> list[int]:
             return_dict=True,
             **(body.get("chat_template_kwargs") or {}),
         )
-    except Exception as error:  # a template raises what it likes at messages that it does not take
+    except Exception as error:  # a template may raise anything for messages that it does not take
         raise Refused(f"the chat template refused the messages: {error}", "messages") from error
     return list(encoded["input_ids"])
 
@@ -311,7 +315,7 @@ class Answer:
         }
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
-        """All events; the last one has the reason of the end."""
+        """All events; the last one has the finish reason."""
         request, text = self._request, Text(self._model.tokenizer, self._request.stops)
         tokens = self._model.tokens(request.prompt, request.sampling, request.most, request.endless)
         if request.chat:
@@ -335,7 +339,7 @@ class Answer:
         piece = "" if text.stopped else text.end()
         if text.stopped:
             self._reason = "stop"
-        if piece or (waiting and not text.stopped):  # what has no text has its probabilities too
+        if piece or (waiting and not text.stopped):  # tokens without text have probabilities too
             yield self._piece(piece, waiting)
         yield self._event({} if request.chat else "", finish_reason=self._reason)
 
@@ -349,7 +353,7 @@ class Answer:
         }
 
     def last(self) -> dict[str, Any]:
-        """The event with the usage, which has no choice."""
+        """The event with the usage, which has no choices."""
         return {**self._base, "choices": [], "usage": self.usage()}
 
     def _piece(self, piece: str, tokens: list[Token]) -> dict[str, Any]:
@@ -369,7 +373,9 @@ class Answer:
                 "content": [
                     {
                         **self._token_logprob(token.id, token.logprob),
-                        "top_logprobs": [self._token_logprob(*one) for one in token.top],
+                        "top_logprobs": [
+                            self._token_logprob(*candidate) for candidate in token.top
+                        ],
                     }
                     for token in tokens
                 ]
@@ -395,7 +401,7 @@ class Answer:
 
 
 async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
-    """The work's result; it is called off when the client leaves."""
+    """The result of the work, which is cancelled when the client leaves."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -412,7 +418,7 @@ async def _merged(answer: Answer, chat: bool) -> dict[str, Any]:
     choices = [event["choices"][0] for event in events]
     logprobs = [choice["logprobs"] for choice in choices if choice["logprobs"]]
     merged = (
-        {key: [x for one in logprobs for x in one[key]] for key in logprobs[0]}
+        {key: [x for part in logprobs for x in part[key]] for key in logprobs[0]}
         if logprobs
         else None
     )
@@ -433,7 +439,7 @@ def _error(status: int, message: str, field: str | None = None) -> Response:
 
 
 def application(model: Model, key: str) -> Starlette:
-    """The routes; all but the health ask for the key."""
+    """The routes. All except `/health` require the key."""
 
     def opened(request: Request) -> bool:
         sent = request.headers.get("authorization", "")
@@ -514,7 +520,7 @@ async def _serve(settings: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serves what the one argument says until a signal ends it."""
+    """Serves the model of the one argument until a signal ends it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvloop.run(_serve(json.loads(sys.argv[1])))
 

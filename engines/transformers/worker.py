@@ -77,7 +77,7 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
         int32_tensor.zero_()
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-        """Notes whose rows come next."""
+        """Notes the requests of the next rows."""
         self._rows = [request.state.request_id for request in requests_with_new_token]
         return torch.zeros(len(self._rows), dtype=torch.int32)
 
@@ -86,7 +86,7 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
         best, ids = scores.max(dim=-1)
         chosen = ids.tolist()
         messages: Messages = []
-        requests = [self.running.get(name) for name in self._rows]  # None: just called off
+        requests = [self.running.get(name) for name in self._rows]  # None: just cancelled
         for row, finite in enumerate(best.isfinite().tolist()):
             if not finite and (request := requests[row]):
                 # Any token chosen by them would be nonsense, and the draw would end the batch.
@@ -118,22 +118,26 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
     def _draw(
         self, scores: torch.Tensor, requests: list[Running | None], chosen: list[int]
     ) -> None:
-        """Draws for all rows at once that are drawn from the whole vocabulary: most are."""
-        drawn = [(row, one) for row, one in enumerate(requests) if one and one.sampling.drawn]
+        """Draws at once for all rows that are drawn from the full vocabulary, which most are."""
+        drawn = [
+            (row, request)
+            for row, request in enumerate(requests)
+            if request and request.sampling.drawn
+        ]
         if not drawn:
             return
-        heat = [one.sampling.temperature for _, one in drawn]
-        of = scores[[row for row, _ in drawn]]
-        chances = (of / torch.tensor(heat, device=of.device).unsqueeze(-1)).softmax(-1)
+        heat = [request.sampling.temperature for _, request in drawn]
+        logits = scores[[row for row, _ in drawn]]
+        chances = (logits / torch.tensor(heat, device=logits.device).unsqueeze(-1)).softmax(-1)
         ids = torch.multinomial(chances, 1).squeeze(-1).tolist()
-        for at, (row, one) in enumerate(drawn):
-            if one.generator is not None:
-                ids[at] = int(torch.multinomial(chances[at], 1, generator=one.generator))
-            chosen[row] = ids[at]
+        for index, (row, request) in enumerate(drawn):
+            if request.generator is not None:
+                ids[index] = int(torch.multinomial(chances[index], 1, generator=request.generator))
+            chosen[row] = ids[index]
 
 
 def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
-    """One row's token, of whatever settings; `best` is that of the highest score."""
+    """One row's token, with any settings; `best` is the token of the highest score."""
     sampling = request.sampling
     scores = _penalized(scores, request)
     if sampling.temperature <= 0:
@@ -142,7 +146,7 @@ def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
 
 
 def _token(scores: torch.Tensor, chosen: int, most: int | None) -> Token:
-    """The token, with as many log probabilities as were asked for."""
+    """The token, with as many log probabilities as the request wants."""
     if most is None:
         return Token(chosen)
     logprobs = scores.log_softmax(-1)
@@ -159,9 +163,9 @@ def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
     scores = scores.clone()
     if sampling.repetition_penalty != 1:
         seen = torch.tensor(sorted({*request.prompt, *request.counts}), device=scores.device)
-        of = scores[seen]
-        by = sampling.repetition_penalty
-        scores[seen] = torch.where(of > 0, of / by, of * by)
+        seen_scores = scores[seen]
+        penalty = sampling.repetition_penalty
+        scores[seen] = torch.where(seen_scores > 0, seen_scores / penalty, seen_scores * penalty)
     if request.counts and (sampling.presence_penalty or sampling.frequency_penalty):
         ids = torch.tensor(list(request.counts), device=scores.device)
         times = torch.tensor(list(request.counts.values()), device=scores.device)
@@ -175,7 +179,7 @@ def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generato
     most = min(sampling.top_k or len(scores), len(scores))
     values, ids = (scores / sampling.temperature).topk(most)
     best = values == values[0]
-    ids[best] = ids[best].sort().values  # of equals the first, as in the greedy choice
+    ids[best] = ids[best].sort().values  # of equal scores the first, as in the greedy choice
     chances = values.softmax(-1)
     if sampling.min_p:
         mask = chances >= sampling.min_p * chances[0]
@@ -189,7 +193,7 @@ def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generato
 
 
 def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
-    """The model, in the quantization of its files or, of plain files, in the one asked for."""
+    """The model, in the quantization of its files or, for plain files, in the requested one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = AutoConfig.from_pretrained(path)
     quantized = getattr(config, "quantization_config", None) or {}
@@ -197,28 +201,28 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
     if method in {"gptq", "awq"}:
         import gptq
 
-        where = options["device_map"] or device
-        model, report = gptq.load(path, quantized, options["dtype"], where)
+        placement = options["device_map"] or device
+        model, report = gptq.load(path, quantized, options["dtype"], placement)
         if options["attn_implementation"]:
             model.set_attn_implementation(options["attn_implementation"])
     else:
-        more: dict[str, Any] = {"device_map": options["device_map"] or device}
+        kwargs: dict[str, Any] = {"device_map": options["device_map"] or device}
         if options["attn_implementation"]:
-            more["attn_implementation"] = options["attn_implementation"]
+            kwargs["attn_implementation"] = options["attn_implementation"]
         bits = None if method else BITS.get(quantization)
         if method == "bitsandbytes":
             bnb.unfuse(config.model_type)
         elif bits:
-            more |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
+            kwargs |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=options["dtype"], output_loading_info=True, **more
+            path, dtype=options["dtype"], output_loading_info=True, **kwargs
         )
         if bits:
             _check({**report, "mismatched_keys": bnb.misshapen(model)})
             part, names = bnb.left(model)
             if part > bnb.PLAIN:
-                some = ", ".join(names[:3])
-                sys.exit(f"quantization_left: {part:.0%} of the weights, {some} among them")
+                examples = ", ".join(names[:3])
+                sys.exit(f"quantization_left: {part:.0%} of the weights, {examples} among them")
     _check(report)
     for adapter in options["lora"]:
         model = _adapted(model, os.path.expanduser(adapter), quantization)
@@ -226,7 +230,7 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
 
 
 def _adapted(model: Any, path: str, quantization: str) -> Any:
-    """The model with a LoRA adapter: in its weights, or beside them where they are quantized."""
+    """The model with a LoRA adapter, which is merged into its weights unless they are quantized."""
     from peft import PeftModel
 
     with warnings.catch_warnings(record=True) as caught:
@@ -235,19 +239,19 @@ def _adapted(model: Any, path: str, quantization: str) -> Any:
             adapted = PeftModel.from_pretrained(model, path)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             sys.exit(f"adapter_refused: {path}: {str(error).splitlines()[0]}")
-    for one in caught:
-        if "missing adapter keys" in str(one.message):
-            sys.exit(f"weights_mismatch: {path}: {one.message}")
+    for warning in caught:
+        if "missing adapter keys" in str(warning.message):
+            sys.exit(f"weights_mismatch: {path}: {warning.message}")
     return adapted.merge_and_unload() if quantization == "none" else adapted.base_model.model
 
 
 def _check(report: dict[str, Any]) -> None:
-    """Ends the process if weights were made up or left aside: such a model talks nonsense."""
+    """Ends the process if the load made up or ignored weights: such a model talks nonsense."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         names = sorted(map(str, report.get(kind) or ()))
         if names:
-            some, what = ", ".join(names[:3]), kind.partition("_")[0]
-            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+            examples, problem = ", ".join(names[:3]), kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {problem} in the load report: {examples}")
 
 
 class Batch:
@@ -263,7 +267,7 @@ class Batch:
         threading.Thread(target=self._listen, daemon=True).start()
         self._model = _load(settings["path"], settings["quantization"], options)
         if torch.cuda.is_available():
-            # What putting the experts together took beside the weights; it would stay taken.
+            # Stacking the experts took memory beside the weights, which torch would not give back.
             torch.cuda.empty_cache()
         self._sampler = Sampler(self._tell)
         self._strict = options["compare"]
@@ -275,7 +279,7 @@ class Batch:
         if any(not text.expected.isfinite().all() for text in self._trials):
             _end(f"not_numbers: {str(self._model.dtype).removeprefix('torch.')}")
         self._manager = self._model.init_continuous_batching(
-            # Each request says what ends it.
+            # Each request has its own end tokens.
             GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=context),
             ContinuousBatchingConfig(
                 page_size=PAGE_TOKENS,
@@ -284,7 +288,7 @@ class Batch:
                 max_requests_per_batch=slots,
                 use_async_batching=False,
                 use_cuda_graph=False,
-                # What was asked for stays; else it takes flash attention where that is installed.
+                # An implementation in the options stays; else flash attention if it is installed.
                 auto_switch_to_flash=options["attn_implementation"] is None,
             ),
         )
@@ -293,7 +297,7 @@ class Batch:
         processors.tensors_required, processors.do_processing = 1, True
 
     def run(self) -> None:
-        """Serves until the batch's thread ends, which it does when something is wrong."""
+        """Serves until the batch's thread ends, which only a failure makes it do."""
         self._try()
         ends = self._model.generation_config.eos_token_id
         self._tell(Loaded(self._vocabulary, ends))
@@ -305,10 +309,12 @@ class Batch:
 
     def _try(self) -> None:
         """Starts the batch, and ends the process if its scores differ from the model's own."""
-        for number, one in enumerate(self._trials):
+        for number, trial in enumerate(self._trials):
             name = f"trial {number}"
-            self._sampler.running[name] = Running(-1, one.prompt, Sampling(), trial=one)
-            self._manager.add_request(one.prompt, name, max_new_tokens=alike.STEPS, eos_token_id=-1)
+            self._sampler.running[name] = Running(-1, trial.prompt, Sampling(), trial=trial)
+            self._manager.add_request(
+                trial.prompt, name, max_new_tokens=alike.STEPS, eos_token_id=-1
+            )
         self._manager.start()
         for _ in self._trials:
             while (end := self._manager.get_result(timeout=ALIVE_SECONDS)) is None:
@@ -324,12 +330,12 @@ class Batch:
             _end(f"batch_differs: {difference}")
         print(difference or "compared with the model itself", file=sys.stderr, flush=True)
 
-    def _tell(self, what: Messages | Loaded) -> None:
+    def _tell(self, message: Messages | Loaded) -> None:
         with self._telling:
-            self._front.send(what)
+            self._front.send(message)
 
     def _listen(self) -> None:
-        """Takes requests and calls them off, until the front is gone."""
+        """Takes requests and cancellations until the front is gone."""
         while True:
             try:
                 number, ask = self._front.recv()
@@ -359,7 +365,7 @@ class Batch:
 
 
 def main() -> None:
-    """Loads what the first argument says, and serves at the connection of the second."""
+    """Loads the model of the first argument, and serves at the connection of the second."""
     # The front gets the signal, ends, and this process ends with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -369,7 +375,7 @@ def main() -> None:
 
 
 def _end(reason: str) -> NoReturn:
-    """Ends the process, and does not wait for the batch's thread, as the interpreter would."""
+    """Ends the process without waiting for the batch's thread, as the interpreter would."""
     print(reason, file=sys.stderr, flush=True)
     os._exit(1)
 

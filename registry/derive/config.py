@@ -130,10 +130,10 @@ def from_config(reference: str, repository: Found) -> Shape:
 
 
 def _architecture_name(config: _Config) -> str:
-    named = config.top.get("architectures") or config.inner.get("architectures")
-    if not isinstance(named, list) or not named or not isinstance(named[0], str):
+    classes = config.top.get("architectures") or config.inner.get("architectures")
+    if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
         raise config.fail("has no architectures")
-    return str(named[0])
+    return str(classes[0])
 
 
 def _type(config: _Config, repository: Found, name: str) -> str:
@@ -181,7 +181,9 @@ def _template(repository: Found) -> tuple[str, str]:
         text = data.get("chat_template") if isinstance(data, dict) else None
         if isinstance(text, list):  # a list of templates, one of them perhaps for tools
             text = "\n".join(
-                str(one["template"]) for one in text if isinstance(one, dict) and "template" in one
+                str(entry["template"])
+                for entry in text
+                if isinstance(entry, dict) and "template" in entry
             )
         if isinstance(text, str) and text.strip():
             return text, name
@@ -241,7 +243,7 @@ def _format(reference: str, repository: Found) -> tuple[str, str]:
     known = type(bits) is int and bits in {2, 3, 4, 8}
     if method == "bitsandbytes":
         bits, known = 4 if packed.get("load_in_4bit") is True else 8, True
-    named = {
+    by_method = {
         "gptq": ("gptq", f"Int{bits}"),
         "awq": ("awq", f"Int{bits}"),
         "bitsandbytes": ("bnb", f"Int{bits}"),
@@ -249,7 +251,7 @@ def _format(reference: str, repository: Found) -> tuple[str, str]:
         "fbgemm_fp8": ("fp8", "fp8"),
         "mxfp4": ("pytorch", "none"),  # the loader itself unpacks it
     }
-    if method not in named or (named[method][1].startswith("Int") and not known):
+    if method not in by_method or (by_method[method][1].startswith("Int") and not known):
         label = f"{method[:40]!r} with {str(bits)[:10]} bits"
         raise config.fail(f"has the quantization {label}, which is no format of Paddock's")
-    return named[method]
+    return by_method[method]

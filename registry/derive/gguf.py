@@ -73,9 +73,9 @@ def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Ggu
     """
     notes: list[str] = []
     models: dict[str, Gguf] = {}
-    named = [name for name in files if name.casefold().endswith(".gguf")]
+    names = [name for name in files if name.casefold().endswith(".gguf")]
     only = (parts(reference.file) or (reference.file,))[0] if reference.file else None
-    for name in sorted(named, key=lambda name: (files[name], name)):
+    for name in sorted(names, key=lambda name: (files[name], name)):
         if only and name != only:
             continue
         if _NO_MODEL.search(posixpath.basename(name)):
@@ -126,8 +126,8 @@ def gguf_weights(repository: Found, models: Sequence[Gguf], shape: Shape) -> lis
             shape.notes.append(f"{model.file} is left out: its name tells no quantization")
             continue
         if label.casefold() in taken:
-            what = f"{model.file} is left out: another file is {label} too"
-            shape.notes.append(f"{what}; its own address names it")
+            note = f"{model.file} is left out: another file is {label} too"
+            shape.notes.append(f"{note}; its own address names it")
             continue
         taken.add(label.casefold())
         single = len(model.parts) > 1 or label not in model.file

@@ -55,8 +55,8 @@ def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
     if stored and not reference.file:
         small = tuple(name for name in READ if name in files)
     if not models and not stored:
-        what = "has no file of a model: neither .gguf nor .safetensors"
-        raise NoSpec(reference.text, "", what)
+        reason = "has no file of a model: neither .gguf nor .safetensors"
+        raise NoSpec(reference.text, "", reason)
     if not models:
         return Reads((*small, *card))
     # Any model will do: the smallest, and one in a single file rather than in parts.
@@ -122,7 +122,7 @@ def _spec(repository: Found, shape: Shape, weights: list[dict[str, Any]], today:
     if not languages:
         notes.append("languages: the repository names none")
     notes.append("released: repositories do not tell; the day of this reading stands for it")
-    known = {q.casefold(): q for one in weights for q in one["quantizations"]}
+    known = {q.casefold(): q for entry in weights for q in entry["quantizations"]}
     data = {
         "name": _name(reference, weights),
         "type": shape.type,
@@ -173,14 +173,14 @@ def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
 
 def _code(repository: Found) -> tuple[str, ...]:
     """The places of code that would run if the model's own classes were loaded."""
-    named = []
+    places = []
     for name in CODE_CONFIGS:
         data = repository.texts.get(name, {})
         if not isinstance(data, dict):
-            named.append(f"{name}, which could not be read")
+            places.append(f"{name}, which could not be read")
         elif data.get("auto_map"):
-            named.append(f"auto_map in {name}")
-    return (*named, *sorted(name for name in repository.files if name.endswith(".py")))
+            places.append(f"auto_map in {name}")
+    return (*places, *sorted(name for name in repository.files if name.endswith(".py")))
 
 
 def _card(text: Any) -> dict[str, Any]:
