@@ -27,7 +27,7 @@ def attach(
     ability: tuple[str, ...],
     settings: Settings,
     output: Output,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Serve a model that runs elsewhere, by its URL.
 
@@ -45,7 +45,7 @@ def attach(
       paddock attach https://api.example.com/v1 --model big-1 --api-key-env EXAMPLE_KEY \\
         --ability chat --ability tools
     """
-    body = {key: value for key, value in given.items() if value is not None}
+    body = {key: value for key, value in options.items() if value is not None}
     if ability:
         body["abilities"] = [name for one in ability for name in one.split(",") if name]
     if api_key_env is not None:

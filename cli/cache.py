@@ -1,4 +1,4 @@
-"""`paddock cache`: what lies in the hubs' caches on the gateway's machine."""
+"""`paddock cache`: the contents of the hubs' caches on the gateway's machine."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def verified(
     model_format: str | None = None,
     quantization: str | None = None,
 ) -> None:
-    """Reads what is cached of the models, or of all, and shows which files are whole."""
+    """Reads the cached files of the models, or all, and shows which are whole."""
     client = gateway.ensure(settings, output)
     files: list[dict[str, Any]] = []
     for name in names or [""]:
@@ -140,8 +140,8 @@ def remove(
     client = gateway.ensure(settings, output)
     versions = _versions(client, name, model_format, quantization)
     if len(versions) != 1:
-        why = f"is cached as {', '.join(versions)}; name one" if versions else "is not cached"
-        raise BadValue("model", name, f"{why}; see: paddock cache list")
+        reason = f"is cached as {', '.join(versions)}; name one" if versions else "is not cached"
+        raise BadValue("model", name, f"{reason}; see: paddock cache list")
     (version,) = versions
     if not client.remove_cached(version):
         raise NotRemoved(version)
@@ -157,18 +157,19 @@ def du(settings: Settings, output: Output) -> None:
     Example:
       paddock cache du
     """
-    found = gateway.ensure(settings, output).cached_repositories()
-    total = sum(row["size_bytes"] + row["part_bytes"] for row in found)
+    repositories = gateway.ensure(settings, output).cached_repositories()
+    total = sum(row["size_bytes"] + row["part_bytes"] for row in repositories)
     rows = [
-        (row["hub"], row["id"], size(row["size_bytes"]), size(row["part_bytes"])) for row in found
+        (row["hub"], row["id"], size(row["size_bytes"]), size(row["part_bytes"]))
+        for row in repositories
     ]
     rows.append(("", "total", size(total), ""))
     head = ("HUB", "REPOSITORY", "SIZE", "UNFINISHED")
-    output.result({"list": found, "total_bytes": total}, table(head, rows, right=(2, 3)))
+    output.result({"list": repositories, "total_bytes": total}, table(head, rows, right=(2, 3)))
 
 
 class NotRemoved(PaddockError):
-    """Files that the system did not let us delete."""
+    """Files that the system does not let us delete."""
 
     def __str__(self) -> str:
         return f"{self.args[0]} could not be deleted whole; see: paddock cache list"

@@ -58,21 +58,21 @@ def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> No
     """
     from paddock.cli import gateway
 
-    wanted = absolute(name)
-    say_reading(wanted, output)
+    reference = absolute(name)
+    say_reading(reference, output)
     client = gateway.find(settings)
     if client is not None:
-        found = client.show(wanted, offline=asks_nobody)
+        description = client.show(reference, offline=asks_nobody)
     else:
-        found = _show_here(settings, wanted, asks_nobody)
-    for note in found["notes"]:
+        description = _show_locally(settings, reference, asks_nobody)
+    for note in description["notes"]:
         output.talk(f"note: {note}")
-    for format, risk in found["consent"].items():
-        output.talk(f"{format} needs --trust {found['commit']}: {risk}")
-    output.result(found, found["yaml"].rstrip("\n"))
+    for format, risk in description["consent"].items():
+        output.talk(f"{format} needs --trust {description['commit']}: {risk}")
+    output.result(description, description["yaml"].rstrip("\n"))
 
 
-def _show_here(settings: Settings, name: str, asks_nobody: bool) -> dict[str, Any]:
+def _show_locally(settings: Settings, name: str, asks_nobody: bool) -> dict[str, Any]:
     import asyncio
 
     from paddock.launcher.planning.references import References
@@ -115,7 +115,7 @@ def estimate(
     from paddock.registry.catalog import Catalog
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
-    spec = _derived_here(settings, name, catalog) if is_reference(name) else catalog.lookup(name)
+    spec = _derive_locally(settings, name, catalog) if is_reference(name) else catalog.lookup(name)
     variants = spec.select(format=model_format, size=size_in_billions, quantization=quantization)
     host = probe_host(settings.home, spec.local_paths)
     rows = estimate_table(spec, variants, context_length, host)
@@ -126,19 +126,19 @@ def estimate(
         "rows": rows,
     }
     head = ("FORMAT", "QUANTIZATION", "CONTEXT", "WEIGHTS", "CACHE", "OVERHEAD", "TOTAL", "HERE")
-    shown = [_shown(row) for row in rows]
+    cells = [_estimate_cells(row) for row in rows]
     rooms = [("memory", host.memory_total_bytes, host.memory_free_bytes)]
     rooms += [(f"GPU {g.index} ({g.name})", g.total_bytes, g.free_bytes) for g in host.gpus]
-    here = "\n".join(
-        f"{host.name} has {size(total)} of {what}, {size(free)} of it free"
-        if what == "memory"
-        else f"{what} has {size(total)}, {size(free)} of it free"
-        for what, total, free in rooms
+    free_lines = "\n".join(
+        f"{host.name} has {size(total)} of {resource}, {size(free)} of it free"
+        if resource == "memory"
+        else f"{resource} has {size(total)}, {size(free)} of it free"
+        for resource, total, free in rooms
     )
-    output.result(data, f"{table(head, shown, right=(2, 3, 4, 5, 6))}\n{here}")
+    output.result(data, f"{table(head, cells, right=(2, 3, 4, 5, 6))}\n{free_lines}")
 
 
-def _derived_here(settings: Settings, name: str, catalog: Catalog) -> ModelSpec:
+def _derive_locally(settings: Settings, name: str, catalog: Catalog) -> ModelSpec:
     import asyncio
 
     from paddock.launcher.planning.references import References
@@ -146,7 +146,7 @@ def _derived_here(settings: Settings, name: str, catalog: Catalog) -> ModelSpec:
     return asyncio.run(References(settings).derive(absolute(name), catalog)).spec
 
 
-def _shown(row: dict[str, Any]) -> tuple[str, ...]:
+def _estimate_cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["format"],
         row["quantization"],

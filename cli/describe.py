@@ -26,10 +26,10 @@ def describe(model_uid: str, settings: Settings, output: Output) -> None:
       paddock describe tiny-mixtral
     """
     models = gateway.ensure(settings, output).instances()
-    found = next((model for model in models if model["model_uid"] == model_uid), None)
-    if found is None:
+    instance = next((model for model in models if model["model_uid"] == model_uid), None)
+    if instance is None:
         raise NotLaunched(model_uid, near(model_uid, [model["model_uid"] for model in models]))
-    output.result(found, description(found, time.time()))
+    output.result(instance, description(instance, time.time()))
 
 
 def description(model: dict[str, Any], now: float) -> str:

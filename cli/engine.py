@@ -48,16 +48,16 @@ def list_engines(model_name: str | None, settings: Settings, output: Output) -> 
         output.result(served, _model_table(served))
         return
     rows: list[dict[str, Any]] = []
-    for one in engines():
-        found = one.detect()
+    for adapter in engines():
+        detection = adapter.detect()
         rows.append(
             {
-                "name": one.name,
-                "installed": not found.missing,
-                "version": found.version,
-                "formats": list(one.formats),
-                "reason": found.missing,
-                "installable": one.environment is not None,
+                "name": adapter.name,
+                "installed": not detection.missing,
+                "version": detection.version,
+                "formats": list(adapter.formats),
+                "reason": detection.missing,
+                "installable": adapter.environment is not None,
             }
         )
     text = table(
@@ -109,15 +109,15 @@ def install(
     from paddock.launcher.environments.build import install as make
 
     environment = find_environment(name)
-    made = environment.made(settings.home)
-    wanted = made is not None and accelerator in {None, made.accelerator}
-    if made is not None and wanted and environment.is_current(made) and not force:
+    installed = environment.made(settings.home)
+    is_wanted = installed is not None and accelerator in {None, installed.accelerator}
+    if installed is not None and is_wanted and environment.is_current(installed) and not force:
         output.talk(f"{environment.name} is installed already; --force makes it anew")
     else:
-        made = make(environment, settings.home, output.talk, accelerator, installer)
-    version = made.versions.get(environment.distribution, "")
-    data = {"name": environment.name, "version": version, "folder": str(made.folder)}
-    output.result(data, f"{environment.name} {version} is installed in {made.folder}")
+        installed = make(environment, settings.home, output.talk, accelerator, installer)
+    version = installed.versions.get(environment.distribution, "")
+    data = {"name": environment.name, "version": version, "folder": str(installed.folder)}
+    output.result(data, f"{environment.name} {version} is installed in {installed.folder}")
 
 
 @engine.command(short_help="Remove an engine's environment.")
@@ -157,8 +157,8 @@ def doctor(name: str, settings: Settings, output: Output) -> None:
     from paddock.engines import load_engine
     from paddock.launcher.environments.doctor import examine
 
-    found = load_engine(name)
-    checks = list(examine(found, settings, output.talk))
+    adapter = load_engine(name)
+    checks = list(examine(adapter, settings, output.talk))
     lines = []
     for check in checks:
         lines.append(f"{'ok' if check.ok else 'WRONG':7}{check.name}: {check.says}")
@@ -166,7 +166,7 @@ def doctor(name: str, settings: Settings, output: Output) -> None:
         if check.advice:
             lines.append(f"       try: {check.advice}")
     well = all(check.ok for check in checks)
-    data = {"name": found.name, "ok": well, "checks": [asdict(check) for check in checks]}
+    data = {"name": adapter.name, "ok": well, "checks": [asdict(check) for check in checks]}
     output.result(data, "\n".join(lines))
     if not well:
         sys.exit(1)
@@ -185,9 +185,9 @@ def _of_model(name: str, settings: Settings) -> dict[str, list[dict[str, Any]] |
     return engines_of(spec, [probe_host(settings.home, spec.local_paths)])
 
 
-def _model_table(found: dict[str, list[dict[str, Any]] | str]) -> str:
+def _model_table(by_engine: dict[str, list[dict[str, Any]] | str]) -> str:
     rows = []
-    for name, served in found.items():
+    for name, served in by_engine.items():
         if isinstance(served, str):
             rows.append((name, "–", served))
         else:

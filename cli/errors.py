@@ -73,6 +73,6 @@ def diagnosis_of(error: PaddockError) -> dict[str, Any] | None:
     if isinstance(error, InstallFailed):
         return {"lines": error.lines}
     if isinstance(error, GatewayError):
-        found = error.error.get("diagnosis")
-        return found if isinstance(found, dict) else None
+        diagnosis = error.error.get("diagnosis")
+        return diagnosis if isinstance(diagnosis, dict) else None
     return None

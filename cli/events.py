@@ -51,8 +51,8 @@ def _line(kind: str, data: dict[str, Any]) -> str:
     who = data["model_uid"] if kind == "model" else data["replica_uid"]
     if kind == "log":
         return f"{clock}  {who}: {data['line']}"
-    said = "gone" if data["gone"] else data["state"]
-    parts = [f"{clock}  {who} is {said}"]
+    state = "gone" if data["gone"] else data["state"]
+    parts = [f"{clock}  {who} is {state}"]
     is_waiting = data.get("next_try_at") is not None and not data["gone"]
     if data.get("note") and not data["gone"] and not is_waiting:
         parts.append(data["note"])

@@ -26,11 +26,11 @@ from paddock.web import is_built
 START_SECONDS = 30.0
 POLL_SECONDS = 0.02
 ANSWER_SECONDS = 600.0
-"""How long a gateway may take for one answer: a large model may take minutes for a long one."""
+"""The time limit of one answer: a large model may take minutes for a long one."""
 
 
 HEALTH_SECONDS = 15.0
-"""How long one may take to say that it is there; its event loop waits for nothing."""
+"""The time limit of a gateway's health, which its event loop answers at once."""
 
 
 def find(
@@ -38,7 +38,7 @@ def find(
 ) -> Client | None:
     """A client for the gateway that runs, or None. A named endpoint is taken as it is.
 
-    `patience` is how long a gateway may take to say that it is there.
+    `patience` is the time limit of its health, in seconds.
     """
     with suppress(GatewayUnreachable, GatewayError):
         return _answering(settings, timeout, patience)
@@ -52,7 +52,7 @@ def _answering(settings: Settings, timeout: float, patience: float) -> Client | 
     record = _record(settings)
     if "endpoint" not in record:
         return None
-    # The gateway's own key for commands of its user, which it makes anew at each start.
+    # The key that the gateway makes at each start for commands of its user.
     key = settings.api_key or str(record.get("key", ""))
     endpoint = str(record["endpoint"])
     try:
@@ -65,20 +65,20 @@ def _answering(settings: Settings, timeout: float, patience: float) -> Client | 
 
 
 def recorded(settings: Settings) -> str | None:
-    """The endpoint that the last gateway of this home wrote down."""
-    found = _record(settings).get("endpoint")
-    return None if found is None else str(found)
+    """The endpoint that the last gateway of this home recorded."""
+    endpoint = _record(settings).get("endpoint")
+    return None if endpoint is None else str(endpoint)
 
 
 def _record(settings: Settings) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads((settings.home / "gateway.json").read_text())
-        return found if isinstance(found, dict) else {}
+        record = json.loads((settings.home / "gateway.json").read_text())
+        return record if isinstance(record, dict) else {}
     return {}
 
 
 def introduced(key: str) -> str:
-    """What is said of the first key when it is shown."""
+    """The message that shows the first key."""
     return (
         "Others can reach this gateway, so every request needs an API key. This is the first one, "
         f"and it is shown this once:\n\n    {key}\n\nSend it as 'Authorization: Bearer KEY'; "
@@ -93,7 +93,7 @@ def say_dashboard(endpoint: str, output: Output) -> None:
 
 
 def dashboard_address(endpoint: str) -> str:
-    """The dashboard's page; what it is made of lies beside it, so the address ends in a slash."""
+    """The dashboard's page. Its files lie beside it, so the address ends in a slash."""
     return f"{endpoint}/"
 
 
@@ -143,7 +143,7 @@ def ensure(settings: Settings, output: Output) -> Client:
     from paddock.registry.files import open_private
     from paddock.server.access.keys import first_key
 
-    # Made here and not by the gateway, whose every word goes to its log.
+    # Made here and not by the gateway, whose output goes to its log.
     minted = first_key(settings)
     if minted is not None:
         output.talk(introduced(minted.secret))
@@ -172,8 +172,8 @@ def ensure(settings: Settings, output: Output) -> Client:
         code = process.poll()
         # Another command may have been faster: its gateway is the one, and will answer soon.
         if code is not None and code != ALREADY_RUNS:
-            said = path.read_bytes()[began:].decode("utf-8", "replace").strip().splitlines()
-            reason = said[-1].removeprefix("paddock: ") if said else f"exit code {code}"
+            log_lines = path.read_bytes()[began:].decode("utf-8", "replace").strip().splitlines()
+            reason = log_lines[-1].removeprefix("paddock: ") if log_lines else f"exit code {code}"
             raise GatewayNotStarted(reason, str(path))
         time.sleep(POLL_SECONDS)
     raise GatewayNotStarted(f"it did not answer within {START_SECONDS:g} s", str(path))

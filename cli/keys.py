@@ -58,11 +58,11 @@ def create(
     """
     client = _keys(settings)
     is_first = isinstance(client, _Local) and not client.is_keyed()
-    made = client.create_key(name, scope or "", models)
-    output.talk(f"key {made['id']}: {_reach(made)}. {HOW}")
+    created = client.create_key(name, scope or "", models)
+    output.talk(f"key {created['id']}: {_reach(created)}. {HOW}")
     if is_first:
         output.talk("It is the first: the gateway asks everyone for a key now.")
-    output.result(made, made["key"])
+    output.result(created, created["key"])
 
 
 @keys.command(name="list", short_help="List the keys, without the keys themselves.")
@@ -74,10 +74,10 @@ def list_keys(settings: Settings, output: Output) -> None:
     Example:
       paddock keys list --json
     """
-    found = _keys(settings).keys()
-    rows = [(row["id"], row["name"], row["scope"], _models(row), _day(row)) for row in found]
+    listed = _keys(settings).keys()
+    rows = [(row["id"], row["name"], row["scope"], _models(row), _day(row)) for row in listed]
     text = table(("ID", "NAME", "SCOPE", "MODELS", "CREATED"), rows)
-    output.result(found, text if found else "there is no key; try: paddock keys create")
+    output.result(listed, text if listed else "there is no key; try: paddock keys create")
 
 
 @keys.command(short_help="Revoke a key: it is refused from now on.")

@@ -63,7 +63,7 @@ def launch(
     say_reading(body["model_name"], output)
     if dry_run:
         client = gateway.find(settings)
-        plan = client.plan(**body) if client is not None else _plan_here(settings, body)
+        plan = client.plan(**body) if client is not None else _plan_locally(settings, body)
         output.result(plan, plan_text(plan))
         return
     client = gateway.ensure(settings, output)
@@ -108,7 +108,7 @@ def _pairs(extra: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _plan_here(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+def _plan_locally(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     """The plan without a gateway: for this machine alone."""
     import asyncio
 
@@ -149,7 +149,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"node       {plan['node_name']}{copies}",
     ]
     lines += [f"because    {reason}" for reason in plan["reasons"]]
-    lines += [f"not        {engine}: {why}" for engine, why in plan["refused"].items()]
+    lines += [f"not        {engine}: {reason}" for engine, reason in plan["refused"].items()]
     lines += [f"warning    {warning}" for warning in plan["warnings"]]
     return "\n".join(lines)
 

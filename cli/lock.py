@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 CHANGES = 8
-"""How many changed files are told of a model; JSON has all."""
+"""The most changed files of a model that the text lists; JSON has all."""
 
 file_option = click.option(
     "--file", default=LOCK_FILE, show_default=True, metavar="PATH", help="The lockfile."
@@ -89,11 +89,11 @@ def lock(
 
 
 def _launched(client: Client) -> list[dict[str, Any]]:
-    """What is launched and may be locked."""
-    found = [model for model in client.instances() if model["state"] != "failed"]
+    """The launched models that may be locked."""
+    running = [model for model in client.instances() if model["state"] != "failed"]
     bodies = [
         {"launched": model["model_uid"]}
-        for model in found
+        for model in running
         if model["plan"]["weights"]["hub"] != "none"
     ]
     if not bodies:
@@ -102,15 +102,15 @@ def _launched(client: Client) -> list[dict[str, Any]]:
 
 
 def _refuse_two(entries: Sequence[Any], after: Lockfile) -> None:
-    """A lock has one variant of a model: of two that run, one must be named."""
+    """Refuses two running variants of one model, since a lock has only one."""
     for entry in entries:
-        kept = after.entry(entry.model)
-        if kept != entry:
-            other = entry if kept.label != entry.label else kept
+        locked = after.entry(entry.model)
+        if locked != entry:
+            other = entry if locked.label != entry.label else locked
             raise BadValue(
                 "model",
                 entry.model,
-                f"runs as {other.label} and as {kept.label}; name one: paddock lock "
+                f"runs as {other.label} and as {locked.label}; name one: paddock lock "
                 f"{entry.model} --model-format {entry.format} --quantization {entry.quantization}",
             )
 
@@ -147,16 +147,16 @@ def verify(
         return
     from paddock.registry.lockfile import read_lock
 
-    found = read_lock(Path(file))
-    chosen = [found.entry(name) for name in models] or list(found.models)
+    lockfile = read_lock(Path(file))
+    entries = [lockfile.entry(name) for name in models] or list(lockfile.models)
     client = gateway.ensure(settings, output)
-    work = client.verify_lock([entry.model_dump(mode="json") for entry in chosen])
+    work = client.verify_lock([entry.model_dump(mode="json") for entry in entries])
     rows = _done(client, work, file, output)
     words = {"as_locked": "as locked", "differs": "DIFFERS", "missing": "MISSING"}
-    shown = [
+    cells = [
         (words[row["state"]], row["model"], size(row["size_bytes"]), row["name"]) for row in rows
     ]
-    text = table(("FILE IS", "MODEL", "SIZE", "NAME"), shown, right=(2,))
+    text = table(("FILE IS", "MODEL", "SIZE", "NAME"), cells, right=(2,))
     output.result({"files": rows}, text if rows else f"{file} locks no model")
     wrong = [row["model"] for row in rows if row["state"] != "as_locked"]
     if wrong:
@@ -195,9 +195,9 @@ def outdated(
     path = Path(file)
     client = gateway.ensure(settings, output)
     if path.exists() or models or file != LOCK_FILE:
-        found = read_lock(path)
-        chosen = [found.entry(name) for name in models] or list(found.models)
-        work = client.outdated([entry.model_dump(mode="json") for entry in chosen])
+        lockfile = read_lock(path)
+        entries = [lockfile.entry(name) for name in models] or list(lockfile.models)
+        work = client.outdated([entry.model_dump(mode="json") for entry in entries])
     else:
         output.talk(f"{file} is not there: looking at what is launched and cached")
         work = client.outdated()
@@ -209,13 +209,13 @@ def outdated(
 
 def _outdated_text(rows: Sequence[dict[str, Any]]) -> str:
     head = ("MODEL", "STATE", "LOCKED", "NEWEST", "ENGINE", "SOURCE")
-    shown, below = [], []
+    cells, below = [], []
     for row in rows:
         commits = [(row[key] or "")[:12] or "-" for key in ("commit", "newest_commit")]
         source = f"{row['hub']}: {row['id']}"
-        shown.append((row["model"], row["state"], *commits, _engine(row), source))
+        cells.append((row["model"], row["state"], *commits, _engine(row), source))
         below += _changes(row)
-    return "\n".join([table(head, shown), *below])
+    return "\n".join([table(head, cells), *below])
 
 
 def _engine(row: dict[str, Any]) -> str:
@@ -231,11 +231,11 @@ def _other_engine(row: dict[str, Any]) -> bool:
 
 
 def _changes(row: dict[str, Any]) -> list[str]:
-    lines = [f"  + {one['name']}, {size(one['size_bytes'])}" for one in row["added"]]
-    lines += [f"  - {one['name']}, {size(one['size_bytes'])}" for one in row["removed"]]
+    lines = [f"  + {change['name']}, {size(change['size_bytes'])}" for change in row["added"]]
+    lines += [f"  - {change['name']}, {size(change['size_bytes'])}" for change in row["removed"]]
     lines += [
-        f"  ~ {one['name']}, {size(one['was_bytes'])} → {size(one['size_bytes'])}"
-        for one in row["changed"]
+        f"  ~ {change['name']}, {size(change['was_bytes'])} → {size(change['size_bytes'])}"
+        for change in row["changed"]
     ]
     if len(lines) > CHANGES:
         lines[CHANGES:] = [f"  and {len(lines) - CHANGES} more"]
@@ -244,23 +244,25 @@ def _changes(row: dict[str, Any]) -> list[str]:
     return [f"{row['model']}:", *lines] if lines else []
 
 
-def _done(client: Client, work: dict[str, Any], what: str, output: Output) -> list[dict[str, Any]]:
-    """Waits for work on locks, shows how far it is, and returns its rows.
+def _done(
+    client: Client, work: dict[str, Any], subject: str, output: Output
+) -> list[dict[str, Any]]:
+    """Waits for work on locks, shows its progress, and returns its rows.
 
     Raises:
         LaunchFailed: with the diagnosis.
         Cancelled: by Ctrl-C, here or elsewhere.
     """
     try:
-        found = _until_done(lambda: client.show_lock(work["id"]), output)
+        progress = _until_done(lambda: client.show_lock(work["id"]), output)
     except KeyboardInterrupt:
         client.cancel_lock(work["id"])
-        raise Cancelled(what) from None
-    if found["diagnosis"] is not None:
-        raise LaunchFailed(what, found["diagnosis"])
-    if found["state"] == "cancelled":
-        raise Cancelled(what)
-    return list(found["rows"])
+        raise Cancelled(subject) from None
+    if progress["diagnosis"] is not None:
+        raise LaunchFailed(subject, progress["diagnosis"])
+    if progress["state"] == "cancelled":
+        raise Cancelled(subject)
+    return list(progress["rows"])
 
 
 def _until_done(show_work: Callable[[], dict[str, Any]], output: Output) -> dict[str, Any]:
@@ -268,9 +270,9 @@ def _until_done(show_work: Callable[[], dict[str, Any]], output: Output) -> dict
 
     with progress_display(output, sys.stderr) as show:
         while True:
-            found = show_work()
-            running = found["state"] == "running"
-            show({**found, "starting": running and bool(found["note"])})
+            progress = show_work()
+            running = progress["state"] == "running"
+            show({**progress, "starting": running and bool(progress["note"])})
             if not running:
-                return found
+                return progress
             time.sleep(POLL_SECONDS)

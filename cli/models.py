@@ -54,7 +54,7 @@ def serving_count(model: dict[str, Any]) -> int:
 
 
 def _restarts(model: dict[str, Any]) -> str:
-    """How often its replicas were started again, and why one of them the last time."""
+    """How often its replicas were started again, and the reason of the last time."""
     count = model["restarts"]
     failures = (one["last_failure"] for one in model["replica_statuses"] if one["restarts"])
     causes = [failure["cause"] for failure in failures if failure]
@@ -89,14 +89,14 @@ def logs(model_uid: str, lines: int, follow: bool, settings: Settings, output: O
         for replica, line in client.follow_logs(model_uid):
             output.result({"replica": replica, "line": line}, line)
         return
-    found = client.logs(model_uid, lines)
-    several = len(found) > 1
+    tails = client.logs(model_uid, lines)
+    several = len(tails) > 1
     text = "\n".join(
         f"{replica}: {line}" if several else line
-        for replica, tail in found.items()
+        for replica, tail in tails.items()
         for line in tail
     )
-    output.result(found, text)
+    output.result(tails, text)
 
 
 @click.command(short_help="End a launched model.")

@@ -13,12 +13,12 @@ Show = Callable[[dict[str, Any]], None]
 MOVING = frozenset({"downloading", "running"})
 """States in which bytes pass: of downloads, and of work on files that are here."""
 LINE_SECONDS = 10.0
-"""In a pipe, how often a download that goes on is told again."""
+"""In a pipe, the time after which a running download is reported again."""
 
 
 @contextmanager
 def progress_display(output: Output, stream: TextIO) -> Iterator[Show]:
-    """Gives a function that shows the progress it is handed."""
+    """Yields a function that shows progress."""
     if stream.isatty() and not output.as_json:
         with _live() as show:
             yield show
@@ -28,16 +28,16 @@ def progress_display(output: Output, stream: TextIO) -> Iterator[Show]:
 
 def _lines(output: Output) -> Show:
     last = ""
-    told = 0.0
+    last_time = 0.0
 
     def show(progress: dict[str, Any]) -> None:
-        nonlocal last, told
+        nonlocal last, last_time
         text = _text(progress)
         key = f"{progress['state']} {progress['note']}"
-        due = progress["state"] in MOVING and time.monotonic() - told > LINE_SECONDS
+        due = progress["state"] in MOVING and time.monotonic() - last_time > LINE_SECONDS
         if (key != last or due) and progress["starting"]:
             output.talk(text)
-            last, told = key, time.monotonic()
+            last, last_time = key, time.monotonic()
 
     return show
 

@@ -46,20 +46,20 @@ def pull(
         body["lock"] = locked_entry(name, lock_file, settings)
     client = gateway.ensure(settings, output)
     started = client.pull(**body)
-    shown = f"{started['model_name']} {started['model_format']} {started['quantization']}"
-    output.talk(f"pulling {shown}: {started['source']} from {started['model_hub']}")
+    label = f"{started['model_name']} {started['model_format']} {started['quantization']}"
+    output.talk(f"pulling {label}: {started['source']} from {started['model_hub']}")
     try:
-        found = _until_done(client, started["id"], output)
+        finished = _until_done(client, started["id"], output)
     except KeyboardInterrupt:
         client.cancel_pull(started["id"])
         raise Cancelled(name) from None
-    if found["diagnosis"] is not None:
-        raise LaunchFailed(name, found["diagnosis"])
-    if found["state"] == "cancelled":
+    if finished["diagnosis"] is not None:
+        raise LaunchFailed(name, finished["diagnosis"])
+    if finished["state"] == "cancelled":
         raise Cancelled(name)
-    total = f"{size(found['total_bytes'])}, " if found["total_bytes"] else ""
-    output.talk(f"{shown} is here: {total}checked")
-    output.result(found, found["path"])
+    total = f"{size(finished['total_bytes'])}, " if finished["total_bytes"] else ""
+    output.talk(f"{label} is here: {total}checked")
+    output.result(finished, finished["path"])
 
 
 def _until_done(client: Client, pull_id: str, output: Output) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _until_done(client: Client, pull_id: str, output: Output) -> dict[str, Any]:
 
     with progress_display(output, sys.stderr) as show:
         while True:
-            found = client.show_pull(pull_id)
-            show({**found, "starting": found["state"] == "downloading"})
-            if found["state"] != "downloading":
-                return found
+            progress = client.show_pull(pull_id)
+            show({**progress, "starting": progress["state"] == "downloading"})
+            if progress["state"] != "downloading":
+                return progress
             time.sleep(POLL_SECONDS)

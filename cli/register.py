@@ -43,8 +43,8 @@ def register(
     except UnicodeDecodeError as error:
         raise BadValue("file", file, f"is not UTF-8 (byte {error.start})") from None
     if model_type is None:
-        told = _TYPE_LINE.search(text)
-        model_type = told[1] if told else "LLM"
+        type_line = _TYPE_LINE.search(text)
+        model_type = type_line[1] if type_line else "LLM"
     name = gateway.ensure(settings, output).register(text, model_type)
     output.talk(f"try: paddock launch --model-name {name} --dry-run")
     output.result({"model_name": name, "model_type": model_type, "registered": True}, name)

@@ -69,23 +69,25 @@ def search(
     )
     free = Free.now() if fits else Free(0)
     hits = zoo.find(words, filters, free)
-    found = [one for one in hits if one.fits is not None] if fits else hits
+    models = [model for model in hits if model.fits is not None] if fits else hits
     for problem in catalog.problems:
         output.talk(f"left out: {problem}")
     near = () if hits else near_names(zoo.specs, words)
-    data: dict[str, Any] = {"models": [one.to_json() for one in found], "near": near}
+    data: dict[str, Any] = {"models": [model.to_json() for model in models], "near": near}
     if fits:
         data["memory_free_bytes"] = free.host
         data["gpu_free_bytes"] = free.gpu
     else:  # nobody has looked
         for model in data["models"]:
             del model["fits"]
-    if not found:
+    if not models:
         unfit = hits or (zoo.find(words, Filters(), free) if words else [])
         output.result(data, _nothing(words, len(unfit), near, free if fits and hits else None))
         return
     head = ("MODEL", "TYPE", "BILLIONS", "FORMATS", "ABILITIES", "HERE")
-    output.result(data, table(head, [_row(one, one.fits if fits else one.here) for one in found]))
+    output.result(
+        data, table(head, [_row(model, model.fits if fits else model.here) for model in models])
+    )
     if fits:
         output.talk(_free(free))
 
@@ -95,20 +97,20 @@ def _free(free: Free) -> str:
     return f"{size(free.host)} of memory are free{gpu}"
 
 
-def _row(found: Found, here: Offer | None) -> tuple[str, ...]:
-    spec = found.hit.spec
-    shown = "no engine here serves it"
-    if here is not None:
-        several = len(found.distinct("size")) > 1
-        parts = [_billions(here.size)] * several + [here.format, here.quantization]
-        shown = f"{' '.join(parts)}, {size(here.size_bytes)}"
+def _row(model: Found, offer: Offer | None) -> tuple[str, ...]:
+    spec = model.hit.spec
+    serving = "no engine here serves it"
+    if offer is not None:
+        several = len(model.distinct("size")) > 1
+        parts = [_billions(offer.size)] * several + [offer.format, offer.quantization]
+        serving = f"{' '.join(parts)}, {size(offer.size_bytes)}"
     return (
         spec["name"],
         spec["type"],
-        ", ".join(map(_billions, found.distinct("size"))),
-        ", ".join(found.distinct("format")),
+        ", ".join(map(_billions, model.distinct("size"))),
+        ", ".join(model.distinct("format")),
         ", ".join(spec["abilities"]),
-        shown,
+        serving,
     )
 
 
@@ -117,14 +119,14 @@ def _billions(text: str) -> str:
 
 
 def _nothing(words: Sequence[str], unfit: int, near: Sequence[str], free: Free | None) -> str:
-    """What to say: `unfit` are those that the options or, if `free` is given, the machine left."""
-    what = f"'{' '.join(words)}'" if words else "the options"
+    """The message without a match; `unfit` models failed the options or, with `free`, the room."""
+    query = f"'{' '.join(words)}'" if words else "the options"
     if free is not None:
         return (
-            f"of {unfit} that match {what} none can be served here: {_free(free)}; without --fits "
+            f"of {unfit} that match {query} none can be served here: {_free(free)}; without --fits "
             "they are listed"
         )
     if unfit:
-        return f"of {unfit} that match {what} none has what the options ask for"
+        return f"of {unfit} that match {query} none has what the options ask for"
     hint = f"; did you mean {' or '.join(near)}?" if near else "; see: paddock registrations"
-    return f"no model matches {what}{hint}"
+    return f"no model matches {query}{hint}"

@@ -34,8 +34,8 @@ def _sampling(command: F) -> F:
     return command
 
 
-def _fields(given: dict[str, Any]) -> dict[str, Any]:
-    fields = {key: value for key, value in given.items() if value is not None and value != ()}
+def _fields(options: dict[str, Any]) -> dict[str, Any]:
+    fields = {key: value for key, value in options.items() if value is not None and value != ()}
     if "stop" in fields:
         fields["stop"] = list(fields["stop"])
     fields.setdefault("max_tokens", DEFAULT_TOKENS)
@@ -172,10 +172,10 @@ def _chat(
     client: Client,
     uid: str,
     message: str | None,
-    how: tuple[str | None, dict[str, Any]],
+    options: tuple[str | None, dict[str, Any]],
     output: Output,
 ) -> None:
-    system, fields = how
+    system, fields = options
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for text in _prompts(message, output):
         messages.append({"role": "user", "content": text})
@@ -184,18 +184,18 @@ def _chat(
             messages.append(answer["choices"][0]["message"])
             output.result(answer, "")
             continue
-        said = ""
+        reply = ""
         for piece in client.stream_chat(uid, messages, **fields):
-            said += piece
+            reply += piece
             output.piece(piece)
         output.piece("\n")
-        messages.append({"role": "assistant", "content": said})
+        messages.append({"role": "assistant", "content": reply})
 
 
-def _prompts(given: str | None, output: Output) -> Iterator[str]:
-    """The one prompt given or piped; on a terminal, one a line until an empty one."""
-    if given is not None:
-        yield given
+def _prompts(prompt: str | None, output: Output) -> Iterator[str]:
+    """The prompt of the argument or the pipe; on a terminal, one per line until an empty line."""
+    if prompt is not None:
+        yield prompt
         return
     if not sys.stdin.isatty():
         text = sys.stdin.read().strip("\n")

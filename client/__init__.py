@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from paddock.registry.errors import BadValue, GatewayError, GatewayUnreachable
 
 VERIFY_SECONDS = 7200.0
-"""To read some hundred gigabytes from a slow disk."""
+"""The time limit for reading some hundred gigabytes from a slow disk."""
 
 
 class Client:
@@ -39,7 +39,7 @@ class Client:
         return dict(self._call("GET", "/healthz", timeout=timeout))
 
     def plan(self, **launch: Any) -> dict[str, Any]:
-        """What a launch would do; the keys are those of `launch`."""
+        """The plan of a launch, with the keys of `launch`."""
         return dict(self._call("POST", "/v1/plan", launch))
 
     def launch(self, *, wait: bool = True, **launch: Any) -> dict[str, Any]:
@@ -51,13 +51,13 @@ class Client:
         query = urlencode({"wait_ready": str(wait).lower()})
         return dict(self._call("POST", f"/v1/models?{query}", launch))
 
-    def attach(self, endpoint: str, **given: Any) -> dict[str, Any]:
+    def attach(self, endpoint: str, **options: Any) -> dict[str, Any]:
         """Puts a model that somebody else serves behind the gateway: `endpoint` is its URL.
 
         As wanted: `model` (its name there), `model_uid`, `api_key`, `abilities`, `context_length`
         and `slots`. Returns `model_uid` and `plan`.
         """
-        return dict(self._call("POST", "/v1/attached", {"endpoint": endpoint, **given}))
+        return dict(self._call("POST", "/v1/attached", {"endpoint": endpoint, **options}))
 
     def models(self) -> list[dict[str, Any]]:
         """The models that can answer."""
@@ -73,7 +73,7 @@ class Client:
         return dict(self._call("GET", f"/v1/models/{quote(uid)}"))
 
     def progress(self, uid: str) -> dict[str, Any]:
-        """How far a launch is."""
+        """The progress of a launch."""
         return dict(self._call("GET", f"/v1/models/{quote(uid)}/progress"))
 
     def logs(self, uid: str, lines: int = 100) -> dict[str, list[str]]:
@@ -101,18 +101,18 @@ class Client:
     def events(
         self, model: str = "", types: Sequence[str] = (), *, logs: bool = False, after: str = ""
     ) -> Iterator[dict[str, Any]]:
-        """What happens to models, as dicts of `id`, `event` and `data`, until the gateway ends.
+        """Events of models, as dicts of `id`, `event` and `data`, until the gateway ends.
 
-        The first is a `snapshot` of all models, unless `after` is the id of an event that the
-        gateway still knows: then it goes on behind that. `types` are of `model`, `replica`,
-        `progress` and `log`; all but `log` where none is named. `logs` adds engines' lines.
+        The first is a `snapshot` of all models. If `after` is the id of an event that the gateway
+        still knows, the events after that one follow instead. `types` are of `model`, `replica`,
+        `progress` and `log`; without `types`, all but `log`. `logs` adds engines' lines.
 
         Raises:
             GatewayUnreachable: the gateway ended, or is not there.
         """
-        given = {"model": model, "types": ",".join(types), "logs": "true" if logs else ""}
-        given["last_event_id"] = after
-        query = urlencode({name: value for name, value in given.items() if value})
+        filters = {"model": model, "types": ",".join(types), "logs": "true" if logs else ""}
+        filters["last_event_id"] = after
+        query = urlencode({name: value for name, value in filters.items() if value})
         connection = self._open(None)  # nothing may happen for hours
         try:
             event: dict[str, Any] = {}
@@ -132,11 +132,11 @@ class Client:
         self._call("DELETE", f"/v1/models/{quote(uid)}")
 
     def cancel(self, uid: str) -> None:
-        """Calls off a launch."""
+        """Cancels a launch."""
         self._call("POST", f"/v1/models/{quote(uid)}/cancel")
 
     def pull(self, **variant: Any) -> dict[str, Any]:
-        """Begins to download weights, by the keys of `launch`; `show_pull` tells the rest."""
+        """Begins to download weights, with the keys of `launch`; `show_pull` has the progress."""
         return dict(self._call("POST", "/v1/pulls", variant))
 
     def pulls(self) -> list[dict[str, Any]]:
@@ -148,12 +148,12 @@ class Client:
         return dict(self._call("GET", f"/v1/pulls/{quote(pull_id, safe='')}"))
 
     def cancel_pull(self, pull_id: str) -> dict[str, Any]:
-        """Calls a pull off; what came is kept."""
+        """Cancels a pull; downloaded files stay."""
         return dict(self._call("DELETE", f"/v1/pulls/{quote(pull_id, safe='')}"))
 
     def lock(self, **what: Any) -> dict[str, Any]:
         """Begins to make a lock's entry: of a variant by the keys of `launch`, or of the model
-        whose id is `launched`. `show_lock` tells the rest.
+        whose id is `launched`. `show_lock` has the progress.
         """
         return dict(self._call("POST", "/v1/locks", what))
 
@@ -162,7 +162,7 @@ class Client:
         return dict(self._call("POST", "/v1/lockfile/verify", {"models": list(models)}))
 
     def outdated(self, models: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
-        """Begins to ask what hubs have that is newer than these entries, or than what is cached."""
+        """Begins to look on hubs for newer versions of these entries, or of all cached models."""
         body = {} if models is None else {"models": list(models)}
         return dict(self._call("POST", "/v1/lockfile/outdated", body))
 
@@ -175,7 +175,7 @@ class Client:
         return dict(self._call("GET", f"/v1/locks/{quote(work_id, safe='')}"))
 
     def cancel_lock(self, work_id: str) -> dict[str, Any]:
-        """Calls work on locks off."""
+        """Cancels work on locks."""
         return dict(self._call("DELETE", f"/v1/locks/{quote(work_id, safe='')}"))
 
     def cached(self, name: str = "") -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ class Client:
         )
 
     def cached_repositories(self) -> list[dict[str, Any]]:
-        """Every repository in the hubs' caches there, whichever tool has brought it."""
+        """Every repository in the hubs' caches there, from any tool."""
         return list(self._call("GET", "/v1/cache/repositories")["list"])
 
     def verify_cached(self, version: str) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ class Client:
         return list(self._call("POST", path, timeout=VERIFY_SECONDS)["files"])
 
     def remove_cached(self, version: str) -> bool:
-        """Deletes a variant's files; whether that has succeeded."""
+        """Deletes a variant's files; True if that succeeded."""
         query = urlencode({"model_version": version})
         return bool(self._call("DELETE", f"/v1/cache/models?{query}")["result"])
 
@@ -226,7 +226,7 @@ class Client:
     def create_key(
         self, name: str = "", scope: str = "", models: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """Makes a key of a scope such as `inference`; `key` of the answer is shown only here."""
+        """Makes a key of a scope such as `inference`; only this answer has the `key` itself."""
         body = {"name": name, "scope": scope, "models": list(models)}
         return dict(self._call("POST", "/v1/keys", body))
 
@@ -243,12 +243,12 @@ class Client:
         self._call("DELETE", "/v1/clusters")
 
     def complete(self, uid: str, prompt: str, **fields: Any) -> dict[str, Any]:
-        """One completion, whole, as the engine answers it."""
+        """One completion, not streamed, as the engine answers it."""
         body = {"model": uid, "prompt": prompt, **fields}
         return dict(self._call("POST", "/v1/completions", body))
 
     def chat(self, uid: str, messages: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-        """One chat answer, whole, as the engine answers it."""
+        """One chat answer, not streamed, as the engine answers it."""
         body = {"model": uid, "messages": messages, **fields}
         return dict(self._call("POST", "/v1/chat/completions", body))
 

@@ -37,8 +37,8 @@ def replica_actor(uid: str, number: int = 0) -> Any:
     if not settings.ray_address:
         needed = environment(settings.home)
         if "ray" in sys.modules and not needed.items() <= os.environ.items():
-            why = "was imported too early; call replica_actor before it is"
-            raise BadValue("module", "ray", why)
+            reason = "was imported too early; call replica_actor before it is"
+            raise BadValue("module", "ray", reason)
         os.environ.pop("RAY_ADDRESS", None)
         os.environ.update(needed)
     import ray

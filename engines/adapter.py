@@ -43,7 +43,7 @@ class Adapter:
             return options
         return options.model_copy(update={"n_threads": max(1, host.cpus - 1)})
 
-    def devices(self, options: EngineOptions, found: int) -> Devices:
+    def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """One."""
         return Devices(1)
 

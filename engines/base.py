@@ -58,7 +58,7 @@ class EngineOptions(BaseModel):
     """The engine's own names of options that all engines share."""
 
     @classmethod
-    def parse(cls, engine: str, given: Mapping[str, Any]) -> EngineOptions:
+    def parse(cls, engine: str, values: Mapping[str, Any]) -> EngineOptions:
         """Options from what a user typed: `n-ctx` counts as `n_ctx`, texts become numbers.
 
         Raises:
@@ -67,7 +67,7 @@ class EngineOptions(BaseModel):
         """
         known = tuple(cls.model_fields)
         named: dict[str, Any] = {}
-        for key, value in given.items():
+        for key, value in values.items():
             name = key.replace("-", "_")
             name = cls.synonyms.get(name, name)
             if name not in known:
@@ -80,7 +80,7 @@ class EngineOptions(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             if not first["loc"]:  # options that do not go together
-                raise BadValue(f"{engine} options", dict(given), first["msg"]) from None
+                raise BadValue(f"{engine} options", dict(values), first["msg"]) from None
             name = ".".join(str(part) for part in first["loc"])
             raise BadValue(f"{engine} option {name}", first["input"], first["msg"]) from None
 
@@ -321,8 +321,8 @@ class Engine(Protocol):
         """The context for each request and the slots that the options ask for; None: left open."""
         ...
 
-    def devices(self, options: EngineOptions, found: int) -> Devices:
-        """The GPUs that it computes on, of the `found` ones; asked where it was detected for them.
+    def devices(self, options: EngineOptions, gpus: int) -> Devices:
+        """How many of a node's `gpus` it computes on, where it was detected for GPUs.
 
         `Devices(0)`: none all the same.
         """

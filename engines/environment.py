@@ -1,4 +1,4 @@
-"""Environments of engines that do not live in ours: what they are made of, and what is there.
+"""Environments of engines that do not live in ours: their contents, and which exist.
 
 Each is a virtual environment under `PADDOCK_HOME/engines/NAME/`, made by `paddock engine install`
 (`launcher/environments/build.py`). `current.json` beside the environments names the one in force;
@@ -30,32 +30,31 @@ GPUS = (Path("/proc/driver/nvidia/gpus"), Path("/dev"))
 
 
 def find_accelerator() -> Accelerator:
-    """What engines can compute with on this node: an NVIDIA GPU, or the processor.
+    """The device for engines on this node: an NVIDIA GPU, or the processor.
 
-    Looked for among the driver's files, for that costs nothing; Windows' Linux has but one.
+    It looks at the driver's files, which costs nothing. Windows' Linux has only one of them.
     """
     gpus, devices = GPUS
-    found = any(gpus.glob("*")) or any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
-    return "cuda" if found else "cpu"
+    has_gpu = any(gpus.glob("*")) or any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+    return "cuda" if has_gpu else "cpu"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What an engine's environment is made of.
+    """The contents of an engine's environment.
 
     Attributes:
         name: its folder, and its name in commands.
-        requirements: files of pins, installed in turn; those after the first are built against
-            what the first brought.
-        distribution: whose version is the engine's.
-        modules: what must import for it to be whole.
-        cuda: the files for a machine with an NVIDIA GPU, where they are others.
-        complete: the pins for a CPU name all that is needed, and what they depend on beside it
-            stays out.
-        metadata: distributions that a module asks for by name, and their versions; written where
-            the pins bring none of that name.
-        extra: modules that are enough for safetensors as they are, where Paddock's own environment
-            has them: those of the extra of the same name.
+        requirements: files of pins, installed in turn. Later ones are built against the packages
+            of the first.
+        distribution: the distribution whose version is the engine's.
+        modules: modules that must import in a complete environment.
+        cuda: the files of pins for a machine with an NVIDIA GPU; empty: the same.
+        complete: the pins for a CPU name every distribution, and other dependencies stay out.
+        metadata: names and versions of distributions that a module looks up; they are written if
+            the pins do not bring them.
+        extra: modules of Paddock's extra of the same name. If Paddock's own environment has them,
+            they are enough for safetensors that are not quantized.
         architectures: a program that prints the architectures that the engine knows, as a JSON list
             of the names that stand in `config.json`; run once, after the install.
     """
@@ -75,13 +74,13 @@ class Environment:
         return self.cuda if accelerator == "cuda" and self.cuda else self.requirements
 
     def digest(self, accelerator: Accelerator) -> str:
-        """Of all that it is made from: an environment that was made from other pins is old."""
-        beside = [self.modules, self.complete, dict(self.metadata), self.architectures]
+        """A hash of all that it is made from. An environment of other pins has another digest."""
+        facts = [self.modules, self.complete, dict(self.metadata), self.architectures]
         pins = b"".join(file.read_bytes() for file in self.pins(accelerator))
-        return hashlib.sha256(pins + json.dumps(beside).encode()).hexdigest()[:16]
+        return hashlib.sha256(pins + json.dumps(facts).encode()).hexdigest()[:16]
 
     def folder(self, home: Path) -> Path:
-        """Where its environments are."""
+        """The folder of its environments."""
         return home / "engines" / self.name
 
     def made(self, home: Path | None = None) -> Made | None:
@@ -89,7 +88,7 @@ class Environment:
         folder = self.folder(home or read_settings().home)
         try:
             record = json.loads((folder / CURRENT).read_text("utf-8"))
-            found = Made(
+            environment = Made(
                 folder=folder / record["folder"],
                 digest=record["digest"],
                 accelerator=record["accelerator"],
@@ -98,10 +97,10 @@ class Environment:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return found if found.python.exists() else None
+        return environment if environment.python.exists() else None
 
     def ours(self) -> Made | None:
-        """Paddock's own environment, if it has what the extra brings, as the pins say."""
+        """Paddock's own environment, if it has the modules of the extra at the pinned version."""
         if not self.extra or not all(map(find_spec, self.extra)):
             return None
         versions = {self.distribution: version(self.distribution)}
@@ -111,28 +110,31 @@ class Environment:
         return Made(Path(sys.prefix), "", find_accelerator(), versions, interpreter=sys.executable)
 
     def found(self) -> Made | None:
-        """Where the engine runs from: its own environment, else ours, if that is enough."""
+        """The environment that the engine runs from: its own, else Paddock's if that is enough."""
         return self.made() or self.ours()
 
-    def is_current(self, made: Made) -> bool:
-        """Whether it was made from what this Paddock would make it from."""
-        return made.digest == self.digest(made.accelerator)
+    def is_current(self, environment: Made) -> bool:
+        """Whether an environment has the pins of this Paddock."""
+        return environment.digest == self.digest(environment.accelerator)
 
     def detect(self) -> Detection:
-        """The engine's version and what it knows, or what to do to have it."""
+        """The engine's version and architectures, or the command that installs it."""
         install = f"paddock engine install {self.name}"
-        made = self.made()
-        if made is None:
+        environment = self.made()
+        if environment is None:
             ours = self.ours()
             if ours is not None:
-                # A torch of the user's own: it was built for what the machine has.
+                # The user's own torch was built for this machine.
                 cuda = ours.accelerator == "cuda"
                 return Detection(ours.versions[self.distribution], formats=("pytorch",), cuda=cuda)
             return Detection(missing=f"it is not installed; to install it: {install}")
-        if not self.is_current(made):
+        if not self.is_current(environment):
             return Detection(missing=f"it was installed by another Paddock; again: {install}")
-        version, cuda = made.versions.get(self.distribution, ""), made.accelerator == "cuda"
-        return Detection(version, "", made.architectures, cuda=cuda)
+        version, cuda = (
+            environment.versions.get(self.distribution, ""),
+            environment.accelerator == "cuda",
+        )
+        return Detection(version, "", environment.architectures, cuda=cuda)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Abilities: what a model can be asked for. An ability is one row here, or an entry point.
+"""The abilities of models. An ability is one row here, or an entry point.
 
-Specs, plans, probes, attached endpoints and the lists of models read this table. The routes on
-which a model with an ability is asked belong to dialects (`server/dialects/`), which name it.
+Specs, plans, probes, attached endpoints and the lists of models read this table. The routes for
+an ability belong to dialects (`server/dialects/`), which name it.
 Importing it is cheap: entry points are looked up only for a name that is not built in.
 """
 
@@ -91,8 +91,8 @@ def abilities() -> Mapping[str, Ability]:
         try:
             ability = point.load()
         except (ImportError, AttributeError, BadValue) as error:
-            said = "the ability %s is left out: %s cannot be read: %s"
-            log.warning(said, point.name, point.value, error)
+            message = "the ability %s is left out: %s cannot be read: %s"
+            log.warning(message, point.name, point.value, error)
             continue
         if not isinstance(ability, Ability):
             log.warning("the ability %s is left out: %s is no Ability", point.name, point.value)

@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 _MAGIC = b"paddock-index"
 _SUFFIXES = (".yaml", ".yml")
-# How many names are compared letter by letter with one that nobody knows. More than
-# `UnknownName.among` lists in full, so that it never lists a part as if it were all.
+# The number of names that are compared letter by letter with an unknown one. It is more than
+# `UnknownName.among` lists in full, so that a part is never listed as if it were all.
 _CANDIDATES = 24
 
-# One file as the disk had it: folder, name, mtime_ns, ctime_ns, bytes. The change time is there
-# because copies and archives restore the modification time.
+# A file on disk: folder, name, mtime_ns, ctime_ns, bytes. The change time is included because
+# copies and archives restore the modification time.
 _Seen = tuple[str, str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One spec: its names, the file it came from, and where its JSON lies among the blobs."""
+    """One spec: its names, its file, and the place of its JSON among the blobs."""
 
     name: str
     aliases: tuple[str, ...]
@@ -54,7 +54,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """All that an index file holds."""
+    """The contents of an index file."""
 
     seen: tuple[_Seen, ...]
     entries: tuple[_Entry, ...]
@@ -88,7 +88,7 @@ class _Building:
         self._append(spec.name, spec.aliases, path, spec.model_dump_json().encode())
 
     def keep(self, entry: _Entry, blob: bytes) -> bool:
-        """Takes a spec that was compiled before; False where another has one of its names now."""
+        """Takes over a compiled spec; False if another spec has one of its names now."""
         names = [name.casefold() for name in (entry.name, *entry.aliases)]
         if any(name in self.claims for name in names):
             return False
@@ -103,17 +103,17 @@ class _Building:
 
 
 def specs_root() -> Path:
-    """The folder of the built-in specs, to which local sources' ids are relative."""
+    """The folder of the built-in specs; ids of local sources are relative to it."""
     return Path(paddock.specs.__path__[0])
 
 
 def default_folders() -> tuple[Path, ...]:
-    """The folders of the built-in specs, in the order in which they claim names."""
+    """The folders of the built-in specs. Earlier ones claim names first."""
     return tuple(specs_root() / name for name in ("llm", "embedding", "rerank"))
 
 
 class Catalog:
-    """All models that can be launched by name. Made by `load`; never changes after."""
+    """All models that can be launched by name. `load` makes it, and it never changes."""
 
     def __init__(
         self, compiled: _Compiled, places: Sequence[Path], custom: Path | None = None
@@ -131,7 +131,7 @@ class Catalog:
             for number, entry in enumerate(compiled.entries)
             for name in (entry.name, *entry.aliases)
         }
-        #: What is wrong with the files that were left out, in order of file and line.
+        #: The faults of the files that were left out, in order of file and line.
         self.problems: tuple[InvalidSpec, ...] = compiled.problems
 
     @classmethod
@@ -154,7 +154,7 @@ class Catalog:
         places = [Path(folder) for folder in (default_folders() if folders is None else folders)]
         if custom is not None:
             places.append(custom)
-        # Seen before any file is read: a change in between makes the index stale, not wrong.
+        # Taken before any file is read: a change in between makes the index stale, not wrong.
         seen = tuple(_look(places))
         known = None
         if before is not None:
@@ -189,7 +189,7 @@ class Catalog:
         return beside if beside is not None else self._spec(self._number(name))
 
     def including(self, name: str, spec: ModelSpec) -> Catalog:
-        """This catalogue, in which `lookup` of `name` gives `spec`; it is listed nowhere."""
+        """This catalogue, but `lookup` of `name` gives `spec`, which no list includes."""
         other = copy.copy(self)
         other._beside = {**self._beside, name: spec}
         return other
@@ -227,7 +227,7 @@ class Catalog:
         return number
 
     def _candidates(self, name: str) -> list[str]:
-        """The names that share the most letter pairs with `name`, or all where they are few.
+        """The names that share the most letter pairs with `name`, or all names if they are few.
 
         Comparing letter by letter costs 10 us a name, so 20 ms among a thousand models and their
         aliases; this costs 0.2 us.
@@ -266,9 +266,9 @@ def _letter_pairs(name: str) -> int:
 def _look(folders: Iterable[Path]) -> Iterator[_Seen]:
     for folder in folders:
         try:
-            with os.scandir(folder) as found:
+            with os.scandir(folder) as entries:
                 files = sorted(
-                    (entry for entry in found if entry.name.endswith(_SUFFIXES)),
+                    (entry for entry in entries if entry.name.endswith(_SUFFIXES)),
                     key=lambda entry: entry.name,
                 )
         except (FileNotFoundError, NotADirectoryError):
@@ -284,9 +284,9 @@ def _look(folders: Iterable[Path]) -> Iterator[_Seen]:
 
 
 def _compile(seen: tuple[_Seen, ...], before: _Compiled | None = None) -> _Compiled:
-    """Reads the files; of those that `before` has as they are, only the ones with a problem.
+    """Reads the files, except those that are unchanged since `before` and had no problem.
 
-    A problem may be another file's doing, whose name it claims.
+    Files with a problem are read again, because another file may cause it by claiming a name.
     """
     from paddock.registry.reader import examine, read_bytes
 
@@ -311,28 +311,28 @@ def _compile(seen: tuple[_Seen, ...], before: _Compiled | None = None) -> _Compi
 
 
 def _unchanged(before: _Compiled) -> dict[_Seen, tuple[_Entry, bytes]]:
-    """Each file's spec as it was compiled, of the files without a problem."""
+    """File → its compiled spec, for the files without a problem."""
     entries = {entry.path: entry for entry in before.entries}
     for problem in before.problems:
         entries.pop(problem.path, None)
-    found = {}
+    compiled = {}
     for row in before.seen:
         entry = entries.get(os.path.join(*row[:2]))
         if entry is not None:
-            found[row] = (entry, before.blobs[entry.start : entry.start + entry.length])
-    return found
+            compiled[row] = (entry, before.blobs[entry.start : entry.start + entry.length])
+    return compiled
 
 
 def _stamp() -> str:
-    """Changes with Paddock's version and with the code that says what a spec may hold.
+    """A checksum that changes with Paddock's version and with the code of the spec's schema.
 
-    The schema itself would need pydantic to compute; its source is there to be read. This guards
-    against another version, not against an attacker, so a checksum will do: it saves importing
-    hashlib, 4 ms.
+    The schema itself would need pydantic to compute, so the source is read instead. It guards
+    against another version, not against an attacker, so a checksum will do. Without hashlib, the
+    import takes 4 ms less.
     """
     checksum = 0
     for module in _STAMPED:
-        with suppress(OSError):  # installed without sources: the version must do
+        with suppress(OSError):  # installed without sources: only the version counts
             checksum = zlib.crc32(Path(__file__).with_name(module).read_bytes(), checksum)
     return f"{paddock.__version__}-{checksum:08x}"
 
@@ -361,7 +361,7 @@ def _write_index(index: Path, compiled: _Compiled) -> None:
 
 
 def _read_index(index: Path) -> _Compiled | None:
-    """The index in the file, or None where there is none that this Paddock wrote."""
+    """The index in the file, or None if this Paddock wrote none there."""
     try:
         data = index.read_bytes()
     except OSError:
@@ -372,9 +372,9 @@ def _read_index(index: Path) -> _Compiled | None:
         if magic != _MAGIC or stamp != _stamp().encode() or int(checksum) != zlib.crc32(body):
             return None
         table: dict[str, Any] = decode(body[: int(length)])
-        # A package with a hub or an ability, since installed or removed, changes which specs are
-        # right. Where none was there and no spec is wrong, nothing can change: the look-up is
-        # saved.
+        # Installing or removing a package with a hub or an ability changes which specs are valid.
+        # Without such a package and without an invalid spec nothing can change, and the look-up
+        # is saved.
         added = table["added"]
         if (added or table["problems"]) and added != [*added_hubs(), *added_abilities()]:
             return None
@@ -391,5 +391,5 @@ def _read_index(index: Path) -> _Compiled | None:
             tuple(InvalidSpec(*problem) for problem in table["problems"]),
             body[int(length) :],
         )
-    except (ValueError, TypeError, KeyError):  # the work of some other program
+    except (ValueError, TypeError, KeyError):  # written by another program
         return None

@@ -22,18 +22,18 @@ from paddock.registry.spec import ModelSpec
 log = logging.getLogger(__name__)
 
 QUICK_FILES = 1000
-"""So many files are looked at within 5 ms, once for each use; more once in LOOK_SECONDS."""
+"""Up to this number, files are checked at each use, within 5 ms; more once in LOOK_SECONDS."""
 QUICK_CHANGES = 10
-"""So many specs are read within 50 ms, the time of a few tokens."""
+"""The number of specs that are read within 50 ms, the time of a few tokens."""
 LOOK_SECONDS = 1.0
 UPLOAD = "model"
-"""What a spec that came over the wire is called in place of a path."""
+"""The name of an uploaded spec in errors, in place of a path."""
 
 
 class Library:
     """The built-in specs and those in `folder`, as one catalogue.
 
-    `catalog` may be called from any thread, the changes from one at a time.
+    `catalog` may be called from any thread; changes only from one thread at a time.
     """
 
     def __init__(self, folder: Path, index: Path) -> None:
@@ -56,10 +56,10 @@ class Library:
             return self._catalog
 
     def present(self) -> Catalog:
-        """The catalogue, for an event loop: as `catalog`, where that is quick.
+        """The catalogue, for an event loop: the same as `catalog` if that is quick.
 
-        Where many files are to be looked at, or to be read, a thread does it, and the catalogue is
-        meanwhile the last one. What `register` and `unregister` did is in it when they return.
+        If many files must be checked or read, a thread does that, and the last catalogue serves
+        meanwhile. Changes by `register` and `unregister` are in it when those return.
         """
         last = self._catalog
         if last is None or (last.files <= QUICK_FILES and last.changed() <= QUICK_CHANGES):
@@ -79,11 +79,11 @@ class Library:
             NotWritten: the file cannot be written.
         """
         catalog = self.catalog()
-        spec, kept = read_upload(kind, text, catalog)
+        spec, yaml_text = read_upload(kind, text, catalog)
         for name in (spec.name, *spec.aliases):
             self._refuse_taken(catalog, name)
         # A name has no slash and no leading dot, so this path is in the folder.
-        write_atomically(self._folder / f"{spec.name}.yaml", kept)
+        write_atomically(self._folder / f"{spec.name}.yaml", yaml_text)
         self.catalog()
         return spec
 
@@ -92,8 +92,8 @@ class Library:
             taken = catalog.lookup(name)
         except UnknownName:
             if (self._folder / f"{name}.yaml").exists():
-                why = f"{self._folder / name}.yaml is there already, and is no valid spec"
-                raise BadValue("model_name", name, why) from None
+                reason = f"{self._folder / name}.yaml is there already, and is no valid spec"
+                raise BadValue("model_name", name, reason) from None
             return
         if not catalog.is_custom(name):
             raise BadValue("model_name", name, f"is the built-in {taken.name}; choose another name")
@@ -122,7 +122,7 @@ class Library:
 
 
 def find(catalog: Catalog, kind: str | None, name: str) -> ModelSpec:
-    """The spec with this name or alias, of this type where one is given. Raises `NotFound`."""
+    """The spec with this name or alias, and with this type unless None. Raises `NotFound`."""
     try:
         spec = catalog.lookup(name)
     except UnknownName as error:
@@ -138,27 +138,27 @@ def read_upload(kind: str, text: str, catalog: Catalog) -> tuple[ModelSpec, str]
     from paddock.registry.xinference import translate
 
     try:
-        found: Any = json.loads(text)
+        data: Any = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict) and "model_name" in found:
-        spec = translate(kind, found, catalog, date.today())
-        kept = to_yaml(spec)
-        # What is kept is what will be read: it must say the same.
-        assert parse_spec(kept.encode(), UPLOAD) == spec
+        data = None
+    if isinstance(data, dict) and "model_name" in data:
+        spec = translate(kind, data, catalog, date.today())
+        yaml_text = to_yaml(spec)
+        # The stored text will be read later, so it must give the same spec.
+        assert parse_spec(yaml_text.encode(), UPLOAD) == spec
     else:
-        spec, kept = parse_spec(text.encode("utf-8", "surrogatepass"), UPLOAD), text
+        spec, yaml_text = parse_spec(text.encode("utf-8", "surrogatepass"), UPLOAD), text
     if spec.type != kind:
         raise BadValue("type", spec.type, f"was sent to be registered as {kind}")
-    return spec, kept
+    return spec, yaml_text
 
 
 def to_yaml(spec: ModelSpec) -> str:
-    """The spec as a YAML file, without what is left at its default."""
+    """The spec as a YAML file, without fields that have their default."""
     import yaml
 
     data = spec.model_dump(mode="json", exclude_defaults=True)
-    # PyYAML writes these three as they are, and folds them like the line breaks that they are.
+    # PyYAML does not escape these three line breaks, and folds them.
     folded = any(char in json.dumps(data, ensure_ascii=False) for char in "\x85\u2028\u2029")
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=not folded, width=100)
     return text

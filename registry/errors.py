@@ -70,13 +70,13 @@ def near(value: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
 
 
 def shown(value: str, length: int = 120) -> str:
-    """A value as a message may hold it: one line, no control characters, not too long."""
+    """A value for a message: one line, without control characters, not too long."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
 
 class PaddockError(Exception):
-    """Root of the tree. Subclasses are frozen dataclasses whose fields say what happened."""
+    """Root of the tree. Subclasses are dataclasses whose fields describe the event."""
 
     def fields(self) -> dict[str, Any]:
         """The error's fields, for JSON output."""
@@ -89,7 +89,7 @@ class Refused(PaddockError):
 
 @dataclass(eq=False)
 class UnknownName(Refused):
-    """`value` is not the name of any `kind`; `close` are the nearest, `known` all, where few."""
+    """`value` is not the name of any `kind`; `close` are the nearest, `known` all if few."""
 
     kind: str
     value: str
@@ -113,7 +113,7 @@ class UnknownName(Refused):
 
 
 class NotFound(UnknownName):
-    """What a path names does not exist."""
+    """The thing that a path names does not exist."""
 
 
 @dataclass(eq=False)
@@ -134,7 +134,7 @@ class TooLarge(BadValue):
 
 
 class WrongContentType(BadValue):
-    """A request's body says that it is something else than JSON."""
+    """A request's body declares a type other than JSON."""
 
 
 @dataclass(eq=False)
@@ -196,7 +196,7 @@ class NotLocked(Refused):
 
 @dataclass(eq=False)
 class NoSpec(Refused):
-    """No spec can be derived from `reference`: `file` (empty: all of it) is so, for `reason`."""
+    """No spec can be derived from `reference`; `reason` is about `file` (empty: all files)."""
 
     reference: str
     file: str
@@ -204,8 +204,8 @@ class NoSpec(Refused):
 
     def __str__(self) -> str:
         where = f"{shown(self.file)} " if self.file else ""
-        way = "what cannot be derived can be written: paddock register --help"
-        return f"{shown(self.reference)}: {where}{self.reason}; {way}"
+        advice = "what cannot be derived can be written: paddock register --help"
+        return f"{shown(self.reference)}: {where}{self.reason}; {advice}"
 
 
 @dataclass(eq=False)
@@ -233,7 +233,7 @@ class NoEngine(Refused):
     alternatives: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        reasons = "; ".join(f"{engine}: {why}" for engine, why in self.refused.items())
+        reasons = "; ".join(f"{engine}: {reason}" for engine, reason in self.refused.items())
         text = f"no engine can serve {self.variant} here ({reasons or 'none is installed'})"
         if self.alternatives:
             text += f"; what can be served: {', '.join(self.alternatives)}"
@@ -350,7 +350,7 @@ class Aborted(PaddockError):
 
 @dataclass(eq=False)
 class StateNotWritten(PaddockError):
-    """The state file cannot be written; what it said before stands. `reason` is the system's."""
+    """The state file cannot be written and is unchanged. `reason` is the system's."""
 
     path: str
     reason: str
@@ -365,7 +365,7 @@ class StateNotWritten(PaddockError):
 
 @dataclass(eq=False)
 class EndNotWritten(PaddockError):
-    """The model has ended, and the state file at `path` cannot be told so, for `reason`."""
+    """The model has ended, but the state file at `path` could not record it, for `reason`."""
 
     uid: str
     path: str
@@ -380,7 +380,7 @@ class EndNotWritten(PaddockError):
 
 @dataclass(eq=False)
 class StillEnding(PaddockError):
-    """What was told to end has not ended within `seconds`; it is ended further all the same."""
+    """The model has not ended within `seconds`. The attempt to end it goes on."""
 
     uid: str
     seconds: float
@@ -449,7 +449,7 @@ class LaunchFailed(PaddockError):
 
 @dataclass(eq=False)
 class CorruptFile(PaddockError):
-    """The file at `path` is not a whole file of its format, for `reason`."""
+    """The file at `path` is not a complete file of its format, for `reason`."""
 
     path: str
     reason: str
@@ -484,7 +484,7 @@ class DiskFull(NotWritten):
 
 @dataclass(eq=False)
 class HubFailure(PaddockError):
-    """Weights did not come. `cause` is a cause of a diagnosis; `tried` what was attempted."""
+    """Weights did not come. `cause` is a cause of a diagnosis; `tried` lists the attempts."""
 
     cause: str
     reason: str
@@ -512,8 +512,10 @@ class GatewayUnreachable(PaddockError):
     reason: str = ""
 
     def __str__(self) -> str:
-        why = f" ({self.reason})" if self.reason else ""
-        return f"no Paddock gateway answers at {self.endpoint}{why}; start one with: paddock serve"
+        reason = f" ({self.reason})" if self.reason else ""
+        return (
+            f"no Paddock gateway answers at {self.endpoint}{reason}; start one with: paddock serve"
+        )
 
 
 @dataclass(eq=False)
@@ -618,7 +620,7 @@ class PortInUse(PaddockError):
 
 @dataclass(eq=False)
 class InstallFailed(PaddockError):
-    """The environment of `engine` was not made; `lines` are the last that the installer said."""
+    """The environment of `engine` was not made; `lines` are the installer's last ones."""
 
     engine: str
     lines: tuple[str, ...] = ()

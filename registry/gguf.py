@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF file and says whether the file is whole. Trusts nothing in it.
+"""Reads the header of a GGUF file and checks that the file is complete. Trusts nothing in it.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every count is capped and every
 offset is checked against the file's length, because headers come from strangers.
@@ -25,15 +25,15 @@ MAX_ARRAY = 1 << 24
 MAX_DIMENSIONS = 4
 MAX_DEPTH = 2
 MAX_ITEMS = 1 << 21
-"""Entries, tensors and array elements that are looked at one by one, in all. Gemma 3's header,
-one of the largest, has 0.8 million; the limit takes about two seconds."""
+"""The limit on entries, tensors and array elements together. Gemma 3's header, one of the
+largest, has 0.8 million; reading up to the limit takes about two seconds."""
 MAX_TEXT = 1 << 26
-"""Bytes of metadata text that are kept, in all."""
+"""The limit on the bytes of all stored metadata text."""
 SHORT = 1024
-"""Arrays up to so many elements are kept; those of texts only up to `SHORT_TEXTS` of them."""
+"""Arrays of up to this many elements are stored; arrays of texts up to `SHORT_TEXTS`."""
 SHORT_TEXTS = 64
 
-# Metadata value types 0-12 but string (8) and array (9): their struct codes.
+# Struct codes of the metadata value types 0-12, without string (8) and array (9).
 _SCALARS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
@@ -50,7 +50,7 @@ _BLOCKS = {
 
 
 class ByteSource(Protocol):
-    """Bytes of a known length that can be read in pieces. `name` is what errors call it."""
+    """Bytes of a known length that can be read in pieces. Errors show its `name`."""
 
     name: str
     length: int
@@ -90,12 +90,12 @@ class GgufHeader:
     metadata: dict[str, Any]
     tensors: int
     needed_bytes: int
-    """Least length of a whole file: the end of the last tensor whose type is known."""
+    """The least length of a complete file: the end of the last tensor of a known type."""
     arrays: Mapping[str, GgufArray] = field(default_factory=dict)
     parameters: int = 0
     """Weights of all tensors in this file, which may be one part of several."""
     expert_parameters: int = 0
-    """Those of them that belong to one of a layer's experts."""
+    """The weights that belong to experts."""
     has_output: bool = False
     """Whether there is an output layer of its own."""
 
@@ -218,11 +218,11 @@ def read_header(source: ByteSource) -> GgufHeader:
         if key in metadata:
             raise reader.fail(f"the metadata {key[:80]!r} stands there twice")
         metadata[key] = reader.value(int(reader.scalar("I")))
-    found = _Tensors()
+    sums = _Tensors()
     for _ in range(tensors):
-        _read_tensor(reader, found)
+        _read_tensor(reader, sums)
     alignment = metadata.get("general.alignment", 32)
-    # A truth value is an int to Python.
+    # bool is a subclass of int.
     if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
         raise reader.fail(f"alignment {str(alignment)[:80]}")
     if alignment & (alignment - 1):
@@ -233,11 +233,11 @@ def read_header(source: ByteSource) -> GgufHeader:
         version,
         {key: value for key, value in metadata.items() if key not in arrays},
         tensors,
-        start + found.end,
+        start + sums.end,
         arrays,
-        found.weights,
-        found.expert_weights,
-        found.has_output,
+        sums.weights,
+        sums.expert_weights,
+        sums.has_output,
     )
 
 
@@ -251,8 +251,8 @@ class _Tensors:
     has_output: bool = False
 
 
-def _read_tensor(reader: _Reader, found: _Tensors) -> None:
-    """Adds a tensor; one of an unknown type ends nowhere."""
+def _read_tensor(reader: _Reader, sums: _Tensors) -> None:
+    """Adds a tensor. The end of one of an unknown type is not known."""
     reader.item()
     name = reader.string()[:80]
     dimensions = int(reader.scalar("I"))
@@ -263,12 +263,12 @@ def _read_tensor(reader: _Reader, found: _Tensors) -> None:
     offset = int(reader.scalar("Q"))
     if offset > 1 << 48 or weights > 1 << 48:
         raise reader.fail(f"tensor {name!r} lies at {offset} with {weights} weights")
-    found.weights += weights
-    found.expert_weights += weights if "_exps." in name else 0
-    found.has_output |= name == "output.weight"
+    sums.weights += weights
+    sums.expert_weights += weights if "_exps." in name else 0
+    sums.has_output |= name == "output.weight"
     if kind in _BLOCKS:
         per_block, block_bytes = _BLOCKS[kind]
-        found.end = max(found.end, offset + -(-weights // per_block) * block_bytes)
+        sums.end = max(sums.end, offset + -(-weights // per_block) * block_bytes)
 
 
 def check_gguf(path: Path) -> GgufHeader:

@@ -1,4 +1,4 @@
-"""Hubs: all that is known of one without its client. A hub is one row here, or an entry point.
+"""Facts about hubs, without their clients. A hub is one row here, or an entry point.
 
 Specs, settings, references, plans and the cache read this table. Importing it is cheap. Entry
 points are looked up only for a name or prefix that is not built in, since that takes some 20 ms.
@@ -15,9 +15,9 @@ from paddock.registry.errors import BadValue, UnknownName
 
 ENTRY_POINTS = "paddock.hubs"
 LOCAL = ("local", "path")
-"""What stands for a hub where weights are on disk: below the specs' folder, or at a path."""
+"""Values in place of a hub for weights on disk: below the specs' folder, or at a path."""
 AUTO = "auto"
-"""What stands for any hub in settings and requests."""
+"""The value for any hub in settings and requests."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _RESERVED_NAMES = {*LOCAL, AUTO, "none"}
@@ -28,7 +28,7 @@ _PREFIX = re.compile(r"[a-z][a-z0-9]{1,15}")
 
 @dataclass(frozen=True)
 class Page:
-    """What the address of a web page names: a repository, at a revision, or one file of it."""
+    """The repository, revision and file that the address of a web page names."""
 
     id: str
     revision: str | None = None
@@ -47,8 +47,8 @@ class HubSite:
         hosts: of its web pages, the main one first.
         endpoint_variable: environment variable that names a mirror, or empty.
         addresses: paths of its web pages, with {id}, {revision} and {file}; that of a model first.
-        owners_excluded: what stands in an owner's place in addresses of other pages.
-        texts_excluded: what no id may contain.
+        owners_excluded: words in the place of an owner in addresses of other pages.
+        texts_excluded: texts that no id may contain.
         has_commits: whether a revision of 40 hex digits always means the same files.
 
     Raises:
@@ -79,7 +79,7 @@ class HubSite:
         return f"https://{host or self.hosts[0]}/{self.addresses[0].replace('{id}', id)}"
 
     def read(self, segments: Sequence[str]) -> Page | None:
-        """What the path of an address names, or None if that is no model's page."""
+        """The page at the path of an address, or None if that is no model's page."""
         for address in self.addresses:
             page = _match(address, segments)
             if page is not None and page.id.partition("/")[0] not in self.owners_excluded:
@@ -87,7 +87,7 @@ class HubSite:
         return None
 
     def is_commit(self, revision: str | None) -> bool:
-        """Whether the revision can only ever mean the same files."""
+        """Whether the revision always means the same files."""
         return self.has_commits and COMMIT.fullmatch(revision or "") is not None
 
 
@@ -159,8 +159,8 @@ def hub_sites() -> Mapping[str, HubSite]:
         try:
             site = point.load()
         except (ImportError, AttributeError, BadValue) as error:
-            said = "the hub %s is left out: %s cannot be read: %s"
-            log.warning(said, point.name, point.value, error)
+            message = "the hub %s is left out: %s cannot be read: %s"
+            log.warning(message, point.name, point.value, error)
             continue
         if not isinstance(site, HubSite):
             log.warning("the hub %s is left out: %s is no HubSite", point.name, point.value)

@@ -110,42 +110,42 @@ class LaunchField:
         return value if check is None else check(self, value)
 
 
-def _text(one: LaunchField, value: Any) -> str:
+def _text(launch_field: LaunchField, value: Any) -> str:
     if not isinstance(value, str):
-        raise BadValue(one.key, value, "must be text")
-    return _choose(one, value, one.choices) if one.choices else value
+        raise BadValue(launch_field.key, value, "must be text")
+    return _choose(launch_field, value, launch_field.choices) if launch_field.choices else value
 
 
-def _model_type(one: LaunchField, value: Any) -> str:
-    return _choose(one, _text(one, value), model_types())
+def _model_type(launch_field: LaunchField, value: Any) -> str:
+    return _choose(launch_field, _text(launch_field, value), model_types())
 
 
-def _choose(one: LaunchField, value: str, choices: tuple[str, ...]) -> str:
+def _choose(launch_field: LaunchField, value: str, choices: tuple[str, ...]) -> str:
     for choice in choices:
         if choice.casefold() == value.casefold():
             return choice
-    raise UnknownName.among(one.key, value, choices)
+    raise UnknownName.among(launch_field.key, value, choices)
 
 
-def _flag(one: LaunchField, value: Any) -> bool:
+def _flag(launch_field: LaunchField, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise BadValue(one.key, value, "must be true or false")
+        raise BadValue(launch_field.key, value, "must be true or false")
     return value
 
 
-def _count(one: LaunchField, value: Any) -> int:
+def _count(launch_field: LaunchField, value: Any) -> int:
     number = _parse(value)
     if number is None or not number.is_integer():
-        raise BadValue(one.key, value, "must be a whole number")
-    _check_range(one, value, number)
+        raise BadValue(launch_field.key, value, "must be a whole number")
+    _check_range(launch_field, value, number)
     return value if isinstance(value, int) else int(number)
 
 
-def _number(one: LaunchField, value: Any) -> float:
+def _number(launch_field: LaunchField, value: Any) -> float:
     number = _parse(value)
     if number is None:
-        raise BadValue(one.key, value, "must be a number")
-    _check_range(one, value, number)
+        raise BadValue(launch_field.key, value, "must be a number")
+    _check_range(launch_field, value, number)
     return number
 
 
@@ -160,22 +160,26 @@ def _parse(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _check_range(one: LaunchField, value: Any, number: float) -> None:
-    low = -math.inf if one.minimum is None else one.minimum
-    high = math.inf if one.maximum is None else one.maximum
-    if low <= number <= high and (one.above is None or number > one.above):
+def _check_range(launch_field: LaunchField, value: Any, number: float) -> None:
+    low = -math.inf if launch_field.minimum is None else launch_field.minimum
+    high = math.inf if launch_field.maximum is None else launch_field.maximum
+    if low <= number <= high and (launch_field.above is None or number > launch_field.above):
         return
-    if one.minimum is not None and one.maximum is not None:
-        raise BadValue(one.key, value, f"must be from {one.minimum} to {one.maximum:.0f}")
+    if launch_field.minimum is not None and launch_field.maximum is not None:
+        raise BadValue(
+            launch_field.key,
+            value,
+            f"must be from {launch_field.minimum} to {launch_field.maximum:.0f}",
+        )
     bounds = [
-        *([] if one.minimum is None else [f"{one.minimum} or more"]),
-        *([] if one.above is None else [f"over {one.above:g}"]),
-        *([] if one.maximum is None else [f"{one.maximum:.0f} at most"]),
+        *([] if launch_field.minimum is None else [f"{launch_field.minimum} or more"]),
+        *([] if launch_field.above is None else [f"over {launch_field.above:g}"]),
+        *([] if launch_field.maximum is None else [f"{launch_field.maximum:.0f} at most"]),
     ]
-    raise BadValue(one.key, value, f"must be {' and '.join(bounds)}")
+    raise BadValue(launch_field.key, value, f"must be {' and '.join(bounds)}")
 
 
-def _gpus(one: LaunchField, value: Any) -> int | None:
+def _gpus(launch_field: LaunchField, value: Any) -> int | None:
     """Of Xinference's words "auto" leaves it open, and "none" means the processor."""
     text = str(value).strip().casefold()
     if text == "auto":
@@ -183,29 +187,29 @@ def _gpus(one: LaunchField, value: Any) -> int | None:
     if text == "none":
         return 0
     if isinstance(value, bool) or not text.isdecimal():
-        raise BadValue(one.key, value, "must be a whole number, auto or none")
+        raise BadValue(launch_field.key, value, "must be a whole number, auto or none")
     return int(text)
 
 
-def _indices(one: LaunchField, value: Any) -> tuple[int, ...]:
+def _indices(launch_field: LaunchField, value: Any) -> tuple[int, ...]:
     """A number, several, or as a command line sends them: "0,1"."""
     several = value if isinstance(value, list | tuple) else str(value).split(",")
     texts = [str(index).strip() for index in several]
     if not all(text.isdecimal() for text in texts):
-        raise BadValue(one.key, value, "must be indices of GPUs, such as 0 or 0,1")
+        raise BadValue(launch_field.key, value, "must be indices of GPUs, such as 0 or 0,1")
     return tuple(dict.fromkeys(map(int, texts)))
 
 
-def _adapters(one: LaunchField, value: Any) -> list[str]:
+def _adapters(launch_field: LaunchField, value: Any) -> list[str]:
     """The paths of LoRA adapters."""
     adapters = value.get("lora_list") or [] if isinstance(value, dict) else None
     if not isinstance(adapters, list):
-        raise BadValue(one.key, value, "must be an object with lora_list, a list")
+        raise BadValue(launch_field.key, value, "must be an object with lora_list, a list")
     paths = [
         adapter.get("local_path") if isinstance(adapter, dict) else None for adapter in adapters
     ]
     if not all(isinstance(path, str) for path in paths):
-        raise BadValue(one.key, value, "each of lora_list needs a local_path, as text")
+        raise BadValue(launch_field.key, value, "each of lora_list needs a local_path, as text")
     return [str(path) for path in paths]
 
 
@@ -419,14 +423,22 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
 
 def launch_fields(taker: Taker | None = None) -> Iterator[LaunchField]:
     """The fields that a command or route takes, in the order of the table; without one, all."""
-    return (one for one in LAUNCH_FIELDS if taker is None or taker in one.takers)
+    return (
+        launch_field
+        for launch_field in LAUNCH_FIELDS
+        if taker is None or taker in launch_field.takers
+    )
 
 
 def fields_by_key() -> dict[str, LaunchField]:
     """The fields by each key that REST takes."""
-    return {key: one for one in LAUNCH_FIELDS for key in one.keys}
+    return {key: launch_field for launch_field in LAUNCH_FIELDS for key in launch_field.keys}
 
 
 def fields_by_attribute() -> dict[str, LaunchField]:
     """The fields by the attribute of `LaunchRequest` that they become."""
-    return {one.attribute: one for one in LAUNCH_FIELDS if one.attribute}
+    return {
+        launch_field.attribute: launch_field
+        for launch_field in LAUNCH_FIELDS
+        if launch_field.attribute
+    }

@@ -41,8 +41,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 _NULLS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]+(?:e[0-9]+)?")
-# What a file's name may be, beside leading out of its folder: nothing that ends a line, or that
-# YAML does not take.
+# Characters that a file's name may not have: line breaks, and those that YAML refuses.
 _UNFIT = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff"
 _FILE = re.compile(rf"[^{_UNFIT}\\\ud800-\udfff]{{1,512}}")
 
@@ -52,8 +51,8 @@ def _wrong(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
 
 
 def _file_name(value: Any) -> str:
-    named = isinstance(value, str) and _FILE.fullmatch(value)
-    if named and not {"", ".", ".."} & set(value.split("/")):
+    is_name = isinstance(value, str) and _FILE.fullmatch(value)
+    if is_name and not {"", ".", ".."} & set(value.split("/")):
         return str(value)
     raise _wrong(f"{shorten(value)} is not the name of a file within its repository")
 
@@ -188,8 +187,8 @@ class Lockfile(_Frozen):
             lines.append("    files:")
             for file in sorted(entry.files, key=lambda file: file.name):
                 pairs = file.model_dump(exclude_none=True).items()
-                shown = ", ".join(f"{name}: {_scalar(value)}" for name, value in pairs)
-                lines.append(f"      - {{{shown}}}")
+                inline = ", ".join(f"{name}: {_scalar(value)}" for name, value in pairs)
+                lines.append(f"      - {{{inline}}}")
         return "\n".join(lines) + "\n"
 
 
@@ -258,14 +257,14 @@ def parse_lock(data: bytes, path: str) -> Lockfile:
         raise _first(error, document, names, path) from None
 
 
-def parse_entry(given: Any) -> LockedModel:
-    """An entry as it comes with a request.
+def parse_entry(value: Any) -> LockedModel:
+    """The lock entry in a request's body.
 
     Raises:
         InvalidLock: with the field.
     """
     try:
-        return LockedModel.model_validate(given)
+        return LockedModel.model_validate(value)
     except ValidationError as error:
         detail = min(error.errors(include_url=False), key=_follows)
         raise InvalidLock("lock", 0, field_name(_at(detail)), _reason(detail)) from None
@@ -286,16 +285,16 @@ def write_lock(path: Path, lock: Lockfile) -> None:
 
 
 def _first(error: ValidationError, document: Document, names: list[str], path: str) -> InvalidLock:
-    """The first thing that is wrong, by line."""
-    found = []
+    """The first fault, by line."""
+    problems = []
     for detail in error.errors(include_url=False):
         at = _at(detail)
         if len(at) > 1 and at[0] == "models" and isinstance(at[1], int):
             at = ("models", names[at[1]], *at[2:])  # a list to the types, a mapping in the file
             if at[2:] == ("model",):
                 at = at[:2]
-        found.append((_follows(detail), document.line(at), field_name(at), _reason(detail)))
-    _, line, name, reason = min(found, key=lambda one: one[:2])
+        problems.append((_follows(detail), document.line(at), field_name(at), _reason(detail)))
+    _, line, name, reason = min(problems, key=lambda problem: problem[:2])
     return InvalidLock(path, line, name, reason)
 
 

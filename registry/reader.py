@@ -1,4 +1,4 @@
-"""Makes a `ModelSpec` from a YAML file, or says what is wrong with which line."""
+"""Makes a `ModelSpec` from a YAML file, or names the lines that are wrong."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _MODELS: dict[str, type[BaseModel]] = {
 _LONGEST_REASON = 300
 # A file of another kind could have 100,000 faults, and would take seconds to explain.
 _MOST_PROBLEMS = 20
-# Pydantic's kinds of error, in the words of a YAML file.
+# Messages for pydantic's kinds of error, in terms of a YAML file.
 _REASONS = {
     "wrong": "{reason}",
     "missing": "is missing",
-    "literal_error": "must be {expected}, not {given}",
+    "literal_error": "must be {expected}, not {value}",
     "tuple_type": "must be a list",
     "model_type": "must be a mapping of fields",
     "too_short": "must have at least one item",
@@ -50,7 +50,7 @@ def parse_spec(data: bytes, path: str) -> ModelSpec:
 def examine(
     data: bytes, path: str
 ) -> tuple[ModelSpec | None, Document | None, tuple[InvalidSpec, ...]]:
-    """The spec in `data` with its lines, or else what is wrong with it, by line."""
+    """The spec in `data` with its lines, or else its faults, by line."""
     try:
         document = parse(data, path)
     except InvalidSpec as error:
@@ -69,7 +69,7 @@ def examine(
 
 
 def _own(details: list[Any]) -> list[Any]:
-    """The errors, without lists that are too short only because an item of theirs is wrong."""
+    """The errors, without those of lists that are too short only because an item is wrong."""
     wrong = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
     return [d for d in details if d["type"] != "too_short" or d["loc"] not in wrong]
 
@@ -95,10 +95,10 @@ def _at(detail: Any) -> Steps:
 
 
 def _problem(detail: Any, document: Document, path: str) -> InvalidSpec:
-    """Puts one of pydantic's errors into the words of somebody who writes YAML."""
+    """One of pydantic's errors, in terms of the YAML file."""
     at = _at(detail)
     reason = _reason(detail, detail.get("ctx", {}))
-    if len(reason) > _LONGEST_REASON:  # it quotes a value that fills a page
+    if len(reason) > _LONGEST_REASON:  # the message quotes a value that fills a page
         reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 3 :]}"
     return InvalidSpec(path, document.line(at), _name(at, document), reason)
 
@@ -114,15 +114,15 @@ def _name(at: tuple[str | int, ...], document: Document) -> str:
 
 
 def _reason(detail: Any, context: dict[str, Any]) -> str:
-    kind, at, given = detail["type"], detail["loc"], detail["input"]
+    kind, at, value = detail["type"], detail["loc"], detail["input"]
     if kind == "extra_forbidden":
         owner = next((_MODELS[step] for step in reversed(at[:-1]) if step in _MODELS), ModelSpec)
         close = near(str(at[-1]), owner.model_fields, limit=1)
         return "unknown field" + (f"; did you mean {close[0]}?" if close else "")
-    if kind == "tuple_type" and isinstance(given, str):
-        return f"must be a list, not {shorten(given)}"
+    if kind == "tuple_type" and isinstance(value, str):
+        return f"must be a list, not {shorten(value)}"
     if kind in _REASONS:
-        return _REASONS[kind].format(given=shorten(given), **context)
+        return _REASONS[kind].format(value=shorten(value), **context)
     text = str(detail["msg"])
     reason = text[:1].lower() + text[1:]
-    return f"{reason}, not {shorten(given)}" if isinstance(given, str) else reason
+    return f"{reason}, not {shorten(value)}" if isinstance(value, str) else reason

@@ -5,8 +5,8 @@
     https://modelscope.cn/models/owner/name[/tree/REVISION | /file/view/REVISION/FILE.gguf]
     /a/folder              /a/file.gguf           on the gateway's machine
 
-Prefixes, hosts and addresses are those of the hubs in `hubs.py`. Pure; no address in a reference is
-ever asked, only the hub that it names.
+Prefixes, hosts and addresses are those of the hubs in `hubs.py`. Pure. No request goes
+to the address in a reference, only to the hub that it names.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _OTHERS = ("http://", "https://", "/", "./", "../", "~")
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a model is. `id` is owner/name, or for `path` an absolute folder.
+    """The place of a model. `id` is owner/name, or for `path` an absolute folder.
 
-    `file` is the one GGUF file that is meant, where only one is.
+    `file` is a single GGUF file; None stands for all files.
     """
 
     hub: str
@@ -38,31 +38,31 @@ class Reference:
 
     @property
     def text(self) -> str:
-        """The reference in its shortest form, which parses to the same."""
+        """The reference in its shortest form, which parses to the same reference."""
         if self.hub == "path":
             return f"{self.id}/{self.file}" if self.file else self.id
         prefix = hub_site(self.hub).prefix
         if not self.file:
             return f"{prefix}:{self.id}" + (f"@{self.revision}" if self.revision else "")
-        # A branch may have slashes, and the file begins behind the first.
+        # The file begins behind the first slash, so a branch with slashes is quoted.
         return f"{prefix}:{self.id}@{(self.revision or '').replace('/', '%2F')}/{self.file}"
 
     @property
     def pinned(self) -> bool:
-        """Whether it can only ever mean the same files."""
+        """Whether it always means the same files."""
         site = find_hub(self.hub)
         return site is not None and site.is_commit(self.revision)
 
 
 def is_reference(name: str) -> bool:
-    """Whether the name of a model is a reference, be it a right one or a wrong one."""
+    """Whether the name of a model is a reference, valid or not."""
     folded = name.strip().casefold()
     prefix, colon, _ = folded.partition(":")
     return folded.startswith(_OTHERS) or bool(colon and find_prefix(prefix))
 
 
 def absolute(name: str) -> str:
-    """A relative path in place of a name made absolute; everything else as it is.
+    """A relative path as an absolute one; any other name unchanged.
 
     Raises:
         BadValue: a home folder of a user that does not exist.
@@ -79,7 +79,7 @@ Hosts = Mapping[str, frozenset[str]]
 
 
 def hosts(environ: Mapping[str, str]) -> Hosts:
-    """Whose addresses are whose: host (and port) → hubs, with the endpoints of the environment."""
+    """Host (and port) → names of its hubs, with the endpoints of the environment."""
     known: dict[str, frozenset[str]] = {}
     for hub, site in hub_sites().items():
         named = environ.get(site.endpoint_variable, "") if site.endpoint_variable else ""
@@ -90,10 +90,10 @@ def hosts(environ: Mapping[str, str]) -> Hosts:
 
 
 def parse_reference(text: str, known: Hosts) -> Reference:
-    """The reference in `text`; `known` is of `hosts`.
+    """The reference in `text`; `known` is the result of `hosts`.
 
     Raises:
-        BadValue: it is none, or names what is no model repository.
+        BadValue: it is no reference, or names no model repository.
     """
     text = text.strip()
     if len(text) > MAX_LENGTH or not text.isprintable():
@@ -102,8 +102,8 @@ def parse_reference(text: str, known: Hosts) -> Reference:
     if text.startswith("/"):
         return _path(text)
     if text.startswith((".", "~")):
-        why = "must be absolute: the gateway works in another folder"
-        raise BadValue("model", text, why)
+        reason = "must be absolute: the gateway works in another folder"
+        raise BadValue("model", text, reason)
     site = find_prefix(prefix.casefold()) if colon else None
     if site is not None:
         return _short(text, site, rest)
@@ -126,14 +126,14 @@ def _path(text: str) -> Reference:
 
 
 def _short(text: str, site: HubSite, rest: str) -> Reference:
-    identity, at, behind = rest.partition("@")
-    if at and not behind:
+    identity, at, suffix = rest.partition("@")
+    if at and not suffix:
         raise BadValue("model", text, "ends where a revision should stand; leave the @ out")
     if not identity:
         raise BadValue("model", text, "is not owner/name")
-    revision, file = behind, None
-    if behind.casefold().endswith(".gguf"):
-        revision, slash, file = behind.partition("/")
+    revision, file = suffix, None
+    if suffix.casefold().endswith(".gguf"):
+        revision, slash, file = suffix.partition("/")
         if not slash:
             raise BadValue("model", text, "a file stands behind a revision: @main/FILE.gguf")
         revision = unquote(revision)
@@ -147,35 +147,40 @@ def _address(text: str, known: Hosts) -> Reference:
     except ValueError as error:
         raise BadValue("model", text, f"is no address: {error}") from None
     if hubs is None:
-        why = f"is at none of the hubs' hosts ({', '.join(sorted(known))})"
-        raise BadValue("model", text, why)
+        reason = f"is at none of the hubs' hosts ({', '.join(sorted(known))})"
+        raise BadValue("model", text, reason)
     segments = [unquote(part) for part in parts.path.split("/") if part]
-    # A mirror may be of several hubs: then the form of the path says which.
+    # A mirror may serve several hubs: then the form of the path decides.
     sites = [site for site in hub_sites().values() if site.name in hubs]
     for site in sites:
         page = site.read(segments)
         if page is None:
             continue
         if page.file is not None and not page.file.casefold().endswith(".gguf"):
-            why = f"one file can be named where it is a .gguf; else: {site.prefix}:{page.id}"
-            raise BadValue("model", text, why)
+            reason = f"one file can be named where it is a .gguf; else: {site.prefix}:{page.id}"
+            raise BadValue("model", text, reason)
         return _checked(text, Reference(site.name, page.id, page.revision, page.file))
     pages = " or ".join(site.page("owner/name", parts.netloc) for site in sites)
     raise BadValue("model", text, f"is no address of a model, a revision or a file: {pages}")
 
 
-def _checked(text: str, found: Reference) -> Reference:
-    """The reference, if each of its parts follows the grammar of a spec's source."""
+def _checked(text: str, reference: Reference) -> Reference:
+    """The reference, after a check of its parts against the grammar of a spec's source."""
     from pydantic import ValidationError
 
     from paddock.registry.spec import Source
 
     try:
-        Source(hub=found.hub, id=found.id, revision=found.revision, file_template=found.file)
+        Source(
+            hub=reference.hub,
+            id=reference.id,
+            revision=reference.revision,
+            file_template=reference.file,
+        )
     except ValidationError as error:
-        said = error.errors(include_url=False)[0]["msg"]
-        raise BadValue("model", text, str(said)) from None
-    braces = {"{", "}"} & set(f"{found.id}{found.file or ''}")
+        message = error.errors(include_url=False)[0]["msg"]
+        raise BadValue("model", text, str(message)) from None
+    braces = {"{", "}"} & set(f"{reference.id}{reference.file or ''}")
     if braces:
         raise BadValue("model", text, "has braces, which no repository's or file's name has")
-    return found
+    return reference

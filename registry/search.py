@@ -1,4 +1,4 @@
-"""Finds models by words and filters among what the catalogue states. Pure, and without pydantic.
+"""Finds models in the catalogue by words and filters. Pure, and without pydantic.
 
 A model is found if every word stands somewhere in its names, its hubs' ids, its abilities, its
 architecture or its description. Where it stands says how well it fits: see `PLACES`.
@@ -21,7 +21,7 @@ def _ids(spec: Raw) -> Iterator[str]:
     return (source["id"] for weights in spec["weights"] for source in weights["sources"])
 
 
-# What a word is worth that is a whole word of the place, begins one, or is within one.
+# The points of a query word that equals a word of the place, begins one, or is within one.
 PLACES: tuple[tuple[Callable[[Raw], Iterable[str]], tuple[int, int, int]], ...] = (
     (lambda spec: (spec["name"],), (100, 80, 60)),
     (lambda spec: spec["aliases"], (90, 70, 50)),
@@ -33,7 +33,7 @@ PLACES: tuple[tuple[Callable[[Raw], Iterable[str]], tuple[int, int, int]], ...] 
 _WHOLE_QUERY = 1000
 _BEGINS_WITH_QUERY = 200
 _LEAST_WITHIN = 3
-"""Letters of a word that may stand anywhere, and need not begin another."""
+"""The least letters of a query word that also counts within another word."""
 _WORD = re.compile(r"[^\W_]+(?:\.[0-9]+)*")
 _SIZE = re.compile(r"([0-9]{1,5})(?:[._]([0-9]{1,4}))?[bB]?")
 LARGEST = "99999"
@@ -41,7 +41,7 @@ LARGEST = "99999"
 
 @dataclass(frozen=True)
 class Filters:
-    """What a model must have. Of formats and engines one, of abilities and languages all.
+    """Conditions on a model: one of the formats and engines, all of the abilities and languages.
 
     `billions` are the least and the largest size. Made by `checked`.
     """
@@ -70,14 +70,14 @@ class Filters:
             "languages": {code for spec in specs for code in spec["languages"]},
             "types": {spec["type"] for spec in specs},
         }
-        found = {
-            field: tuple(_known(field, value, known[field]) for value in values)
-            for field, values in wanted.items()
+        values = {
+            field: tuple(_known(field, name, known[field]) for name in names)
+            for field, names in wanted.items()
         }
-        return cls(**found, billions=None if size is None else parse_sizes(size))
+        return cls(**values, billions=None if size is None else parse_sizes(size))
 
     def allow(self, spec: Raw) -> bool:
-        """Whether the model as a whole has what is asked for."""
+        """Whether the model passes the filters that do not look at single weights."""
         return (
             set(self.abilities) <= set(spec["abilities"])
             and set(self.languages) <= set(spec["languages"])
@@ -85,14 +85,14 @@ class Filters:
         )
 
     def weights(self, spec: Raw) -> list[Raw]:
-        """Those of the model's weights that have what is asked for."""
+        """The model's weights that pass the filters."""
         low, high = self.billions or (0.0, float("inf"))
         return [
-            one
-            for one in spec["weights"]
-            if (not self.formats or one["format"] in self.formats)
-            and (not self.engines or set(self.engines) & set(one["engines"]))
-            and low <= billions(one["size"]) <= high
+            entry
+            for entry in spec["weights"]
+            if (not self.formats or entry["format"] in self.formats)
+            and (not self.engines or set(self.engines) & set(entry["engines"]))
+            and low <= billions(entry["size"]) <= high
         ]
 
 
@@ -127,8 +127,8 @@ def parse_sizes(text: str) -> tuple[float, float]:
     ends = [_SIZE.fullmatch(end) for end in (low, high)]
     values = [float(f"{end[1]}.{end[2] or 0}") for end in ends if end is not None]
     if len(values) < 2:
-        why = "must be billions of parameters, such as 7 or 0_5, or a range such as 1..8 or ..8"
-        raise BadValue("size", text, why)
+        reason = "must be billions of parameters, such as 7 or 0_5, or a range such as 1..8 or ..8"
+        raise BadValue("size", text, reason)
     if values[0] > values[1]:
         raise BadValue("size", text, "begins above its end")
     return values[0], values[1]
@@ -136,38 +136,38 @@ def parse_sizes(text: str) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Hit:
-    """A model that was found, and those of its weights that fit the filters."""
+    """A model that matches, and its weights that fit the filters."""
 
     spec: Raw
     weights: tuple[Raw, ...]
 
 
 def search(specs: Iterable[Raw], words: Sequence[str], filters: Filters) -> list[Hit]:
-    """The models that have all words and fit the filters, the best first; without words, in order.
+    """The models that match all words and the filters, best first; without words, in order.
 
     Of models that fit the words equally well, the newest comes first.
     """
-    asked = [word for text in words for word in _WORD.findall(text.casefold())]
-    found: list[tuple[int, Hit]] = []
+    query = [word for text in words for word in _WORD.findall(text.casefold())]
+    scored: list[tuple[int, Hit]] = []
     for spec in specs:
-        score = _score(spec, asked)
+        score = _score(spec, query)
         if score is not None and filters.allow(spec) and (weights := filters.weights(spec)):
-            found.append((score, Hit(spec, tuple(weights))))
-    if asked:
-        found.sort(key=lambda pair: pair[1].spec["name"].casefold())
-        found.sort(key=lambda pair: (pair[0], pair[1].spec["released"]), reverse=True)
-    return [hit for _, hit in found]
+            scored.append((score, Hit(spec, tuple(weights))))
+    if query:
+        scored.sort(key=lambda pair: pair[1].spec["name"].casefold())
+        scored.sort(key=lambda pair: (pair[0], pair[1].spec["released"]), reverse=True)
+    return [hit for _, hit in scored]
 
 
 def near_names(specs: Iterable[Raw], words: Sequence[str]) -> tuple[str, ...]:
-    """Names of models that are like what was asked for, for when nothing was found."""
+    """Names of models that resemble the words, for a search without a match."""
     names = [name for spec in specs for name in (spec["name"], *spec["aliases"])]
     close = [name for text in ("-".join(words), *words) for name in near(text, names)]
     return tuple(dict.fromkeys(close))[:5]
 
 
 def _score(spec: Raw, words: Sequence[str]) -> int | None:
-    """How well the words fit; None if one of them stands nowhere."""
+    """How well the words fit; None if a word matches nothing."""
     if not words:
         return 0
     places = [(_Place(list(texts(spec))), worth) for texts, worth in PLACES]
@@ -185,16 +185,16 @@ def _score(spec: Raw, words: Sequence[str]) -> int | None:
 
 
 class _Place:
-    """The words of some texts, and the texts without what stands between words."""
+    """The words of some texts, and the texts without separators between words."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._words = {word for text in texts for word in _split(text)}
         self._compact = [_compact(text) for text in texts]
 
     def worth(self, word: str, worth: tuple[int, int, int]) -> int:
-        whole, begins, within = worth
+        exact, begins, within = worth
         if word in self._words:
-            return whole
+            return exact
         if any(known.startswith(word) for known in self._words):
             return begins
         plain = _compact(word)

@@ -138,7 +138,7 @@ def read_settings(
     return Settings(
         home=folder,
         host=host,
-        port=int(_number(*texts["port"], low=0, high=65535, whole=True)),
+        port=int(_number(*texts["port"], low=0, high=65535, integer=True)),
         endpoint=endpoint.rstrip("/"),
         api_key=texts["api_key"][0],
         ray_address=texts["ray_address"][0],
@@ -178,39 +178,41 @@ def _config(path: Path) -> dict[str, str]:
     import yaml
 
     try:
-        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes nothing but text
+        values = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes nothing but text
     except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise BadValue("config file", str(path), f"is not YAML: {why}") from error
-    if found in (None, ""):  # empty, or nothing but comments
+        reason = " ".join(str(error).split())
+        raise BadValue("config file", str(path), f"is not YAML: {reason}") from error
+    if values in (None, ""):  # empty, or nothing but comments
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise BadValue("config file", str(path), "must be a mapping of settings")
     from paddock.registry.errors import UnknownName
 
     known = [row.name for row in SETTINGS if row.name != "home"]
-    for name in found:
+    for name in values:
         if name not in known:
             raise UnknownName.among("setting", str(name), known, of=str(path))
-        if not isinstance(found[name], str):
-            raise BadValue(f"config.yaml: {name}", found[name], "must be one value")
-    return found
+        if not isinstance(values[name], str):
+            raise BadValue(f"config.yaml: {name}", values[name], "must be one value")
+    return values
 
 
 def _list(text: str, source: str, grammar: re.Pattern[str], reason: str) -> tuple[str, ...]:
-    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for part in found:
+    items = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for part in items:
         if not grammar.fullmatch(part):
             raise BadValue(source, part, reason)
-    return found
+    return items
 
 
-def _number(text: str, source: str, low: float = 0, high: float = 0, whole: bool = False) -> float:
+def _number(
+    text: str, source: str, low: float = 0, high: float = 0, integer: bool = False
+) -> float:
     try:
-        value = int(text) if whole else float(text)
+        value = int(text) if integer else float(text)
     except ValueError:
         raise BadValue(
-            source, text, "must be a whole number" if whole else "must be a number"
+            source, text, "must be a whole number" if integer else "must be a number"
         ) from None
     if not low <= value <= high:
         raise BadValue(source, text, f"must lie between {low:g} and {high:g}")

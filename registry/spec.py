@@ -366,8 +366,8 @@ class ModelSpec(_Frozen):
     @property
     def local_paths(self) -> tuple[str, ...]:
         """The absolute paths at which its weights may lie."""
-        found = (s.id for v in self.variants for s in v.sources if s.hub == "path")
-        return tuple(dict.fromkeys(found))
+        paths = (s.id for v in self.variants for s in v.sources if s.hub == "path")
+        return tuple(dict.fromkeys(paths))
 
     def select(
         self,
@@ -390,18 +390,18 @@ class ModelSpec(_Frozen):
             "size": None if size is None else parse_size(size),
             "quantization": quantization,
         }
-        found, of = self.variants, self.name
+        matches, owner = self.variants, self.name
         for field, value in wanted.items():
             if value is None:
                 continue
             read = attrgetter(field)
-            fitting = tuple(v for v in found if read(v).casefold() == value.casefold())
+            fitting = tuple(v for v in matches if read(v).casefold() == value.casefold())
             if field == "quantization" and not fitting and self.type == "LLM":
-                fitting = tuple(_quantized_at_load(found, value))
+                fitting = tuple(_quantized_at_load(matches, value))
             if not fitting:
-                raise UnknownName.among(field, value, map(read, found), of=of)
-            found, of = fitting, f"{of} {read(fitting[0])}"
-        return found
+                raise UnknownName.among(field, value, map(read, matches), of=owner)
+            matches, owner = fitting, f"{owner} {read(fitting[0])}"
+        return matches
 
     @model_validator(mode="before")
     @classmethod

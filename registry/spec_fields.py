@@ -42,16 +42,16 @@ def parse_size(text: str | int | float) -> str:
     if match is None:
         reason = "not a size in billions of parameters, such as 46_7, 46.7, 7 or 0_5"
         raise BadValue("size", text, reason)
-    whole = match[1].lstrip("0") or "0"
+    integer = match[1].lstrip("0") or "0"
     fraction = (match[2] or "").rstrip("0")
-    if whole == "0" and not fraction:
+    if integer == "0" and not fraction:
         raise BadValue("size", text, "a model has more than zero parameters")
-    return f"{whole}_{fraction}" if fraction else whole
+    return f"{integer}_{fraction}" if fraction else integer
 
 
 def wrong_value(reason: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
     """An error that `reader.py` shows as it is; `at` points to a field below the model."""
-    # Braces in a message template would be taken for fields of the context.
+    # Pydantic takes braces in a message template for fields of the context.
     return PydanticCustomError("wrong", "{reason}", {"reason": reason, "at": at})
 
 
@@ -64,7 +64,7 @@ def _size(value: Any) -> str:
         raise wrong_value(str(error)) from None
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value):
@@ -73,7 +73,7 @@ def _whole(value: Any) -> int:
 
 
 def _flag(value: Any) -> bool:
-    # YAML 1.1's yes, no, on and off are left out: YAML 1.2 reads them as text.
+    # Without YAML 1.1's yes, no, on and off, which YAML 1.2 reads as text.
     flags = {"true": True, "false": False, True: True, False: False}
     if isinstance(value, str | bool) and value in flags:
         return flags[value]
@@ -81,7 +81,7 @@ def _flag(value: Any) -> bool:
 
 
 def split_pairs(value: Any) -> Any:
-    """What stands for pairs, as pairs."""
+    """A mapping as pairs; anything else unchanged."""
     return tuple(value.items()) if isinstance(value, Mapping) else value
 
 
@@ -105,7 +105,7 @@ def parse_released(value: Any) -> Any:
 
 
 def matching(pattern: re.Pattern[str], says: str) -> AfterValidator:
-    """A validator of text by a pattern; the error says what it is not."""
+    """A validator of text by a pattern; `says` is the end of its error."""
 
     def check(value: str) -> str:
         if not pattern.fullmatch(value) or ".." in value:
@@ -119,13 +119,13 @@ def matching(pattern: re.Pattern[str], says: str) -> AfterValidator:
 _DIGITS_SCHEMA = {"type": "string", "pattern": f"^(?:{_DIGITS.pattern})$"}
 
 
-def _whole_schema(least: int) -> WithJsonSchema:
+def _integer_schema(least: int) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least}, _DIGITS_SCHEMA]})
 
 
 # Whole numbers stop at 2**53, so that JSON readers with doubles (browsers) keep them exact.
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**53), _whole_schema(1)]
-CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**53), _whole_schema(0)]
+Count = Annotated[int, BeforeValidator(_integer), Field(ge=1, le=2**53), _integer_schema(1)]
+CountOrZero = Annotated[int, BeforeValidator(_integer), Field(ge=0, le=2**53), _integer_schema(0)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Size = Annotated[
     str,
@@ -172,7 +172,7 @@ def _either(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class _Names:
-    """Lists the names of a table in the JSON schema; they are looked up when it is made."""
+    """Lists the names of a table in the JSON schema, as they are when the schema is made."""
 
     look_up: Callable[[], Iterable[str]]
 
@@ -197,7 +197,7 @@ Name = Annotated[
     ),
 ]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-# White space matters to a model, so here it is kept.
+# White space matters to a model, so it is not stripped here.
 Verbatim = Annotated[str, StringConstraints(min_length=1)]
 _T = TypeVar("_T")
 Distinct = Annotated[

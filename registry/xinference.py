@@ -25,7 +25,7 @@ from paddock.registry.split import together
 
 CONTEXT_LENGTH = 2048
 """Xinference's own default."""
-# Abilities that Paddock has under another name.
+# Xinference's abilities that have another name in Paddock.
 _ABILITIES = {"hybrid": "reasoning"}
 # Our field → theirs, for messages.
 _NAMES = {
@@ -42,67 +42,75 @@ _NAMES = {
     "hub": "model_hub",
     "id": "model_id",
 }
-# What has a meaning that a spec cannot carry; named in the notes where it says something.
+# Fields that a spec has no place for. The notes name those that have a value.
 _LEFT_OUT = ("stop_token_ids", "tool_parser", "virtualenv", "cache_config")
 
 
 @dataclass
 class _Building:
-    """Weights in the making; `origins` tells from which of their specs each source came."""
+    """Weights in the making; `origins` has the number of the Xinference spec behind each source."""
 
     weights: list[dict[str, Any]] = field(default_factory=list)
     origins: list[list[int]] = field(default_factory=list)
 
 
-def translate(kind: str, given: Mapping[str, Any], catalog: Catalog, today: date) -> ModelSpec:
+def translate(
+    kind: str, registration: Mapping[str, Any], catalog: Catalog, today: date
+) -> ModelSpec:
     """The spec of a model of the type `kind`.
 
     Raises:
         BadValue: a field that is missing or wrong, by Xinference's name of it.
     """
-    building = _weights(given)
+    building = _weights(registration)
     if kind != "LLM":
         for weights in building.weights:
             weights["engines"] = list(engines_of(weights["format"], kind))
-    family = given.get("model_family")
-    shape, said = _architecture(kind, given, building, catalog)
-    left = [name for name in _LEFT_OUT if given.get(name)]
-    if left:
-        said.append(f"Not taken over from the registration: {', '.join(left)}.")
-    said.append(f"Registered on {today.isoformat()}, which stands for the day of its release.")
+    family = registration.get("model_family")
+    shape, notes = _architecture(kind, registration, building, catalog)
+    omitted = [name for name in _LEFT_OUT if registration.get(name)]
+    if omitted:
+        notes.append(f"Not taken over from the registration: {', '.join(omitted)}.")
+    notes.append(f"Registered on {today.isoformat()}, which stands for the day of its release.")
     data: dict[str, Any] = {
-        "name": given.get("model_name"),
+        "name": registration.get("model_name"),
         "type": kind,
-        "description": given.get("model_description")
+        "description": registration.get("model_description")
         or f"A model of the family {family or 'own'}.",
         "license": "NOASSERTION",
         "released": today.isoformat(),
-        "languages": _listed(given, "model_lang" if "model_lang" in given else "language", ["en"]),
-        "abilities": _abilities(kind, given),
-        "context_length": given.get("context_length") or given.get("max_tokens") or CONTEXT_LENGTH,
+        "languages": _listed(
+            registration, "model_lang" if "model_lang" in registration else "language", ["en"]
+        ),
+        "abilities": _abilities(kind, registration),
+        "context_length": registration.get("context_length")
+        or registration.get("max_tokens")
+        or CONTEXT_LENGTH,
         "architecture": shape,
-        "stop": list(dict.fromkeys(_listed(given, "stop", []))),
+        "stop": list(dict.fromkeys(_listed(registration, "stop", []))),
         "weights": building.weights,
-        "notes": " ".join(said),
+        "notes": " ".join(notes),
     }
-    if given.get("chat_template"):
-        data["chat_template"] = given["chat_template"]
+    if registration.get("chat_template"):
+        data["chat_template"] = registration["chat_template"]
     try:
         return ModelSpec.model_validate(data)
     except ValidationError as error:
         raise _refusal(error, building) from None
 
 
-def _abilities(kind: str, given: Mapping[str, Any]) -> list[Any]:
+def _abilities(kind: str, registration: Mapping[str, Any]) -> list[Any]:
     if kind != "LLM":
         return ["embed" if kind == "embedding" else "rerank"]
-    found = [_ABILITIES.get(str(name), name) for name in _listed(given, "model_ability", [])]
-    # Theirs often say `chat` alone; whatever chats can also continue a text.
-    return list(dict.fromkeys(["generate", *found]))
+    abilities = [
+        _ABILITIES.get(str(name), name) for name in _listed(registration, "model_ability", [])
+    ]
+    # Xinference often lists `chat` alone, but a model that chats can also continue a text.
+    return list(dict.fromkeys(["generate", *abilities]))
 
 
-def _listed(given: Mapping[str, Any], name: str, default: list[Any]) -> list[Any]:
-    value = given.get(name)
+def _listed(registration: Mapping[str, Any], name: str, default: list[Any]) -> list[Any]:
+    value = registration.get(name)
     if value is None:
         return default
     if not isinstance(value, list):
@@ -110,11 +118,13 @@ def _listed(given: Mapping[str, Any], name: str, default: list[Any]) -> list[Any
     return value
 
 
-def _weights(given: Mapping[str, Any]) -> _Building:
+def _weights(registration: Mapping[str, Any]) -> _Building:
     building = _Building()
-    specs = _listed(given, "model_specs", [])
+    specs = _listed(registration, "model_specs", [])
     if not specs:
-        raise BadValue("model_specs", given.get("model_specs"), "must have at least one item")
+        raise BadValue(
+            "model_specs", registration.get("model_specs"), "must have at least one item"
+        )
     for number, spec in enumerate(specs):
         at = f"model_specs[{number}]"
         if not isinstance(spec, dict):
@@ -128,7 +138,7 @@ def _weights(given: Mapping[str, Any]) -> _Building:
 
 
 def _add(building: _Building, number: int, spec: Mapping[str, Any], quantization: str) -> None:
-    """Adds one variant's source: to the variant of another hub where there is one."""
+    """Adds one variant's source, if possible to the same variant from another hub."""
     at = f"model_specs[{number}]"
     format_, size = spec.get("model_format"), spec.get("model_size_in_billions", 1)
     source = _source(spec, at, quantization)
@@ -164,11 +174,11 @@ def _template(spec: Mapping[str, Any], at: str, quantization: str) -> str | None
     if not split:
         return filled
     names = in_parts[quantization] if isinstance(in_parts[quantization], list) else []
-    whole = {together(filled.replace("{part}", str(name))) for name in names}
-    if len(whole) != 1 or filled in whole:
-        why = "only parts numbered as in x-00001-of-00003.gguf can be loaded"
-        raise BadValue(f"{at}.quantization_parts", in_parts, why)
-    return whole.pop()
+    joined = {together(filled.replace("{part}", str(name))) for name in names}
+    if len(joined) != 1 or filled in joined:
+        reason = "only parts numbered as in x-00001-of-00003.gguf can be loaded"
+        raise BadValue(f"{at}.quantization_parts", in_parts, reason)
+    return joined.pop()
 
 
 def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, Any]:
@@ -194,22 +204,22 @@ def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, An
 
 
 def _path(uri: str, at: str) -> tuple[str, str | None]:
-    """The folder that an URI names, and the file where it names a GGUF file."""
+    """The folder of an URI, and the file if the URI names a GGUF file."""
     parts = urlsplit(uri)
     if parts.scheme not in {"", "file"} or parts.netloc or not parts.path.startswith("/"):
-        why = "must be an absolute path or file:///path; for a hub, give model_id and model_hub"
-        raise BadValue(f"{at}.model_uri", uri, why)
+        reason = "must be an absolute path or file:///path; for a hub, give model_id and model_hub"
+        raise BadValue(f"{at}.model_uri", uri, reason)
     path = unquote(parts.path).rstrip("/")
     folder, _, name = path.rpartition("/")
     return (folder, name) if name.casefold().endswith(".gguf") else (path, None)
 
 
 def _architecture(
-    kind: str, given: Mapping[str, Any], building: _Building, catalog: Catalog
+    kind: str, registration: Mapping[str, Any], building: _Building, catalog: Catalog
 ) -> tuple[dict[str, Any], list[str]]:
-    """The network's shape, and what to say of where it is from."""
+    """The network's shape, and notes about its origin."""
     size = building.weights[0]["size"]
-    family = given.get("model_family")
+    family = registration.get("model_family")
     if isinstance(family, str):
         try:
             known = catalog.lookup(family)
@@ -219,10 +229,10 @@ def _architecture(
             stated = known.shape(size)
             if known.type == kind and size in known.sizes and not stated.reckoned:
                 return stated.model_dump(), [f"Its architecture is {known.name}'s."]
-    names: Iterable[Any] = _listed(given, "architectures", [])
+    names: Iterable[Any] = _listed(registration, "architectures", [])
     shape = _reckoned(float(size.replace("_", ".")), next(iter(names), "unknown"))
-    if isinstance(given.get("dimensions"), int):
-        shape["hidden_size"] = given["dimensions"]
+    if isinstance(registration.get("dimensions"), int):
+        shape["hidden_size"] = registration["dimensions"]
     return shape, [
         "Its architecture is reckoned from its size, so its memory is known roughly; name a model "
         "of the catalogue as model_family, or register YAML that states the architecture."
@@ -230,9 +240,10 @@ def _architecture(
 
 
 def _reckoned(billions: float, name: Any) -> dict[str, Any]:
-    """A dense network of this size: 12 × layers × width² weights, heads of 128, and 128 wide for
-    each layer, which gives 33 layers of 4,224 at 7 billion; keys and values are shared as far as
-    8 heads.
+    """A dense network of this size.
+
+    It has 12 × layers × width² weights, heads of 128, and a width of 128 per layer: at 7 billion,
+    33 layers of 4,224. Keys and values have up to 8 heads, which the other heads share.
     """
     parameters = round(billions * 1e9)
     layers = max(1, round((parameters / (12 * 128 * 128)) ** (1 / 3)))
@@ -252,7 +263,7 @@ def _reckoned(billions: float, name: Any) -> dict[str, Any]:
 
 
 def _refusal(error: ValidationError, building: _Building) -> BadValue:
-    """The first fault, by the name that the field has in what was sent."""
+    """The first fault, with the field's name in the registration."""
     detail = error.errors(include_url=False)[0]
     context = detail.get("ctx", {})
     steps = (*detail["loc"], *context.get("at", ()))

@@ -75,13 +75,13 @@ class EchoServer:
         self.served += 1
         head = {"id": f"echo-{self.served}", "created": int(time.time()), "model": self.model}
         kind = "chat.completion" if chat else "text_completion"
-        asked, limit = len(prompt.split()), body.get("max_tokens")
-        count = asked if limit is None else min(asked, limit)
-        finish = "stop" if count == asked else "length"
+        prompt_tokens, limit = len(prompt.split()), body.get("max_tokens")
+        count = prompt_tokens if limit is None else min(prompt_tokens, limit)
+        finish = "stop" if count == prompt_tokens else "length"
         usage = {
-            "prompt_tokens": asked,
+            "prompt_tokens": prompt_tokens,
             "completion_tokens": count,
-            "total_tokens": asked + count,
+            "total_tokens": prompt_tokens + count,
         }
         if not body.get("stream"):
             text = "".join([token async for token in self._tokens(body, prompt)])

@@ -223,22 +223,24 @@ class LlamaCpp(Adapter):
 
     def detect(self) -> Detection:
         """A `llama-server` that the settings name, else xllamacpp, else one on PATH."""
-        named = read_settings().llama_server
-        if named:
-            found = shutil.which(named)
+        configured = read_settings().llama_server
+        if configured:
+            program = shutil.which(configured)
             return (
-                Detection(version=f"llama-server ({found})")
-                if found
-                else Detection(missing=f"PADDOCK_LLAMA_SERVER names {named}, which is no program")
+                Detection(version=f"llama-server ({program})")
+                if program
+                else Detection(
+                    missing=f"PADDOCK_LLAMA_SERVER names {configured}, which is no program"
+                )
             )
         if find_spec("xllamacpp") is not None:
             try:
                 return Detection(version=f"xllamacpp {version('xllamacpp')}")
             except PackageNotFoundError:
                 return Detection(version="xllamacpp")
-        found = shutil.which("llama-server")
-        if found:
-            return Detection(version=f"llama-server ({found})")
+        program = shutil.which("llama-server")
+        if program:
+            return Detection(version=f"llama-server ({program})")
         return Detection(missing="neither xllamacpp nor a llama-server is installed")
 
     def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
@@ -308,7 +310,7 @@ class LlamaCpp(Adapter):
             "path": str(serving.weights),
             "alias": serving.model_id,
             "port": serving.port,
-            "context": _whole_slot(serving.context_length),
+            "context": _rounded_slot(serving.context_length),
             "slots": serving.slots,
             "embedding": "embed" in serving.abilities,
             "rerank": "rerank" in serving.abilities,
@@ -323,7 +325,7 @@ class LlamaCpp(Adapter):
         )
 
 
-def _whole_slot(context: int) -> int:
+def _rounded_slot(context: int) -> int:
     """The context that llama.cpp gives a slot anyhow.
 
     Asked for less than two tokens it aborts, because its warm-up takes two.
@@ -342,7 +344,7 @@ def _batches(serving: Serving) -> tuple[int, int]:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
     if {"embed", "rerank"} & set(serving.abilities):
-        batch = _whole_slot(serving.context_length) + LlamaCpp.context_step
+        batch = _rounded_slot(serving.context_length) + LlamaCpp.context_step
         return batch, batch
     return options.n_batch, options.n_ubatch
 
@@ -355,7 +357,7 @@ def _llama_server(program: str, serving: Serving) -> Command:
         shutil.which(program) or program,
         *("--model", str(serving.weights), "--alias", serving.model_id),
         *("--host", "127.0.0.1", "--port", str(serving.port)),
-        *("--ctx-size", str(_whole_slot(serving.context_length) * serving.slots)),
+        *("--ctx-size", str(_rounded_slot(serving.context_length) * serving.slots)),
         *("--parallel", str(serving.slots)),
         *("--batch-size", str(batch), "--ubatch-size", str(ubatch)),
         *("--flash-attn", options.flash_attn),

@@ -21,27 +21,27 @@ LOG_SECONDS = 0.3
 FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 
-def _params(given: dict[str, Any]) -> Any:
+def _params(settings: dict[str, Any]) -> Any:
     import xllamacpp as llama
 
-    options = given["options"]
+    options = settings["options"]
     params = llama.CommonParams()
-    params.model.path = given["path"]
-    params.model_alias = {given["alias"]}
-    params.port = given["port"]
+    params.model.path = settings["path"]
+    params.model_alias = {settings["alias"]}
+    params.port = settings["port"]
     params.hostnames = ["127.0.0.1"]
     params.api_keys = [os.environ["PADDOCK_ENGINE_KEY"]]
-    params.n_ctx = given["context"] * given["slots"]
-    params.n_parallel = given["slots"]
-    params.n_batch = given["n_batch"]
-    params.n_ubatch = given["n_ubatch"]
+    params.n_ctx = settings["context"] * settings["slots"]
+    params.n_parallel = settings["slots"]
+    params.n_batch = settings["n_batch"]
+    params.n_ubatch = settings["n_ubatch"]
     params.n_gpu_layers = options["n_gpu_layers"]
     params.cpuparams.n_threads = options["n_threads"]
     params.cpuparams_batch.n_threads = options["n_threads"]
     params.cache_ram_mib = options["cache_ram_mib"]
     params.verbosity = options["verbosity"]
-    params.embedding = given["embedding"] or given["rerank"]
-    if given["rerank"]:
+    params.embedding = settings["embedding"] or settings["rerank"]
+    if settings["rerank"]:
         params.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     params.endpoint_metrics = True
     params.no_extra_bufts = options["repack"] is False
@@ -66,10 +66,10 @@ def _params(given: dict[str, Any]) -> Any:
         params.rope_freq_base = options["rope_freq_base"]
     if options["rope_freq_scale"]:
         params.rope_freq_scale = options["rope_freq_scale"]
-    if given["projector"]:
-        params.mmproj.path = given["projector"]
-    if given["chat_template"]:
-        params.chat_template = given["chat_template"]
+    if settings["projector"]:
+        params.mmproj.path = settings["projector"]
+    if settings["chat_template"]:
+        params.chat_template = settings["chat_template"]
     adapters = []
     for path in options["lora"]:
         adapter = llama.CommonAdapterLoraInfo()

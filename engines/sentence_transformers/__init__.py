@@ -131,8 +131,8 @@ class SentenceTransformers(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""
-        made = self.environment.made()
-        assert made is not None  # it was detected on this node
+        environment = self.environment.made()
+        assert environment is not None  # it was detected on this node
         settings = {
             "path": str(serving.weights),
             "alias": serving.model_id,
@@ -142,7 +142,7 @@ class SentenceTransformers(Adapter):
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(
-            argv=(str(made.python), str(FOLDER / "serve.py"), json.dumps(settings)),
+            argv=(str(environment.python), str(FOLDER / "serve.py"), json.dumps(settings)),
             environ={
                 "PADDOCK_ENGINE_KEY": serving.api_key,
                 "HF_HUB_OFFLINE": "1",

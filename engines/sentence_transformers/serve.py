@@ -34,13 +34,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from transformers import PreTrainedModel
 
-# Weights that a model for vectors has no use for: what it was trained with, and what can be
-# reckoned anew. A head that ranks is made of such ones too, and must have them.
+# Weights that a model for vectors does not use: those of its training, and those that can be
+# computed anew. A head that ranks is made of such weights too, and must have them.
 IDLE = re.compile(r"(^|\.)(position_ids|inv_freq)$")
 IDLE_IN_EMBEDDING = re.compile(r"(^|\.)(pooler|cls|lm_head|vocab_\w+|mlm|nsp)\.")
-# Not padded, not cut: both are done here, the one by batches and the other not at all.
+# Texts are padded here, by batches, and never cut.
 UNCUT: Any = {"common": {"return_tensors": None}, "text": {"padding": False, "truncation": False}}
-TOLD = ("input_ids", "token_type_ids", "attention_mask")
+INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 
 
 class Refused(Exception):
@@ -53,11 +53,11 @@ class Refused(Exception):
 
 @dataclass(eq=False)
 class Item:
-    """One text, or one pair, that waits; `kind` is what all of a batch must have in common.
+    """One text, or one pair, that waits. All items of a batch have the same `kind`.
 
-    Whose `turn` is least is next: it is the clock at the request's arrival, and the tokens of the
-    same request before it. So one of few texts waits for a batch or two, and not for all of a long
-    list that came before it.
+    The item with the least `turn` is next. A turn is the clock at the request's arrival, plus the
+    tokens that stand before the item in its request. So a request of few texts waits for a batch
+    or two, and not for a whole long list that came before it.
     """
 
     features: dict[str, list[int]]
@@ -72,9 +72,9 @@ class Item:
 
 
 def choose(waiting: Sequence[Item], budget: int) -> list[Item]:
-    """The next batch: the one whose turn it is, and those nearest to it in length.
+    """The next batch: the item with the least turn, and the items nearest to it in length.
 
-    Rows × the longest row stay within the budget, but for a single item that is longer by itself.
+    Rows × the longest row stay within the budget, unless a single item exceeds it.
     """
     first = min(waiting, key=lambda item: item.turn)
     others = sorted(
@@ -91,7 +91,7 @@ def choose(waiting: Sequence[Item], budget: int) -> list[Item]:
 
 
 class Batches:
-    """What waits, and the thread that computes it."""
+    """The items that wait, and the thread that computes them."""
 
     def __init__(self, model: Model, budget: int) -> None:
         self._model = model
@@ -109,7 +109,7 @@ class Batches:
         return len(self._waiting)
 
     async def results(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[Any]:
-        """A tensor for each row. Called off, none of them is computed that is not yet begun."""
+        """A tensor for each row. A call that is cancelled drops the rows that have not begun."""
         items = []
         with self._some:
             turn = self._clock
@@ -123,7 +123,7 @@ class Batches:
     def _compute(self) -> None:
         while True:
             with self._some:
-                # Whoever has left while it waited is not computed.
+                # An item whose client has left is not computed.
                 self._waiting = [item for item in self._waiting if not item.done.done()]
                 if not self._waiting:
                     self._some.wait()
@@ -132,37 +132,37 @@ class Batches:
                 self._clock = batch[0].turn
                 chosen = set(map(id, batch))
                 self._waiting = [item for item in self._waiting if id(item) not in chosen]
-            found: Sequence[torch.Tensor] | Exception
+            results: Sequence[torch.Tensor] | Exception
             try:
-                found = self._model.forward([item.features for item in batch], batch[0].kind)
+                results = self._model.forward([item.features for item in batch], batch[0].kind)
             except Exception as error:  # noqa: BLE001 - the thread goes on; the requests of this batch fail with it
-                found = error
+                results = error
             self.batches += 1
             self.tokens += sum(item.length for item in batch)
             self.padded += len(batch) * max(item.length for item in batch)
-            self._loop.call_soon_threadsafe(_deliver, batch, found)
+            self._loop.call_soon_threadsafe(_deliver, batch, results)
 
 
-def _deliver(batch: Sequence[Item], found: Sequence[torch.Tensor] | Exception) -> None:
+def _deliver(batch: Sequence[Item], results: Sequence[torch.Tensor] | Exception) -> None:
     for number, item in enumerate(batch):
         if item.done.done():
             continue
-        if isinstance(found, Exception):
-            item.done.set_exception(found)
+        if isinstance(results, Exception):
+            item.done.set_exception(results)
         else:
-            item.done.set_result(found[number])
+            item.done.set_result(results[number])
 
 
 class Model:
     """A loaded model: texts to tokens, tokens to vectors or scores."""
 
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.name: str = given["alias"]
-        self.ranks = "rerank" in given["abilities"]
-        options = given["options"]
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.name: str = settings["alias"]
+        self.ranks = "rerank" in settings["abilities"]
+        options = settings["options"]
         if options["n_threads"]:
             torch.set_num_threads(options["n_threads"])
-        self.model = _load(given["path"], self.ranks, options)
+        self.model = _load(settings["path"], self.ranks, options)
         self.model.eval()
         first = self.model[0]
         if not isinstance(first, Transformer) or "text" not in first.modality_config:
@@ -171,39 +171,41 @@ class Model:
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
             # The library makes a blank one where the files have none: all texts would be alike.
             sys.exit("no_tokenizer: it knows no words")
-        self.limit = min(given["context"], _limit(self.model, first))
+        self.limit = min(settings["context"], _limit(self.model, first))
         self.scaled = any(isinstance(module, Normalize) for module in self.model)
-        self._prompts = {name: self._told(text) for name, text in self.model.prompts.items()}
+        self._prompts = {
+            name: self._prompt_and_length(text) for name, text in self.model.prompts.items()
+        }
         self._around = self._special()
         self.sliceable, self.slices = _slices(first.config)
 
     def rows(
-        self, texts: Sequence[Any], prompt: str | None, where: str
+        self, texts: Sequence[Any], prompt: str | None, field_name: str
     ) -> list[dict[str, list[int]]]:
         """Each text, pair or list of ids as tokens. Raises `Refused` for one that is too long."""
         words = [text for text in texts if not isinstance(text, list)]
         cut = iter(self._cut(words, prompt) if words else ())
-        found = [self._given(text) if isinstance(text, list) else next(cut) for text in texts]
-        for number, row in enumerate(found):
+        rows = [self._row_of_ids(text) if isinstance(text, list) else next(cut) for text in texts]
+        for number, row in enumerate(rows):
             if len(row["input_ids"]) > self.limit:
-                name = f"{where}[{number}]" if len(found) > 1 else where
-                has = f"{name} has {len(row['input_ids'])} tokens"
-                raise Refused(f"{has}, and the model takes {self.limit}; shorten it", where)
-        return found
+                name = f"{field_name}[{number}]" if len(rows) > 1 else field_name
+                excess = f"has {len(row['input_ids'])} tokens, and the model takes {self.limit}"
+                raise Refused(f"{name} {excess}; shorten it", field_name)
+        return rows
 
     def _cut(self, texts: list[Any], prompt: str | None) -> list[dict[str, list[int]]]:
-        made = self.model.preprocess(texts, prompt=prompt, processing_kwargs=UNCUT)
-        names = [name for name in TOLD if name in made]
-        return [{n: list(made[n][row]) for n in names} for row in range(len(texts))]
+        encoded = self.model.preprocess(texts, prompt=prompt, processing_kwargs=UNCUT)
+        names = [name for name in INPUT_NAMES if name in encoded]
+        return [{n: list(encoded[n][row]) for n in names} for row in range(len(texts))]
 
     def _special(self) -> tuple[list[int], list[int]]:
         """The tokens that the tokenizer puts before and behind a text."""
-        whole = list(self.tokenizer("a")["input_ids"])
+        marked = list(self.tokenizer("a")["input_ids"])
         bare = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
-        at = next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
-        return whole[:at], whole[at + len(bare) :]
+        at = next(n for n in range(len(marked)) if marked[n : n + len(bare)] == bare)
+        return marked[:at], marked[at + len(bare) :]
 
-    def _given(self, ids: list[int]) -> dict[str, list[int]]:
+    def _row_of_ids(self, ids: list[int]) -> dict[str, list[int]]:
         before, behind = self._around
         if any(token >= len(self.tokenizer) for token in ids):
             raise Refused(f"the input has ids beyond the model's {len(self.tokenizer)}", "input")
@@ -227,9 +229,9 @@ class Model:
             )
         return self._prompts.get(name or self.model.default_prompt_name or "", (None, None))
 
-    def _told(self, text: str) -> tuple[str | None, int | None]:
-        told = self.model.preprocess(["a"], prompt=text).get("prompt_length") if text else None
-        return text or None, None if told is None else int(told)
+    def _prompt_and_length(self, text: str) -> tuple[str | None, int | None]:
+        length = self.model.preprocess(["a"], prompt=text).get("prompt_length") if text else None
+        return text or None, None if length is None else int(length)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not read here
     def forward(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[torch.Tensor]:
@@ -248,52 +250,52 @@ class Model:
 
 
 def _load(path: str, ranks: bool, options: dict[str, Any]) -> Any:
-    """The model, by the modules that its files name; ends the process where they fit none."""
+    """The model with the modules of its files; ends the process if there are none that fit."""
     config = json.loads((Path(path) / "config.json").read_text("utf-8"))
     kind = (config.get("architectures") or [""])[0]
     has_modules = (Path(path) / "modules.json").exists()
-    more: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
-    more |= {"local_files_only": True, "model_kwargs": {"dtype": _dtype(config, options, more)}}
+    kwargs: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+    kwargs |= {"local_files_only": True, "model_kwargs": {"dtype": _dtype(config, options, kwargs)}}
     with _Reports() as reports:
         if ranks:
             if not kind.endswith("ForSequenceClassification"):
                 sys.exit(f"unsupported: {kind or 'nothing'} scores no pairs with a head of its own")
-            made = CrossEncoder(path, **more)
-            if made.num_labels != 1:
-                sys.exit(f"unsupported: a reranker has one score, and this has {made.num_labels}")
+            model = CrossEncoder(path, **kwargs)
+            if model.num_labels != 1:
+                sys.exit(f"unsupported: a reranker has one score, and this has {model.num_labels}")
         elif has_modules:
-            made = SentenceTransformer(path, **more)
+            model = SentenceTransformer(path, **kwargs)
         elif options["pooling"]:
-            first = Transformer(path, model_kwargs=more["model_kwargs"])
+            first = Transformer(path, model_kwargs=kwargs["model_kwargs"])
             pooling = Pooling(first.get_embedding_dimension(), pooling_mode=options["pooling"])
-            made = SentenceTransformer(modules=[first, pooling], device=more["device"])
+            model = SentenceTransformer(modules=[first, pooling], device=kwargs["device"])
         else:
             sys.exit("no_modules: nothing in the files says how to pool (no modules.json)")
-    for report in reports.found:
+    for report in reports.reports:
         _check(report, ranks)
-    return made
+    return model
 
 
-def _dtype(config: dict[str, Any], options: dict[str, Any], more: dict[str, Any]) -> str:
-    """As asked for, else as in the files; but halves of floats are slow, and coarse, on a CPU."""
+def _dtype(config: dict[str, Any], options: dict[str, Any], kwargs: dict[str, Any]) -> str:
+    """The option, else the files' type; on a CPU float32 in place of halves, which are slow."""
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    half = stored.removeprefix("torch.") != "float32" and more["device"] == "cpu"
+    half = stored.removeprefix("torch.") != "float32" and kwargs["device"] == "cpu"
     return "float32" if half and options["dtype"] == "auto" else str(options["dtype"])
 
 
 class _Reports:
-    """Collects what `from_pretrained` says of each model that it loads; the library drops it."""
+    """Collects the reports of `from_pretrained`, which the library drops."""
 
     def __init__(self) -> None:
-        self.found: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
 
     def __enter__(self) -> _Reports:
         self._was = PreTrainedModel.__dict__["from_pretrained"]
-        was, found = self._was.__func__, self.found
+        was, reports = self._was.__func__, self.reports
 
         def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
             model, report = was(cls, *args, **{**kwargs, "output_loading_info": True})
-            found.append(report)
+            reports.append(report)
             return model
 
         PreTrainedModel.from_pretrained = classmethod(from_pretrained)
@@ -304,28 +306,28 @@ class _Reports:
 
 
 def _check(report: dict[str, Any], ranks: bool) -> None:
-    """Ends the process if weights that count were made up or left aside."""
+    """Ends the process if the load made up or ignored weights that count."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         names = sorted(map(str, report.get(kind) or ()))
         names = [name for name in names if not IDLE.search(name)]
         if not ranks:
             names = [name for name in names if not IDLE_IN_EMBEDDING.search(name)]
         if names:
-            some, what = ", ".join(names[:3]), kind.partition("_")[0]
-            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+            examples, problem = ", ".join(names[:3]), kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {problem} in the load report: {examples}")
 
 
 def _limit(model: Any, first: Transformer) -> int:
-    """The most tokens that the model takes, of what it says of itself."""
+    """The most tokens that the model takes, by its own configuration."""
     config = first.config
     positions = getattr(config, "max_position_embeddings", None) or sys.maxsize
-    if "roberta" in str(config.model_type):  # its positions begin behind that of the padding
+    if "roberta" in str(config.model_type):  # its positions begin behind the padding's
         positions -= (config.pad_token_id or 0) + 1
     return min(positions, model.max_seq_length or sys.maxsize)
 
 
 def _slices(config: Any) -> tuple[bool, tuple[int, ...]]:
-    """Whether vectors may be cut short, and to which lengths; none named: to any."""
+    """Whether vectors may be cut short, and the allowed lengths; empty: any length."""
     sizes = tuple(getattr(config, "matryoshka_dimensions", None) or ())
     return bool(sizes) or bool(getattr(config, "is_matryoshka", False)), sizes
 
@@ -334,8 +336,8 @@ def _sliced(model: Model, vectors: list[torch.Tensor], size: Any) -> list[torch.
     if size is None or size == len(vectors[0]):
         return vectors
     if not model.sliceable:
-        why = f"the model has {len(vectors[0])} dimensions, and was not trained to be cut short"
-        raise Refused(f"dimensions: {why}", "dimensions")
+        reason = f"the model has {len(vectors[0])} dimensions, and was not trained to be cut short"
+        raise Refused(f"dimensions: {reason}", "dimensions")
     fits = isinstance(size, int) and 1 <= size <= len(vectors[0])
     if not fits or (model.slices and size not in model.slices):
         known = ", ".join(map(str, model.slices)) or f"1 to {len(vectors[0])}"
@@ -362,24 +364,24 @@ class Service:
     def __init__(self, model: Model, budget: int) -> None:
         self.model = model
         self.batches = Batches(model, budget)
-        # One at a time: the tokenizer's settings are its own, and not a call's.
+        # One at a time: calls change the tokenizer's settings.
         self._cutter = ThreadPoolExecutor(1)
 
-    async def _rows(self, texts: Sequence[Any], prompt: str | None, where: str) -> Any:
+    async def _rows(self, texts: Sequence[Any], prompt: str | None, field_name: str) -> Any:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._cutter, self.model.rows, texts, prompt, where)
+        return await loop.run_in_executor(self._cutter, self.model.rows, texts, prompt, field_name)
 
-    async def embed(self, given: dict[str, Any]) -> dict[str, Any]:
+    async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
         """OpenAI's answer to a request for embeddings."""
-        texts = given["input"]
+        texts = body["input"]
         if isinstance(texts, str) or (texts and isinstance(texts[0], int)):
             texts = [texts]
-        prompt, kind = self.model.prompt(given.get("prompt_name"))
+        prompt, kind = self.model.prompt(body.get("prompt_name"))
         rows = await self._rows(texts, prompt, "input")
         vectors = _sliced(
-            self.model, await self.batches.results(rows, kind), given.get("dimensions")
+            self.model, await self.batches.results(rows, kind), body.get("dimensions")
         )
-        as_base64 = given.get("encoding_format") == "base64"
+        as_base64 = body.get("encoding_format") == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": _written(vector, as_base64)}
             for index, vector in enumerate(vectors)
@@ -388,9 +390,9 @@ class Service:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "model": self.model.name, "data": data, "usage": usage}
 
-    async def rank(self, given: dict[str, Any]) -> dict[str, Any]:
+    async def rank(self, body: dict[str, Any]) -> dict[str, Any]:
         """A score for each document."""
-        pairs = [(given["query"], document) for document in given["documents"]]
+        pairs = [(body["query"], document) for document in body["documents"]]
         rows = await self._rows(pairs, None, "documents")
         scores = await self.batches.results(rows, None)
         tokens = sum(len(row["input_ids"]) for row in rows)
@@ -405,7 +407,7 @@ class Service:
 
 
 async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
-    """The work's result; it is called off when the client leaves."""
+    """The result of the work, which is cancelled when the client leaves."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -417,13 +419,17 @@ async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any
 
 
 def application(service: Service, key: str) -> Starlette:
-    """The routes; all but the health ask for the key."""
+    """The routes. All except `/health` require the key."""
     work = service.rank if service.model.ranks else service.embed
 
     async def health(_: Request) -> Response:
-        told = service.batches
-        counted = {"batches": told.batches, "tokens": told.tokens, "padded_tokens": told.padded}
-        return JSONResponse({"status": "ok", "waiting": told.waiting, **counted})
+        batches = service.batches
+        counted = {
+            "batches": batches.batches,
+            "tokens": batches.tokens,
+            "padded_tokens": batches.padded,
+        }
+        return JSONResponse({"status": "ok", "waiting": batches.waiting, **counted})
 
     async def answer(request: Request) -> Response:
         sent = request.headers.get("authorization", "")
@@ -449,7 +455,7 @@ def application(service: Service, key: str) -> Starlette:
 
 async def _serve(model: Model, budget: int, port: int) -> None:
     service = Service(model, budget)
-    # The first pass makes what later ones find ready.
+    # The first pass sets up things that later ones reuse.
     await (
         service.rank({"query": "a", "documents": ["a"]})
         if model.ranks
@@ -465,17 +471,17 @@ async def _serve(model: Model, budget: int, port: int) -> None:
     try:
         await uvicorn.Server(config).serve()
     finally:
-        os._exit(0)  # the thread would be waited for, and has nothing to put in order
+        os._exit(0)  # exit would wait for the thread, which has nothing to clean up
 
 
 def main() -> None:
-    """Serves what the one argument says until a signal ends it."""
-    given = json.loads(sys.argv[1])
+    """Serves the model of the one argument until a signal ends it."""
+    settings = json.loads(sys.argv[1])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    print(f"loading {given['path']}", flush=True)
-    model = Model(given)
+    print(f"loading {settings['path']}", flush=True)
+    model = Model(settings)
     print(f"loaded; inputs of up to {model.limit} tokens", flush=True)
-    asyncio.run(_serve(model, given["options"]["batch_tokens"], given["port"]))
+    asyncio.run(_serve(model, settings["options"]["batch_tokens"], settings["port"]))
 
 
 if __name__ == "__main__":

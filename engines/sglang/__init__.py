@@ -209,7 +209,7 @@ class Sglang(Adapter):
             )
         return None
 
-    def devices(self, options: EngineOptions, found: int) -> Devices:
+    def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """As many as the options divide the model between; experts are divided among the same."""
         assert isinstance(options, SglangOptions)
         return Devices(options.tp_size * options.pp_size, options.cpu_offload_gb * 10**9)
@@ -224,10 +224,10 @@ class Sglang(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """Its server in the engine's environment."""
-        made = self.environment.made()
-        assert made is not None  # it was detected on this node
+        environment = self.environment.made()
+        assert environment is not None  # it was detected on this node
         return Command(
-            argv=(str(made.python), str(FOLDER / "serve.py"), *arguments(serving)),
+            argv=(str(environment.python), str(FOLDER / "serve.py"), *arguments(serving)),
             environ={
                 # SGLang takes it as an argument, which every user of the machine could read.
                 "PADDOCK_ENGINE_KEY": serving.api_key,

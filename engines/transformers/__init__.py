@@ -176,12 +176,12 @@ class Transformers(Adapter):
         MISSING_LIBRARY,
     )
 
-    def devices(self, options: EngineOptions, found: int) -> Devices:
+    def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """One, or as `device_map` says: all of them, and then the host's memory."""
         assert isinstance(options, TransformersOptions)
         if options.device_map in {None, "cuda"}:
             return Devices(1)
-        return Devices(0) if options.device_map == "cpu" else Devices(found, None)
+        return Devices(0) if options.device_map == "cpu" else Devices(gpus, None)
 
     def overhead_bytes(
         self, architecture: Architecture, options: EngineOptions, context: int
@@ -199,8 +199,8 @@ class Transformers(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""
-        made = self.environment.found()
-        assert made is not None  # it was detected on this node
+        environment = self.environment.found()
+        assert environment is not None  # it was detected on this node
         settings = {
             "path": str(serving.weights),
             "quantization": serving.quantization,
@@ -212,7 +212,7 @@ class Transformers(Adapter):
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(
-            argv=(str(made.python), str(FOLDER / "serve.py"), json.dumps(settings)),
+            argv=(str(environment.python), str(FOLDER / "serve.py"), json.dumps(settings)),
             environ={
                 "PADDOCK_ENGINE_KEY": serving.api_key,
                 "HF_HUB_OFFLINE": "1",

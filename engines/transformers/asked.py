@@ -1,4 +1,4 @@
-"""What passes between `serve.py` and `worker.py`; without torch, which only the worker imports."""
+"""The messages between `serve.py` and `worker.py`; without torch, which only the worker imports."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Sampling:
 
     @cached_property
     def as_is(self) -> bool:
-        """Whether the scores are taken as they come."""
+        """Whether the scores are used unchanged."""
         plain = self.presence_penalty == self.frequency_penalty == 0
         return plain and self.repetition_penalty == 1 and not self.logit_bias
 
     @cached_property
     def drawn(self) -> bool:
-        """Whether the token is drawn from all that there are, by chances of the temperature."""
+        """Whether the token is drawn from the full vocabulary, with only a temperature applied."""
         narrow = self.top_k or self.min_p or self.top_p < 1
         return self.temperature > 0 and not narrow and self.as_is
 
 
 class Token(NamedTuple):
-    """One chosen token, with its log probability and the likeliest ones, where they were asked for.
+    """One chosen token, with its log probability and the likeliest ones if the request wants them.
 
     Probabilities are the model's own, before temperature and penalties, as OpenAI's are.
     """
@@ -47,7 +47,7 @@ class Token(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """One request: tokens of the prompt, how to go on, at most how far, and what ends it."""
+    """One request: tokens of the prompt, sampling, the most tokens, and the tokens that end it."""
 
     prompt: list[int]
     sampling: Sampling
@@ -56,7 +56,7 @@ class Ask(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What the front must know of the model: its vocabulary, and what ends its texts."""
+    """Facts about the model for the front: its vocabulary, and the tokens that end its texts."""
 
     vocabulary: int
     ends: int | list[int] | None

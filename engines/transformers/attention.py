@@ -1,4 +1,4 @@
-"""What of a model's attention a batch of pages would lose or mix up, without a word.
+"""Repairs the parts of a model's attention that a batch of pages would silently lose or mix up.
 
 In 5.23 the paged attention for processors leaves out Gemma 2's soft cap. And where the frequencies
 of positions follow the length of a text (RoPE's `dynamic` and `longrope`), they follow that of the
@@ -29,10 +29,10 @@ def pin_positions(model: Any, context: int) -> list[str]:
         for layer, kind in each.items():
             if not isinstance(kind, str) or (kind != "longrope" and "dynamic" not in kind):
                 continue
-            more = {} if layer is None else {"layer_type": layer}
+            kwargs = {} if layer is None else {"layer_type": layer}
             device = next(model.parameters()).device
             last = torch.tensor([[context - 1]], device=device)
-            module(torch.zeros(1, 1, 1, device=device), last, **more)  # which sets them
+            module(torch.zeros(1, 1, 1, device=device), last, **kwargs)  # which sets them
             if layer is None:
                 module.rope_type = "pinned"
             else:
@@ -54,12 +54,16 @@ def _capped(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    **more: Any,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of the shapes [1, heads, tokens, size]; the mask is added to the scores."""
-    cache, scaling, softcap = more.pop("cache"), more.pop("scaling"), more.pop("softcap", None)
+    cache, scaling, softcap = (
+        kwargs.pop("cache"),
+        kwargs.pop("scaling"),
+        kwargs.pop("softcap", None),
+    )
     key, value = cache.update(
-        key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=more
+        key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs
     )
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)

@@ -1,9 +1,9 @@
 """Weights quantized to four or eight bits by bitsandbytes, in their files or while they are read.
 
 Transformers keeps a mixture's experts in stacked tensors, which bitsandbytes passes over without a
-word: of Mixtral, nearly all would stay as it is. Defuser, which GPTQModel brings, makes layers of
-them again before anything is read, so that each is quantized as it comes, or found in its file;
-what is then still unquantized is counted.
+word: nearly all of Mixtral would stay as it is. Defuser, which GPTQModel brings, turns them back
+into layers before anything is read. Each layer is then quantized while it is read, or read
+quantized from its file; `left` counts the weights that still are not.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ PLAIN = 0.1
 
 
 def unfuse(model_type: str) -> None:
-    """Changes the model's class where it has experts: each becomes layers, as files name them."""
+    """Changes the class of a model with experts: each expert becomes layers, as files name them."""
     from defuser import replace_fused_blocks
 
-    # It would say of every product that its input has another type.
+    # It would warn at every product that its input has another type.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     replace_fused_blocks(model_type)
 
 
 def prepare(model_type: str, bits: int, compute_dtype: str) -> dict[str, Any]:
-    """What `from_pretrained` is to be given; changes the model's class where it has experts."""
+    """Arguments for `from_pretrained`. Changes the class of a model with experts."""
     from transformers import BitsAndBytesConfig
 
     unfuse(model_type)
@@ -41,15 +41,17 @@ def prepare(model_type: str, bits: int, compute_dtype: str) -> dict[str, Any]:
 
 
 def left(model: Any) -> tuple[float, list[str]]:
-    """The part of the weights that is not quantized, and where; embeddings and head do not count.
+    """The part of the weights that is not quantized, and their names, without embeddings and head.
 
-    A quantized weight has the type of bytes, whatever it holds.
+    A quantized weight always has a type of bytes.
     """
     ends = {model.get_input_embeddings(), model.get_output_embeddings()}
-    apart = {id(weight) for module in ends if module is not None for weight in module.parameters()}
+    excluded = {
+        id(weight) for module in ends if module is not None for weight in module.parameters()
+    }
     plain, all_bytes, names = 0, 0, []
     for name, weight in model.named_parameters():
-        if id(weight) in apart:
+        if id(weight) in excluded:
             continue
         size = weight.numel() * weight.element_size()
         all_bytes += size
@@ -60,15 +62,15 @@ def left(model: Any) -> tuple[float, list[str]]:
 
 
 def misshapen(model: Any) -> list[str]:
-    """Layers whose weights have another shape than the model's: nothing looks at it in a load."""
+    """Layers whose weights differ in shape from the model's. No load checks that."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-    found = []
+    names = []
     for name, layer in model.named_modules():
         if not isinstance(layer, Linear4bit | Linear8bitLt):
             continue
         packed = getattr(layer.weight, "quant_state", None)
         shape = tuple(layer.weight.shape if packed is None else packed.shape)
         if shape != (layer.out_features, layer.in_features):
-            found.append(f"{name}.weight")
-    return found
+            names.append(f"{name}.weight")
+    return names

@@ -19,7 +19,7 @@ _LAYERS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 
 
 def ours(name: str) -> str:
-    """What GPTQModel calls a tensor that a published checkpoint calls `name`."""
+    """GPTQModel's name of a tensor that a published checkpoint calls `name`."""
     match = _EXPERT.fullmatch(name)
     if match is None:
         return name.replace("block_sparse_moe.", "mlp.")
@@ -29,8 +29,8 @@ def ours(name: str) -> str:
 def _kernel(config: dict[str, Any]) -> str:
     """The fastest of GPTQModel's for GPUs that need no compiler of CUDA: Triton's.
 
-    Left to choose it takes those that it compiles first (Marlin, …): for minutes where there is an
-    `nvcc`, and elsewhere it falls back to these.
+    By itself it chooses kernels that it compiles first (Marlin, …). That takes minutes with an
+    `nvcc`; without one it falls back to Triton's.
     """
     if config["quant_method"] == "awq":
         return "AWQ_GEMM_TRITON"
@@ -38,12 +38,12 @@ def _kernel(config: dict[str, Any]) -> str:
 
 
 def load(
-    path: str, config: dict[str, Any], dtype: str, where: str
+    path: str, config: dict[str, Any], dtype: str, placement: str
 ) -> tuple[Any, dict[str, list[str]]]:
     """The model, and the names that its files lack (`missing_keys`) or have too many.
 
-    `config` is the checkpoint's of its quantization; `where` a device, or a way to divide the model
-    between several.
+    `config` is the checkpoint's quantization config; `placement` is a device, or a device map that
+    divides the model between several.
     """
     # Its pool of loaders wants two threads, also where there are fewer processors to spare.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, os.cpu_count() or 2)))
@@ -58,48 +58,48 @@ def load(
     state_of, keys_of = modeling.load_state_dict, utilities._checkpoint_tensor_keys
     into = accelerate.load_checkpoint_in_model
 
-    def renamed_state(*given: Any, **also: Any) -> Any:
-        state = {ours(name): tensor for name, tensor in state_of(*given, **also).items()}
+    def renamed_state(*args: Any, **kwargs: Any) -> Any:
+        state = {ours(name): tensor for name, tensor in state_of(*args, **kwargs).items()}
         read.update(state)
         return state
 
-    def renamed_keys(*given: Any, **also: Any) -> Any:
-        keys = keys_of(*given, **also)
+    def renamed_keys(*args: Any, **kwargs: Any) -> Any:
+        keys = keys_of(*args, **kwargs)
         return None if keys is None else set(map(ours, keys))
 
-    def compared(model: Any, *given: Any, **also: Any) -> Any:
-        has = set(model.state_dict())
-        done = into(model, *given, **also)
-        report.update(differences(has, read, getattr(model, "_tied_weights_keys", None) or ()))
+    def compared(model: Any, *args: Any, **kwargs: Any) -> Any:
+        expected = set(model.state_dict())
+        done = into(model, *args, **kwargs)
+        report.update(differences(expected, read, getattr(model, "_tied_weights_keys", None) or ()))
         return done
 
     modeling.load_state_dict, utilities._checkpoint_tensor_keys = renamed_state, renamed_keys
     accelerate.load_checkpoint_in_model = compared
     try:
-        place = {"device" if where in {"cpu", "cuda"} else "device_map": where}
-        on_gpu = torch.cuda.is_available() and where != "cpu"
+        place = {"device" if placement in {"cpu", "cuda"} else "device_map": placement}
+        on_gpu = torch.cuda.is_available() and placement != "cpu"
         if on_gpu and dtype == "float32":
             sys.exit(f"dtype_refused: {config['quant_method']} is computed in 16 bits on a GPU")
         kernel = BACKEND[_kernel(config) if on_gpu else "AUTO"]
-        kind = dtype if dtype == "auto" else getattr(torch, dtype)  # it takes no notice of names
+        kind = dtype if dtype == "auto" else getattr(torch, dtype)  # it ignores types given by name
         loaded = GPTQModel.load(path, dtype=kind, backend=kernel, **place)
     finally:
         modeling.load_state_dict, utilities._checkpoint_tensor_keys = state_of, keys_of
         accelerate.load_checkpoint_in_model = into
     if not report:
-        # Loaded by a way that we do not see: then nobody vouches for it.
+        # Loaded without the functions that are replaced above, so nothing was compared.
         report = {"error_msgs": ["GPTQModel did not read the files by the way that is checked"]}
     return loaded.model, report
 
 
 def differences(
-    has: Iterable[str], read: Iterable[str], tied: Iterable[str]
+    expected: Iterable[str], read: Iterable[str], tied: Iterable[str]
 ) -> dict[str, list[str]]:
-    """The names that one has and the other lacks; a tied weight is rightly stored once."""
-    has, read = set(has), set(read)
-    # `bias` of zeros is left out by some that write checkpoints, and written by others.
-    lacking = {name for name in has - read if not name.endswith(".bias")} - set(tied)
+    """The names that only one of both has. A tied weight is rightly stored once."""
+    expected, read = set(expected), set(read)
+    # Some programs that write checkpoints leave a `bias` of zeros out, and others write it.
+    lacking = {name for name in expected - read if not name.endswith(".bias")} - set(tied)
     return {
         "missing_keys": sorted(lacking),
-        "unexpected_keys": sorted(name for name in read - has if not name.endswith(".bias")),
+        "unexpected_keys": sorted(name for name in read - expected if not name.endswith(".bias")),
     }

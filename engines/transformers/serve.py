@@ -37,7 +37,7 @@ from starlette.routing import Route
 
 KEY = "PADDOCK_ENGINE_KEY"
 COLD = 1e-5
-"""Below it the likeliest token is chosen, as in vLLM: scores over less are beyond float32."""
+"""Below this temperature the likeliest token is chosen, as in vLLM: float32 would overflow."""
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -50,14 +50,14 @@ class Refused(Exception):
 
 
 class Text:
-    """A growing answer's text: what of it may go out, given that a stop text may be beginning."""
+    """A growing answer's text, which holds back what may be the beginning of a stop text."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
         self._ids: list[int] = []
         self._from = 0
-        self._told = 0
+        self._decoded = 0
         self._held = ""
         self.stopped = False
 
@@ -65,30 +65,30 @@ class Text:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def add(self, token: int) -> str:
-        """What a token adds to the text that may go out; characters go out whole."""
+        """The text that may go out with a token. It has only complete characters."""
         self._ids.append(token)
         # A token's text can depend on the one before it, so some are decoded again.
-        before = self._decode(self._ids[self._from : self._told])
+        before = self._decode(self._ids[self._from : self._decoded])
         after = self._decode(self._ids[self._from :])
-        if after.endswith(LOST) and len(self._ids) - self._told < 8:
+        if after.endswith(LOST) and len(self._ids) - self._decoded < 8:
             return ""
-        self._from, self._told = self._told, len(self._ids)
+        self._from, self._decoded = self._decoded, len(self._ids)
         return self._passed(after[len(before) :])
 
     def end(self) -> str:
-        """What was held back."""
+        """The text that was held back."""
         rest = self._decode(self._ids[self._from :])
-        rest = rest[len(self._decode(self._ids[self._from : self._told])) :]
+        rest = rest[len(self._decode(self._ids[self._from : self._decoded])) :]
         passed = self._passed(rest)
         held, self._held = self._held, ""
         return passed if self.stopped else passed + held
 
     def _passed(self, new: str) -> str:
         text = self._held + new
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
+        positions = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if positions:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(positions)]
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
@@ -101,23 +101,23 @@ def _overlap(text: str, stop: str) -> int:
 
 
 class Model:
-    """The model, as far as it is known here: its texts are, and its tokens come from the worker."""
+    """The model: its texts are made here, and its tokens come from the worker."""
 
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.name = given["alias"]
-        self.context: int = given["context"]
-        self.tokens_told = 0
-        self._given = given
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.name = settings["alias"]
+        self.context: int = settings["context"]
+        self.token_count = 0
+        self._settings = settings
         self._queues: dict[int, asyncio.Queue[Token | str | None]] = {}
         self._numbers = itertools.count()
-        self._worker, self._pipe = _start(given)
+        self._worker, self._pipe = _start(settings)
 
     async def start(self) -> None:
-        """Waits until the worker has loaded, and asks for a token, which shows that it can serve.
+        """Waits until the worker has loaded, and requests a token as a proof that it can serve.
 
-        If the worker ends, before or after, so does this process, and in the same way.
+        If the worker ends, before or after, this process ends in the same way.
         """
-        # Only the worker computes; beside a tokenizer torch would take 200 MB for nothing.
+        # Only the worker computes. Here torch would take 200 MB for nothing.
         sys.modules["torch"] = None  # type: ignore[assignment]
         from transformers import AutoTokenizer
 
@@ -126,14 +126,14 @@ class Model:
             loaded = await loop.run_in_executor(None, self._pipe.recv)
         except EOFError:
             self._gone()
-        given = self._given
+        settings = self._settings
         self.vocabulary: int = loaded.vocabulary
-        self.tokenizer = AutoTokenizer.from_pretrained(given["path"])
+        self.tokenizer = AutoTokenizer.from_pretrained(settings["path"])
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
-            # The library makes a blank one where the files have none.
+            # The library makes a blank tokenizer if the files have none.
             sys.exit("no_tokenizer: it knows no words")
-        if given["chat_template"]:
-            self.tokenizer.chat_template = given["chat_template"]
+        if settings["chat_template"]:
+            self.tokenizer.chat_template = settings["chat_template"]
         ends = self.tokenizer.eos_token_id if loaded.ends is None else loaded.ends
         self._ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
         loop.add_reader(self._pipe.fileno(), self._hear)
@@ -142,13 +142,13 @@ class Model:
 
     def _hear(self) -> None:
         try:
-            told = self._pipe.recv()
+            updates = self._pipe.recv()
         except (EOFError, OSError):
             self._gone()
-        for number, what in told:
-            self.tokens_told += isinstance(what, Token)
+        for number, update in updates:
+            self.token_count += isinstance(update, Token)
             if queue := self._queues.get(number):
-                queue.put_nowait(what)
+                queue.put_nowait(update)
 
     def _gone(self) -> NoReturn:
         code = self._worker.wait()
@@ -167,7 +167,7 @@ class Model:
     async def tokens(
         self, prompt: list[int], sampling: Sampling, most: int, endless: bool
     ) -> AsyncGenerator[Token, None]:
-        """The tokens of an answer, as they come; closing the iterator ends the work on it.
+        """The tokens of an answer, as they come. Closing the iterator ends the work on the answer.
 
         Raises:
             RuntimeError: the batch failed.
@@ -179,7 +179,9 @@ class Model:
         try:
             while True:
                 token = await queue.get()
-                if isinstance(token, str):  # the batch may go on with it: it is called off
+                if isinstance(
+                    token, str
+                ):  # the batch may go on with the request, so it is cancelled
                     raise RuntimeError(token)
                 if token is None:
                     over = True
@@ -199,8 +201,8 @@ class Model:
         room = self.context - len(prompt)
         if not prompt:
             raise Refused("the prompt has no tokens", "prompt")
-        # One of them would end the batch, and all that is in it.
-        strange = next((one for one in prompt if not 0 <= one < self.vocabulary), None)
+        # A token beyond the vocabulary would end the batch and all its requests.
+        strange = next((token for token in prompt if not 0 <= token < self.vocabulary), None)
         if strange is not None:
             reason = f"the prompt has token {strange}, and the model {self.vocabulary}"
             raise Refused(f"{reason}, from 0", "prompt")
@@ -210,25 +212,25 @@ class Model:
         return room if most is None else min(room, most)
 
 
-def _start(given: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
+def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
     """The worker's process, and our end of the pipe to it."""
     ours, theirs = Pipe()
-    kept = {name: value for name, value in os.environ.items() if name != KEY}
+    environ = {name: value for name, value in os.environ.items() if name != KEY}
     with theirs:
         end = theirs.fileno()
         program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
-        command = [sys.executable, program, json.dumps(given), str(end)]
-        return subprocess.Popen(command, env=kept, pass_fds=[end]), ours
+        command = [sys.executable, program, json.dumps(settings), str(end)]
+        return subprocess.Popen(command, env=environ, pass_fds=[end]), ours
 
 
-def _sampling(given: dict[str, Any], vocabulary: int, top: int | None) -> Sampling:
-    bias = tuple((int(token), float(by)) for token, by in (given.get("logit_bias") or {}).items())
+def _sampling(body: dict[str, Any], vocabulary: int, top: int | None) -> Sampling:
+    bias = tuple(
+        (int(token), float(amount)) for token, amount in (body.get("logit_bias") or {}).items()
+    )
     if any(not 0 <= token < vocabulary for token, _ in bias):
         raise Refused(f"logit_bias has a token beyond the {vocabulary} of the model", "logit_bias")
-    named = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
-    values = {
-        n: given[n] for n in (*named, "repetition_penalty", "seed") if given.get(n) is not None
-    }
+    names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
+    values = {n: body[n] for n in (*names, "repetition_penalty", "seed") if body.get(n) is not None}
     if "top_k" in values:
         values["top_k"] = max(0, int(values["top_k"]))
     if values.get("temperature", 1.0) < COLD:
@@ -239,7 +241,7 @@ def _sampling(given: dict[str, Any], vocabulary: int, top: int | None) -> Sampli
 
 
 @dataclass
-class Asked:
+class ParsedRequest:
     """One request to one of the two routes."""
 
     chat: bool
@@ -253,58 +255,58 @@ class Asked:
     top: int | None
 
 
-def _asked(model: Model, given: dict[str, Any], chat: bool) -> Asked:
+def _parse_request(model: Model, body: dict[str, Any], chat: bool) -> ParsedRequest:
     if chat:
-        prompt = _chat_prompt(model, given)
-        top = int(given.get("top_logprobs") or 0) if given.get("logprobs") else None
+        prompt = _chat_prompt(model, body)
+        top = int(body.get("top_logprobs") or 0) if body.get("logprobs") else None
     else:
-        prompt = given["prompt"]
+        prompt = body["prompt"]
         if isinstance(prompt, str):
             prompt = model.tokenizer(prompt)["input_ids"]
-        top = None if given.get("logprobs") is None else int(given["logprobs"])
-    limit = given.get("max_completion_tokens") or given.get("max_tokens")
-    stops = given.get("stop") or []
-    return Asked(
+        top = None if body.get("logprobs") is None else int(body["logprobs"])
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    stops = body.get("stop") or []
+    return ParsedRequest(
         chat=chat,
         prompt=list(prompt),
-        sampling=_sampling(given, model.vocabulary, top),
+        sampling=_sampling(body, model.vocabulary, top),
         most=model.check(list(prompt), limit),
         stops=[stops] if isinstance(stops, str) else list(stops),
-        endless=bool(given.get("ignore_eos")),
-        stream=bool(given.get("stream")),
-        usage=bool((given.get("stream_options") or {}).get("include_usage")),
+        endless=bool(body.get("ignore_eos")),
+        stream=bool(body.get("stream")),
+        usage=bool((body.get("stream_options") or {}).get("include_usage")),
         top=top,
     )
 
 
-def _chat_prompt(model: Model, given: dict[str, Any]) -> list[int]:
+def _chat_prompt(model: Model, body: dict[str, Any]) -> list[int]:
     if not model.tokenizer.chat_template:
         raise Refused("the model has no chat template", "messages")
     try:
         # The template writes the special tokens itself, so none are added to its text.
-        made = model.tokenizer.apply_chat_template(
-            given["messages"],
-            add_generation_prompt=given.get("add_generation_prompt", True),
+        encoded = model.tokenizer.apply_chat_template(
+            body["messages"],
+            add_generation_prompt=body.get("add_generation_prompt", True),
             tokenize=True,
             return_dict=True,
-            **(given.get("chat_template_kwargs") or {}),
+            **(body.get("chat_template_kwargs") or {}),
         )
-    except Exception as error:  # a template raises what it likes at messages that it does not take
+    except Exception as error:  # a template may raise anything for messages that it does not take
         raise Refused(f"the chat template refused the messages: {error}", "messages") from error
-    return list(made["input_ids"])
+    return list(encoded["input_ids"])
 
 
 class Answer:
     """An answer in the making, as events of OpenAI's."""
 
-    def __init__(self, model: Model, asked: Asked) -> None:
+    def __init__(self, model: Model, request: ParsedRequest) -> None:
         self._model = model
-        self._asked = asked
+        self._request = request
         self._count = 0
         self._reason = "length"
         self._offset = 0
-        kind = "chat.completion.chunk" if asked.chat else "text_completion"
-        prefix = "chatcmpl" if asked.chat else "cmpl"
+        kind = "chat.completion.chunk" if request.chat else "text_completion"
+        prefix = "chatcmpl" if request.chat else "cmpl"
         self._base = {
             "id": f"{prefix}-{uuid.uuid4().hex[:24]}",
             "object": kind,
@@ -313,16 +315,16 @@ class Answer:
         }
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
-        """All events; the last one has the reason of the end."""
-        asked, text = self._asked, Text(self._model.tokenizer, self._asked.stops)
-        tokens = self._model.tokens(asked.prompt, asked.sampling, asked.most, asked.endless)
-        if asked.chat:
+        """All events; the last one has the finish reason."""
+        request, text = self._request, Text(self._model.tokenizer, self._request.stops)
+        tokens = self._model.tokens(request.prompt, request.sampling, request.most, request.endless)
+        if request.chat:
             yield self._event({"role": "assistant", "content": ""})
         waiting: list[Token] = []
         async with contextlib.aclosing(tokens):
             async for token in tokens:
                 self._count += 1
-                if not asked.endless and self._model.ends(token.id):
+                if not request.endless and self._model.ends(token.id):
                     self._reason = "stop"
                     break
                 waiting.append(token)
@@ -337,13 +339,13 @@ class Answer:
         piece = "" if text.stopped else text.end()
         if text.stopped:
             self._reason = "stop"
-        if piece or (waiting and not text.stopped):  # what has no text has its probabilities too
+        if piece or (waiting and not text.stopped):  # tokens without text have probabilities too
             yield self._piece(piece, waiting)
-        yield self._event({} if asked.chat else "", finish_reason=self._reason)
+        yield self._event({} if request.chat else "", finish_reason=self._reason)
 
     def usage(self) -> dict[str, int]:
         """The tokens of prompt and answer."""
-        prompt = len(self._asked.prompt)
+        prompt = len(self._request.prompt)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": self._count,
@@ -351,27 +353,29 @@ class Answer:
         }
 
     def last(self) -> dict[str, Any]:
-        """The event with the usage, which has no choice."""
+        """The event with the usage, which has no choices."""
         return {**self._base, "choices": [], "usage": self.usage()}
 
     def _piece(self, piece: str, tokens: list[Token]) -> dict[str, Any]:
-        logprobs = self._logprobs(tokens) if self._asked.top is not None else None
-        return self._event({"content": piece} if self._asked.chat else piece, logprobs)
+        logprobs = self._logprobs(tokens) if self._request.top is not None else None
+        return self._event({"content": piece} if self._request.chat else piece, logprobs)
 
     def _event(
         self, content: Any, logprobs: Any = None, finish_reason: str | None = None
     ) -> dict[str, Any]:
-        key = "delta" if self._asked.chat else "text"
+        key = "delta" if self._request.chat else "text"
         choice = {"index": 0, key: content, "logprobs": logprobs, "finish_reason": finish_reason}
         return {**self._base, "choices": [choice]}
 
     def _logprobs(self, tokens: list[Token]) -> dict[str, Any]:
-        if self._asked.chat:
+        if self._request.chat:
             return {
                 "content": [
                     {
-                        **self._told(token.id, token.logprob),
-                        "top_logprobs": [self._told(*one) for one in token.top],
+                        **self._token_logprob(token.id, token.logprob),
+                        "top_logprobs": [
+                            self._token_logprob(*candidate) for candidate in token.top
+                        ],
                     }
                     for token in tokens
                 ]
@@ -391,13 +395,13 @@ class Answer:
     def _name(self, token: int) -> str:
         return str(self._model.tokenizer.decode([token]))
 
-    def _told(self, token: int, logprob: float) -> dict[str, Any]:
+    def _token_logprob(self, token: int, logprob: float) -> dict[str, Any]:
         name = self._name(token)
         return {"token": name, "logprob": logprob, "bytes": list(name.encode())}
 
 
 async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
-    """The work's result; it is called off when the client leaves."""
+    """The result of the work, which is cancelled when the client leaves."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -408,12 +412,16 @@ async def _unless_left(request: Request, work: Coroutine[Any, Any, dict[str, Any
             await asyncio.wait({working})
 
 
-async def _whole(answer: Answer, chat: bool) -> dict[str, Any]:
+async def _merged(answer: Answer, chat: bool) -> dict[str, Any]:
     """All events as one answer."""
     events = [event async for event in answer.events()]
     choices = [event["choices"][0] for event in events]
-    told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
-    merged = {key: [x for one in told for x in one[key]] for key in told[0]} if told else None
+    logprobs = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    merged = (
+        {key: [x for part in logprobs for x in part[key]] for key in logprobs[0]}
+        if logprobs
+        else None
+    )
     end = {"index": 0, "logprobs": merged, "finish_reason": choices[-1]["finish_reason"]}
     base = {**events[0], "usage": answer.usage()}
     if not chat:
@@ -431,29 +439,29 @@ def _error(status: int, message: str, field: str | None = None) -> Response:
 
 
 def application(model: Model, key: str) -> Starlette:
-    """The routes; all but the health ask for the key."""
+    """The routes. All except `/health` require the key."""
 
     def opened(request: Request) -> bool:
         sent = request.headers.get("authorization", "")
         return hmac.compare_digest(sent.encode(), f"Bearer {key}".encode())
 
     async def health(_: Request) -> Response:
-        counts = {"running": model.running, "tokens": model.tokens_told}
+        counts = {"running": model.running, "tokens": model.token_count}
         return JSONResponse({"status": "ok", **counts})
 
     async def generate(request: Request) -> Response:
         if not opened(request):
             return _error(401, "this engine answers its gateway alone")
         chat = request.url.path.endswith("chat/completions")
-        given = json.loads(await request.body())
+        body = json.loads(await request.body())
         try:
-            asked = _asked(model, given, chat)
+            parsed = _parse_request(model, body, chat)
         except Refused as error:
             return _error(400, str(error), error.field)
-        answer = Answer(model, asked)
-        if not asked.stream:
-            return await _unless_left(request, _whole(answer, chat))
-        return StreamingResponse(_stream(answer, asked), media_type="text/event-stream")
+        answer = Answer(model, parsed)
+        if not parsed.stream:
+            return await _unless_left(request, _merged(answer, chat))
+        return StreamingResponse(_stream(answer, parsed), media_type="text/event-stream")
 
     async def count(request: Request) -> Response:
         if not opened(request):
@@ -481,7 +489,7 @@ def application(model: Model, key: str) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-async def _stream(answer: Answer, asked: Asked) -> AsyncGenerator[bytes, None]:
+async def _stream(answer: Answer, request: ParsedRequest) -> AsyncGenerator[bytes, None]:
     try:
         async with contextlib.aclosing(answer.events()) as events:
             async for event in events:
@@ -490,21 +498,21 @@ async def _stream(answer: Answer, asked: Asked) -> AsyncGenerator[bytes, None]:
         body = {"error": {"message": str(error), "type": "server_error", "code": 500}}
         yield b"data: %b\n\n" % json.dumps(body).encode()
         return
-    if asked.usage:
+    if request.usage:
         yield b"data: %b\n\n" % json.dumps(answer.last()).encode()
     yield b"data: [DONE]\n\n"
 
 
-async def _serve(given: dict[str, Any]) -> None:
+async def _serve(settings: dict[str, Any]) -> None:
     key = os.environ[KEY]
-    print(f"loading {given['path']}", flush=True)
-    model = Model(given)
+    print(f"loading {settings['path']}", flush=True)
+    model = Model(settings)
     await model.start()
     print("loaded", flush=True)
     config = uvicorn.Config(
         application(model, key),
         host="127.0.0.1",
-        port=given["port"],
+        port=settings["port"],
         log_level="warning",
         timeout_graceful_shutdown=1,
     )
@@ -512,7 +520,7 @@ async def _serve(given: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serves what the one argument says until a signal ends it."""
+    """Serves the model of the one argument until a signal ends it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvloop.run(_serve(json.loads(sys.argv[1])))
 

@@ -3,9 +3,9 @@
 They are two, because in one process Python does one thing at a time: with 32 streams the texts and
 events of a step cost the batch more than half of its speed, and two processors had the work of one.
 
-The front sends `(number, Ask)`, and `(number, None)` to call a request off. It is told once what
-was loaded, then lists of `(number, Token)`; `(number, None)` is a request's end, `(number, "…")`
-its failure. When the front is gone, so is this.
+The front sends `(number, Ask)`, and `(number, None)` to call a request off. This process
+sends `Loaded` once, then lists of `(number, Token)`; `(number, None)` is a request's end,
+`(number, "…")` its failure. It ends when the front ends.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from transformers.generation.logits_process import LogitsProcessorList
 PAGE_TOKENS = 64
 BITS = {"4-bit": 4, "8-bit": 8}
 ALIVE_SECONDS = 0.25
-"""How often it is looked whether the batch's thread lives."""
+"""How often the batch's thread is checked for life."""
 
 NOT_NUMBERS = "the model's scores are not numbers: its values overflow in the type of its weights"
 
-Told = list[tuple[int, Token | str | None]]
+Messages = list[tuple[int, Token | str | None]]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Running:
     generator: torch.Generator | None = None
     counts: dict[int, int] = field(default_factory=dict)
     trial: alike.Text | None = None
-    """Nobody's: its tokens are given, and its scores kept."""
+    """Set for a trial, which no client has sent: its tokens are fixed, and its scores are kept."""
 
 
 class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it has no types here
@@ -67,7 +67,7 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
     supported_kwargs: ClassVar[dict[str, type]] = {}
     ignored_kwargs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, tell: Callable[[Told], None]) -> None:
+    def __init__(self, tell: Callable[[Messages], None]) -> None:
         self.running: dict[str, Running] = {}
         self._tell = tell
         self._rows: list[str] = []
@@ -77,7 +77,7 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
         int32_tensor.zero_()
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-        """Notes whose rows come next."""
+        """Notes the requests of the next rows."""
         self._rows = [request.state.request_id for request in requests_with_new_token]
         return torch.zeros(len(self._rows), dtype=torch.int32)
 
@@ -85,55 +85,59 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
         """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
         best, ids = scores.max(dim=-1)
         chosen = ids.tolist()
-        found: Told = []
-        requests = [self.running.get(name) for name in self._rows]  # None: just called off
+        messages: Messages = []
+        requests = [self.running.get(name) for name in self._rows]  # None: just cancelled
         for row, finite in enumerate(best.isfinite().tolist()):
             if not finite and (request := requests[row]):
-                # Whatever were chosen of them would be nonsense, and the draw would end the batch.
+                # Any token chosen by them would be nonsense, and the draw would end the batch.
                 requests[row], chosen[row] = None, 0
-                found.append((request.number, NOT_NUMBERS))
+                messages.append((request.number, NOT_NUMBERS))
         self._draw(scores, requests, chosen)
         for row, request in enumerate(requests):
             if request is None:
                 continue
             if request.trial is not None:
-                chosen[row] = request.trial.follow[len(request.trial.found)]
-                request.trial.found.append(scores[row].float().cpu())
+                chosen[row] = request.trial.follow[len(request.trial.scores)]
+                request.trial.scores.append(scores[row].float().cpu())
                 continue
             if not request.sampling.drawn:
                 try:
                     chosen[row] = _chosen(scores[row], chosen[row], request)
                 except RuntimeError as error:  # else it would be the end of the whole batch
-                    found.append((request.number, f"no token can be chosen: {error}"))
+                    messages.append((request.number, f"no token can be chosen: {error}"))
                     continue
             token = _token(scores[row], chosen[row], request.sampling.top_logprobs)
             if not request.sampling.as_is:
                 request.counts[token.id] = request.counts.get(token.id, 0) + 1
-            found.append((request.number, token))
-        if found:
-            self._tell(found)
+            messages.append((request.number, token))
+        if messages:
+            self._tell(messages)
         ids = torch.tensor(chosen, device=scores.device).unsqueeze(-1)
         return torch.full_like(scores, -math.inf).scatter_(-1, ids, 0.0)
 
     def _draw(
         self, scores: torch.Tensor, requests: list[Running | None], chosen: list[int]
     ) -> None:
-        """Draws for all rows at once that are drawn from the whole vocabulary: most are."""
-        drawn = [(row, one) for row, one in enumerate(requests) if one and one.sampling.drawn]
+        """Draws at once for all rows that are drawn from the full vocabulary, which most are."""
+        drawn = [
+            (row, request)
+            for row, request in enumerate(requests)
+            if request and request.sampling.drawn
+        ]
         if not drawn:
             return
-        heat = [one.sampling.temperature for _, one in drawn]
-        of = scores[[row for row, _ in drawn]]
-        chances = (of / torch.tensor(heat, device=of.device).unsqueeze(-1)).softmax(-1)
+        heat = [request.sampling.temperature for _, request in drawn]
+        logits = scores[[row for row, _ in drawn]]
+        chances = (logits / torch.tensor(heat, device=logits.device).unsqueeze(-1)).softmax(-1)
         ids = torch.multinomial(chances, 1).squeeze(-1).tolist()
-        for at, (row, one) in enumerate(drawn):
-            if one.generator is not None:
-                ids[at] = int(torch.multinomial(chances[at], 1, generator=one.generator))
-            chosen[row] = ids[at]
+        for index, (row, request) in enumerate(drawn):
+            if request.generator is not None:
+                ids[index] = int(torch.multinomial(chances[index], 1, generator=request.generator))
+            chosen[row] = ids[index]
 
 
 def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
-    """One row's token, of whatever settings; `best` is that of the highest score."""
+    """One row's token, with any settings; `best` is the token of the highest score."""
     sampling = request.sampling
     scores = _penalized(scores, request)
     if sampling.temperature <= 0:
@@ -142,7 +146,7 @@ def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
 
 
 def _token(scores: torch.Tensor, chosen: int, most: int | None) -> Token:
-    """The token, with as many log probabilities as were asked for."""
+    """The token, with as many log probabilities as the request wants."""
     if most is None:
         return Token(chosen)
     logprobs = scores.log_softmax(-1)
@@ -159,9 +163,9 @@ def _penalized(scores: torch.Tensor, request: Running) -> torch.Tensor:
     scores = scores.clone()
     if sampling.repetition_penalty != 1:
         seen = torch.tensor(sorted({*request.prompt, *request.counts}), device=scores.device)
-        of = scores[seen]
-        by = sampling.repetition_penalty
-        scores[seen] = torch.where(of > 0, of / by, of * by)
+        seen_scores = scores[seen]
+        penalty = sampling.repetition_penalty
+        scores[seen] = torch.where(seen_scores > 0, seen_scores / penalty, seen_scores * penalty)
     if request.counts and (sampling.presence_penalty or sampling.frequency_penalty):
         ids = torch.tensor(list(request.counts), device=scores.device)
         times = torch.tensor(list(request.counts.values()), device=scores.device)
@@ -175,21 +179,21 @@ def _sampled(scores: torch.Tensor, sampling: Sampling, generator: torch.Generato
     most = min(sampling.top_k or len(scores), len(scores))
     values, ids = (scores / sampling.temperature).topk(most)
     best = values == values[0]
-    ids[best] = ids[best].sort().values  # of equals the first, as in the greedy choice
+    ids[best] = ids[best].sort().values  # of equal scores the first, as in the greedy choice
     chances = values.softmax(-1)
     if sampling.min_p:
-        kept = chances >= sampling.min_p * chances[0]
-        chances, ids = chances[kept], ids[kept]
+        mask = chances >= sampling.min_p * chances[0]
+        chances, ids = chances[mask], ids[mask]
     if sampling.top_p < 1:
         before = chances.cumsum(-1) - chances
-        kept = before < sampling.top_p * chances.sum()
-        kept[0] = True
-        chances, ids = chances[kept], ids[kept]
+        mask = before < sampling.top_p * chances.sum()
+        mask[0] = True
+        chances, ids = chances[mask], ids[mask]
     return int(ids[int(torch.multinomial(chances, 1, generator=generator))])
 
 
 def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
-    """The model, in the quantization of its files or, of plain files, in the one asked for."""
+    """The model, in the quantization of its files or, for plain files, in the requested one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = AutoConfig.from_pretrained(path)
     quantized = getattr(config, "quantization_config", None) or {}
@@ -197,28 +201,28 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
     if method in {"gptq", "awq"}:
         import gptq
 
-        where = options["device_map"] or device
-        model, report = gptq.load(path, quantized, options["dtype"], where)
+        placement = options["device_map"] or device
+        model, report = gptq.load(path, quantized, options["dtype"], placement)
         if options["attn_implementation"]:
             model.set_attn_implementation(options["attn_implementation"])
     else:
-        more: dict[str, Any] = {"device_map": options["device_map"] or device}
+        kwargs: dict[str, Any] = {"device_map": options["device_map"] or device}
         if options["attn_implementation"]:
-            more["attn_implementation"] = options["attn_implementation"]
+            kwargs["attn_implementation"] = options["attn_implementation"]
         bits = None if method else BITS.get(quantization)
         if method == "bitsandbytes":
             bnb.unfuse(config.model_type)
         elif bits:
-            more |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
+            kwargs |= bnb.prepare(config.model_type, bits, options["compute_dtype"])
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=options["dtype"], output_loading_info=True, **more
+            path, dtype=options["dtype"], output_loading_info=True, **kwargs
         )
         if bits:
             _check({**report, "mismatched_keys": bnb.misshapen(model)})
             part, names = bnb.left(model)
             if part > bnb.PLAIN:
-                some = ", ".join(names[:3])
-                sys.exit(f"quantization_left: {part:.0%} of the weights, {some} among them")
+                examples = ", ".join(names[:3])
+                sys.exit(f"quantization_left: {part:.0%} of the weights, {examples} among them")
     _check(report)
     for adapter in options["lora"]:
         model = _adapted(model, os.path.expanduser(adapter), quantization)
@@ -226,48 +230,48 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
 
 
 def _adapted(model: Any, path: str, quantization: str) -> Any:
-    """The model with a LoRA adapter: in its weights, or beside them where they are quantized."""
+    """The model with a LoRA adapter, which is merged into its weights unless they are quantized."""
     from peft import PeftModel
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             adapted = PeftModel.from_pretrained(model, path)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             sys.exit(f"adapter_refused: {path}: {str(error).splitlines()[0]}")
-    for one in told:
-        if "missing adapter keys" in str(one.message):
-            sys.exit(f"weights_mismatch: {path}: {one.message}")
+    for warning in caught:
+        if "missing adapter keys" in str(warning.message):
+            sys.exit(f"weights_mismatch: {path}: {warning.message}")
     return adapted.merge_and_unload() if quantization == "none" else adapted.base_model.model
 
 
 def _check(report: dict[str, Any]) -> None:
-    """Ends the process if weights were made up or left aside: such a model talks nonsense."""
+    """Ends the process if the load made up or ignored weights: such a model talks nonsense."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         names = sorted(map(str, report.get(kind) or ()))
         if names:
-            some, what = ", ".join(names[:3]), kind.partition("_")[0]
-            sys.exit(f"weights_mismatch: {len(names)} {what} in the load report: {some}")
+            examples, problem = ", ".join(names[:3]), kind.partition("_")[0]
+            sys.exit(f"weights_mismatch: {len(names)} {problem} in the load report: {examples}")
 
 
 class Batch:
     """The loaded model and its batch."""
 
-    def __init__(self, given: dict[str, Any], front: Connection) -> None:
+    def __init__(self, settings: dict[str, Any], front: Connection) -> None:
         self._front = front
         self._telling = threading.Lock()
-        options = given["options"]
+        options = settings["options"]
         if options["n_threads"]:
             torch.set_num_threads(options["n_threads"])
         # Before the load, which may take long: the front may go meanwhile.
         threading.Thread(target=self._listen, daemon=True).start()
-        self._model = _load(given["path"], given["quantization"], options)
+        self._model = _load(settings["path"], settings["quantization"], options)
         if torch.cuda.is_available():
-            # What putting the experts together took beside the weights; it would stay taken.
+            # Stacking the experts took memory beside the weights, which torch would not give back.
             torch.cuda.empty_cache()
         self._sampler = Sampler(self._tell)
         self._strict = options["compare"]
-        context, slots = given["context"], given["slots"]
+        context, slots = settings["context"], settings["slots"]
         self._vocabulary = self._model.config.get_text_config().vocab_size
         attention.cap_scores(self._model)
         attention.pin_positions(self._model, context)
@@ -275,7 +279,7 @@ class Batch:
         if any(not text.expected.isfinite().all() for text in self._trials):
             _end(f"not_numbers: {str(self._model.dtype).removeprefix('torch.')}")
         self._manager = self._model.init_continuous_batching(
-            # Each request says what ends it.
+            # Each request has its own end tokens.
             GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=context),
             ContinuousBatchingConfig(
                 page_size=PAGE_TOKENS,
@@ -284,7 +288,7 @@ class Batch:
                 max_requests_per_batch=slots,
                 use_async_batching=False,
                 use_cuda_graph=False,
-                # What was asked for stays; else it takes flash attention where that is installed.
+                # An implementation in the options stays; else flash attention if it is installed.
                 auto_switch_to_flash=options["attn_implementation"] is None,
             ),
         )
@@ -293,7 +297,7 @@ class Batch:
         processors.tensors_required, processors.do_processing = 1, True
 
     def run(self) -> None:
-        """Serves until the batch's thread ends, which it does when something is wrong."""
+        """Serves until the batch's thread ends, which only a failure makes it do."""
         self._try()
         ends = self._model.generation_config.eos_token_id
         self._tell(Loaded(self._vocabulary, ends))
@@ -304,11 +308,13 @@ class Batch:
                 self._tell([(int(end.request_id), end.error)])
 
     def _try(self) -> None:
-        """Starts the batch, and ends the process if it does not say what the model says."""
-        for number, one in enumerate(self._trials):
+        """Starts the batch, and ends the process if its scores differ from the model's own."""
+        for number, trial in enumerate(self._trials):
             name = f"trial {number}"
-            self._sampler.running[name] = Running(-1, one.prompt, Sampling(), trial=one)
-            self._manager.add_request(one.prompt, name, max_new_tokens=alike.STEPS, eos_token_id=-1)
+            self._sampler.running[name] = Running(-1, trial.prompt, Sampling(), trial=trial)
+            self._manager.add_request(
+                trial.prompt, name, max_new_tokens=alike.STEPS, eos_token_id=-1
+            )
         self._manager.start()
         for _ in self._trials:
             while (end := self._manager.get_result(timeout=ALIVE_SECONDS)) is None:
@@ -319,17 +325,17 @@ class Batch:
         self._sampler.running.clear()
         plain = getattr(self._model.config, "quantization_config", None) is None
         exact = plain and self._model.dtype == torch.float32
-        why = alike.wrong(self._trials, exact)
-        if why and self._strict:
-            _end(f"batch_differs: {why}")
-        print(why or "compared with the model itself", file=sys.stderr, flush=True)
+        difference = alike.wrong(self._trials, exact)
+        if difference and self._strict:
+            _end(f"batch_differs: {difference}")
+        print(difference or "compared with the model itself", file=sys.stderr, flush=True)
 
-    def _tell(self, what: Told | Loaded) -> None:
+    def _tell(self, message: Messages | Loaded) -> None:
         with self._telling:
-            self._front.send(what)
+            self._front.send(message)
 
     def _listen(self) -> None:
-        """Takes requests and calls them off, until the front is gone."""
+        """Takes requests and cancellations until the front is gone."""
         while True:
             try:
                 number, ask = self._front.recv()
@@ -359,8 +365,8 @@ class Batch:
 
 
 def main() -> None:
-    """Loads what the first argument says, and serves at the connection of the second."""
-    # The front is told to end, and then this ends with it.
+    """Loads the model of the first argument, and serves at the connection of the second."""
+    # The front gets the signal, ends, and this process ends with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     batch = Batch(json.loads(sys.argv[1]), Connection(int(sys.argv[2])))
@@ -368,9 +374,9 @@ def main() -> None:
     _end("the batch has ended")
 
 
-def _end(why: str) -> NoReturn:
-    """Ends the process, and does not wait for the batch's thread, as the interpreter would."""
-    print(why, file=sys.stderr, flush=True)
+def _end(reason: str) -> NoReturn:
+    """Ends the process without waiting for the batch's thread, as the interpreter would."""
+    print(reason, file=sys.stderr, flush=True)
     os._exit(1)
 
 

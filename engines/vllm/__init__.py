@@ -318,13 +318,13 @@ class Vllm(Adapter):
 
     def detect(self) -> Detection:
         """Its environment; one for GPUs does not start where there is none."""
-        found = self.environment.detect()
-        if found.cuda and find_accelerator() == "cpu":
+        detection = self.environment.detect()
+        if detection.cuda and find_accelerator() == "cpu":
             install = "paddock engine install vllm --force"
             return Detection(
                 missing=f"it was installed for GPUs, and none is here; again: {install}"
             )
-        return found
+        return detection
 
     def refuses(self, variant: Variant, host: Host) -> str | None:
         """What is to be quantized while it loads; the architecture is known when it is read."""
@@ -335,7 +335,7 @@ class Vllm(Adapter):
             )
         return None
 
-    def devices(self, options: EngineOptions, found: int) -> Devices:
+    def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """As many as the options divide the model between."""
         assert isinstance(options, VllmOptions)
         count = options.tensor_parallel_size * options.pipeline_parallel_size
@@ -355,12 +355,12 @@ class Vllm(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """`vllm serve` in the engine's environment."""
-        made = self.environment.made()
-        assert made is not None  # it was detected on this node
+        environment = self.environment.made()
+        assert environment is not None  # it was detected on this node
         options = serving.options
         assert isinstance(options, VllmOptions)
         argv = [
-            *(str(made.python), "-m", "vllm.entrypoints.cli.main"),
+            *(str(environment.python), "-m", "vllm.entrypoints.cli.main"),
             *arguments(serving),
         ]
         if serving.chat_template:
@@ -379,7 +379,7 @@ class Vllm(Adapter):
             "PYTHONPATH": str(FOLDER),
             "PYTHONUNBUFFERED": "1",
         }
-        if made.accelerator == "cpu":
+        if environment.accelerator == "cpu":
             environ |= _cpu(options)
         return Command(argv=tuple(argv), environ=environ)
 

@@ -33,5 +33,5 @@ class Guard:
             await send({"type": "http.response.body", "body": REFUSAL})
 
     def _has_key(self, scope: dict[str, Any]) -> bool:
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, self._wanted)
+        header = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(header, self._wanted)

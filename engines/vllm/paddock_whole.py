@@ -38,12 +38,12 @@ class Whole:
 
 def _marking(build: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(build)
-    def marked(*args: Any, **more: Any) -> Any:
+    def marked(*args: Any, **kwargs: Any) -> Any:
         before = torch.are_deterministic_algorithms_enabled()
         warns = torch.is_deterministic_algorithms_warn_only_enabled()
         torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that is new
         try:
-            return build(*args, **more)
+            return build(*args, **kwargs)
         finally:
             torch.use_deterministic_algorithms(before, warn_only=warns)
 
@@ -52,16 +52,20 @@ def _marking(build: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checking(process: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(process)
-    def checked(model: Any, *args: Any, **more: Any) -> Any:
-        left = {name: count for name, one in model.named_parameters() if (count := unset(one))}
-        if left:
-            names = sorted(left)
-            shown = ", ".join(f"{name} ({left[name]} values)" for name in names[:4])
+    def checked(model: Any, *args: Any, **kwargs: Any) -> Any:
+        unset_counts = {
+            name: count
+            for name, parameter in model.named_parameters()
+            if (count := unset(parameter))
+        }
+        if unset_counts:
+            names = sorted(unset_counts)
+            listed = ", ".join(f"{name} ({unset_counts[name]} values)" for name in names[:4])
             more_names = f" and {len(names) - 4} more" if len(names) > 4 else ""
             # Not on the line that raises: a traceback would show it before its values.
-            why = f"weights_mismatch: not in the files: {shown}{more_names}"
-            raise ValueError(why)
-        return process(model, *args, **more)
+            reason = f"weights_mismatch: not in the files: {listed}{more_names}"
+            raise ValueError(reason)
+        return process(model, *args, **kwargs)
 
     return checked
 

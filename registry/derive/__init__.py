@@ -1,7 +1,7 @@
-"""Makes a spec of what a repository holds: pure, from its list of files and what was read of them.
+"""Makes a spec from a repository's contents: pure, from its list of files and their texts.
 
-`to_read` says which files that takes: small ones, and the header of one GGUF. What a repository
-does not tell becomes a note that users are shown; what a spec cannot do without is an error.
+`to_read` names the files to read: small ones, and the header of one GGUF. A fact that the
+repository does not state becomes a note for users, or an error where a spec must have it.
 """
 
 from paddock.registry.derive.found import CARD, SMALL_BYTES, Derived, Found, Reads

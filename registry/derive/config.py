@@ -1,4 +1,4 @@
-"""What config.json and the files beside it tell of a model in safetensors or pickles."""
+"""Reads a model in safetensors or pickles from config.json and the files beside it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from paddock.registry.derive.found import (
     source_at,
 )
 
-# config.json's model_type of the same.
+# Values of model_type in config.json that stand for encoders.
 _ENCODER_TYPES = {
     "bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "electra", "albert", "camembert",
     "deberta", "deberta-v2", "modernbert", "nomic_bert", "new", "ernie", "eurobert",
 }  # fmt: skip
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
-_NAMES = {  # what one number is called in config.json, by who wrote it
+_NAMES = {  # the keys of one number in config.json, which differ between authors
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
     "expert_size": ("moe_intermediate_size",),
@@ -53,11 +53,11 @@ _NAMES = {  # what one number is called in config.json, by who wrote it
 
 
 class _Config:
-    """Numbers of a config.json, of its language model where it has several."""
+    """Numbers of a config.json; where it has several models, those of the language model."""
 
-    def __init__(self, reference: str, found: Found) -> None:
+    def __init__(self, reference: str, repository: Found) -> None:
         self.fail = Failure(reference, CONFIG)
-        config = found.texts.get(CONFIG)
+        config = repository.texts.get(CONFIG)
         if not isinstance(config, dict):
             raise self.fail("is not there, or no JSON that can be read")
         self.top: Mapping[str, Any] = config
@@ -91,10 +91,10 @@ class _Config:
         return value
 
 
-def from_config(reference: str, found: Found) -> Shape:
+def from_config(reference: str, repository: Found) -> Shape:
     """The model that a config.json describes. Raises `NoSpec` for what it lacks."""
     notes: list[str] = []
-    config = _Config(reference, found)
+    config = _Config(reference, repository)
     hidden, heads = config.needed("hidden_size"), config.needed("attention_heads")
     experts = config.number("experts") or 0
     inner = (config.number("expert_size") if experts else None) or config.number(
@@ -119,32 +119,32 @@ def from_config(reference: str, found: Found) -> Shape:
         "sliding_window": (config.number("sliding_window") or None) if windowed else None,
         "tied_embeddings": config.get("tie_word_embeddings") is True,
     }
-    type_ = _type(config, found, name)
-    template, where = _template(found)
+    type_ = _type(config, repository, name)
+    template, where = _template(repository)
     abilities = abilities_by(type_, template, where, notes)
     if type_ == "LLM" and isinstance(config.top.get("vision_config"), dict):
         abilities.append("vision")
-    shape = Shape(architecture, _context(config, found, type_), type_, abilities, notes=notes)
-    _weigh(config, found, shape)
+    shape = Shape(architecture, _context(config, repository, type_), type_, abilities, notes=notes)
+    _weigh(config, repository, shape)
     return shape
 
 
 def _architecture_name(config: _Config) -> str:
-    named = config.top.get("architectures") or config.inner.get("architectures")
-    if not isinstance(named, list) or not named or not isinstance(named[0], str):
+    classes = config.top.get("architectures") or config.inner.get("architectures")
+    if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
         raise config.fail("has no architectures")
-    return str(named[0])
+    return str(classes[0])
 
 
-def _type(config: _Config, found: Found, name: str) -> str:
+def _type(config: _Config, repository: Found, name: str) -> str:
     labels = config.get("id2label")
     if name.endswith("ForSequenceClassification"):
         count = len(labels) if isinstance(labels, dict) else config.get("num_labels") or 1
         if count != 1:
             raise config.fail(f"is of {name} with {count} labels: a reranker has one")
         return "rerank"
-    pooled = "modules.json" in found.files or "1_Pooling/config.json" in found.files
-    if pooled or SENTENCES in found.files:
+    pooled = "modules.json" in repository.files or "1_Pooling/config.json" in repository.files
+    if pooled or SENTENCES in repository.files:
         return "embedding"
     if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "LLM"
@@ -153,17 +153,17 @@ def _type(config: _Config, found: Found, name: str) -> str:
     raise config.fail(f"is of {name}, which neither generates, nor embeds, nor ranks")
 
 
-def _context(config: _Config, found: Found, type_: str) -> int:
-    told = config.number("context")
-    sentences, tokenizer = (found.texts.get(name) for name in (SENTENCES, TOKENIZER))
+def _context(config: _Config, repository: Found, type_: str) -> int:
+    positions = config.number("context")
+    sentences, tokenizer = (repository.texts.get(name) for name in (SENTENCES, TOKENIZER))
     if type_ != "LLM" and (longest := _limit(sentences, "max_seq_length")):
         return longest
     limit = _limit(tokenizer, "model_max_length")
-    if told and limit and type_ != "LLM":
-        return min(told, limit)  # RoBERTa's 514 positions take 512 tokens
-    if not told and not limit:
+    if positions and limit and type_ != "LLM":
+        return min(positions, limit)  # RoBERTa's 514 positions take 512 tokens
+    if not positions and not limit:
         raise config.fail("has no max_position_embeddings, and tokenizer_config.json no limit")
-    return told or limit
+    return positions or limit
 
 
 def _limit(data: Any, key: str) -> int:
@@ -172,29 +172,31 @@ def _limit(data: Any, key: str) -> int:
     return value if type(value) is int and 0 < value < 1 << 31 else 0
 
 
-def _template(found: Found) -> tuple[str, str]:
+def _template(repository: Found) -> tuple[str, str]:
     """The chat template and the file that has it; empty where there is none."""
-    whole, wrapped = (found.texts.get(name) for name in TEMPLATES)
-    if isinstance(whole, str) and whole.strip():
-        return whole, TEMPLATES[0]
-    for name, data in ((TEMPLATES[1], wrapped), (TOKENIZER, found.texts.get(TOKENIZER))):
-        told = data.get("chat_template") if isinstance(data, dict) else None
-        if isinstance(told, list):  # several, of which one may be for tools
-            told = "\n".join(
-                str(one["template"]) for one in told if isinstance(one, dict) and "template" in one
+    plain, wrapped = (repository.texts.get(name) for name in TEMPLATES)
+    if isinstance(plain, str) and plain.strip():
+        return plain, TEMPLATES[0]
+    for name, data in ((TEMPLATES[1], wrapped), (TOKENIZER, repository.texts.get(TOKENIZER))):
+        text = data.get("chat_template") if isinstance(data, dict) else None
+        if isinstance(text, list):  # a list of templates, one of them perhaps for tools
+            text = "\n".join(
+                str(entry["template"])
+                for entry in text
+                if isinstance(entry, dict) and "template" in entry
             )
-        if isinstance(told, str) and told.strip():
-            return told, name
+        if isinstance(text, str) and text.strip():
+            return text, name
     return "", TOKENIZER
 
 
-def _weigh(config: _Config, found: Found, shape: Shape) -> None:
-    """Adds the parameters: from the files' length where their type is told, else reckoned."""
+def _weigh(config: _Config, repository: Found, shape: Shape) -> None:
+    """Adds the parameters: from the files' length if their type is known, else computed."""
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
     width = _WIDTHS.get(dtype)
     packed = config.get("quantization_config") or config.get("quantization")
-    total = sum(found.files[n] for n in found.chosen if n.endswith(".safetensors"))
-    if not width or packed or not total or OLD_GPTQ in found.files:
+    total = sum(repository.files[n] for n in repository.chosen if n.endswith(".safetensors"))
+    if not width or packed or not total or OLD_GPTQ in repository.files:
         reckon(shape.architecture, shape.notes)
         return
     architecture = shape.architecture
@@ -208,30 +210,30 @@ def _weigh(config: _Config, found: Found, shape: Shape) -> None:
 
 def stored_weights(
     reference: str,
-    found: Found,
+    repository: Found,
     pickles: Sequence[str],
     shape: Shape,
 ) -> dict[str, Any]:
-    """The variant in safetensors, or else in pickles. Raises `NoSpec` for a format of no name."""
-    format_, quantization = _format(reference, found)
+    """The variant in safetensors, or else in pickles. Raises `NoSpec` for an unknown format."""
+    format_, quantization = _format(reference, repository)
     engines = engines_of(format_, shape.type)
-    names = [name for name in found.chosen if name.endswith(".safetensors")] or pickles
+    names = [name for name in repository.chosen if name.endswith(".safetensors")] or pickles
     return {
         "format": format_,
         "size": size_of(shape.architecture["parameters"]),
         "quantizations": [quantization],
         "engines": list(engines),
-        "sources": [source_at(found)],
-        "size_bytes": {quantization: max(1, sum(found.files[name] for name in names))},
+        "sources": [source_at(repository)],
+        "size_bytes": {quantization: max(1, sum(repository.files[name] for name in names))},
     }
 
 
-def _format(reference: str, found: Found) -> tuple[str, str]:
+def _format(reference: str, repository: Found) -> tuple[str, str]:
     """Format and quantization, by the names that the built-in specs use."""
-    config = _Config(reference, found)
+    config = _Config(reference, repository)
     packed = config.get("quantization_config")
     if not isinstance(packed, dict):
-        mlx, old = config.get("quantization"), found.texts.get(OLD_GPTQ)
+        mlx, old = config.get("quantization"), repository.texts.get(OLD_GPTQ)
         if isinstance(mlx, dict) and type(mlx.get("bits")) is int:
             return "mlx", f"{mlx['bits']}bit"
         if not isinstance(old, dict):
@@ -241,7 +243,7 @@ def _format(reference: str, found: Found) -> tuple[str, str]:
     known = type(bits) is int and bits in {2, 3, 4, 8}
     if method == "bitsandbytes":
         bits, known = 4 if packed.get("load_in_4bit") is True else 8, True
-    named = {
+    by_method = {
         "gptq": ("gptq", f"Int{bits}"),
         "awq": ("awq", f"Int{bits}"),
         "bitsandbytes": ("bnb", f"Int{bits}"),
@@ -249,7 +251,7 @@ def _format(reference: str, found: Found) -> tuple[str, str]:
         "fbgemm_fp8": ("fp8", "fp8"),
         "mxfp4": ("pytorch", "none"),  # the loader itself unpacks it
     }
-    if method not in named or (named[method][1].startswith("Int") and not known):
-        shown = f"{method[:40]!r} with {str(bits)[:10]} bits"
-        raise config.fail(f"has the quantization {shown}, which is no format of Paddock's")
-    return named[method]
+    if method not in by_method or (by_method[method][1].startswith("Int") and not known):
+        label = f"{method[:40]!r} with {str(bits)[:10]} bits"
+        raise config.fail(f"has the quantization {label}, which is no format of Paddock's")
+    return by_method[method]

@@ -1,4 +1,4 @@
-"""What was found at a reference, and what a spec needs of it, whichever file tells it."""
+"""The contents at a reference, and the facts that a spec needs of them, whatever file has them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL_BYTES = 4 << 20
 """The largest configuration that is read. Those of tokenizers reach 1 MB."""
 CARD_BYTES = 256 << 10
 MOST_PARTS = 64
-"""Of a file in more parts only the first one's header is read."""
+"""A file in more parts than this has only its first header read."""
 CARD = "README.md"
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -31,10 +31,10 @@ CODE_CONFIGS = (
     "processor_config.json",
     "video_preprocessor_config.json",
 )
-"""Files that can name classes of the repository's own."""
+"""Files that can name the repository's own classes."""
 READ = (*CODE_CONFIGS, *TEMPLATES, SENTENCES, OLD_GPTQ)
 _PICKLES = re.compile(r"(?:^|/)[^/]*\.(?:bin|pt|pth|ckpt|pkl)$")
-# What trainers leave beside the weights.
+# Files that trainers leave beside the weights.
 _LEFTOVERS = re.compile(r"(?:^|/)(?:training_args|optimizer|scheduler|rng_state|scaler)[^/]*$")
 OF_VECTORS = "sentence-transformers"
 """The engine that takes an LLM's place where safetensors embed or rank."""
@@ -44,22 +44,22 @@ def engines_of(format_: str, type_: str) -> tuple[str, ...]:
     """The engines that read a format, for a type of model."""
     if type_ == "LLM":
         return FORMATS[format_].engines
-    found = tuple(
+    engines = tuple(
         name for name in FORMATS[format_].engines if name not in {"Transformers", "SGLang"}
     )
-    return (OF_VECTORS, *found) if format_ == "pytorch" else found
+    return (OF_VECTORS, *engines) if format_ == "pytorch" else engines
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found at a reference.
+    """The contents of the repository at a reference.
 
     Attributes:
-        commit: names these very files, and no others.
+        commit: identifies exactly these files.
         files: name → bytes, of all files.
-        chosen: the files that a variant in safetensors brings; empty where there are none.
-        texts: what was read: JSON as it parses, other text as it is; None for what is too large
-            or no JSON.
+        chosen: the files of the variant in safetensors; empty if there is none.
+        texts: the files that were read: parsed JSON, or other text as it is. None stands for a
+            file that is too large or not JSON.
         header: of the GGUF file `header_file`, summed over its parts.
     """
 
@@ -74,14 +74,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Derived:
-    """A spec that was made of what a repository holds.
+    """A spec that was made from a repository's contents.
 
     Attributes:
-        reference: where that is, in its shortest form.
-        commit: which files are meant.
-        notes: what the repository does not tell, and what stands for it.
-        code: where the code is that would run with a variant that is not GGUF.
-        pickles: the pickled weights, where there are no others beside GGUF.
+        reference: the repository, in its shortest form.
+        commit: identifies the files.
+        notes: facts that the repository does not state, and the values that stand for them.
+        code: the places of code that would run with a variant that is not GGUF.
+        pickles: the pickled weights, if there are no safetensors.
     """
 
     reference: str
@@ -92,18 +92,18 @@ class Derived:
     pickles: tuple[str, ...] = ()
 
     def risk(self, format: str) -> str:
-        """What of a variant in this format would run code; empty where nothing would."""
+        """The parts of a variant in this format that would run code; empty if there are none."""
         if not weight_format(format).may_have_code:
             return ""
-        said = []
+        risks = []
         if self.code:
-            said.append(f"code in the repository ({few(self.code)})")
+            risks.append(f"code in the repository ({few(self.code)})")
         if self.pickles:
-            said.append(f"pickled weights and no safetensors ({few(self.pickles)})")
-        return " and ".join(said)
+            risks.append(f"pickled weights and no safetensors ({few(self.pickles)})")
+        return " and ".join(risks)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """The spec and its notes as plain values."""
         return {
             "reference": self.reference,
             "commit": self.commit,
@@ -123,7 +123,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class Reads:
-    """What must be read: small files whole, and of one GGUF file, in its parts, the header."""
+    """Files to read: small ones entirely, and the header of each part of one GGUF file."""
 
     small: tuple[str, ...]
     gguf: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Reads:
 
 @dataclass
 class Shape:
-    """What a header or a configuration says of a model."""
+    """A model as a header or a configuration describes it."""
 
     architecture: dict[str, Any]
     context: int
@@ -162,9 +162,9 @@ def size_of(parameters: int) -> str:
         text = f"{billions:.1f}" if billions < 99.95 else f"{billions:.0f}"
     else:
         text = f"{float(f'{billions:.2g}'):.4f}"
-    whole, _, fraction = text.partition(".")
+    integer, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0")
-    return f"{whole}_{fraction}" if fraction else whole
+    return f"{integer}_{fraction}" if fraction else integer
 
 
 def is_pickled(name: str) -> bool:
@@ -178,12 +178,12 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def source_at(found: Found, file: str | None = None) -> dict[str, Any]:
-    """A spec's source for what was found: at the commit, for good, where the hub has commits."""
-    reference = found.reference
+def source_at(repository: Found, file: str | None = None) -> dict[str, Any]:
+    """A spec's source for the repository: pinned to the commit if the hub has commits."""
+    reference = repository.reference
     site = find_hub(reference.hub)
     has_commits = site is not None and site.has_commits
-    revision = found.commit if has_commits else reference.revision
+    revision = repository.commit if has_commits else reference.revision
     source = {
         "hub": reference.hub,
         "id": reference.id,
@@ -194,7 +194,7 @@ def source_at(found: Found, file: str | None = None) -> dict[str, Any]:
 
 
 def abilities_by(type_: str, template: str, where: str, notes: list[str]) -> list[str]:
-    """What a model can do by its type and by the chat template in the file `where`."""
+    """The abilities of a model by its type and by the chat template in the file `where`."""
     if type_ != "LLM":
         return ["embed" if type_ == "embedding" else "rerank"]
     if not template:
@@ -225,11 +225,11 @@ def reckon(a: dict[str, Any], notes: list[str]) -> None:
 
 
 def languages_of(items: Iterable[Any]) -> tuple[str, ...]:
-    """Those of the items that are codes of languages."""
+    """The items that are codes of languages."""
     plain = [i for i in items if isinstance(i, str) and re.fullmatch(r"[A-Za-z][A-Za-z-]{1,15}", i)]
     return tuple({item.casefold(): item for item in plain}.values())
 
 
 def one_line(text: str) -> str:
-    """Text of strangers on one line, without control characters."""
+    """An untrusted text on one line, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,4 +1,4 @@
-"""What GGUF files tell of a model: their names the quantizations, a header everything else."""
+"""Reads a model from GGUF files: quantizations from their names, everything else from a header."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ class Gguf:
 
 
 def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Gguf], list[str]]:
-    """The models among the files, smallest first, and what was left out and why.
+    """The models among the files, smallest first, and a note for each file left out.
 
     Raises:
         NoSpec: the GGUF files do not make variants.
     """
     notes: list[str] = []
-    found: dict[str, Gguf] = {}
-    named = [name for name in files if name.casefold().endswith(".gguf")]
+    models: dict[str, Gguf] = {}
+    names = [name for name in files if name.casefold().endswith(".gguf")]
     only = (parts(reference.file) or (reference.file,))[0] if reference.file else None
-    for name in sorted(named, key=lambda name: (files[name], name)):
+    for name in sorted(names, key=lambda name: (files[name], name)):
         if only and name != only:
             continue
         if _NO_MODEL.search(posixpath.basename(name)):
@@ -92,11 +92,11 @@ def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Ggu
             lacking = f"{missing[0]} is not there" if missing else "it is a part of nothing"
             notes.append(f"{name} is left out: {lacking}")
             continue
-        found[name] = Gguf(name, of_one, sum(files[part] for part in of_one), _quantization(name))
-    if reference.file and not found:
-        why = notes[0].removeprefix(reference.file).strip() if notes else "is not there"
-        raise NoSpec(reference.text, reference.file, why)
-    return list(found.values()), notes
+        models[name] = Gguf(name, of_one, sum(files[part] for part in of_one), _quantization(name))
+    if reference.file and not models:
+        reason = notes[0].removeprefix(reference.file).strip() if notes else "is not there"
+        raise NoSpec(reference.text, reference.file, reason)
+    return list(models.values()), notes
 
 
 def _is_plain(reference: Reference, name: str) -> bool:
@@ -109,31 +109,31 @@ def _is_plain(reference: Reference, name: str) -> bool:
 
 def _quantization(name: str) -> str | None:
     """The last quantization that a path names."""
-    found = _QUANTIZATION.findall(together(name)[: -len(".gguf")])
-    return str(found[-1]) if found else None
+    labels = _QUANTIZATION.findall(together(name)[: -len(".gguf")])
+    return str(labels[-1]) if labels else None
 
 
-def gguf_weights(found: Found, models: Sequence[Gguf], shape: Shape) -> list[dict[str, Any]]:
-    """One entry for all files whose names differ in the quantization alone, and one for each other.
+def gguf_weights(repository: Found, models: Sequence[Gguf], shape: Shape) -> list[dict[str, Any]]:
+    """One entry for the files whose names differ only in the quantization, and one per other file.
 
     The largest group stands first.
     """
     groups: dict[str, dict[str, Gguf]] = {}
     taken: set[str] = set()
     for model in models:
-        label = model.quantization or _by_type(found, model)
+        label = model.quantization or _by_type(repository, model)
         if label is None:
             shape.notes.append(f"{model.file} is left out: its name tells no quantization")
             continue
         if label.casefold() in taken:
-            what = f"{model.file} is left out: another file is {label} too"
-            shape.notes.append(f"{what}; its own address names it")
+            note = f"{model.file} is left out: another file is {label} too"
+            shape.notes.append(f"{note}; its own address names it")
             continue
         taken.add(label.casefold())
         single = len(model.parts) > 1 or label not in model.file
         key = model.file if single else model.file.replace(label, PLACEHOLDER)
         groups.setdefault(key, {})[label] = model
-    projectors = _projectors(found.files)
+    projectors = _projectors(repository.files)
     ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
     return [
         {
@@ -142,7 +142,9 @@ def gguf_weights(found: Found, models: Sequence[Gguf], shape: Shape) -> list[dic
             "quantizations": list(group),
             "engines": list(FORMATS[GGUF].engines),
             "sources": [
-                source_at(found, template if len(group) > 1 else next(iter(group.values())).file)
+                source_at(
+                    repository, template if len(group) > 1 else next(iter(group.values())).file
+                )
             ],
             "size_bytes": {label: max(1, model.size_bytes) for label, model in group.items()},
             **({"projectors": projectors} if projectors else {}),
@@ -151,21 +153,21 @@ def gguf_weights(found: Found, models: Sequence[Gguf], shape: Shape) -> list[dic
     ]
 
 
-def _by_type(found: Found, model: Gguf) -> str | None:
-    """The quantization that the header tells, where it is the header of this file."""
-    if found.header is None or found.header_file != model.file:
+def _by_type(repository: Found, model: Gguf) -> str | None:
+    """The quantization in the header, if it is the header of this file."""
+    if repository.header is None or repository.header_file != model.file:
         return None
-    kind = found.header.metadata.get("general.file_type")
+    kind = repository.header.metadata.get("general.file_type")
     return _FILE_TYPES.get(kind) if isinstance(kind, int) else None
 
 
 class _Header:
     """Numbers of a GGUF header by their names below the architecture's."""
 
-    def __init__(self, reference: str, found: Found) -> None:
-        assert found.header is not None
-        self.header = found.header
-        self.fail = Failure(reference, found.header_file)
+    def __init__(self, reference: str, repository: Found) -> None:
+        assert repository.header is not None
+        self.header = repository.header
+        self.fail = Failure(reference, repository.header_file)
         self.notes: list[str] = []
         self.name = self.text("general.architecture")
         if not self.name:
@@ -176,7 +178,7 @@ class _Header:
         return one_line(value) if isinstance(value, str) else ""
 
     def number(self, key: str) -> int | None:
-        """A whole number; of one that differs from layer to layer, the largest."""
+        """A whole number; where it differs between layers, the largest."""
         full = f"{self.name}.{key}"
         value: Any = self.header.metadata.get(full)
         array = self.header.arrays.get(full)
@@ -200,9 +202,9 @@ class _Header:
         return value
 
 
-def from_header(reference: str, found: Found) -> Shape:
+def from_header(reference: str, repository: Found) -> Shape:
     """The model that a header describes. Raises `NoSpec` for what it lacks."""
-    header = _Header(reference, found)
+    header = _Header(reference, repository)
     kind = header.text("general.type") or "model"
     if kind != "model" or header.name == "clip":
         raise header.fail(
@@ -234,37 +236,42 @@ def from_header(reference: str, found: Found) -> Shape:
         "experts": experts,
         "experts_per_token": (header.number("expert_used_count") or experts) if experts else 0,
         "sliding_window": header.number("attention.sliding_window") or None,
-        "tied_embeddings": not found.header.has_output if found.header else False,
+        "tied_embeddings": not repository.header.has_output if repository.header else False,
     }
-    _count(architecture, found.header, header)
+    _count(architecture, repository.header, header)
     pooling = header.number("pooling_type") or 0
     type_ = "LLM"
     if pooling == _RANK:
         type_ = "rerank"
     elif pooling or header.name in _ENCODERS:
         type_ = "embedding"
-    template = found.header.metadata.get("tokenizer.chat_template") if found.header else None
+    template = (
+        repository.header.metadata.get("tokenizer.chat_template") if repository.header else None
+    )
     shape = Shape(
         architecture,
         header.needed("context_length"),
         type_,
         abilities_by(
-            type_, template if isinstance(template, str) else "", found.header_file, header.notes
+            type_,
+            template if isinstance(template, str) else "",
+            repository.header_file,
+            header.notes,
         ),
         header.text("general.license"),
         languages_of(header.header.arrays.get("general.languages", GgufArray(0)).items or ()),
         header.text("general.description")[:300],
         header.notes,
     )
-    if projectors := _projectors(found.files):
+    if projectors := _projectors(repository.files):
         shape.notes.append(f"vision: with --multimodal-projector {projectors[0]}; else texts alone")
     return shape
 
 
 def _projectors(files: Iterable[str]) -> list[str]:
-    """Files at the top of the repository that make tokens of pictures, half precision first."""
-    found = sorted(name for name in files if _is_projector(name) and "/" not in name)
-    return sorted(found, key=lambda name: "f16" not in name.casefold())
+    """Files at the top of the repository that turn pictures into tokens, half precision first."""
+    names = sorted(name for name in files if _is_projector(name) and "/" not in name)
+    return sorted(names, key=lambda name: "f16" not in name.casefold())
 
 
 def _is_projector(name: str) -> bool:
@@ -279,13 +286,13 @@ def _words(header: _Header) -> int:
     return count
 
 
-def _count(architecture: dict[str, Any], told: GgufHeader | None, header: _Header) -> None:
-    """Adds the parameters: those of the tensors, or as the numbers give them."""
-    parts = told.metadata.get("split.count", 1) if told else 1
-    if told is None or not told.parameters or (type(parts) is int and parts > MOST_PARTS):
+def _count(architecture: dict[str, Any], tensors: GgufHeader | None, header: _Header) -> None:
+    """Adds the parameters: counted from the tensors, or else computed from the layers' numbers."""
+    parts = tensors.metadata.get("split.count", 1) if tensors else 1
+    if tensors is None or not tensors.parameters or (type(parts) is int and parts > MOST_PARTS):
         reckon(architecture, header.notes)
         return
-    architecture["parameters"] = told.parameters
+    architecture["parameters"] = tensors.parameters
     used, experts = architecture["experts_per_token"], architecture["experts"]
-    idle = told.expert_parameters * (experts - used) // experts if experts else 0
-    architecture["active_parameters"] = max(1, told.parameters - idle)
+    idle = tensors.expert_parameters * (experts - used) // experts if experts else 0
+    architecture["active_parameters"] = max(1, tensors.parameters - idle)

@@ -1,4 +1,4 @@
-"""Puts a spec together of what a repository holds."""
+"""Puts a spec together from a repository's contents."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _FRONT = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
 
 
 def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
-    """Which files tell what a spec needs.
+    """The files that hold the facts for a spec.
 
     Raises:
-        NoSpec: none of them is a model, or the one that the reference names is not there.
+        NoSpec: no file is a model, or the file that the reference names is missing.
     """
     models, _ = find_ggufs(reference, files)
     card = (CARD,) if 0 < files.get(CARD, 0) <= CARD_BYTES else ()
@@ -55,41 +55,43 @@ def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
     if stored and not reference.file:
         small = tuple(name for name in READ if name in files)
     if not models and not stored:
-        what = "has no file of a model: neither .gguf nor .safetensors"
-        raise NoSpec(reference.text, "", what)
+        reason = "has no file of a model: neither .gguf nor .safetensors"
+        raise NoSpec(reference.text, "", reason)
     if not models:
         return Reads((*small, *card))
-    # Any will do: the smallest, and one that is whole rather than one in parts.
+    # Any model will do: the smallest, and one in a single file rather than in parts.
     first = min(models, key=lambda model: (len(model.parts), model.size_bytes, model.file))
     headers = first.parts if len(first.parts) <= MOST_PARTS else first.parts[:1]
     return Reads((*small, *card), headers)
 
 
-def derive(found: Found, today: date) -> Derived:
-    """The spec of what was found; `today` stands for a release date, which no repository tells.
+def derive(repository: Found, today: date) -> Derived:
+    """The spec of the repository; `today` stands for the release date, which no repository states.
 
     Raises:
         NoSpec: with the file that lacks what a spec needs.
     """
-    text = found.reference.text
-    models, notes = find_ggufs(found.reference, found.files)
-    notes += [f"{name} could not be read" for name, data in found.texts.items() if data is None]
+    text = repository.reference.text
+    models, notes = find_ggufs(repository.reference, repository.files)
+    notes += [
+        f"{name} could not be read" for name, data in repository.texts.items() if data is None
+    ]
     shape: Shape | None = None
     weights: list[dict[str, Any]] = []
-    if models and found.header is not None:
-        shape = from_header(text, found)
-        weights += gguf_weights(found, models, shape)
-    whole = not found.reference.file
+    if models and repository.header is not None:
+        shape = from_header(text, repository)
+        weights += gguf_weights(repository, models, shape)
+    has_no_file = not repository.reference.file
     pickles: tuple[str, ...] = ()
-    if whole and not found.chosen and shape is None:
-        pickles = tuple(filter(is_pickled, found.files))
+    if has_no_file and not repository.chosen and shape is None:
+        pickles = tuple(filter(is_pickled, repository.files))
     code: tuple[str, ...] = ()
-    if whole and (found.chosen or pickles):
+    if has_no_file and (repository.chosen or pickles):
         try:
-            told = from_config(text, found)
-            shape = shape or told
-            weights.append(stored_weights(text, found, pickles, shape))
-            code = _code(found)
+            config_shape = from_config(text, repository)
+            shape = shape or config_shape
+            weights.append(stored_weights(text, repository, pickles, shape))
+            code = _code(repository)
         except NoSpec as error:
             if not weights:
                 raise
@@ -97,20 +99,22 @@ def derive(found: Found, today: date) -> Derived:
     if shape is None or not weights:
         raise NoSpec(text, "", "holds no model whose format and quantization can be told")
     shape.notes[:0] = notes
-    spec = _spec(found, shape, weights, today)
-    notes_shown = _short(shape.notes)
-    return Derived(text, found.commit, spec, notes_shown, code[:MOST_NAMED], pickles[:MOST_NAMED])
+    spec = _spec(repository, shape, weights, today)
+    short_notes = _short(shape.notes)
+    return Derived(
+        text, repository.commit, spec, short_notes, code[:MOST_NAMED], pickles[:MOST_NAMED]
+    )
 
 
 def _short(notes: Sequence[str]) -> tuple[str, ...]:
-    """The notes, where they are many only the first."""
+    """The notes, or only the first ones if there are many."""
     more = len(notes) - MOST_NOTES
     return (*notes[:MOST_NOTES], *([f"and {more} more such notes"] if more > 0 else []))
 
 
-def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date) -> ModelSpec:
-    reference, notes = found.reference, shape.notes
-    card = _card(found.texts.get(CARD))
+def _spec(repository: Found, shape: Shape, weights: list[dict[str, Any]], today: date) -> ModelSpec:
+    reference, notes = repository.reference, shape.notes
+    card = _card(repository.texts.get(CARD))
     license = shape.license or card.get("license", "")
     languages = shape.languages or tuple(card.get("languages", ()))
     if not license:
@@ -118,7 +122,7 @@ def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date
     if not languages:
         notes.append("languages: the repository names none")
     notes.append("released: repositories do not tell; the day of this reading stands for it")
-    known = {q.casefold(): q for one in weights for q in one["quantizations"]}
+    known = {q.casefold(): q for entry in weights for q in entry["quantizations"]}
     data = {
         "name": _name(reference, weights),
         "type": shape.type,
@@ -132,14 +136,16 @@ def _spec(found: Found, shape: Shape, weights: list[dict[str, Any]], today: date
         "weights": weights,
         "recommended": [known[q.casefold()] for q in RECOMMENDED if q.casefold() in known],
         "homepage": _homepage(reference),
-        "notes": "\n".join([f"Derived from {reference.text} at {found.commit}.", *_short(notes)]),
+        "notes": "\n".join(
+            [f"Derived from {reference.text} at {repository.commit}.", *_short(notes)]
+        ),
     }
     try:
         return ModelSpec.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(map(str, (*first["loc"], *first.get("ctx", {}).get("at", ()))))
-        source = found.header_file or CONFIG
+        source = repository.header_file or CONFIG
         raise NoSpec(
             reference.text, source, f"does not fit together: {at}: {first['msg']}"
         ) from None
@@ -151,7 +157,7 @@ def _homepage(reference: Reference) -> str | None:
 
 
 def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
-    """The repository's name; of weights on disk the file's without its quantization."""
+    """The repository's name, or for weights on disk the file's name without its quantization."""
     name = posixpath.basename(reference.id)
     if reference.hub == "path" and weight_format(weights[0]["format"]).is_single_file:
         stem = posixpath.basename(weights[0]["sources"][0]["file_template"])
@@ -165,28 +171,28 @@ def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
     return plain[:96] or "model"
 
 
-def _code(found: Found) -> tuple[str, ...]:
-    """Where code is that loading the model's own classes would run."""
-    named = []
+def _code(repository: Found) -> tuple[str, ...]:
+    """The places of code that would run if the model's own classes were loaded."""
+    places = []
     for name in CODE_CONFIGS:
-        data = found.texts.get(name, {})
+        data = repository.texts.get(name, {})
         if not isinstance(data, dict):
-            named.append(f"{name}, which could not be read")
+            places.append(f"{name}, which could not be read")
         elif data.get("auto_map"):
-            named.append(f"auto_map in {name}")
-    return (*named, *sorted(name for name in found.files if name.endswith(".py")))
+            places.append(f"auto_map in {name}")
+    return (*places, *sorted(name for name in repository.files if name.endswith(".py")))
 
 
 def _card(text: Any) -> dict[str, Any]:
     """License and languages of a model card, from the YAML between its first lines."""
-    found = _FRONT.match(text) if isinstance(text, str) else None
-    if found is None:
+    match = _FRONT.match(text) if isinstance(text, str) else None
+    if match is None:
         return {}
     import yaml
 
-    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # they make nothing but text
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # these loaders yield only text
     try:
-        front = yaml.load(found[1], Loader=loader)  # noqa: S506
+        front = yaml.load(match[1], Loader=loader)  # noqa: S506
     except (yaml.YAMLError, RecursionError):
         return {}
     if not isinstance(front, dict):
