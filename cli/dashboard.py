@@ -40,5 +40,5 @@ def dashboard(no_open: bool, settings: Settings, output: Output) -> None:
 
 def _has_screen() -> bool:
     """Whether a browser with windows can be shown; one for terminals could not run the page."""
-    named = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in named)
+    variables = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in variables)

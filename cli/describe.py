@@ -63,14 +63,14 @@ def _restarts(count: int) -> str:
 
 
 def _replica_lines(replica: dict[str, Any], now: float) -> list[str]:
-    where = f" on {replica['worker_address']}" if replica["worker_address"] else ""
+    node = f" on {replica['worker_address']}" if replica["worker_address"] else ""
     process = f", pid {replica['pid']}" if replica["pid"] else ""
     since = ""
     if replica["created_ts"]:
         since = time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(replica["created_ts"]))
     restarts = _restarts(replica["restarts"])
     lines = [
-        f"{replica['replica_uid']} is {replica['model_state']}{where}{process}{since}{restarts}"
+        f"{replica['replica_uid']} is {replica['model_state']}{node}{process}{since}{restarts}"
     ]
     failure = replica["last_failure"]
     if failure is not None:

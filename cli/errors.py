@@ -38,9 +38,9 @@ def exit_code(error: PaddockError) -> int:
     """The exit code of an error; one that came over HTTP counts as the class that it names."""
     kind: type[PaddockError] = type(error)
     if isinstance(error, GatewayError):
-        named = getattr(errors, str(error.error.get("code")), None)
-        if isinstance(named, type) and issubclass(named, PaddockError):
-            kind = named
+        error_class = getattr(errors, str(error.error.get("code")), None)
+        if isinstance(error_class, type) and issubclass(error_class, PaddockError):
+            kind = error_class
         elif 400 <= error.status < 500:
             kind = errors.Refused
     return next(code for parent, code in EXIT_CODES if issubclass(kind, parent))

@@ -70,8 +70,8 @@ def lock(
     bodies = [launch_body({"model_name": name, **values}) for name in models]
     entries = []
     for body in bodies or _launched(client):
-        what = str(body.get("model_name") or body["launched"])
-        (row,) = _done(client, client.lock(**body, newest=newest), what, output)
+        subject = str(body.get("model_name") or body["launched"])
+        (row,) = _done(client, client.lock(**body, newest=newest), subject, output)
         entries.append(parse_entry(row))
     after = before.merged(entries)
     _refuse_two(entries, after)

@@ -151,11 +151,11 @@ class Client:
         """Cancels a pull; downloaded files stay."""
         return dict(self._call("DELETE", f"/v1/pulls/{quote(pull_id, safe='')}"))
 
-    def lock(self, **what: Any) -> dict[str, Any]:
+    def lock(self, **options: Any) -> dict[str, Any]:
         """Begins to make a lock's entry: of a variant by the keys of `launch`, or of the model
         whose id is `launched`. `show_lock` has the progress.
         """
-        return dict(self._call("POST", "/v1/locks", what))
+        return dict(self._call("POST", "/v1/locks", options))
 
     def verify_lock(self, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Begins to read the files of a lockfile's entries anew."""

@@ -1,4 +1,4 @@
-"""What most adapters answer: a base that an adapter may have, where it says nothing else."""
+"""A base for adapters with the answers that most of them share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 TYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 CACHE_BYTES = TYPE_BYTES | {"auto": 2.0}
-"""Of one element of the cache; of whatever else there is (fp8): one."""
+"""Bytes of one element of the cache; other types (fp8) have one byte."""
 
 
 class Adapter:
@@ -25,7 +25,7 @@ class Adapter:
 
     def detect(self) -> Detection:
         """Whether its environment is there."""
-        assert self.environment is not None  # who has none says how it is found
+        assert self.environment is not None  # an adapter without one overrides this
         return self.environment.detect()
 
     def refuses(self, variant: Variant, host: Host) -> str | None:
@@ -37,7 +37,7 @@ class Adapter:
         return getattr(options, "n_ctx", None), getattr(options, "n_parallel", None)
 
     def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Leaves one core to the gateway and the client, where the processor computes."""
+        """Leaves one core to the gateway and the client if the processor computes."""
         on_gpus = host.gpus and host.engines.get(self.name, UNKNOWN).cuda
         if on_gpus or getattr(options, "n_threads", 0) is not None:
             return options
@@ -52,7 +52,7 @@ class Adapter:
         return False
 
     def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
-        """The cache has the type of the weights, unless it is told otherwise."""
+        """The cache has the type of the weights, unless an option sets another."""
         kind: Any = getattr(options, "kv_cache_dtype", "auto")
         if kind == "auto":
             kind = getattr(options, "dtype", "auto")
@@ -60,5 +60,5 @@ class Adapter:
         return each, each
 
     def weight_element_bytes(self, options: EngineOptions) -> float | None:
-        """What the option `dtype` says, where there is one."""
+        """Bytes by the option `dtype`, if there is one."""
         return TYPE_BYTES.get(getattr(options, "dtype", "auto"))

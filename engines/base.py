@@ -1,4 +1,4 @@
-"""The engine contract: what an adapter must know about one inference server.
+"""The engine contract: the knowledge of an adapter about one inference server.
 
 To add an engine is to add a file with a class that satisfies `Engine` and a row in
 `engines/__init__.py` (or an entry point `paddock.engines` in another package).
@@ -38,16 +38,16 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_abso
 """An option's paths: a list, or a text with commas between them."""
 
 
-def _named(paths: tuple[str, ...]) -> tuple[str, ...]:
+def _check_named_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
     for path in paths:
-        name, _, where = path.partition("=")
-        if not name or not where.startswith("/"):
+        name, _, target = path.partition("=")
+        if not name or not target.startswith("/"):
             raise ValueError(f"{path} must be name=path, with an absolute path")
     return paths
 
 
-NamedPaths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_named)]
-"""Paths likewise, each with a name: `tales=/adapters/tales`."""
+NamedPaths = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_check_named_paths)]
+"""The same with a name for each path: `tales=/adapters/tales`."""
 
 
 class EngineOptions(BaseModel):
@@ -59,24 +59,24 @@ class EngineOptions(BaseModel):
 
     @classmethod
     def parse(cls, engine: str, values: Mapping[str, Any]) -> EngineOptions:
-        """Options from what a user typed: `n-ctx` counts as `n_ctx`, texts become numbers.
+        """Options from a user's input: `n-ctx` counts as `n_ctx`, texts become numbers.
 
         Raises:
             UnknownName: an option that the engine does not have, with the nearest that it has.
             BadValue: a value of the wrong type or out of range.
         """
         known = tuple(cls.model_fields)
-        named: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         for key, value in values.items():
             name = key.replace("-", "_")
             name = cls.synonyms.get(name, name)
             if name not in known:
                 raise UnknownName.among("option", key, known, of=engine)
-            if name in named:
+            if name in options:
                 raise BadValue(f"{engine} option {name}", value, "given twice")
-            named[name] = value
+            options[name] = value
         try:
-            return cls.model_validate(named)
+            return cls.model_validate(options)
         except ValidationError as error:
             first = error.errors()[0]
             if not first["loc"]:  # options that do not go together
@@ -87,13 +87,13 @@ class EngineOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Detection:
-    """What a node found about one engine: a version, or the reason why it is not usable.
+    """One engine on a node: its version, or the reason why it is not usable.
 
     Attributes:
-        architectures: those that it knows, by the names in `config.json`; none: it does not say.
-        unknown: architectures that it was asked for and does not know, by its own names.
-        formats: those that it can load there, as they are in their files; none: all that it can.
-        cuda: what is installed there computes on NVIDIA GPUs, if there are any.
+        architectures: those that it knows, by the names in `config.json`; empty: not known.
+        unknown: requested architectures that it does not know, by its own names.
+        formats: those that it can load there without quantizing; empty: all of its formats.
+        cuda: whether this installation computes on NVIDIA GPUs, if there are any.
     """
 
     version: str = ""
@@ -109,7 +109,7 @@ UNKNOWN = Detection(missing="the Paddock of that node does not know it")
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU, as its driver told. `index` is the driver's, in the order of the bus."""
+    """One NVIDIA GPU, by its driver. `index` is the driver's, in the order of the bus."""
 
     index: int
     name: str
@@ -126,8 +126,8 @@ class Devices:
 
     Attributes:
         count: how many share its weights and its cache, in equal parts.
-        offload_bytes: how much of the weights each may leave in the host's memory; None: whatever
-            does not fit.
+        offload_bytes: the most bytes of weights that each may leave in the host's memory; None:
+            all that do not fit.
     """
 
     count: int
@@ -141,10 +141,10 @@ class Host:
     Attributes:
         node: Ray's node id, or `local` before Ray has started.
         files: local weight files, `folder/name` (or an absolute path) → size in bytes.
-        engines: engine name → what was detected there.
+        engines: engine name → its detection there.
         gpus: those that Paddock may use there, by their index.
-        reserved: model id → bytes that are free but promised to it, and so taken off what is free.
-        age_seconds: how long ago the node told this.
+        reserved: model id → bytes promised to it, which do not count as free.
+        age_seconds: the age of these facts.
     """
 
     node: str
@@ -163,17 +163,17 @@ class Host:
 
 @dataclass(frozen=True)
 class Serving:
-    """What an engine is asked to serve: all that `command` may look at.
+    """A model for an engine to serve: everything that `command` may use.
 
     Attributes:
         model_id: the name that the engine shall answer with.
         context_length: tokens that one request gets (prompt and answer).
         slots: requests served side by side.
-        api_key: the key that the engine shall ask for, where it can check one.
-        projector: a file that makes tokens of pictures, for weights that need one beside them.
-        quantization: the variant's; one that its files do not have is made while they are read.
-        cache_bytes: what the plan counts for the key-value cache of all slots; 0: not counted.
-        gpu_share: the part of each GPU's memory that the plan counts for it; 0: it has no GPU.
+        api_key: the key that the engine shall require, if it can check one.
+        projector: a file that turns pictures into tokens, if the weights need one.
+        quantization: the variant's. If the files are not quantized, it is made while they are read.
+        cache_bytes: the plan's bytes for the key-value cache of all slots; 0: not counted.
+        gpu_share: the plan's part of each GPU's memory for it; 0: it has no GPU.
     """
 
     model_id: str
@@ -201,7 +201,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Symptom:
-    """Tells a cause from the engine's own output: the first pattern that matches a line wins."""
+    """A cause by the engine's own output. The first pattern that matches a line wins."""
 
     pattern: re.Pattern[str]
     cause: str
@@ -210,10 +210,10 @@ class Symptom:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an engine tells how far it is, for telling a long prompt from a deadlock.
+    """An engine's counters of work, which distinguish a long prompt from a deadlock.
 
     Attributes:
-        path: a route of the engine's, asked with its key.
+        path: a route of the engine's, requested with its key.
         pattern: the counters in its answer. They move while tokens are generated or a prompt is
             read, and stand still otherwise.
     """
@@ -224,9 +224,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class RequestFields:
-    """What an engine makes of the fields of OpenAI's requests.
+    """How an engine handles the fields of OpenAI's requests.
 
-    What is in none of these is refused by name, unless the gateway does it itself for every engine
+    Any other field is refused by name, unless the gateway handles it for every engine
     (`server/dialects/openai.py`).
 
     Attributes:
@@ -234,15 +234,15 @@ class RequestFields:
         completions: fields that it acts on in completions alone.
         chat: fields that it acts on in chats alone.
         embeddings: fields of `/v1/embeddings`.
-        renamed: what others call a field → what it is called here.
+        renamed: common name of a field → its name in this engine.
         refused: reasons, for fields whose refusal needs one.
-        usage_in_completions: its streams of completions carry usage asked for or not.
+        usage_in_completions: its streams of completions always carry usage.
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
-        too_long: what it says, with a status that blames itself, of an input that is too long.
+        too_long: its message for an input that is too long, if it sends a 5xx status with it.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
-        tells_stop: a field that makes it say which stop text has ended an answer.
-        counts_at: its route that takes a chat and only counts the tokens of its prompt.
+        tells_stop: a field that makes it name the stop text that ended an answer.
+        counts_at: its route that only counts the tokens of a chat's prompt.
     """
 
     honoured: frozenset[str] = frozenset()
@@ -287,11 +287,11 @@ class Engine(Protocol):
     automatic: ClassVar[bool]
     """Whether a launch that names no engine may choose it."""
     made_for_gpus: ClassVar[bool]
-    """Whether such a launch takes it before the others where it computes on GPUs."""
+    """Whether such a launch prefers it where it computes on GPUs."""
     environment: ClassVar[Environment | None]
-    """What `paddock engine install` makes for it; None: it lives in Paddock's own environment."""
+    """The environment of `paddock engine install`; None: it lives in Paddock's own environment."""
     context_step: ClassVar[int]
-    """Tokens to whose multiple the engine rounds up the context of each slot."""
+    """The engine rounds the context of each slot up to a multiple of these tokens."""
     health_path: ClassVar[str]
     """Answers 200 once the engine can serve, anything else (or nothing) before."""
     progress: ClassVar[Progress | None]
@@ -306,12 +306,12 @@ class Engine(Protocol):
     def refuses(self, variant: Variant, host: Host) -> str | None:
         """Why it can't serve the variant on the host; None if it can.
 
-        Asked only where it was detected, for a format of `formats` that the spec lists it for.
+        Called only where it was detected, for a format of `formats` that the spec lists it for.
         """
         ...
 
     def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
-        """Fills what the user left open with what is best on this host.
+        """Fills options that the user left open with the best values for this host.
 
         `weights_bytes` counts the weights once for each replica.
         """
@@ -324,7 +324,7 @@ class Engine(Protocol):
     def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """How many of a node's `gpus` it computes on, where it was detected for GPUs.
 
-        `Devices(0)`: none all the same.
+        `Devices(0)`: it uses none of them.
         """
         ...
 
@@ -346,7 +346,7 @@ class Engine(Protocol):
         ...
 
     def weight_element_bytes(self, options: EngineOptions) -> float | None:
-        """Bytes of one weight in memory, of those not quantized; None: as in the files."""
+        """Bytes of one weight in memory that is not quantized; None: as in the files."""
         ...
 
     def command(self, serving: Serving) -> Command:

@@ -64,23 +64,23 @@ def unknown_architecture(engine: str) -> Symptom:
     )
 
 
-def out_of_memory(*more: str) -> Symptom:
-    """In PyTorch's words, and in `more` patterns of the engine's own."""
+def out_of_memory(*patterns: str) -> Symptom:
+    """In PyTorch's words, and in the engine's own `patterns`."""
     words = (
         *("CUDA out of memory", "OutOfMemoryError", "can't allocate memory", "MemoryError"),
         "bad_alloc",
     )
     return Symptom(
-        re.compile("|".join((*words, *more))),
+        re.compile("|".join((*words, *patterns))),
         "oom",
         "the engine could not get the memory that it needs",
     )
 
 
-def port_in_use(*more: str) -> Symptom:
-    """In the system's words, and in `more` patterns of the engine's own."""
+def port_in_use(*patterns: str) -> Symptom:
+    """In the system's words, and in the engine's own `patterns`."""
     return Symptom(
-        re.compile("|".join(("[Aa]ddress already in use", *more))),
+        re.compile("|".join(("[Aa]ddress already in use", *patterns))),
         "port_in_use",
         "the engine's port was taken by another process",
     )

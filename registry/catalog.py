@@ -79,9 +79,9 @@ class _Building:
         places.update((alias, ("aliases", number)) for number, alias in enumerate(spec.aliases))
         taken = [name for name in places if name.casefold() in self.claims]
         for name in taken:
-            line, where = document.line(places[name]), field_name(places[name])
+            line, field_path = document.line(places[name]), field_name(places[name])
             reason = f"'{name}' already names the model in {self.claims[name.casefold()]}"
-            self.problems.append(InvalidSpec(path, line, where, reason))
+            self.problems.append(InvalidSpec(path, line, field_path, reason))
         if taken:
             return
         self.claims.update((name.casefold(), path) for name in places)
@@ -125,7 +125,7 @@ class Catalog:
         self._blobs = compiled.blobs
         self._parsed: dict[int, ModelSpec] = {}
         self._pairs: dict[str, int] = {}  # filled by the first unknown name
-        self._beside: dict[str, ModelSpec] = {}
+        self._unlisted: dict[str, ModelSpec] = {}
         self._by_folded = {
             name.casefold(): number
             for number, entry in enumerate(compiled.entries)
@@ -151,21 +151,21 @@ class Catalog:
         index that cannot be read or written is no error, only slower. Of a catalogue of `before`,
         what has not changed since is not read again.
         """
-        places = [Path(folder) for folder in (default_folders() if folders is None else folders)]
+        paths = [Path(folder) for folder in (default_folders() if folders is None else folders)]
         if custom is not None:
-            places.append(custom)
+            paths.append(custom)
         # Taken before any file is read: a change in between makes the index stale, not wrong.
-        seen = tuple(_look(places))
-        known = None
+        seen = tuple(_look(paths))
+        compiled = None
         if before is not None:
-            known = before._compiled
+            compiled = before._compiled
         elif index is not None:
-            known = _read_index(index)
-        if known is None or known.seen != seen:
-            known = _compile(seen, known)
+            compiled = _read_index(index)
+        if compiled is None or compiled.seen != seen:
+            compiled = _compile(seen, compiled)
             if index is not None:
-                _write_index(index, known)
-        return cls(known, places, custom)
+                _write_index(index, compiled)
+        return cls(compiled, paths, custom)
 
     def is_current(self) -> bool:
         """Whether the folders hold the same files as when they were read."""
@@ -185,13 +185,13 @@ class Catalog:
 
         Raises `UnknownName` with the nearest names.
         """
-        beside = self._beside.get(name)
-        return beside if beside is not None else self._spec(self._number(name))
+        unlisted = self._unlisted.get(name)
+        return unlisted if unlisted is not None else self._spec(self._number(name))
 
     def including(self, name: str, spec: ModelSpec) -> Catalog:
         """This catalogue, but `lookup` of `name` gives `spec`, which no list includes."""
         other = copy.copy(self)
-        other._beside = {**self._beside, name: spec}
+        other._unlisted = {**self._unlisted, name: spec}
         return other
 
     def path(self, name: str) -> Path:
@@ -235,11 +235,13 @@ class Catalog:
         if not self._pairs:
             for entry in self._entries:
                 self._pairs.update((n, _letter_pairs(n)) for n in (entry.name, *entry.aliases))
-        wanted = _letter_pairs(name)
+        wanted_pairs = _letter_pairs(name)
 
-        def likeness(known: str) -> float:
-            pairs = self._pairs[known]
-            return (pairs & wanted).bit_count() / (pairs.bit_count() + wanted.bit_count() + 1)
+        def likeness(candidate: str) -> float:
+            pairs = self._pairs[candidate]
+            return (pairs & wanted_pairs).bit_count() / (
+                pairs.bit_count() + wanted_pairs.bit_count() + 1
+            )
 
         return heapq.nlargest(_CANDIDATES, self._pairs, key=likeness)
 
@@ -291,10 +293,10 @@ def _compile(seen: tuple[_Seen, ...], before: _Compiled | None = None) -> _Compi
     from paddock.registry.reader import examine, read_bytes
 
     building = _Building()
-    known = _unchanged(before) if before is not None else {}
+    unchanged = _unchanged(before) if before is not None else {}
     for row in seen:
         path = os.path.join(*row[:2])
-        if row in known and building.keep(*known[row]):
+        if row in unchanged and building.keep(*unchanged[row]):
             continue
         try:
             data = read_bytes(Path(path))

@@ -198,5 +198,5 @@ class _Builder:
         return parent.at if parent.key is None else (*parent.at, parent.key)
 
     def refuse(self, event: Any, reason: str, at: Steps | None = None) -> NoReturn:
-        where = field_name(self.at() if at is None else at)
-        raise InvalidSpec(self.path, event.start_mark.line + 1, where, reason)
+        name = field_name(self.at() if at is None else at)
+        raise InvalidSpec(self.path, event.start_mark.line + 1, name, reason)

@@ -117,9 +117,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def not_written(error: OSError, path: Path | None = None) -> NotWritten:
     """A system's error as one of ours; without a `path`, with the one that it names."""
-    where = str(path or error.filename or "a file")
+    subject = str(path or error.filename or "a file")
     kind = DiskFull if error.errno in _FULL else NotWritten
-    return kind(where, error.strerror or str(error))
+    return kind(subject, error.strerror or str(error))
 
 
 def is_refused_write(error: OSError) -> bool:

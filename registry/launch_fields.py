@@ -96,8 +96,8 @@ class LaunchField:
 
     def flags_of(self, key: str) -> tuple[str, ...]:
         """The flags that mean one of `keys`: an alias has the flag of its name."""
-        apart = {f"--{alias.replace('_', '-')}": alias for alias in self.aliases}
-        return tuple(flag for flag in self.flags if apart.get(flag, self.key) == key)
+        key_by_flag = {f"--{alias.replace('_', '-')}": alias for alias in self.aliases}
+        return tuple(flag for flag in self.flags if key_by_flag.get(flag, self.key) == key)
 
     def check(self, value: Any) -> Any:
         """The value as `LaunchRequest` holds it. A value that was checked before stays as it is.

@@ -80,13 +80,15 @@ Hosts = Mapping[str, frozenset[str]]
 
 def hosts(environ: Mapping[str, str]) -> Hosts:
     """Host (and port) → names of its hubs, with the endpoints of the environment."""
-    known: dict[str, frozenset[str]] = {}
+    hubs_by_host: dict[str, frozenset[str]] = {}
     for hub, site in hub_sites().items():
-        named = environ.get(site.endpoint_variable, "") if site.endpoint_variable else ""
-        mirror = urlsplit(named if "://" in named else f"https://{named}").netloc.lower()
+        mirror_endpoint = environ.get(site.endpoint_variable, "") if site.endpoint_variable else ""
+        mirror = urlsplit(
+            mirror_endpoint if "://" in mirror_endpoint else f"https://{mirror_endpoint}"
+        ).netloc.lower()
         for host in (*site.hosts, *filter(None, [mirror])):
-            known[host] = known.get(host, frozenset()) | {hub}
-    return known
+            hubs_by_host[host] = hubs_by_host.get(host, frozenset()) | {hub}
+    return hubs_by_host
 
 
 def parse_reference(text: str, known: Hosts) -> Reference:

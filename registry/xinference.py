@@ -275,8 +275,8 @@ def _their_name(steps: tuple[str | int, ...], building: _Building) -> str:
     match steps:
         case ("weights", int(number), "sources", int(source), str(name), *_):
             local = building.weights[number]["sources"][source]["hub"] == "path"
-            theirs = "model_uri" if local and name == "id" else _NAMES.get(name, name)
-            return f"model_specs[{building.origins[number][source]}].{theirs}"
+            field_name = "model_uri" if local and name == "id" else _NAMES.get(name, name)
+            return f"model_specs[{building.origins[number][source]}].{field_name}"
         case ("weights", int(number), str(name), *_):
             return f"model_specs[{building.origins[number][0]}].{_NAMES.get(name, name)}"
         case (str(name), *_):

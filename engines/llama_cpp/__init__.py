@@ -55,7 +55,7 @@ QUIET = {"GGML_NO_BACKTRACE": "1"}
 REPACK_SHARE = 0.9
 """Share of the free memory that weights may take and still be copied into it."""
 
-# Started by its path: as a module it would import this package first, 0.2 s for nothing.
+# Started by its path: as a module it would first import this package, which takes 0.2 s.
 SERVE = Path(__file__).with_name("serve.py")
 
 PROCESS_BYTES = 45_000_000
@@ -128,7 +128,7 @@ FIELDS = RequestFields(
         (
             *("max_tokens", "seed", "stop", "temperature", "top_p", "logit_bias", "logprobs"),
             *("frequency_penalty", "presence_penalty"),
-            # Its own, from its server's documentation.
+            # Fields of its own, from its server's documentation.
             *("top_k", "min_p", "typical_p", "top_n_sigma", "n_keep", "n_predict", "n_probs"),
             *("dynatemp_range", "dynatemp_exponent", "repeat_penalty", "repeat_last_n"),
             *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
@@ -177,7 +177,7 @@ class LlamaCpp(Adapter):
     automatic: ClassVar[bool] = True
     context_step: ClassVar[int] = 256
     health_path: ClassVar[str] = "/health"
-    # Its slots' own counts move with each batch; those of /metrics only at a request's end.
+    # The slots' counters move with each batch; those of /metrics only at a request's end.
     progress: ClassVar[Progress | None] = Progress(
         "/slots", re.compile(r'"(?:n_decoded|n_prompt_tokens_processed|id_task)": ?(-?\d+)')
     )
@@ -188,7 +188,7 @@ class LlamaCpp(Adapter):
             "unsupported_arch",
             "this llama.cpp does not know the model's architecture {0}",
         ),
-        # Before the symptoms of a broken file: an adapter that is none shows both.
+        # Before the symptoms of a broken file: a file that is no adapter shows both.
         Symptom(
             re.compile(r"failed to (?:load|apply) lora"),
             "bad_option",
@@ -326,9 +326,9 @@ class LlamaCpp(Adapter):
 
 
 def _rounded_slot(context: int) -> int:
-    """The context that llama.cpp gives a slot anyhow.
+    """The context of a slot after llama.cpp's own rounding.
 
-    Asked for less than two tokens it aborts, because its warm-up takes two.
+    With less than two tokens it aborts, because its warm-up takes two.
     """
     step = LlamaCpp.context_step
     return -(-context // step) * step
@@ -337,9 +337,10 @@ def _rounded_slot(context: int) -> int:
 def _batches(serving: Serving) -> tuple[int, int]:
     """Tokens taken and computed at once.
 
-    Of what is embedded or ranked, every token sees every other: a whole input is one batch. With
-    one step beyond the context, an input that is a little too long is refused as such; one that is
-    larger than a batch is called a fault of the server. Larger batches cost memory by their square.
+    In embedding and ranking every token sees every other, so an input is one batch. A batch is one
+    step larger than the context: an input that is a little too long is then refused as such, while
+    one that is larger than a batch counts as a fault of the server. Larger batches cost memory by
+    their square.
     """
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
@@ -389,5 +390,5 @@ def _llama_server(program: str, serving: Serving) -> Command:
         argv.append("--reranking")
     for adapter in options.lora:
         argv += ["--lora", str(Path(adapter).expanduser())]
-    # The key goes by the environment: arguments are readable by every user of the machine.
+    # The key is in the environment, because every user of the machine can read arguments.
     return Command(argv=tuple(argv), environ={"LLAMA_API_KEY": serving.api_key, **QUIET})

@@ -17,7 +17,7 @@ LOAD_MODES = {
     (False, True): "MLOCK",
 }
 LOG_SECONDS = 0.3
-"""What llama.cpp's log may take to be written, where it has just failed."""
+"""The time that llama.cpp's log may take to be written after a failure."""
 FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 
@@ -47,7 +47,7 @@ def _params(settings: dict[str, Any]) -> Any:
     params.no_extra_bufts = options["repack"] is False
     params.ui = False
     params.offline = True
-    # The plan has settled context and slots; llama.cpp shall not shrink them in silence.
+    # The plan has settled context and slots; llama.cpp shall not silently shrink them.
     params.fit_params = False
     params.flash_attn_type = getattr(
         llama.llama_flash_attn_type,

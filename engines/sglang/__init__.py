@@ -43,7 +43,7 @@ PROCESS_BYTES = 4_000_000_000
 """The server, one scheduler and the detokenizer in the host's memory: not measured."""
 
 
-# What its registry would find by importing every model, which needs the GPU's libraries.
+# The models of its registry, without importing them, which needs the GPU's libraries.
 _ARCHITECTURES = """
 import ast, importlib.util, json, pathlib
 (package,) = importlib.util.find_spec("sglang").submodule_search_locations
@@ -124,7 +124,7 @@ class SglangOptions(EngineOptions):
     random_seed: int = Field(0, ge=0, description="seed of requests that have none")
 
 
-# From its protocol. It ignores what it does not know, so that nothing stands here on trust.
+# From its protocol. It ignores unknown fields, so every field here was checked there.
 FIELDS = RequestFields(
     honoured=frozenset(
         (
@@ -201,7 +201,7 @@ class Sglang(Adapter):
         return self.environment.detect()
 
     def refuses(self, variant: Variant, host: Host) -> str | None:
-        """What is to be quantized while it loads, which has other names here."""
+        """A quantization that would be made while loading: SGLang has other names for it."""
         if variant.format == "pytorch" and variant.quantization != "none":
             return (
                 f"it does not load pytorch in {variant.quantization}; "
@@ -210,7 +210,7 @@ class Sglang(Adapter):
         return None
 
     def devices(self, options: EngineOptions, gpus: int) -> Devices:
-        """As many as the options divide the model between; experts are divided among the same."""
+        """The number of GPUs that the options divide the model, and its experts, between."""
         assert isinstance(options, SglangOptions)
         return Devices(options.tp_size * options.pp_size, options.cpu_offload_gb * 10**9)
 
@@ -229,7 +229,7 @@ class Sglang(Adapter):
         return Command(
             argv=(str(environment.python), str(FOLDER / "serve.py"), *arguments(serving)),
             environ={
-                # SGLang takes it as an argument, which every user of the machine could read.
+                # Not an argument, as it is of SGLang: every user of the machine can read those.
                 "PADDOCK_ENGINE_KEY": serving.api_key,
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
@@ -246,7 +246,7 @@ def arguments(serving: Serving) -> list[str]:
         *("--host", "127.0.0.1", "--port", str(serving.port)),
         *("--context-length", str(serving.context_length)),
         *("--max-running-requests", str(serving.slots)),
-        # Whatever share of the memory SGLang takes, it shall hold no more than was planned for.
+        # SGLang may take another share of the memory, but holds no more tokens than planned.
         *("--max-total-tokens", str(serving.context_length * serving.slots)),
         *("--dtype", options.dtype, "--kv-cache-dtype", options.kv_cache_dtype),
         *("--load-format", options.load_format, "--random-seed", str(options.random_seed)),

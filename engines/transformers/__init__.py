@@ -138,7 +138,7 @@ class Transformers(Adapter):
             "weights_mismatch",
             "the files are not this model's weights: a tensor of {0}",
         ),
-        out_of_memory(),  # before what becomes of a batch that has none
+        out_of_memory(),  # first, since it also causes what follows
         Symptom(
             re.compile(r"^not_numbers: (.*)"),
             "bad_option",
@@ -217,7 +217,7 @@ class Transformers(Adapter):
                 "PADDOCK_ENGINE_KEY": serving.api_key,
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
-                # Else putting experts together leaves holes that torch keeps: 4.7 GB beside 23.
+                # Without it, stacking experts leaves holes that torch keeps: 4.7 GB beside 23.
                 "PYTORCH_ALLOC_CONF": "expandable_segments:True",
                 "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
                 "HF_HUB_DISABLE_PROGRESS_BARS": "1",

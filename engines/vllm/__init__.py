@@ -56,7 +56,7 @@ STEP_TOKENS = 2048
 SPARE_CACHE_BYTES = 64 * 1024 * 1024
 """More cache than the plan counts: vLLM keeps one block to itself, and blocks are whole."""
 
-# Asked of an installed vLLM; imports no model.
+# Run in the environment of vLLM; imports no model.
 _ARCHITECTURES = """
 import json
 from vllm.model_executor.models.registry import ModelRegistry
@@ -214,7 +214,7 @@ SYMPTOMS = (
         "the files are not this model's weights; missing are {0}",
     ),
     Symptom(
-        # What vLLM makes of a name that begins with that of a part of a fused layer.
+        # vLLM's message for a name that begins with that of a part of a fused layer.
         re.compile(r"AttributeError: '\w*Linear' object has no attribute 'data'"),
         "weights_mismatch",
         "the files are not this model's weights: a linear layer has a tensor that is none of its",
@@ -301,7 +301,7 @@ class Vllm(Adapter):
         complete=True,
         cuda=(FOLDER / "requirements-cuda.txt",),
         architectures=_ARCHITECTURES,
-        # By this vLLM's core knows that it was built for the CPU.
+        # It tells vLLM's core that it was built for the CPU.
         metadata={"vllm": "0.32.0+cpu"},
     )
     context_step: ClassVar[int] = 128
@@ -327,7 +327,7 @@ class Vllm(Adapter):
         return detection
 
     def refuses(self, variant: Variant, host: Host) -> str | None:
-        """What is to be quantized while it loads; the architecture is known when it is read."""
+        """A quantization to be made while loading. The architecture shows when it is read."""
         if variant.format == "pytorch" and variant.quantization != "none":
             return (
                 f"this vLLM has no bitsandbytes to load it in {variant.quantization}; "
@@ -336,7 +336,7 @@ class Vllm(Adapter):
         return None
 
     def devices(self, options: EngineOptions, gpus: int) -> Devices:
-        """As many as the options divide the model between."""
+        """The number of GPUs that the options divide the model between."""
         assert isinstance(options, VllmOptions)
         count = options.tensor_parallel_size * options.pipeline_parallel_size
         return Devices(count, round(options.cpu_offload_gb * 2**30))
@@ -367,12 +367,12 @@ class Vllm(Adapter):
             argv += ["--chat-template", serving.chat_template]
         cache = read_settings().home / "cache" / "vllm"
         environ = {
-            # Not an argument: those are readable by every user of the machine.
+            # Not an argument, because every user of the machine can read those.
             "VLLM_API_KEY": serving.api_key,
             "VLLM_HOST_IP": "127.0.0.1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_COLOR": "0",
-            # What was compiled once need not be again.
+            # A cache of compiled code.
             "VLLM_CACHE_ROOT": str(cache),
             "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
             "HF_HUB_OFFLINE": "1",
@@ -396,7 +396,7 @@ def _utilization(share: float) -> float:
 
 
 def _cpu(options: VllmOptions) -> dict[str, str]:
-    """Threads on a CPU. vLLM binds them to the first cores by itself, each model to the same."""
+    """Threads on a CPU. By itself vLLM binds those of every model to the same first cores."""
     workers = options.tensor_parallel_size * options.pipeline_parallel_size
     threads = max(1, (options.n_threads or 1) // workers)
     environ = {
@@ -449,7 +449,7 @@ def arguments(serving: Serving) -> list[str]:
         argv += ["--lora-modules", *options.lora_modules]
     if options.tool_call_parser:
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", options.tool_call_parser]
-        argv += ["--tool-strict-level", "parameter"]  # else arguments may be anything
+        argv += ["--tool-strict-level", "parameter"]  # without it arguments may be anything
     for name in ("max_num_batched_tokens", "block_size", "quantization", "reasoning_parser"):
         value = getattr(options, name)
         if value is not None:

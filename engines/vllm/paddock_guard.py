@@ -1,4 +1,4 @@
-"""Runs in vLLM's server: every route but its health asks for the key.
+"""Runs in vLLM's server: every route except its health requires the key.
 
 vLLM itself asks for it below /v1 only, and generates for anyone at /invocations.
 """
@@ -22,7 +22,7 @@ class Guard:
         self._wanted = f"Bearer {os.environ['VLLM_API_KEY']}".encode()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Passes on what has the key."""
+        """Passes on requests that have the key."""
         if scope["type"] == "lifespan" or scope["path"] in OPEN or self._has_key(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":

@@ -29,7 +29,7 @@ if hasattr(torch.cpu, "_init_amx"):
 SHARE = 1e-5
 """Whole numbers may be the largest one by chance: one of four thousand million, if packed."""
 PIECE = 1 << 24
-"""Values that are looked at in one go."""
+"""Values that are checked in one step."""
 
 
 class Whole:
@@ -62,7 +62,7 @@ def _checking(process: Callable[..., Any]) -> Callable[..., Any]:
             names = sorted(unset_counts)
             listed = ", ".join(f"{name} ({unset_counts[name]} values)" for name in names[:4])
             more_names = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            # Not on the line that raises: a traceback would show it before its values.
+            # Not on the line that raises: a traceback would show the expression before its values.
             reason = f"weights_mismatch: not in the files: {listed}{more_names}"
             raise ValueError(reason)
         return process(model, *args, **kwargs)
@@ -71,7 +71,7 @@ def _checking(process: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unset(parameter: Any) -> int:
-    """How many of its values were never written."""
+    """The number of its values that were never written."""
     kind = parameter.dtype
     if parameter.device.type == "meta" or (not kind.is_floating_point and kind.itemsize < 4):
         return 0
