@@ -122,7 +122,7 @@ def test_head_is_a_get_without_a_body(client: Client, path: str) -> None:
         (b'{"model_name": NaN}', "application/json", 400, "body"),
         (b"[" * 5000, "application/json", 400, "body"),
         (b"[1]", "application/json", 400, "body"),
-        (b'{"model_name": "tiny-mixtral", "replica": -1}', "application/json", 400, "replicas"),
+        (b'{"model_name": "tiny-mixtral", "replica": -1}', "application/json", 400, "replica"),
         (
             b'{"model_name": "tiny-mixtral", "context_length": -5}',
             "application/json",
