@@ -1,1 +1,1 @@
-"""From a request to a plan: pure. `references.py` and `servable.py` alone keep files."""
+"""From a request to a plan: pure. `derived_store.py` and `servable.py` alone keep files."""
