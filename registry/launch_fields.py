@@ -202,7 +202,8 @@ def _indices(launch_field: LaunchField, value: Any) -> tuple[int, ...]:
 
 def _adapters(launch_field: LaunchField, value: Any) -> list[str]:
     """The paths of LoRA adapters."""
-    adapters = value.get("lora_list") or [] if isinstance(value, dict) else None
+    adapters = value.get("lora_list") if isinstance(value, dict) else False
+    adapters = [] if adapters is None else adapters
     if not isinstance(adapters, list):
         raise BadValue(launch_field.key, value, "must be an object with lora_list, a list")
     paths = [
@@ -210,6 +211,8 @@ def _adapters(launch_field: LaunchField, value: Any) -> list[str]:
     ]
     if not all(isinstance(path, str) for path in paths):
         raise BadValue(launch_field.key, value, "each of lora_list needs a local_path, as text")
+    if not all(isinstance(adapter.get("lora_name"), str | None) for adapter in adapters):
+        raise BadValue(launch_field.key, value, "a lora_name must be text")
     return [str(path) for path in paths]
 
 

@@ -155,7 +155,13 @@ def test_commands_have_the_fields_of_the_table(command: click.Command, taker: Ta
         ("n_gpu", "²", "n_gpu '²': must be a whole number, auto or none"),
         ("gpu_idx", "a,b", "gpu_idx 'a,b': must be indices of GPUs"),
         ("peft_model_config", [], "peft_model_config .*: must be an object with lora_list"),
+        ("peft_model_config", {"lora_list": False}, "must be an object with lora_list"),
         ("peft_model_config", {"lora_list": [{}]}, "each of lora_list needs a local_path"),
+        (
+            "peft_model_config",
+            {"lora_list": [{"local_path": "/a", "lora_name": 1}]},
+            "a lora_name must be text",
+        ),
     ],
 )
 def test_wrong_values_are_refused_by_the_clients_key(key: str, value: Any, says: str) -> None:

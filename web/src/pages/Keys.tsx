@@ -46,7 +46,12 @@ export default function Keys() {
   return (
     <>
       <PageHeader title={t("keys.title")} text={t("keys.text")}>
-        <Button leftSection={<Plus size={16} aria-hidden />} onClick={() => setMaking(true)}>
+        <Button
+          leftSection={<Plus size={16} aria-hidden />}
+          // Whether it is the first key decides what it is for.
+          disabled={keys.isPending}
+          onClick={() => setMaking(true)}
+        >
           {t("keys.create")}
         </Button>
       </PageHeader>
