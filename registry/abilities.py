@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from paddock.registry.added import load_added
 from paddock.registry.errors import BadValue, UnknownName
 
 ENTRY_POINTS = "paddock.abilities"
@@ -82,23 +83,10 @@ _BUILT_IN: Mapping[str, Ability] = {ability.name: ability for ability in BUILT_I
 @cache
 def abilities() -> Mapping[str, Ability]:
     """All abilities by name, built-in ones first."""
-    import logging
-    from importlib.metadata import entry_points
-
-    log = logging.getLogger(__name__)
     table = dict(_BUILT_IN)
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            ability = point.load()
-        except (ImportError, AttributeError, BadValue) as error:
-            message = "the ability %s is left out: %s cannot be read: %s"
-            log.warning(message, point.name, point.value, error)
-            continue
-        if not isinstance(ability, Ability):
-            log.warning("the ability %s is left out: %s is no Ability", point.name, point.value)
-        else:
-            # A package cannot replace an ability, only add one.
-            table.setdefault(ability.name, ability)
+    for ability in load_added(ENTRY_POINTS, Ability):
+        # A package cannot replace an ability, only add one.
+        table.setdefault(ability.name, ability)
     return table
 
 

@@ -340,7 +340,7 @@ def _stamp() -> str:
 
 
 _STAMPED = (
-    *("spec.py", "spec_fields.py", "hubs.py", "abilities.py", "formats.py"),
+    *("spec.py", "spec_fields.py", "hubs.py", "abilities.py", "added.py", "formats.py"),
     *("document.py", "reader.py", "catalog.py"),
 )
 

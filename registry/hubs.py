@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from paddock.registry.added import load_added
 from paddock.registry.errors import BadValue, UnknownName
 
 ENTRY_POINTS = "paddock.hubs"
@@ -149,23 +150,11 @@ _BUILT_IN: Mapping[str, HubSite] = {site.name: site for site in BUILT_IN}
 @cache
 def hub_sites() -> Mapping[str, HubSite]:
     """All hubs by name, built-in ones first."""
-    import logging
-    from importlib.metadata import entry_points
-
-    log = logging.getLogger(__name__)
     sites = dict(_BUILT_IN)
     prefixes = {site.prefix for site in BUILT_IN}
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            site = point.load()
-        except (ImportError, AttributeError, BadValue) as error:
-            message = "the hub %s is left out: %s cannot be read: %s"
-            log.warning(message, point.name, point.value, error)
-            continue
-        if not isinstance(site, HubSite):
-            log.warning("the hub %s is left out: %s is no HubSite", point.name, point.value)
+    for site in load_added(ENTRY_POINTS, HubSite):
         # A package cannot replace a built-in hub or one of another package, only add to them.
-        elif site.name not in sites and site.prefix not in prefixes:
+        if site.name not in sites and site.prefix not in prefixes:
             prefixes.add(site.prefix)
             sites[site.name] = site
     return sites

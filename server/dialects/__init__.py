@@ -1,11 +1,12 @@
-"""API dialects by name, one file each. A package adds one by an entry point, and replaces none."""
+"""API dialects, one file each. A package adds one by an entry point, and replaces none."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
+
+from paddock.registry.added import load_added
 
 if TYPE_CHECKING:
     from paddock.server.dialects.base import Dialect
@@ -22,11 +23,8 @@ ENTRY_POINTS = "paddock.dialects"
 @cache
 def dialects() -> tuple[Dialect, ...]:
     """Every dialect, built-in ones first. Of two that have a path, the first keeps it."""
-    table = dict(BUILT_IN)
-    for point in entry_points(group=ENTRY_POINTS):
-        table.setdefault(point.name, point.value)
-    loaded: list[Dialect] = []
-    for target in table.values():
-        module, _, attribute = target.partition(":")
-        loaded.append(getattr(import_module(module), attribute))
-    return tuple(loaded)
+    from paddock.server.dialects.base import Dialect
+
+    targets = (target.partition(":") for target in BUILT_IN.values())
+    built_in = [getattr(import_module(module), name) for module, _, name in targets]
+    return (*built_in, *load_added(ENTRY_POINTS, Dialect))

@@ -64,7 +64,7 @@ class Exchange:
             if self.out.is_full:  # told by a callback only when that changes
                 upstream.pause()
             await sink.done
-        except Exception as error:
+        except Exception as error:  # whatever it is, its traceback must not hold the sink
             if isinstance(error, UpstreamLost):
                 self._sinks.remove(sink)  # another connection or replica takes its place
             sink.drop_error()
