@@ -87,7 +87,7 @@ def test_other_packages_add_hubs_and_replace_none(
     assert find_prefix("zoo") is hub_site("zoo") is ZOO
     assert find_prefix("hf") is find_hub("huggingface") is BUILT_IN[0]
     assert "odd of paddock.hubs is left out: zoo_package:odd is no HubSite" in caplog.text
-    assert "the hub lost is left out: zoo_package:lost cannot be read" in caplog.text
+    assert "lost of paddock.hubs is left out: zoo_package:lost cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(
