@@ -684,6 +684,7 @@ def test_the_focus_is_never_lost(gateway: Paddock, open_page: Open) -> None:
     """A dialog holds the focus and gives it back; a menu that is folded away does not take it."""
     page = open_page(gateway, "/keys", width=360)
     create = page.get_by_role("button", name="Create a key")
+    expect(create).to_be_enabled()
     create.press("Enter")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Name")).to_be_focused()
