@@ -10,7 +10,6 @@ are served in their order. All of it is bookkeeping on the gateway's event loop.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,15 +18,17 @@ from typing import Protocol
 
 from paddock.launcher.fleet.observation import ReplicaLoad
 from paddock.launcher.fleet.status import ModelStatus
+from paddock.launcher.fleet.waiting import Ticket, WaitingLine
 from paddock.launcher.replicas.status import ReplicaStatus
-from paddock.registry.errors import NotReady, QueueFull
+from paddock.registry.errors import NotReady, PaddockError, QueueFull
 
 QUEUE = 512
 """Requests that may wait for one model; more are refused with 429."""
 LOOK_SECONDS = 0.25
-"""How often the first who waits looks whether the model is still there."""
+"""How often those who wait look whether the model is still there."""
 RECOVERY_SECONDS = 30.0
 """How long a request waits for a model that served, and is being started again."""
+_NONE_AT_WORK: Mapping[str, int] = {}
 
 
 class Directory(Protocol):
@@ -126,14 +127,6 @@ class _Silence:
         return self.before if self.since is None else now - self.since
 
 
-@dataclass(eq=False)
-class _Ticket:
-    """A request that waits; `turn` is settled when it shall look again."""
-
-    client: str
-    turn: asyncio.Future[None]
-
-
 class SlotQueue:
     """Hands out slots of replicas, and lets requests wait for one."""
 
@@ -141,10 +134,9 @@ class SlotQueue:
         self._directory = directory
         self._limit = limit
         self._leases: dict[str, set[Lease]] = {}
-        self._waiting: dict[str, list[_Ticket]] = {}
-        self._at_work: Counter[tuple[str, str]] = Counter()
-        self._turns: dict[tuple[str, str], int] = {}
-        self._count = itertools.count(1)
+        self._waiting: dict[str, WaitingLine[Lease]] = {}
+        self._at_work: dict[str, Counter[str]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._probed: dict[str, float] = {}
         self._silences: dict[str, _Silence] = {}
         self._now = time.monotonic
@@ -156,7 +148,8 @@ class SlotQueue:
 
     def waiting(self, uid: str) -> int:
         """Requests that wait for a slot of the model."""
-        return len(self._waiting.get(uid, ()))
+        line = self._waiting.get(uid)
+        return line.length if line is not None else 0
 
     def check(self, uid: str, parts: int = 1) -> None:
         """Refuses a request whose parts would overfill the queue.
@@ -183,51 +176,67 @@ class SlotQueue:
             NotLaunched, NotReady: there is no such model (any more), none that can answer, or it
                 has not come back in time.
         """
-        if not self._waiting.get(uid):
+        if uid not in self._waiting:
             lease = self._grant(self._directory.servable(uid), avoid, client)
             if lease is not None:
                 return lease
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(client, loop.create_future())
-        self._waiting.setdefault(uid, []).append(ticket)
-        absent_since: float | None = None
+        ticket: Ticket[Lease] = Ticket(client, avoid, loop.create_future())
+        line = self._waiting.setdefault(uid, WaitingLine())
+        line.add(ticket)
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK_SECONDS, self._look)
         try:
-            while True:
-                status = self._directory.servable(uid)
-                is_next = self._next_ticket(uid) is ticket
-                lease = self._grant(status, avoid, client) if is_next else None
-                if lease is not None:
-                    return lease
-                absent_since = None if status.can_serve else absent_since or time.monotonic()
-                if absent_since and time.monotonic() - absent_since >= recovery_seconds:
-                    note = f"it has not come back within {recovery_seconds:g} s"
-                    raise NotReady(uid, status.state, note, retry_after=5.0)
-                # The others are woken in turn, once the next has got its slot or given up.
-                pause = LOOK_SECONDS if is_next else recovery_seconds
-                await asyncio.wait((ticket.turn,), timeout=pause)
-                if ticket.turn.done():
-                    ticket.turn = loop.create_future()
+            return await self._wait(uid, line, ticket, recovery_seconds)
+        except asyncio.CancelledError:
+            if ticket.granted is not None:  # in the same moment
+                ticket.granted.release()
+            raise
         finally:
-            line = self._waiting[uid]
-            line.remove(ticket)
-            if not line:
-                del self._waiting[uid]
-                self._turns = {key: at for key, at in self._turns.items() if key[0] != uid}
-            else:
+            if ticket in line:
+                self._leave(uid, line, ticket)
                 self.wake(uid)
 
-    def _next_ticket(self, uid: str) -> _Ticket | None:
-        """Who gets the next slot: the oldest request of the client with the fewest at work.
+    async def _wait(
+        self, uid: str, line: WaitingLine[Lease], ticket: Ticket[Lease], recovery_seconds: float
+    ) -> Lease:
+        absent_since: float | None = None
+        while True:
+            status = self._directory.servable(uid)
+            if line.next(self._at_work.get(uid, _NONE_AT_WORK)) is ticket:
+                lease = self._grant(status, ticket.avoid, ticket.client)
+                if lease is not None:
+                    return lease
+            absent_since = None if status.can_serve else absent_since or time.monotonic()
+            if absent_since and time.monotonic() - absent_since >= recovery_seconds:
+                note = f"it has not come back within {recovery_seconds:g} s"
+                raise NotReady(uid, status.state, note, retry_after=5.0)
+            lease = await ticket.turn
+            if lease is not None:
+                return lease
+            ticket.turn = ticket.turn.get_loop().create_future()
 
-        Of equal ones, of the one whose last turn is longest ago.
-        """
-        line = self._waiting.get(uid)
+    def _leave(self, uid: str, line: WaitingLine[Lease], ticket: Ticket[Lease]) -> None:
+        line.remove(ticket)
+        if not line.length:
+            del self._waiting[uid]
 
-        def claim(ticket: _Ticket) -> tuple[int, int]:
-            key = uid, ticket.client
-            return self._at_work[key], self._turns.get(key, 0)
-
-        return min(line, key=claim) if line else None
+    def _look(self) -> None:
+        """Lets those look who wait for a model that may be gone; comes again while any wait."""
+        self._timer = None
+        for uid, line in list(self._waiting.items()):
+            try:
+                is_there = self._directory.servable(uid).can_serve
+            except PaddockError:
+                is_there = False
+            if is_there:
+                self.wake(uid)
+            else:
+                for ticket in line:
+                    ticket.call(None)
+        if self._waiting:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(LOOK_SECONDS, self._look)
 
     def _grant(self, status: ModelStatus, avoid: Sequence[str], client: str) -> Lease | None:
         ready = [one for one in status.replicas if one.endpoint is not None]
@@ -241,9 +250,10 @@ class SlotQueue:
         self._next[status.uid] = self._next.get(status.uid, 0) + 1
         lease = Lease(replica, self, status.uid, client)
         self._leases.setdefault(replica.replica_id, set()).add(lease)
-        self._at_work[status.uid, client] += 1
-        if status.uid in self._waiting:  # who waits for nobody needs no turns
-            self._turns[status.uid, client] = next(self._count)
+        self._at_work.setdefault(status.uid, Counter())[client] += 1
+        line = self._waiting.get(status.uid)
+        if line is not None:  # who waits for nobody needs no turns
+            line.note_turn(client)
         return lease
 
     def attach(self, lease: Lease) -> None:
@@ -282,10 +292,12 @@ class SlotQueue:
 
     def take_back(self, lease: Lease) -> None:
         """See `Lease.release`."""
-        key = lease.uid, lease.client
-        self._at_work[key] -= 1
-        if self._at_work[key] <= 0:
-            del self._at_work[key]
+        at_work = self._at_work[lease.uid]
+        at_work[lease.client] -= 1
+        if at_work[lease.client] <= 0:
+            del at_work[lease.client]
+            if not at_work:
+                del self._at_work[lease.uid]
         leases = self._leases.get(lease.replica.replica_id)
         if leases is not None:
             leases.discard(lease)
@@ -306,10 +318,21 @@ class SlotQueue:
         self._probed[replica_id] = time.monotonic()
 
     def wake(self, uid: str) -> None:
-        """Lets the next who waits look again: a slot is free, or a replica is back."""
-        ticket = self._next_ticket(uid)
-        if ticket is not None and not ticket.turn.done():
-            ticket.turn.set_result(None)
+        """Gives free slots to those who wait: a slot is free, or a replica is back."""
+        line = self._waiting.get(uid)
+        while line is not None and line.length:
+            ticket = line.next(self._at_work.get(uid, _NONE_AT_WORK))
+            if ticket is None or ticket.turn.done():
+                return  # it is about to look, and wakes the others when it leaves
+            try:
+                lease = self._grant(self._directory.servable(uid), ticket.avoid, ticket.client)
+            except PaddockError:
+                ticket.call(None)  # it meets the same error, in its own task
+                return
+            if lease is None:
+                return
+            self._leave(uid, line, ticket)
+            ticket.call(lease)
 
     def loads(self, slots: Mapping[str, int]) -> dict[str, ReplicaLoad]:
         """The load of each replica that serves requests. `slots`: model id → slots a replica."""

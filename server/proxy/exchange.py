@@ -27,9 +27,11 @@ class Exchange:
         self.caller = principal(scope)
         # Without keys, all that can be told is the machine.
         self.client = self.caller.id or str((scope.get("client") or ("",))[0])
-        self.content_type = next(
-            (v.decode("latin-1") for k, v in scope["headers"] if k == b"content-type"), ""
-        )
+        self.content_type = ""
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                self.content_type = value.decode("latin-1")
+                break
         self.encoder: Encoder = OpenAI()
         self.silence_seconds = SILENCE_SECONDS
         self.aborted = False

@@ -54,9 +54,8 @@ class Timeline:
 
     def header(self) -> str:
         """The `Server-Timing` header, in milliseconds, as it stands when the answer begins."""
-        parts = (
-            ("queue", self.queue_seconds),
-            ("gateway", self.gateway_seconds),
-            ("engine", self.engine_seconds),
+        queue, gateway, engine = self.queue_seconds, self.gateway_seconds, self.engine_seconds
+        return (
+            f"queue;dur={queue * 1000:.2f}, gateway;dur={gateway * 1000:.2f}, "
+            f"engine;dur={engine * 1000:.2f}"
         )
-        return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in parts)

@@ -268,3 +268,32 @@ def test_full_replicas_are_not_picked() -> None:
     assert pick([one, two], {"a": 1, "b": 0}, 2) is two
     assert pick([one, two], {"a": 2, "b": 2}, 2) is None
     assert pick([], {}, 2) is None
+
+
+async def test_a_slot_given_to_one_who_has_just_left_goes_to_the_next() -> None:
+    """A request that is cancelled in the moment of its turn keeps no slot."""
+    queue = SlotQueue(Models("a"))
+    first = await queue.acquire("m")
+    leaving, staying = (asyncio.create_task(queue.acquire("m")) for _ in range(2))
+    await turns()
+    first.release()
+    leaving.cancel()
+    lease = await asyncio.wait_for(staying, 5)
+    assert leaving.cancelled()
+    assert (queue.in_flight("m-rep0"), queue.waiting("m")) == (1, 0)
+    lease.release()
+    assert queue.in_flight("m-rep0") == 0
+
+
+async def test_slots_go_to_as_many_as_there_are_at_once() -> None:
+    """A replica that comes back with three slots takes three of those who wait."""
+    models = Models(None, slots=3)
+    queue = SlotQueue(models)
+    waiting = [asyncio.create_task(queue.acquire("m")) for _ in range(4)]
+    await turns()
+    models.put("a")
+    queue.wake("m")
+    await turns()
+    assert [task.done() for task in waiting] == [True, True, True, False]
+    waiting[0].result().release()
+    await asyncio.wait_for(waiting[3], 5)
