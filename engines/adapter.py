@@ -20,6 +20,7 @@ class Adapter:
 
     name: ClassVar[str]
     environment: ClassVar[Environment | None] = None
+    allocates_cache: ClassVar[bool] = False
     made_for_gpus: ClassVar[bool] = False
     progress: ClassVar[Progress | None] = None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_ch
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from paddock.engines.evidence import NO_EVIDENCE, Evidence
 from paddock.registry.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Host:
         files: local weight files, `folder/name` (or an absolute path) → size in bytes.
         engines: engine name → its detection there.
         gpus: those that Paddock may use there, by their index.
+        evidence: what was measured, and what engines said; the gateway adds it.
         reserved: model id → bytes promised to it, which do not count as free.
         age_seconds: the age of these facts.
     """
@@ -159,6 +161,7 @@ class Host:
     gpus: tuple[Gpu, ...] = ()
     reserved: Mapping[str, int] = field(default_factory=dict)
     age_seconds: float = 0.0
+    evidence: Evidence = NO_EVIDENCE
 
 
 @dataclass(frozen=True)
@@ -286,6 +289,8 @@ class Engine(Protocol):
     """Types of models that it can serve: LLM, embedding, rerank."""
     automatic: ClassVar[bool]
     """Whether a launch that names no engine may choose it."""
+    allocates_cache: ClassVar[bool]
+    """Whether it takes the cache of all slots when it starts, and not as requests fill it."""
     made_for_gpus: ClassVar[bool]
     """Whether such a launch prefers it where it computes on GPUs."""
     environment: ClassVar[Environment | None]

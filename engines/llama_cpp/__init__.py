@@ -175,6 +175,7 @@ class LlamaCpp(Adapter):
     formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
     types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = True
+    allocates_cache: ClassVar[bool] = True
     context_step: ClassVar[int] = 256
     health_path: ClassVar[str] = "/health"
     # The slots' counters move with each batch; those of /metrics only at a request's end.

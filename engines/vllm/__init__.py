@@ -292,6 +292,7 @@ class Vllm(Adapter):
     formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq", "fp8")
     types: ClassVar[tuple[str, ...]] = ("LLM",)
     automatic: ClassVar[bool] = True
+    allocates_cache: ClassVar[bool] = True
     made_for_gpus: ClassVar[bool] = True
     environment: ClassVar[Environment] = Environment(
         name="vllm",

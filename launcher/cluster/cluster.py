@@ -420,7 +420,9 @@ def _remove_folder(record: Record | None) -> None:
 def _host(values: dict[str, Any]) -> Host:
     engines = {name: Detection(**_tuples(one)) for name, one in values["engines"].items()}
     gpus = tuple(Gpu(**one) for one in values["gpus"])
-    return Host(**{**values, "engines": engines, "gpus": gpus})
+    own = {**values, "engines": engines, "gpus": gpus}
+    own.pop("evidence", None)  # the gateway keeps it
+    return Host(**own)
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from paddock.launcher.fleet.deployment import (
     ReplicaRecord,
     deploy,
     replica_name,
+    replica_of,
 )
 from paddock.launcher.fleet.events import Bus, Event
 from paddock.launcher.fleet.ledger import Ledger
@@ -38,6 +39,8 @@ from paddock.launcher.replicas.attach_request import AttachRequest
 from paddock.launcher.replicas.attached import ATTACHES
 from paddock.launcher.replicas.attached_plan import plan_attached
 from paddock.launcher.replicas.diagnosis import Diagnosis, Failure, launch_command
+from paddock.launcher.truth.recorder import Recorder
+from paddock.launcher.truth.store import TruthStore
 from paddock.launcher.weights.verified import Records
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
@@ -87,12 +90,17 @@ class Fleet:
         self._cluster = cluster
         self._settings = settings
         self.bus = Bus()
-        self.planner = Planner(settings, catalog, cluster.hosts, self._reservations)
+        self.truth = TruthStore(settings.home)
+        self._recorder = Recorder(self.truth)
+        self.planner = Planner(
+            settings, catalog, cluster.hosts, self._reservations, self.truth.evidence
+        )
         self._ledger = Ledger(settings.home, store, self.bus)
         self._reconciler = Reconciler(settings, self._ledger, cluster, self._place_anew)
         self._reconciler.activity = self._loads
         self._ledger.on_change = self._on_change
         self._ledger.on_unhealthy = self._on_unhealthy
+        self._ledger.on_took = self._on_took
         self._logs = LogStream(self._ledger, self._reconciler.handle)
         self.slots = SlotQueue(self)
         self._reconciler.on_probe = self.slots.note_probe
@@ -514,6 +522,7 @@ class Fleet:
         """Lets go of the models without ending them, for the next gateway to take up."""
         self.bus.close()
         await self._reconciler.close()
+        await self._recorder.close()
 
     # Logs, locks, caches.
 
@@ -574,6 +583,32 @@ class Fleet:
 
     def _on_change(self, uid: str) -> None:
         self.slots.wake(uid)
+
+    def _on_took(self, actor: str, took: dict[str, Any]) -> None:
+        replica_id = replica_of(actor)
+        uid = self._ledger.uid_of(replica_id)
+        record = self._ledger.deployments[uid].replica(replica_id) if uid is not None else None
+        if uid is None or record is None:
+            return
+        plan = self._ledger.deployments[uid].plan_of(record)
+        machine = "" if record.place.node == LOCAL else record.place.node_name
+        self._recorder.hear(replica_id, plan, 0, machine, took)
+
+    def see_request(
+        self,
+        replica_id: str,
+        prompt_tokens: int,
+        prompt_seconds: float,
+        tokens: int,
+        seconds: float,
+    ) -> None:
+        """A request has ended; what it shows of a replica's speed, if it was alone there.
+
+        Its `prompt_tokens` were read in `prompt_seconds` (0: not known), and its answer of so many
+        `tokens` came within `seconds` from the first to the last.
+        """
+        if replica_id and not self.slots.in_flight(replica_id):
+            self._recorder.see_request(replica_id, prompt_tokens, prompt_seconds, tokens, seconds)
 
     def _on_unhealthy(self, replica_id: str, reason: str) -> None:
         self.slots.revoke(replica_id, reason)

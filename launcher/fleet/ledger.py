@@ -36,6 +36,7 @@ class Ledger:
         deployments: what is wanted, by model id.
         sightings: what is known of actors, by name.
         on_change: called with a model id whenever its status has changed.
+        on_took: called with an actor and what its engine took, whenever it tells that.
         on_unhealthy: called with a replica id and a reason when its engine hangs.
         wake: called when a decision may be due.
     """
@@ -48,6 +49,7 @@ class Ledger:
         self.sightings: dict[str, Sighting] = {}
         self.on_change: Callable[[str], None] = lambda _: None
         self.on_unhealthy: Callable[[str, str], None] = lambda *_: None
+        self.on_took: Callable[[str, dict[str, Any]], None] = lambda *_: None
         self.wake: Callable[[], None] = lambda: None
         self._statuses: dict[str, ModelStatus] = {}
         self._undecided: set[str] = set()
@@ -195,6 +197,8 @@ class Ledger:
 
     def hear(self, actor: str, status: ReplicaStatus) -> None:
         """Notes what an actor has told."""
+        if status.took is not None:
+            self.on_took(actor, status.took)
         sighting = self.sightings.get(actor)
         if sighting is None or sighting.ended is not None:
             return

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import Host
+from paddock.engines.evidence import Evidence
 from paddock.launcher.fleet.deployment import Deployment, Place, Policy
 from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
@@ -21,6 +22,7 @@ from paddock.launcher.planning.reservations import (
 )
 from paddock.launcher.planning.resolve import resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
+from paddock.launcher.truth.store import TruthStore
 from paddock.registry.catalog import Catalog
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Variant
@@ -51,11 +53,13 @@ class Planner:
         catalog: Callable[[], Catalog],
         look: LookAround,
         reservations: Callable[[], Sequence[Reservation]] = tuple,
+        evidence: Callable[[], Evidence] = Evidence,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._look = look
         self._reservations = reservations
+        self._evidence = evidence
         self.references = References(settings)
 
     @classmethod
@@ -66,7 +70,10 @@ class Planner:
         async def look(paths: tuple[str, ...]) -> Sequence[Host]:
             return [await asyncio.to_thread(probe_host, settings.home, paths)]
 
-        return cls(settings, lambda: Catalog.load(index=index, custom=settings.specs), look)
+        def catalog() -> Catalog:
+            return Catalog.load(index=index, custom=settings.specs)
+
+        return cls(settings, catalog, look, evidence=TruthStore(settings.home).evidence)
 
     @property
     def catalog(self) -> Catalog:
@@ -75,7 +82,9 @@ class Planner:
 
     async def hosts(self, paths: tuple[str, ...] = ()) -> Sequence[Host]:
         """The facts of every node that can be planned on, the gateway's own first."""
-        return await self._look(paths)
+        hosts = await self._look(paths)
+        evidence = await asyncio.to_thread(self._evidence)
+        return [replace(host, evidence=evidence) for host in hosts]
 
     async def free_hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
         """The hosts, with memory reserved for replicas that still start taken off what is free."""

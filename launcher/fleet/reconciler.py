@@ -496,7 +496,9 @@ class Reconciler:
         if handle is not None:
             slack = HUNG_SLACK if action.is_hung else STOP_SLACK
             with contextlib.suppress(*FAILURES):
-                await handle.stop(processes.STOP_GRACE + slack)
+                status = await handle.stop(processes.STOP_GRACE + slack)
+                if status.took is not None:  # its peak
+                    self.ledger.on_took(actor, status.took)
         await self._cluster.end(actor, action.node)
 
     def _end_here(self, actor: str) -> None:

@@ -44,6 +44,24 @@ def held_bytes(pid: int) -> int:
     return held
 
 
+def own_bytes(pid: int) -> int:
+    """As `held_bytes`, with what several processes share counted once; 0 if it has ended.
+
+    By the kernel's proportional set size of memory that no file backs (`smaps_rollup`), which it
+    has to count, in some milliseconds a gigabyte; outside Linux it is `held_bytes`.
+    """
+    total = 0
+    try:
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()
+            fields = dict(line.split(":", 1) for line in lines[1:])
+            total += sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) * 1024
+    except (psutil.Error, OSError, ValueError, KeyError):
+        return held_bytes(pid)
+    return total
+
+
 def oom_kills(root: Path = Path("/")) -> int:
     """How many processes the kernel has ended for want of memory: of this process's control group.
 

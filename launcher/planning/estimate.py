@@ -10,6 +10,7 @@ from paddock.engines.base import UNKNOWN, Devices, Engine, Host
 from paddock.launcher.planning.memory import loaded_bytes, weights_bytes
 from paddock.launcher.planning.placement import to_gpu_memory
 from paddock.launcher.planning.reckon import Setup, reckon
+from paddock.launcher.planning.subject import subject_of
 from paddock.launcher.planning.weight_sources import local_files
 from paddock.registry.errors import BadValue
 from paddock.registry.hubs import LOCAL
@@ -78,6 +79,7 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int
         "weights_bytes": memory.weights_bytes,
         "cache_bytes": memory.cache_bytes,
         "overhead_bytes": memory.overhead_bytes,
+        "source": memory.source,
         "total_bytes": memory.total_bytes,
         "gpu": gpu and f"GPU {gpu.index} ({gpu.name})",
         "free_bytes": memory.free_bytes,
@@ -100,7 +102,10 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
     if engine is None:
         return Setup(shape, weights)
     options = engine.settle(engine.options.parse(engine.name, {}), host, weights)
-    return Setup(shape, weights, engine, options)
+    on_gpu = host.gpus and host.engines.get(engine.name, UNKNOWN).cuda
+    gpus = [max(host.gpus, key=lambda gpu: gpu.free_bytes).name] if on_gpu else []
+    subject = subject_of(variant, engine.name, options, host, gpus)
+    return Setup(shape, weights, engine, options, stored, subject, host.evidence)
 
 
 def _local_bytes(variant: Variant, host: Host) -> int | None:

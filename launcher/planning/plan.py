@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -225,6 +225,9 @@ class MemoryEstimate(_Frozen):
     replicas: int = 1
     gpus: int = 0
     offload_bytes: int = 0
+    source: Literal["formula", "engine", "measured"] = "formula"
+    at: float = 0.0
+    machine: str = ""
 
     @property
     def total_bytes(self) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paddock.engines.base import Engine, EngineOptions
+from paddock.engines.evidence import NO_EVIDENCE, Asked, Evidence, Measurement, Subject
 from paddock.launcher.planning.memory import cache_bytes, slot_tokens
 from paddock.launcher.planning.plan import MemoryEstimate
 from paddock.registry.spec import Architecture
 
+FULL_BATCH = 512
+"""Tokens of a prompt after which the buffers of every engine here have their full size."""
 UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
 """Where no engine for the format has an adapter: a process with a deep-learning runtime."""
 
@@ -17,13 +20,17 @@ UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
 class Setup:
     """An engine with settled options, and the architecture and size of the weights in memory.
 
-    `engine` and `options` are None where no engine for the format has an adapter.
+    `engine` and `options` are None where no engine for the format has an adapter. With a `subject`,
+    of any context and slots, the `evidence` of it counts; `stored_bytes` are those of the files.
     """
 
     architecture: Architecture
     loaded_bytes: int
     engine: Engine | None = None
     options: EngineOptions | None = None
+    stored_bytes: int = 0
+    subject: Subject | None = None
+    evidence: Evidence = NO_EVIDENCE
 
 
 def reckon(
@@ -44,11 +51,58 @@ def reckon(
             replicas=replicas,
         )
     tokens = slot_tokens(context, engine.context_step)
-    return MemoryEstimate(
+    estimate = MemoryEstimate(
         weights_bytes=setup.loaded_bytes,
         cache_bytes=cache_bytes(architecture, tokens * slots, engine.cache_element_bytes(options)),
         overhead_bytes=engine.overhead_bytes(architecture, options, tokens),
         free_bytes=free_bytes,
         paged=engine.pages(options),
         replicas=replicas,
+    )
+    if setup.subject is None:
+        return estimate
+    subject = replace(setup.subject, context_length=context, slots=slots)
+    asked = setup.evidence.asked.get(subject)
+    if asked is not None:
+        estimate = estimate.model_copy(
+            update={
+                "weights_bytes": asked.weights_bytes,
+                "cache_bytes": asked.cache_bytes,
+                "overhead_bytes": asked.compute_bytes + asked.process_bytes,
+                "source": "engine",
+                "at": asked.at,
+            }
+        )
+    measured = setup.evidence.measured.get(subject)
+    if measured is None or not measured.is_of(setup.stored_bytes):
+        return estimate
+    return replace_measured(estimate, measured, asked, engine.allocates_cache)
+
+
+def replace_measured(
+    estimate: MemoryEstimate, measured: Measurement, asked: Asked | None, allocates_cache: bool
+) -> MemoryEstimate:
+    """The estimate with what was measured in the place of what the replica has exercised.
+
+    A cache that grows with requests stays reckoned, all slots full, and so do buffers that no
+    prompt of `FULL_BATCH` tokens has filled yet. Weights in pages of files were not measured.
+    """
+    mapped = asked.mapped_bytes if asked else estimate.weights_bytes if estimate.paged else 0
+    at_start = estimate.weights_bytes - mapped
+    if allocates_cache:
+        at_start += estimate.cache_bytes
+    beside = measured.start_bytes - at_start
+    if beside < 0:  # the weights are not where they were thought to be: nothing follows
+        return estimate
+    grown = 0 if allocates_cache else estimate.cache_bytes
+    beside = max(beside, measured.peak_bytes - at_start - grown)
+    if measured.longest_prompt < FULL_BATCH:
+        beside = beside + asked.compute_bytes if asked else max(beside, estimate.overhead_bytes)
+    return estimate.model_copy(
+        update={
+            "overhead_bytes": beside,
+            "source": "measured",
+            "at": measured.at,
+            "machine": measured.machine,
+        }
     )

@@ -17,6 +17,7 @@ from paddock.launcher.planning.plan import (
 )
 from paddock.launcher.planning.reckon import Setup, reckon
 from paddock.launcher.planning.reservations import explain_reservations
+from paddock.launcher.planning.subject import subject_of
 from paddock.registry.errors import BadValue, NoRoom
 from paddock.registry.spec import ModelSpec
 
@@ -40,8 +41,22 @@ class Fit:
     def memory(self, context: int, slots: int) -> MemoryEstimate:
         """What the replicas need, with a context of so many tokens for each of so many slots."""
         best = self.best
-        shape = self.spec.shape(best.variant.size)
-        setup = Setup(shape, best.loaded_bytes, best.engine, self.options)
+        setup = Setup(
+            self.spec.shape(best.variant.size),
+            best.loaded_bytes,
+            best.engine,
+            self.options,
+            best.weights.size_bytes,
+            subject_of(
+                best.variant,
+                best.engine.name,
+                self.options,
+                best.host,
+                [best.gpus[0].name] * best.devices.count if best.gpus else (),
+                self.request.projector,
+            ),
+            best.host.evidence,
+        )
         estimate = reckon(setup, context, slots, best.free_bytes, self.request.replicas)
         return to_gpu_memory(estimate, best.gpus, best.devices) if best.gpus else estimate
 

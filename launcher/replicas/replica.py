@@ -29,7 +29,8 @@ import psutil
 from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
 from paddock.launcher.cluster import processes
-from paddock.launcher.hosts.machine import disk, oom_kills
+from paddock.launcher.hosts import gpus
+from paddock.launcher.hosts.machine import disk, oom_kills, own_bytes
 from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.diagnosis import (
     LINES,
@@ -65,6 +66,8 @@ READY_POLL = 0.025
 READY_ANSWER = 1.0
 LIFE_SECONDS = 1.0
 WATCH_SECONDS = 20.0
+MEASURE_SECONDS = 300.0
+"""Between two looks at what an engine that serves has taken."""
 EXIT_LINES = 600
 """Last lines in which the cause of an engine's end is looked for: it may have many processes."""
 RESUMABLE_CAUSES = {
@@ -112,6 +115,8 @@ class Replica:
         self._counters: tuple[str, ...] | None = None
         self._probed_at = 0.0
         self._probed_cpu_seconds = 0.0
+        self._weights_bytes = 0
+        self._launched_at = self._measured_at = 0.0
 
     async def begin(self) -> ReplicaStatus:
         """Starts the life of the replica, once, and returns at once."""
@@ -141,6 +146,7 @@ class Replica:
             self._set(state="stopping", endpoint=None)
         if self._fetching is not None:
             self._fetching.cancel()
+        await self._measure_again()
         self._slip_leash()
         if self._life_task is not None:
             await asyncio.wait([self._life_task])
@@ -178,9 +184,11 @@ class Replica:
             await self._start_engine(weights)
             await self._until_ready()
             await self._until_token()
+            load_seconds = time.monotonic() - self._launched_at
             await self._open_relay()
+            took = await self._measure(load_seconds)
             endpoint = self._relay.endpoint if self._relay else f"http://127.0.0.1:{self._port}"
-            self._set(state="ready", endpoint=endpoint, note="", ready_at=time.time())
+            self._set(state="ready", endpoint=endpoint, note="", ready_at=time.time(), took=took)
             end = await self._until_end()
             if self._status.state != "unhealthy":  # else the diagnosis is there: it hung
                 self._fail_unless_stopping(await self._exit_diagnosis(end))
@@ -273,6 +281,7 @@ class Replica:
                 gpu_share=self._plan.gpu_share,
             )
         )
+        self._weights_bytes = await asyncio.to_thread(_size, weights, self._plan.weights.size_bytes)
         make_private(self._log.parent)
         own = {**command.environ, processes.INSTANCE_VARIABLE: self._config.instance}
         own |= {
@@ -289,6 +298,7 @@ class Replica:
             if self._log.stat().st_size:
                 before = self._log.replace(self._log.with_suffix(".log.1"))
                 before.chmod(0o600)  # an older version's
+        self._launched_at = time.monotonic()
         with open_private(self._log, "wb") as log:
             self._warden = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),
@@ -354,6 +364,8 @@ class Replica:
             self._oom_kills, self._newest_oom_kills = self._newest_oom_kills, oom_kills()
             if self._status.state == "ready":
                 await self._look()
+                if time.monotonic() - self._measured_at > MEASURE_SECONDS:
+                    await self._measure_again()
 
     @property
     def _on_processor(self) -> bool:
@@ -421,6 +433,27 @@ class Replica:
         if self._work.is_hung:
             self._hang("has requests, and generates nothing")
         return "answers" if answered else "silent" if self._work.misses else "busy"
+
+    async def _measure(self, load_seconds: float) -> dict[str, Any] | None:
+        """What the engine has taken until now; None where that cannot be told."""
+        pid = self._status.pid
+        now = await asyncio.to_thread(_taken, pid, not self._on_processor) if pid else 0
+        self._measured_at = time.monotonic()
+        if not now:
+            return None
+        return {
+            "weights_bytes": self._weights_bytes,
+            "start_bytes": now,
+            "peak_bytes": now,
+            "load_seconds": round(load_seconds, 3),
+        }
+
+    async def _measure_again(self) -> None:
+        """Tells what the engine has taken, if it is more than before."""
+        before = self._status.took
+        later = await self._measure(0.0) if before is not None else None
+        if before is not None and later is not None and later["peak_bytes"] > before["peak_bytes"]:
+            self._set(took={**before, "peak_bytes": later["peak_bytes"]})
 
     async def _counters_moved(self) -> bool | None:
         """Whether the engine's counters differ from those of the last time; None: no counters."""
@@ -535,6 +568,27 @@ def _node_address() -> str:
     import ray
 
     return str(ray.util.get_node_ip_address())
+
+
+def _size(weights: Path | None, planned_bytes: int) -> int:
+    """Bytes of the files that the engine is given; of a folder as planned, once they are there."""
+    if weights is None or weights.is_dir():
+        files = [] if weights is None else list(weights.glob("*.safetensors"))
+        return sum(one.stat().st_size for one in files) or planned_bytes
+    return sum(
+        weights.with_name(name).stat().st_size for name in parts(weights.name) or (weights.name,)
+    )
+
+
+def _taken(pid: int, on_gpus: bool) -> int:
+    """Memory that a process and those below it hold, of GPUs if it computes there."""
+    if not on_gpus:
+        return own_bytes(pid)
+    held = gpus.held_bytes()
+    with contextlib.suppress(psutil.Error):
+        first = psutil.Process(pid)
+        return sum(held.get(one.pid, 0) for one in (first, *first.children(recursive=True)))
+    return 0
 
 
 def _cpu_seconds(pid: int | None) -> float:

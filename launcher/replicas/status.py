@@ -53,6 +53,8 @@ class ReplicaConfig:
 class ReplicaStatus:
     """A snapshot. `version` grows with every change; `endpoint` is set while ready.
 
+    `took` is what its engine has taken, from when it is ready: `weights_bytes` of the files,
+    `start_bytes`, `peak_bytes`, `load_seconds` (`engines/evidence.py`, `Measurement`).
     `key` is what `endpoint` asks for, and never leaves the gateway. While it downloads, `files` are
     `weights.progress.FileProgress` as dicts; speed and time left are None where they are not known.
     The last six are the fleet's, not the actor's: how often it was started again and after what,
@@ -76,6 +78,7 @@ class ReplicaStatus:
     ready_at: float | None = None
     diagnosis: dict[str, Any] | None = None
     actor_pid: int | None = None
+    took: dict[str, Any] | None = None
     restarts: int = 0
     last_failure: dict[str, Any] | None = None
     next_try_at: float | None = None

@@ -40,6 +40,7 @@ from paddock.server.routes.replicas import ReplicaRoutes
 from paddock.server.routes.xinference_cluster import Machines
 from paddock.server.routes.zoo import ZooRoutes
 from paddock.server.telemetry.metrics import Metrics
+from paddock.server.telemetry.timeline import Timeline
 from paddock.web import build_folder
 
 
@@ -61,7 +62,20 @@ def create_app(
     installs = InstallJobs(settings)
     jobs: tuple[Jobs[Any], ...] = (pulls, locks, installs)
     metrics = Metrics(fleet, inference.load)
-    inference.observe = metrics.observe
+
+    def observe(timeline: Timeline) -> None:
+        metrics.observe(timeline)
+        if timeline.status == 200 and timeline.completion_tokens:
+            cached = timeline.cached_tokens
+            fleet.see_request(
+                timeline.replica_id,
+                timeline.prompt_tokens - (cached or 0),
+                timeline.engine_seconds if cached is not None else 0.0,
+                timeline.completion_tokens,
+                timeline.done - timeline.first,
+            )
+
+    inference.observe = observe
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -260,8 +260,7 @@ class Inference:
             if not answer["choices"]:
                 raise EngineRefused(502, NO_STREAM)
             usage = answer.get("usage") or {}
-            timeline.prompt_tokens = usage.get("prompt_tokens") or 0
-            timeline.completion_tokens = usage.get("completion_tokens") or 0
+            timeline.count(usage)
             body = encode(engine_request.encoder.whole(answer))
         timing = (b"server-timing", timeline.header().encode())
         exchange.out.answer(200, [(b"content-type", JSON), timing], body)

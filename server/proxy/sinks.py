@@ -278,8 +278,7 @@ class RewritingSink(PassthroughSink):
                 written.append(self._request.encoder.error(event))
                 continue
             if usage := event.get("usage"):
-                self.timeline.prompt_tokens += usage.get("prompt_tokens") or 0
-                self.timeline.completion_tokens += usage.get("completion_tokens") or 0
+                self.timeline.count(usage)
             written += map(self._request.encoder.event, self._request.events(self._part, event))
         if not self._out.started:
             start(self._out, self.timeline, self._headers)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -17,6 +19,7 @@ class Timeline:
         sent: when the request was on its way to the engine.
         first: when the engine's first byte of an answer came.
         events: events of a stream that were passed on; about one a token.
+        cached_tokens: of the prompt, those that the engine had kept; None: it does not say.
         status: the HTTP status that the client got; 499 where it left first.
     """
 
@@ -33,7 +36,17 @@ class Timeline:
     events: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int | None = None
     status: int = 0
+
+    def count(self, usage: Mapping[str, Any]) -> None:
+        """Adds what an engine's `usage` says; it was checked to be of OpenAI's shape."""
+        self.prompt_tokens += usage.get("prompt_tokens") or 0
+        self.completion_tokens += usage.get("completion_tokens") or 0
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        if isinstance(cached, int):
+            self.cached_tokens = (self.cached_tokens or 0) + cached
 
     @property
     def queue_seconds(self) -> float:
