@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -112,12 +113,14 @@ def estimate(
     """
     from paddock.launcher.hosts.host import probe_host
     from paddock.launcher.planning.estimate import estimate_table
+    from paddock.launcher.truth.store import TruthStore
     from paddock.registry.catalog import Catalog
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
     spec = _derive_locally(settings, name, catalog) if is_reference(name) else catalog.lookup(name)
     variants = spec.select(format=model_format, size=size_in_billions, quantization=quantization)
-    host = probe_host(settings.home, spec.local_paths)
+    evidence = TruthStore(settings.home).evidence()
+    host = replace(probe_host(settings.home, spec.local_paths), evidence=evidence)
     rows = estimate_table(spec, variants, context_length, host)
     data = {
         "model": spec.name,
@@ -125,7 +128,17 @@ def estimate(
         "memory_free_bytes": host.memory_free_bytes,
         "rows": rows,
     }
-    head = ("FORMAT", "QUANTIZATION", "CONTEXT", "WEIGHTS", "CACHE", "OVERHEAD", "TOTAL", "HERE")
+    head = (
+        "FORMAT",
+        "QUANTIZATION",
+        "CONTEXT",
+        "WEIGHTS",
+        "CACHE",
+        "OVERHEAD",
+        "TOTAL",
+        "BY",
+        "HERE",
+    )
     cells = [_estimate_cells(row) for row in rows]
     rooms = [("memory", host.memory_total_bytes, host.memory_free_bytes)]
     rooms += [(f"GPU {g.index} ({g.name})", g.total_bytes, g.free_bytes) for g in host.gpus]
@@ -155,5 +168,6 @@ def _estimate_cells(row: dict[str, Any]) -> tuple[str, ...]:
         size(row["cache_bytes"]),
         size(row["overhead_bytes"]),
         size(row["total_bytes"]),
+        row["source"],
         row["verdict"],
     )

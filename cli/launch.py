@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import datetime
 from typing import Any
 
 import click
@@ -146,12 +147,24 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"memory     {size(memory['total_bytes'])} = weights {size(memory['weights_bytes'])} + "
         f"key-value cache {size(memory['cache_bytes'])} + overhead {size(memory['overhead_bytes'])}"
         f"; free{' on its GPUs' * bool(memory['gpus'])}: {size(memory['free_bytes'])}",
+        f"by         {source_text(memory)}",
         f"node       {plan['node_name']}{copies}",
     ]
     lines += [f"because    {reason}" for reason in plan["reasons"]]
     lines += [f"not        {engine}: {reason}" for engine, reason in plan["refused"].items()]
     lines += [f"warning    {warning}" for warning in plan["warnings"]]
     return "\n".join(lines)
+
+
+def source_text(memory: dict[str, Any]) -> str:
+    """Where the figures of the memory are from."""
+    if memory["source"] == "formula":
+        return "formula: ≈"
+    if memory["source"] == "engine":
+        return "what the engine itself says"
+    where = memory["machine"] or "here"
+    date = datetime.fromtimestamp(memory["at"]).astimezone().strftime("%d %B %Y")
+    return f"what was measured {where if where == 'here' else f'on {where}'} on {date}"
 
 
 def _derived_lines(plan: dict[str, Any]) -> list[str]:

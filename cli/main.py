@@ -41,6 +41,7 @@ COMMANDS = {
         "Print a model's spec, or the one derived from a repository.",
     ),
     "estimate": ("paddock.cli.catalogue:estimate", "Reckon the memory that a model takes."),
+    "truth": ("paddock.cli.truth:truth", "List, export, import and forget what models took."),
     "engine": ("paddock.cli.engine:engine", "Install, list, look over and remove engines."),
     "keys": ("paddock.cli.keys:keys", "Make, list and revoke API keys."),
     "dashboard": ("paddock.cli.dashboard:dashboard", "Open the dashboard in a browser."),

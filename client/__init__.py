@@ -178,6 +178,20 @@ class Client:
         """Cancels work on locks."""
         return dict(self._call("DELETE", f"/v1/locks/{quote(work_id, safe='')}"))
 
+    def truth(self) -> dict[str, Any]:
+        """What was measured: `version`, `machine` and `measurements`."""
+        return dict(self._call("GET", "/v1/truth"))
+
+    def take_truth(self, document: Any, label: str = "") -> int:
+        """Has the gateway take what `truth` gave elsewhere; says how many measurements it took."""
+        path = f"/v1/truth?{urlencode({'label': label})}"
+        return int(self._call("POST", path, document)["taken"])
+
+    def forget_truth(self, words: str) -> int:
+        """Has measurements of weights with these words forgotten, or `all`; says how many."""
+        path = f"/v1/truth?{urlencode({'words': words})}"
+        return int(self._call("DELETE", path)["forgotten"])
+
     def cached(self, name: str = "") -> list[dict[str, Any]]:
         """The variants, of all models or one, whose files are on the gateway's machine."""
         return list(

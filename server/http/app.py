@@ -37,6 +37,7 @@ from paddock.server.routes.openapi import OpenAPI
 from paddock.server.routes.pulls import PullRoutes
 from paddock.server.routes.registrations import Registrations
 from paddock.server.routes.replicas import ReplicaRoutes
+from paddock.server.routes.truth import TruthRoutes
 from paddock.server.routes.xinference_cluster import Machines
 from paddock.server.routes.zoo import ZooRoutes
 from paddock.server.telemetry.metrics import Metrics
@@ -110,6 +111,7 @@ def create_app(
         EngineRoutes(settings, installs),
         Registrations(fleet, library),
         Cache(fleet, settings.home),
+        TruthRoutes(fleet.truth),
         PullRoutes(fleet, pulls),
         LockRoutes(fleet, locks),
         ReplicaRoutes(fleet, inference),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -69,6 +69,11 @@ class MemoryEstimate(Shape):
     replicas: int
     gpus: int
     offload_bytes: int = Field(description="Of the weights, in the host's memory; beside the rest")
+    source: Literal["formula", "engine", "measured"] = Field(
+        description="Reckoned by formula, said by the engine when it was asked, or measured"
+    )
+    at: float = Field(description="When it was asked or measured, in seconds since 1970")
+    machine: str = Field(description="Where it was measured, if not here")
 
 
 class DerivedFrom(Shape):

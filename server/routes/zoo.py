@@ -97,6 +97,7 @@ class EstimateRow(Shape):
     cache_bytes: int
     overhead_bytes: int
     total_bytes: int
+    source: Literal["formula", "engine", "measured"]
     gpu: str | None = Field(description="The GPU whose memory it is; null: the host's")
     free_bytes: int = Field(description="What is free of that memory")
     verdict: Verdict
