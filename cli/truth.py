@@ -69,7 +69,7 @@ def export(path: Path, settings: Settings, output: Output) -> None:
         return
     write_atomically(path, text)
     count = len(document["measurements"])
-    output.result({"path": str(path), "measurements": count}, f"{count} measurements in {path}")
+    output.result({"path": str(path), "measurements": count}, f"in {path}: {count} measured")
 
 
 @truth.command(name="import", short_help="Take measurements from a file.")
@@ -94,7 +94,7 @@ def import_truth(path: Path, label: str, settings: Settings, output: Output) -> 
     except ValueError as error:
         raise BadValue("file", str(path), f"is not JSON: {error}") from error
     taken = gateway.ensure(settings, output).take_truth(document, label)
-    output.result({"taken": taken}, f"{taken} measurements taken")
+    output.result({"taken": taken}, f"taken: {taken}")
 
 
 @truth.command(short_help="Forget what was measured.")
@@ -108,7 +108,7 @@ def forget(words: tuple[str, ...], settings: Settings, output: Output) -> None:
       paddock truth forget mixtral-v0.1 Q4_K_M
     """
     count = gateway.ensure(settings, output).forget_truth(" ".join(words))
-    output.result({"forgotten": count}, f"{count} measurements forgotten")
+    output.result({"forgotten": count}, f"forgotten: {count}")
 
 
 def _has(row: dict[str, Any], words: tuple[str, ...]) -> bool:

@@ -168,7 +168,8 @@ class TruthStore:
                 measured[one.subject] = one
         for document in _documents(db, "asked"):
             with contextlib.suppress(TypeError, ValueError, KeyError):
-                said[Subject(**document.pop("subject"))] = Asked(**document)
+                subject = Subject(**document.pop("subject"))
+                said[subject] = Asked(**document)
         return Evidence(measured, said)
 
     def _write(self, work: Callable[[sqlite3.Connection], None]) -> None:
