@@ -65,7 +65,7 @@ def _answering(settings: Settings, timeout: float, patience: float) -> Client | 
 
 
 def recorded(settings: Settings) -> str | None:
-    """The endpoint that the last gateway of this home recorded."""
+    """The endpoint that the last gateway of this home recorded; None without a record."""
     endpoint = _record(settings).get("endpoint")
     return None if endpoint is None else str(endpoint)
 

@@ -100,7 +100,7 @@ class Environment:
         return environment if environment.python.exists() else None
 
     def ours(self) -> Made | None:
-        """Paddock's own environment, if it has the modules of the extra at the pinned version."""
+        """Paddock's own environment; None if it lacks the extra's modules at the pinned version."""
         if not self.extra or not all(map(find_spec, self.extra)):
             return None
         versions = {self.distribution: version(self.distribution)}
@@ -110,7 +110,7 @@ class Environment:
         return Made(Path(sys.prefix), "", find_accelerator(), versions, interpreter=sys.executable)
 
     def found(self) -> Made | None:
-        """The environment that the engine runs from: its own, else Paddock's if that is enough."""
+        """The environment that the engine runs from: its own, else `ours`, else None."""
         return self.made() or self.ours()
 
     def is_current(self, environment: Made) -> bool:

@@ -81,7 +81,7 @@ def _flag(value: Any) -> bool:
 
 
 def split_pairs(value: Any) -> Any:
-    """A mapping as pairs; anything else unchanged."""
+    """Returns a mapping as a tuple of pairs, and anything else unchanged."""
     return tuple(value.items()) if isinstance(value, Mapping) else value
 
 

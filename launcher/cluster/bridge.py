@@ -71,7 +71,7 @@ class Bridge:
         """Says that the bridge's event loop runs."""
 
     async def hosts(self, paths: list[str]) -> list[dict[str, Any]]:
-        """The facts of every node but our own, as the nodes have told them last."""
+        """The last report of every node but our own: `Host` as JSON."""
         return [asdict(host) for host in await self._nodes.hosts(paths)]
 
     def _list_nodes(self) -> list[Node]:

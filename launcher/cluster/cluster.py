@@ -91,7 +91,7 @@ class Handle:
         return int(position), str(text)
 
     async def invoke(self, method: str, timeout: float, **args: Any) -> Any:
-        """Calls a method of `Replica` that `bridge.METHODS` names; dataclasses come as dicts.
+        """Calls a method that `bridge.METHODS` names; returns its result, dataclasses as dicts.
 
         Raises:
             ActorLost, ActorUnavailable: the actor is gone, or does not answer now.

@@ -138,7 +138,10 @@ def _session(pid: int) -> int | None:
 
 
 def gone(process: psutil.Process, timeout: float) -> bool:
-    """Waits for a process to end; one whose parent has not collected it yet has ended too."""
+    """Waits for a process to end; False if it has not within `timeout` seconds.
+
+    A zombie has ended.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:

@@ -202,7 +202,7 @@ class Deployment:
         return plan.model_copy(update=own)
 
     def replica(self, replica_id: str) -> ReplicaRecord | None:
-        """The record of this id."""
+        """The record of this id; None if there is none."""
         return next((one for one in self.replicas if one.id == replica_id), None)
 
     def with_replica(self, record: ReplicaRecord) -> Deployment:

@@ -71,7 +71,9 @@ VERDICT_SECONDS = 1.0
 class PlannableCluster(ClusterLike, Protocol):
     """A cluster that can also be looked at."""
 
-    async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]: ...  # noqa: D102
+    async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
+        """The facts of every node that can be planned on. See `Cluster.hosts`."""
+        ...
 
 
 class Fleet:
@@ -319,7 +321,7 @@ class Fleet:
         return await self.slots.acquire(uid, avoid, client)
 
     async def verdict(self, lease: Lease) -> Mapping[str, Any] | None:
-        """Why the replica of a lease has died, if that is known within a moment; else None."""
+        """Why a lease's replica died: a `Diagnosis` as JSON; None if none comes in a moment."""
         deadline = time.monotonic() + VERDICT_SECONDS
         while True:
             status = self._ledger.status(lease.uid)

@@ -76,7 +76,7 @@ SYNC_SECONDS = 60.0
 
 
 class ClusterLike(Protocol):
-    """What the reconciler needs of `cluster.Cluster`; a fake one serves tests."""
+    """What the reconciler needs of `cluster.Cluster`, which documents it; a fake serves tests."""
 
     on_lost: Callable[[], None]
 
@@ -168,7 +168,7 @@ class Reconciler:
         return self._is_complete
 
     def handle(self, replica: ReplicaRecord) -> Handle | AttachedHandle | None:
-        """What a replica's actor is talked to by, if there is one."""
+        """The handle of a replica's actor; None if no actor is known."""
         return self._handles.get(replica.actor)
 
     def observation(self) -> Observation:

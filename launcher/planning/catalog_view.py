@@ -58,7 +58,7 @@ class Found:
         return list(dict.fromkeys(weights[field] for weights in self.hit.weights))
 
     def to_json(self) -> dict[str, Any]:
-        """What a list shows of it."""
+        """A row of the list of models, as JSON."""
         spec, weights = self.hit.spec, self.hit.weights
         return {
             **{name: spec[name] for name in STATED},

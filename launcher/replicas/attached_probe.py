@@ -90,7 +90,7 @@ class Remote:
         return RemoteAnswer(answer.status, read, location)
 
     def models(self) -> dict[str, dict[str, Any]] | None:
-        """The models that it lists, by name; None if it has no such list."""
+        """Model name → its row in `/v1/models`; None if the endpoint has no such list."""
         answer = self._check_answer(self.ask("/models"))
         if answer.status in {404, 405, 501}:
             return None

@@ -197,7 +197,7 @@ def cancelled_failure(label: str) -> HubFailure:
 
 
 def check_name(hub: str, name: str) -> str:
-    """Refuses a file name that would lead out of the repository's folder.
+    """Returns the file name, unless it would lead out of the repository's folder.
 
     Raises:
         HubFailure: such a name.

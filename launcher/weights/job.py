@@ -81,7 +81,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def cached(job: Job) -> Path | None:
-    """The folder, or the one file, if all of it is here and whole. Asks no hub.
+    """The folder, or the one file; None if a file is missing or incomplete. Asks no hub.
 
     What another tool has brought is read once to see that it is whole, where its digest is known.
 
@@ -109,7 +109,7 @@ def cached_files(job: Job) -> dict[Path, str]:
 
 
 def folder_of(job: Job, files: Iterable[Path]) -> Path | None:
-    """The folder of files that are cached, to which their names are relative."""
+    """The folder that cached files are relative to; None if they have none in common."""
     folders = (job.hub.folder(job.source, listing) for listing in (_listing(job), None))
     return next((f for f in folders if f and all(p.is_relative_to(f) for p in files)), None)
 

@@ -66,7 +66,7 @@ class Bench:
 
 
 def make(weights: PlannedWeights, newest: bool, bench: Bench) -> dict[str, Any]:
-    """What a lock says of the weights: those that are cached, or else the newest of their hub.
+    """The weights of a `LockedModel` as JSON: those that are cached, or else the hub's newest.
 
     Each file gets its SHA-256; where a hub tells none, the file is fetched and read.
 

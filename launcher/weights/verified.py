@@ -116,7 +116,7 @@ class Records:
         return sizes
 
     def listing(self, hub: str, identity: str, revision: str) -> Listing | None:
-        """The repository's list of files as last read."""
+        """The repository's list of files as last read; None if it never was."""
         record = _read(self._listing(hub, identity, revision))
         if record is None:
             return None

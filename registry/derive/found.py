@@ -179,7 +179,7 @@ def few(names: Sequence[str]) -> str:
 
 
 def source_at(repository: Found, file: str | None = None) -> dict[str, Any]:
-    """A spec's source for the repository: pinned to the commit if the hub has commits."""
+    """The repository's `Source` as plain values; pinned to the commit if the hub has commits."""
     reference = repository.reference
     site = find_hub(reference.hub)
     has_commits = site is not None and site.has_commits

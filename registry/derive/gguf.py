@@ -116,7 +116,7 @@ def _quantization(name: str) -> str | None:
 def gguf_weights(repository: Found, models: Sequence[Gguf], shape: Shape) -> list[dict[str, Any]]:
     """One entry for the files whose names differ only in the quantization, and one per other file.
 
-    The largest group stands first.
+    The largest group stands first. Each has the fields of a spec's `Weights`.
     """
     groups: dict[str, dict[str, Gguf]] = {}
     taken: set[str] = set()

@@ -100,7 +100,7 @@ class Key:
         return Principal(self.id, self.name, self.scope, self.models, revocable=True)
 
     def to_json(self) -> dict[str, Any]:
-        """What may be shown of it."""
+        """The key as JSON, without its secret."""
         return {
             "id": self.id,
             "name": self.name,
@@ -172,7 +172,7 @@ class KeyStore:
         return new
 
     def create_first(self, name: str) -> Made | None:
-        """Makes an admin key if there is none, or none any more; of several at once only one does.
+        """Makes an admin key; None if there is a key. Of several calls at once, one makes it.
 
         Raises:
             CorruptFile: the file is there and cannot be read.
@@ -271,7 +271,7 @@ class Made:
         return f"Made(key={self.key!r})"
 
     def to_json(self) -> dict[str, Any]:
-        """The key's row with the key itself, to be shown once."""
+        """The key as JSON, with its secret in `key`: to be shown once."""
         return {**self.key.to_json(), "key": self.secret}
 
 

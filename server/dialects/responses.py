@@ -340,7 +340,7 @@ class Responses:
         return self._sse("error", **fields, error=details)
 
     def whole(self, answer: Event) -> dict[str, Any]:
-        """The response with all of its output."""
+        """The response as JSON, with all of its output."""
         choice = answer["choices"][0]
         message = choice["message"]
         items: list[_Item] = []
