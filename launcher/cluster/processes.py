@@ -1,7 +1,8 @@
 """Finds and ends the processes that belong to one PADDOCK_HOME.
 
 Ray's processes, the actors, the wardens and the engines all inherit `PADDOCK_INSTANCE`, a random
-id of the home folder. It is how `paddock stop` can say that nothing is left, whatever was killed.
+id of the home folder, and `PADDOCK_ROLE`. So `paddock stop` finds what is left, whatever was
+killed, and nothing that belongs to others.
 """
 
 from __future__ import annotations
