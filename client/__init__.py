@@ -186,9 +186,11 @@ class Client:
 
         Rows are those of `GET /v1/cache/models`.
         """
-        return list(
-            self._call("GET", f"/v1/cache/models?{urlencode({'model_name': name})}")["list"]
-        )
+        return list(self.cache(name)["list"])
+
+    def cache(self, name: str = "") -> dict[str, Any]:
+        """In `list` what `cached` returns; in `unusable_hubs` whose caches could not be read."""
+        return dict(self._call("GET", f"/v1/cache/models?{urlencode({'model_name': name})}"))
 
     def cached_repositories(self) -> list[dict[str, Any]]:
         """Every repository in the hubs' caches there, from any tool.
