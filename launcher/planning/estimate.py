@@ -99,7 +99,7 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
     weights = loaded_bytes(variant, shape, stored)
     if engine is None:
         return Setup(shape, weights)
-    options = engine.settle(engine.options.parse(engine.name, {}), host, weights)
+    options = engine.fill_defaults(engine.options.parse(engine.name, {}), host, weights)
     return Setup(shape, weights, engine, options)
 
 

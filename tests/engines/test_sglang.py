@@ -285,7 +285,7 @@ def test_options_have_other_engines_names_too() -> None:
     """What vLLM calls otherwise is known by either name."""
     options = SglangOptions.parse("SGLang", {"tensor-parallel-size": "2", "n_ctx": 64})
     assert options.model_dump()["tp_size"] == 2
-    assert ENGINE.room(options) == (64, None)
+    assert ENGINE.context_and_slots(options) == (64, None)
     with pytest.raises(BadValue, match="absolute path"):
         SglangOptions.parse("SGLang", {"lora_paths": "tales=here"})
 
