@@ -99,7 +99,7 @@ class Records:
         """Forgets what was noted of the file."""
         self._mark(path.resolve()).unlink(missing_ok=True)
 
-    def settle(self, source: Source, paths: Sequence[Path]) -> None:
+    def mark_complete(self, source: Source, paths: Sequence[Path]) -> None:
         """Notes that these files are all that the source has of its variant."""
         key = source_key(source)
         name = hashlib.sha256(key.encode()).hexdigest()[:40]
