@@ -69,7 +69,7 @@ def _install(engine: Engine) -> str | None:
 def _imports(engine: Engine) -> Check:
     assert engine.environment is not None
     environment = engine.environment
-    installation = environment.found()
+    installation = environment.active()
     assert installation is not None  # `examine` has checked it
     modules = environment.extra if installation.interpreter else environment.modules
     command = [str(installation.python), "-c", f"import {', '.join(modules)}"]

@@ -126,7 +126,7 @@ def test_command_line_is_understood(library: Path, vllm_home: Path) -> None:
         for options in (SglangOptions(), given)
     ]
     lines = [[*line, "--api-key", "k"] for line in lines]
-    made = Vllm.environment.made(vllm_home)
+    made = Vllm.environment.installed(vllm_home)
     assert made is not None
     done = subprocess.run(
         [str(made.python), "-c", PARSE, str(library), json.dumps(lines)],

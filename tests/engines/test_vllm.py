@@ -106,7 +106,7 @@ def wanted(weights: Path = WEIGHTS, slots: int = 16, **options: Any) -> Any:
 
 def python(home: Path, code: str, *arguments: str) -> Any:
     """What a program prints, as JSON, in the engine's environment."""
-    made = Vllm.environment.made(home)
+    made = Vllm.environment.installed(home)
     assert made is not None
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
     done = subprocess.run(
