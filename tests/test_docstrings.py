@@ -38,7 +38,7 @@ KNOWN = {
     "server/http/query.py flag: what True means",
     "server/proxy/engine_errors.py error_body: the shape",
     "server/proxy/sinks.py event_of: the shape",
-    "server/proxy/steps.py whole: the shape",
+    "server/proxy/steps.py encode_answer: the shape",
     "server/proxy/upstream.py take: when it is None",
 }
 """Gaps that are left. Mend one and take it out; add none."""

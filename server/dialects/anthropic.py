@@ -462,7 +462,7 @@ class Messages:
         self._over = True
         return _sse(render_error(error))
 
-    def whole(self, answer: Event) -> dict[str, Any]:
+    def encode_answer(self, answer: Event) -> dict[str, Any]:
         """The message as JSON, with all of its blocks."""
         choice = answer["choices"][0]
         return {

@@ -262,7 +262,7 @@ class Inference:
             usage = answer.get("usage") or {}
             timeline.prompt_tokens = usage.get("prompt_tokens") or 0
             timeline.completion_tokens = usage.get("completion_tokens") or 0
-            body = encode(engine_request.encoder.whole(answer))
+            body = encode(engine_request.encoder.encode_answer(answer))
         timing = (b"server-timing", timeline.header().encode())
         exchange.out.answer(200, [(b"content-type", JSON), timing], body)
 
