@@ -39,8 +39,8 @@ FILE = "keys.json"
 VERSION = 1
 PREFIX = "pk-"
 MAX_KEYS = 10_000
-Scope = Literal["admin", "inference", "monitor"]
-SCOPES: tuple[str, ...] = get_args(Scope)
+KeyScope = Literal["admin", "inference", "monitor"]
+SCOPES: tuple[str, ...] = get_args(KeyScope)
 ASKING: tuple[str, ...] = ("admin", "inference")
 """The scopes that may send requests to models."""
 _NAME = re.compile(r"[\w .@/-]{0,64}")
