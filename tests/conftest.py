@@ -24,7 +24,7 @@ import pytest
 from paddock.client import Client
 from paddock.engines import load_engine
 from paddock.engines.environment import CURRENT, InstalledEnvironment
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.registry import catalog
 from paddock.registry.catalog import default_folders, specs_root
 from tests import minilm

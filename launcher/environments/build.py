@@ -27,7 +27,7 @@ from paddock.engines.environment import (
     InstalledEnvironment,
     find_accelerator,
 )
-from paddock.launcher.replicas.environ import engine_environment
+from paddock.launcher.hosts.environ import engine_environment
 from paddock.registry.errors import BadValue, EngineInUse, InstallFailed, NotFound
 from paddock.registry.files import make_private, open_private, replace_file
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from paddock.engines.base import Engine
+from paddock.launcher.hosts.environ import engine_environment
 from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import LINES, Diagnosis
-from paddock.launcher.replicas.environ import engine_environment
 from paddock.launcher.replicas.replica import Replica
 from paddock.launcher.replicas.status import ReplicaConfig
 from paddock.registry.catalog import Catalog

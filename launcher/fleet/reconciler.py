@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.agent import end_actor
 from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, Handle, RayFailed
 from paddock.launcher.fleet.decide import (
@@ -38,6 +37,7 @@ from paddock.launcher.fleet.decide import (
 from paddock.launcher.fleet.deployment import Deployment, Place, ReplicaRecord, replica_of
 from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.fleet.observation import Activity, Ended, Observation, Sighting
+from paddock.launcher.hosts import processes
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.replicas.attached import AttachedHandle
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from paddock.launcher.cluster.processes import JOB, environment, instance_id
+from paddock.launcher.hosts.processes import JOB, environment, instance_id
 from paddock.registry import errors
 from paddock.registry.derive import Derived
 from paddock.registry.errors import HubFailure, PaddockError

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from tests.conftest import Paddock
 from tests.e2e.test_failures import model, until
 from tests.e2e.test_pull import FILE, MIXTRAL, VARIANT, tiny_gguf

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock

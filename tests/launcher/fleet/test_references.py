@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.planning.references import PLAN_AGE, References
 from paddock.launcher.planning.resolve import resolve, resolve_weights
 from paddock.launcher.replicas.diagnosis import launch_command
 from paddock.launcher.weights import Terms, fetch, ranges
