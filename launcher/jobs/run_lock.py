@@ -1,4 +1,4 @@
-"""`python -m paddock.launcher.weights.run_lock`: work on locks, in a job as `run_pull.py`.
+"""`python -m paddock.launcher.jobs.run_lock`: work on locks, in a job as `run_pull.py`.
 
 It reads one task as a line of JSON (`make`, `verify` or `compare`), writes a line for each step and
 each `row` that it finds, and `done` or the `failure` at the end.

@@ -1,4 +1,4 @@
-"""`python -m paddock.launcher.weights.run_derive`: makes a spec of what a reference names.
+"""`python -m paddock.launcher.jobs.run_derive`: makes a spec of what a reference names.
 
 A process of its own, like `run_pull.py`: no hub's client comes into the gateway. It reads the
 reference as one line of JSON and answers with one: the derived spec, that nothing has changed, or
