@@ -15,13 +15,7 @@ from typing import Any, Protocol
 from paddock.engines import engine_names
 from paddock.engines.base import Host
 from paddock.launcher.fleet.activity import Lease, SlotQueue
-from paddock.launcher.fleet.deployment import (
-    Deployment,
-    Place,
-    ReplicaRecord,
-    deploy,
-    replica_name,
-)
+from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord, deploy, replica_name
 from paddock.launcher.fleet.events import Bus, Event
 from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.fleet.log_stream import LogStream
@@ -32,6 +26,7 @@ from paddock.launcher.fleet.store import Store
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.hosts.machine import held_bytes
 from paddock.launcher.jobs.locks import Locking
+from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.reservations import Reservation
 from paddock.launcher.replicas.attach_request import AttachRequest

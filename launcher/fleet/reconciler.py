@@ -34,11 +34,12 @@ from paddock.launcher.fleet.decide import (
     decide,
     next_look,
 )
-from paddock.launcher.fleet.deployment import Deployment, Place, ReplicaRecord, replica_of
+from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord, replica_of
 from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.fleet.observation import Activity, Ended, Observation, Sighting
 from paddock.launcher.hosts import processes
 from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.planning.place import Place
 from paddock.launcher.replicas.attached import AttachedHandle
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis
 from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
