@@ -32,9 +32,9 @@ from urllib.parse import urlsplit
 import psutil
 
 from paddock.client import Client
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.head import read_record
 from paddock.launcher.fleet.decide import LONGEST_DELAY
+from paddock.launcher.hosts import processes
 from paddock.registry.errors import PaddockError
 
 PADDOCK = [sys.executable, "-m", "paddock"]

@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from bench.faults import Home, home, kill_bridge, kill_of_ray
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.registry.errors import PaddockError
 
 UIDS = ("a", "b", "c")

@@ -37,14 +37,15 @@ def list_cached(name: str, settings: Settings, output: Output) -> None:
     """List cached variants, and what else is there.
 
     CHECKED says that every byte was read and is what the hub lists. Repositories of which no model
-    here is made are listed by their id.
+    here is made are listed by their id. A hub whose package does not load is named below the list.
 
     \b
     Example:
       paddock cache list mixtral-v0.1
     """
     client = gateway.ensure(settings, output)
-    variants = client.cached(name)
+    answer = client.cache(name)
+    variants, unusable = answer["list"], answer["unusable_hubs"]
     known = {(row["model_hub"], row["source"]) for row in variants}
     others = [
         row
@@ -68,7 +69,9 @@ def list_cached(name: str, settings: Settings, output: Output) -> None:
         (row["id"], "", "", row["hub"], size(row["size_bytes"]), "", row["path"]) for row in others
     ]
     text = table(head, rows, right=(4,)) if rows else EMPTY
-    output.result({"list": variants, "repositories": others}, text)
+    output.result({"list": variants, "repositories": others, "unusable_hubs": unusable}, text)
+    for one in unusable:
+        output.talk(f"not listed: {one['reason']}")
 
 
 @cache.command(short_help="Read cached weights anew, and say which are whole.")

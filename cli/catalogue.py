@@ -76,7 +76,7 @@ def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> No
 def _show_locally(settings: Settings, name: str, asks_nobody: bool) -> dict[str, Any]:
     import asyncio
 
-    from paddock.launcher.planning.references import References
+    from paddock.launcher.fleet.references import References
     from paddock.registry.catalog import Catalog
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
@@ -154,7 +154,7 @@ def estimate(
 def _derive_locally(settings: Settings, name: str, catalog: Catalog) -> ModelSpec:
     import asyncio
 
-    from paddock.launcher.planning.references import References
+    from paddock.launcher.fleet.references import References
 
     return asyncio.run(References(settings).derive(absolute(name), catalog)).spec
 

@@ -109,7 +109,7 @@ def install(
     from paddock.launcher.environments.build import install as make
 
     environment = find_environment(name)
-    installed = environment.made(settings.home)
+    installed = environment.installed(settings.home)
     is_wanted = installed is not None and accelerator in {None, installed.accelerator}
     if installed is not None and is_wanted and environment.is_current(installed) and not force:
         output.talk(f"{environment.name} is installed already; --force makes it anew")

@@ -67,7 +67,7 @@ def _fields(error: PaddockError) -> dict[str, Any]:
 
 
 def diagnosis_of(error: PaddockError) -> dict[str, Any] | None:
-    """The diagnosis that an error carries, be it of ours or one that came over HTTP."""
+    """The `Diagnosis` of an error, ours or the gateway's, as JSON; None if it carries none."""
     if isinstance(error, LaunchFailed):
         return error.diagnosis
     if isinstance(error, InstallFailed):

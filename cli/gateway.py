@@ -65,7 +65,7 @@ def _answering(settings: Settings, timeout: float, patience: float) -> Client | 
 
 
 def recorded(settings: Settings) -> str | None:
-    """The endpoint that the last gateway of this home recorded."""
+    """The endpoint that the last gateway of this home recorded; None without a record."""
     endpoint = _record(settings).get("endpoint")
     return None if endpoint is None else str(endpoint)
 
@@ -103,7 +103,7 @@ def open_home(settings: Settings) -> None:
     Raises:
         NotWritten: it cannot.
     """
-    from paddock.launcher.cluster import processes
+    from paddock.launcher.hosts import processes
     from paddock.registry.files import make_home, make_private
 
     try:
@@ -139,7 +139,7 @@ def ensure(settings: Settings, output: Output) -> Client:
     if client is not None:
         return client
     open_home(settings)
-    from paddock.launcher.cluster import processes
+    from paddock.launcher.hosts import processes
     from paddock.registry.files import open_private
     from paddock.server.access.keys import first_key
 

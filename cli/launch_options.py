@@ -31,7 +31,7 @@ def with_launch_options(taker: Taker, without: tuple[str, ...] = ()) -> Callable
 
 
 def launch_body(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The launch as REST takes it, of options by the fields' keys; what was left out stays out."""
+    """The body of `POST /v1/models` for options by the fields' keys, without those not set."""
     body = {}
     for field in launch_fields():
         value = values.get(field.key)

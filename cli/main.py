@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -87,8 +87,8 @@ def cli() -> None:
     """
 
 
-def main(args: list[str] | None = None) -> Any:
-    """Runs the command line; every error of ours ends here, as one line and an exit code."""
+def main(args: list[str] | None = None) -> NoReturn:
+    """Runs the command line and exits with its code; our errors end here, as one line."""
     arguments = sys.argv[1:] if args is None else args
     try:
         code = cli.main(arguments, prog_name="paddock", standalone_mode=False)

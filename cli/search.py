@@ -11,7 +11,7 @@ from paddock.cli.options import Output, Settings, offline
 from paddock.cli.output import size, table
 
 if TYPE_CHECKING:
-    from paddock.launcher.planning.catalog_view import Found
+    from paddock.launcher.planning.catalog_view import ModelRow
     from paddock.launcher.planning.servable import Free, Offer
 
 
@@ -97,7 +97,7 @@ def _free(free: Free) -> str:
     return f"{size(free.host)} of memory are free{gpu}"
 
 
-def _row(model: Found, offer: Offer | None) -> tuple[str, ...]:
+def _row(model: ModelRow, offer: Offer | None) -> tuple[str, ...]:
     spec = model.hit.spec
     serving = "no engine here serves it"
     if offer is not None:

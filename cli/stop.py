@@ -90,7 +90,7 @@ def _gateway(settings: Settings, answers: bool) -> psutil.Process | None:
 
 def _end_gateway(own: psutil.Process | None, patience: float, output: Output) -> list[int]:
     """Waits for the gateway to be gone, then ends it; its process id if that was by force."""
-    from paddock.launcher.cluster import processes
+    from paddock.launcher.hosts import processes
 
     if own is None or processes.gone(own, QUIET_SECONDS):
         return []
@@ -113,9 +113,9 @@ def _sweep(settings: Settings, models: set[str]) -> tuple[list[int], list[int]]:
         ModelsLeft: all have ended, but the state file cannot be used.
         ReplicasLeft: some may still run on other nodes. All else is done.
     """
-    from paddock.launcher.cluster import processes
     from paddock.launcher.cluster.head import FILE
     from paddock.launcher.cluster.sweep import end_all
+    from paddock.launcher.hosts import processes
 
     if not (settings.home / "instance").exists():  # nothing has ever run
         return [], []

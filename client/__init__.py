@@ -60,20 +60,20 @@ class Client:
         return dict(self._call("POST", "/v1/attached", {"endpoint": endpoint, **options}))
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that can answer."""
+        """The models that can answer, as `GET /v1/models` lists them."""
         return list(self._call("GET", "/v1/models")["data"])
 
     def instances(self, uid: str = "") -> list[dict[str, Any]]:
-        """Every launched model (or the one), in any state, with plan and diagnosis."""
+        """Every launched model (or the one), in any state: `GET /v1/models/instances`."""
         query = urlencode({"model_uid": uid})
         return list(self._call("GET", f"/v1/models/instances?{query}"))
 
     def describe(self, uid: str) -> dict[str, Any]:
-        """One model that can answer."""
+        """One model that can answer, as `GET /v1/models/{uid}` has it."""
         return dict(self._call("GET", f"/v1/models/{quote(uid)}"))
 
     def progress(self, uid: str) -> dict[str, Any]:
-        """The progress of a launch."""
+        """The progress of a launch: `progress` from 0 to 1, `state`, `note`, `replicas` …"""
         return dict(self._call("GET", f"/v1/models/{quote(uid)}/progress"))
 
     def logs(self, uid: str, lines: int = 100) -> dict[str, list[str]]:
@@ -136,11 +136,11 @@ class Client:
         self._call("POST", f"/v1/models/{quote(uid)}/cancel")
 
     def pull(self, **variant: Any) -> dict[str, Any]:
-        """Begins to download weights, with the keys of `launch`; `show_pull` has the progress."""
+        """Begins to download weights, with the keys of `launch`. Returns what `show_pull` does."""
         return dict(self._call("POST", "/v1/pulls", variant))
 
     def pulls(self) -> list[dict[str, Any]]:
-        """The pulls that the gateway knows, oldest first."""
+        """The pulls that the gateway knows, oldest first, each as `show_pull` returns it."""
         return list(self._call("GET", "/v1/pulls")["data"])
 
     def show_pull(self, pull_id: str) -> dict[str, Any]:
@@ -148,26 +148,29 @@ class Client:
         return dict(self._call("GET", f"/v1/pulls/{quote(pull_id, safe='')}"))
 
     def cancel_pull(self, pull_id: str) -> dict[str, Any]:
-        """Cancels a pull; downloaded files stay."""
+        """Cancels a pull; downloaded files stay. Returns what `show_pull` does."""
         return dict(self._call("DELETE", f"/v1/pulls/{quote(pull_id, safe='')}"))
 
     def lock(self, **options: Any) -> dict[str, Any]:
         """Begins to make a lock's entry: of a variant by the keys of `launch`, or of the model
-        whose id is `launched`. `show_lock` has the progress.
+        whose id is `launched`. Returns what `show_lock` does.
         """
         return dict(self._call("POST", "/v1/locks", options))
 
     def verify_lock(self, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Begins to read the files of a lockfile's entries anew."""
+        """Begins to read the files of a lockfile's entries anew. Returns what `show_lock` does."""
         return dict(self._call("POST", "/v1/lockfile/verify", {"models": list(models)}))
 
     def outdated(self, models: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
-        """Begins to look on hubs for newer versions of these entries, or of all cached models."""
+        """Begins to look on hubs for newer versions of these entries, or of all cached models.
+
+        Returns what `show_lock` does.
+        """
         body = {} if models is None else {"models": list(models)}
         return dict(self._call("POST", "/v1/lockfile/outdated", body))
 
     def locks(self) -> list[dict[str, Any]]:
-        """All work on locks that the gateway knows, oldest first."""
+        """Work on locks that the gateway knows, oldest first, each as `show_lock` returns it."""
         return list(self._call("GET", "/v1/locks")["data"])
 
     def show_lock(self, work_id: str) -> dict[str, Any]:
@@ -175,7 +178,7 @@ class Client:
         return dict(self._call("GET", f"/v1/locks/{quote(work_id, safe='')}"))
 
     def cancel_lock(self, work_id: str) -> dict[str, Any]:
-        """Cancels work on locks."""
+        """Cancels work on locks. Returns what `show_lock` does."""
         return dict(self._call("DELETE", f"/v1/locks/{quote(work_id, safe='')}"))
 
     def truth(self) -> dict[str, Any]:
@@ -183,27 +186,38 @@ class Client:
         return dict(self._call("GET", "/v1/truth"))
 
     def take_truth(self, document: Any, label: str = "") -> int:
-        """Has the gateway take what `truth` gave elsewhere; says how many measurements it took."""
+        """Has the gateway take what `truth` gave elsewhere; returns how many it took."""
         path = f"/v1/truth?{urlencode({'label': label})}"
         return int(self._call("POST", path, document)["taken"])
 
     def forget_truth(self, words: str) -> int:
-        """Has measurements of weights with these words forgotten, or `all`; says how many."""
+        """Has measurements of weights with these words forgotten, or `all`; returns how many."""
         path = f"/v1/truth?{urlencode({'words': words})}"
         return int(self._call("DELETE", path)["forgotten"])
 
     def cached(self, name: str = "") -> list[dict[str, Any]]:
-        """The variants, of all models or one, whose files are on the gateway's machine."""
-        return list(
-            self._call("GET", f"/v1/cache/models?{urlencode({'model_name': name})}")["list"]
-        )
+        """The variants whose files are on the gateway's machine, of all models or one.
+
+        Rows are those of `GET /v1/cache/models`.
+        """
+        return list(self.cache(name)["list"])
+
+    def cache(self, name: str = "") -> dict[str, Any]:
+        """In `list` what `cached` returns; in `unusable_hubs` whose caches could not be read."""
+        return dict(self._call("GET", f"/v1/cache/models?{urlencode({'model_name': name})}"))
 
     def cached_repositories(self) -> list[dict[str, Any]]:
-        """Every repository in the hubs' caches there, from any tool."""
+        """Every repository in the hubs' caches there, from any tool.
+
+        Rows have `hub`, `id`, `path`, `size_bytes` and `part_bytes`.
+        """
         return list(self._call("GET", "/v1/cache/repositories")["list"])
 
     def verify_cached(self, version: str) -> list[dict[str, Any]]:
-        """Has a variant's files read anew; `version` is a cached row's `model_version`."""
+        """Has a variant's files read anew; `version` is a cached row's `model_version`.
+
+        Returns `path`, `size_bytes`, `digest` and `whole` for each file.
+        """
         query = urlencode({"model_version": version})
         path = f"/v1/cache/models/verify?{query}"
         return list(self._call("POST", path, timeout=VERIFY_SECONDS)["files"])
@@ -245,11 +259,11 @@ class Client:
         return dict(self._call("POST", "/v1/keys", body))
 
     def keys(self) -> list[dict[str, Any]]:
-        """The keys, without the keys themselves."""
+        """The keys: `id`, `name`, `scope`, `models` and `created`, but no secrets."""
         return list(self._call("GET", "/v1/keys")["data"])
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
-        """Forgets a key; the next request with it is refused."""
+        """Forgets a key; the next request with it is refused. Returns the key's row of `keys`."""
         return dict(self._call("DELETE", f"/v1/keys/{quote(key_id, safe='')}"))
 
     def stop(self) -> None:
@@ -257,12 +271,12 @@ class Client:
         self._call("DELETE", "/v1/clusters")
 
     def complete(self, uid: str, prompt: str, **fields: Any) -> dict[str, Any]:
-        """One completion, not streamed, as the engine answers it."""
+        """One completion, not streamed: the answer of `/v1/completions`."""
         body = {"model": uid, "prompt": prompt, **fields}
         return dict(self._call("POST", "/v1/completions", body))
 
     def chat(self, uid: str, messages: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-        """One chat answer, not streamed, as the engine answers it."""
+        """One chat answer, not streamed: the answer of `/v1/chat/completions`."""
         body = {"model": uid, "messages": messages, **fields}
         return dict(self._call("POST", "/v1/chat/completions", body))
 

@@ -27,7 +27,7 @@ def replica_actor(uid: str, number: int = 0) -> Any:
     """
     from paddock.launcher.cluster.bridge import namespace
     from paddock.launcher.cluster.head import environment, read_record
-    from paddock.launcher.cluster.processes import instance_id
+    from paddock.launcher.hosts.processes import instance_id
 
     settings = read_settings()
     instance = instance_id(settings.home)

@@ -33,11 +33,13 @@ class Adapter:
         """Nothing: the architecture is known when the weights are read."""
         return None
 
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+    def context_and_slots(self, options: EngineOptions) -> tuple[int | None, int | None]:
         """The context for each request and the slots that the options ask for."""
         return getattr(options, "n_ctx", None), getattr(options, "n_parallel", None)
 
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+    def fill_defaults(
+        self, options: EngineOptions, host: Host, weights_bytes: int
+    ) -> EngineOptions:
         """Leaves one core to the gateway and the client if the processor computes."""
         on_gpus = host.gpus and host.engines.get(self.name, UNKNOWN).cuda
         if on_gpus or getattr(options, "n_threads", 0) is not None:

@@ -315,14 +315,16 @@ class Engine(Protocol):
         """
         ...
 
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+    def fill_defaults(
+        self, options: EngineOptions, host: Host, weights_bytes: int
+    ) -> EngineOptions:
         """Fills options that the user left open with the best values for this host.
 
         `weights_bytes` counts the weights once for each replica.
         """
         ...
 
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+    def context_and_slots(self, options: EngineOptions) -> tuple[int | None, int | None]:
         """The context for each request and the slots that the options ask for; None: left open."""
         ...
 

@@ -83,12 +83,12 @@ class Environment:
         """The folder of its environments."""
         return home / "engines" / self.name
 
-    def made(self, home: Path | None = None) -> Made | None:
+    def installed(self, home: Path | None = None) -> InstalledEnvironment | None:
         """The environment in force; None if there is none."""
         folder = self.folder(home or read_settings().home)
         try:
             record = json.loads((folder / CURRENT).read_text("utf-8"))
-            environment = Made(
+            environment = InstalledEnvironment(
                 folder=folder / record["folder"],
                 digest=record["digest"],
                 accelerator=record["accelerator"],
@@ -99,34 +99,38 @@ class Environment:
             return None
         return environment if environment.python.exists() else None
 
-    def ours(self) -> Made | None:
-        """Paddock's own environment, if it has the modules of the extra at the pinned version."""
+    def shared(self) -> InstalledEnvironment | None:
+        """Paddock's own environment; None if it lacks the extra's modules at the pinned version."""
         if not self.extra or not all(map(find_spec, self.extra)):
             return None
         versions = {self.distribution: version(self.distribution)}
         pin = f"{self.distribution}=={versions[self.distribution]}"
         if pin not in self.requirements[0].read_text("utf-8").splitlines():
             return None
-        return Made(Path(sys.prefix), "", find_accelerator(), versions, interpreter=sys.executable)
+        return InstalledEnvironment(
+            Path(sys.prefix), "", find_accelerator(), versions, interpreter=sys.executable
+        )
 
-    def found(self) -> Made | None:
-        """The environment that the engine runs from: its own, else Paddock's if that is enough."""
-        return self.made() or self.ours()
+    def active(self) -> InstalledEnvironment | None:
+        """The environment that the engine runs from: its own, else the `shared` one, else None."""
+        return self.installed() or self.shared()
 
-    def is_current(self, environment: Made) -> bool:
+    def is_current(self, environment: InstalledEnvironment) -> bool:
         """Whether an environment has the pins of this Paddock."""
         return environment.digest == self.digest(environment.accelerator)
 
     def detect(self) -> Detection:
         """The engine's version and architectures, or the command that installs it."""
         install = f"paddock engine install {self.name}"
-        environment = self.made()
+        environment = self.installed()
         if environment is None:
-            ours = self.ours()
-            if ours is not None:
+            shared = self.shared()
+            if shared is not None:
                 # The user's own torch was built for this machine.
-                cuda = ours.accelerator == "cuda"
-                return Detection(ours.versions[self.distribution], formats=("pytorch",), cuda=cuda)
+                cuda = shared.accelerator == "cuda"
+                return Detection(
+                    shared.versions[self.distribution], formats=("pytorch",), cuda=cuda
+                )
             return Detection(missing=f"it is not installed; to install it: {install}")
         if not self.is_current(environment):
             return Detection(missing=f"it was installed by another Paddock; again: {install}")
@@ -138,7 +142,7 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Made:
+class InstalledEnvironment:
     """An environment on disk, as `current.json` says. `versions` maps distributions to theirs."""
 
     folder: Path

@@ -41,7 +41,7 @@ class Subject:
 
 
 def options_text(options: Mapping[str, Any]) -> str:
-    """Options as they stand in a `Subject`."""
+    """The text of options in a `Subject`: JSON, by the order of their names."""
     return json.dumps(options, sort_keys=True, separators=(",", ":"))
 
 

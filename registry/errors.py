@@ -69,7 +69,7 @@ def near(value: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     return tuple(by_folded[name] for name in [*close, *inside][:limit])
 
 
-def shown(value: str, length: int = 120) -> str:
+def printable(value: str, length: int = 120) -> str:
     """A value for a message: one line, without control characters, not too long."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
@@ -98,7 +98,9 @@ class UnknownName(Refused):
     of: str = ""
 
     def __str__(self) -> str:
-        text = f"unknown {self.kind} '{shown(self.value)}'" + (f" for {self.of}" if self.of else "")
+        text = f"unknown {self.kind} '{printable(self.value)}'" + (
+            f" for {self.of}" if self.of else ""
+        )
         if self.close:
             text += f"; did you mean {' or '.join(self.close)}?"
         if self.known and set(self.known) - set(self.close):
@@ -126,7 +128,7 @@ class BadValue(Refused):
 
     def __str__(self) -> str:
         value = repr(self.value) if not isinstance(self.value, str) else f"'{self.value}'"
-        return f"{self.name} {shown(value)}: {self.reason}"
+        return f"{self.name} {printable(value)}: {self.reason}"
 
 
 class TooLarge(BadValue):
@@ -145,7 +147,7 @@ class NotAllowed(Refused):
     reason: str
 
     def __str__(self) -> str:
-        return f"{shown(self.what)} is not allowed: {self.reason}"
+        return f"{printable(self.what)} is not allowed: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -189,7 +191,7 @@ class NotLocked(Refused):
 
     def __str__(self) -> str:
         return (
-            f"{self.model} is locked to {self.what} {self.locked}, not {shown(self.found)}; "
+            f"{self.model} is locked to {self.what} {self.locked}, not {printable(self.found)}; "
             f"launch it without --locked, or lock it anew: paddock lock {self.model}"
         )
 
@@ -203,9 +205,9 @@ class NoSpec(Refused):
     reason: str
 
     def __str__(self) -> str:
-        where = f"{shown(self.file)} " if self.file else ""
+        where = f"{printable(self.file)} " if self.file else ""
         advice = "what cannot be derived can be written: paddock register --help"
-        return f"{shown(self.reference)}: {where}{self.reason}; {advice}"
+        return f"{printable(self.reference)}: {where}{self.reason}; {advice}"
 
 
 @dataclass(eq=False)
@@ -218,9 +220,9 @@ class NeedsConsent(Refused):
 
     def __str__(self) -> str:
         return (
-            f"{shown(self.reference)} at {self.commit} would run its authors' code here: "
+            f"{printable(self.reference)} at {self.commit} would run its authors' code here: "
             f"{self.reason}; if you trust it, add --trust, as in: "
-            f"paddock launch {shown(self.reference)} --trust {self.commit}"
+            f"paddock launch {printable(self.reference)} --trust {self.commit}"
         )
 
 
@@ -268,7 +270,7 @@ class FieldRefused(Refused):
     close: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{shown(self.name)}: {self.reason or f'{self.engine} has no such field'}"
+        text = f"{printable(self.name)}: {self.reason or f'{self.engine} has no such field'}"
         hint = f"; did you mean {' or '.join(self.close)}?" if self.close else ""
         return f"{text}{hint} (engine: {self.engine})"
 
@@ -309,7 +311,7 @@ class NotLaunched(PaddockError):
 
     def __str__(self) -> str:
         hint = f"did you mean {' or '.join(self.close)}?" if self.close else "see: paddock list"
-        return f"no launched model has the id '{shown(self.uid)}'; {hint}"
+        return f"no launched model has the id '{printable(self.uid)}'; {hint}"
 
 
 @dataclass(eq=False)

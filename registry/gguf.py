@@ -69,7 +69,7 @@ class FileBytes:
         self.length = os.fstat(file.fileno()).st_size
 
     def read(self, start: int, count: int) -> bytes:
-        """Reads there."""
+        """The bytes from `start` on; fewer than `count` at the end of the file."""
         self._file.seek(start)
         return self._file.read(count)
 

@@ -63,7 +63,9 @@ def _version(value: Any) -> int:
     return VERSION
 
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=rf"^[^{_UNFIT}]+$")]
+OneLine = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=rf"^[^{_UNFIT}]+$")
+]
 
 
 class _Frozen(BaseModel):
@@ -94,14 +96,14 @@ class LockedModel(_Frozen):
     size: Size
     quantization: Name
     hub: Hub
-    id: Line
+    id: OneLine
     """As in a spec: owner/name on a hub; local: relative to the specs' folder; path: absolute."""
-    revision: Line | None = None
+    revision: OneLine | None = None
     """The branch or tag that was followed; left out, the hub's default."""
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None = None
     """Left out where the hub names none: then the files' digests pin them."""
-    engine: Line
-    engine_version: Line
+    engine: OneLine
+    engine_version: OneLine
     files: Annotated[tuple[LockedFile, ...], Field(min_length=1, max_length=MAX_FILES)]
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from paddock.registry.abilities import abilities, find_ability, model_types
-from paddock.registry.errors import BadValue, shown
+from paddock.registry.errors import BadValue, printable
 from paddock.registry.formats import FORMATS
 from paddock.registry.hubs import LOCAL, find_hub, hub_names
 
@@ -81,7 +81,7 @@ def _flag(value: Any) -> bool:
 
 
 def split_pairs(value: Any) -> Any:
-    """A mapping as pairs; anything else unchanged."""
+    """Returns a mapping as a tuple of pairs, and anything else unchanged."""
     return tuple(value.items()) if isinstance(value, Mapping) else value
 
 
@@ -143,25 +143,25 @@ Size = Annotated[
 
 def _hub(value: str) -> str:
     if value not in LOCAL and find_hub(value) is None:
-        raise wrong_value(f"must be {_either((*hub_names(), *LOCAL))}, not '{shown(value)}'")
+        raise wrong_value(f"must be {_either((*hub_names(), *LOCAL))}, not '{printable(value)}'")
     return value
 
 
 def _format(value: str) -> str:
     if value not in FORMATS:
-        raise wrong_value(f"must be {_either(FORMATS)}, not '{shown(value)}'")
+        raise wrong_value(f"must be {_either(FORMATS)}, not '{printable(value)}'")
     return value
 
 
 def _ability(value: str) -> str:
     if find_ability(value) is None:
-        raise wrong_value(f"must be {_either(abilities())}, not '{shown(value)}'")
+        raise wrong_value(f"must be {_either(abilities())}, not '{printable(value)}'")
     return value
 
 
 def _model_type(value: str) -> str:
     if value != "LLM" and value not in model_types():
-        raise wrong_value(f"must be {_either(model_types())}, not '{shown(value)}'")
+        raise wrong_value(f"must be {_either(model_types())}, not '{printable(value)}'")
     return value
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ValidationError
 
 from paddock.registry.catalog import Catalog
-from paddock.registry.derive.found import engines_of
+from paddock.registry.derive.repository import engines_of
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import FORMATS, weight_format
 from paddock.registry.spec import ModelSpec

@@ -23,8 +23,8 @@ import pytest
 
 from paddock.client import Client
 from paddock.engines import load_engine
-from paddock.engines.environment import CURRENT, Made
-from paddock.launcher.cluster import processes
+from paddock.engines.environment import CURRENT, InstalledEnvironment
+from paddock.launcher.hosts import processes
 from paddock.registry import catalog
 from paddock.registry.catalog import default_folders, specs_root
 from tests import minilm
@@ -202,7 +202,7 @@ def awq(transformers_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """tiny-mixtral's weights in AWQ's layout."""
     environment = load_engine("Transformers").environment
     assert environment is not None
-    made, folder = environment.made(transformers_home), tmp_path_factory.mktemp("awq") / "it"
+    made, folder = environment.installed(transformers_home), tmp_path_factory.mktemp("awq") / "it"
     assert made is not None
     program = Path(__file__).parent / "engines" / "awq.py"
     plain = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
@@ -238,7 +238,7 @@ def sglang_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = load_engine("SGLang").environment
     assert environment is not None
     home = tmp_path_factory.mktemp("sglang")
-    made = Made(
+    made = InstalledEnvironment(
         environment.folder(home) / "made", environment.digest("cuda"), "cuda", {"sglang": "0.5.23"}
     )
     venv.create(made.folder, symlinks=True)

@@ -57,7 +57,7 @@ def ask(home: Path, trained: Path, folder: Path) -> Told:
     """Embeds by the trained model; makes a cross-encoder that nobody has trained, and ranks."""
     environment = load_engine("sentence_transformers").environment
     assert environment is not None
-    made = environment.made(home)
+    made = environment.installed(home)
     assert made is not None
     arguments = (str(trained), str(folder), QUERY, json.dumps(TEXTS))
     command = [str(made.python), "-c", CODE, *arguments]

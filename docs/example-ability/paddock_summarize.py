@@ -38,7 +38,7 @@ class Summary(Shape):
 class Whole(OpenAI):
     """Answers that are one object."""
 
-    def whole(self, answer: Event) -> dict[str, Any]:
+    def encode_answer(self, answer: Event) -> dict[str, Any]:
         """The summary alone."""
         return {"summary": answer["choices"][0]["text"].strip()}
 

@@ -55,7 +55,7 @@ class Lines:
         """An error after the first line."""
         return encode(error) + b"\n"
 
-    def whole(self, answer: Event) -> dict[str, Any]:
+    def encode_answer(self, answer: Event) -> dict[str, Any]:
         """The answer of a request that does not stream."""
         return {"answer": answer["choices"][0]["message"]["content"]}
 

@@ -24,7 +24,14 @@ from paddock.registry.errors import HubFailure
 from paddock.registry.hubs import HubSite
 
 if TYPE_CHECKING:
-    from paddock.launcher.weights.base import Listing, Place, RemoteFile, Repository, Request, Terms
+    from paddock.launcher.weights.base import (
+        CachePaths,
+        Listing,
+        RemoteFile,
+        Repository,
+        Request,
+        Terms,
+    )
     from paddock.registry.spec import Source
 
 SITE = HubSite(
@@ -76,14 +83,14 @@ class Shelf:
         folder = self._folder(source.id, source.revision or self.default_revision)
         return folder if folder.is_dir() else None
 
-    def place(self, listing: Listing, file: RemoteFile) -> Place:
+    def cache_paths(self, listing: Listing, file: RemoteFile) -> CachePaths:
         """Under its own name; the lock lies outside of the repository."""
-        from paddock.launcher.weights.base import Place
+        from paddock.launcher.weights.base import CachePaths
 
         path = self._folder(listing.id, listing.revision) / file.name
         lock = self._cache / ".locks" / path.relative_to(self._cache)
         part = path.with_name(f"{path.name}.incomplete")
-        return Place(path, path, part, lock.with_name(f"{path.name}.lock"))
+        return CachePaths(path, path, part, lock.with_name(f"{path.name}.lock"))
 
     def digest_of(self, path: Path) -> str:
         """Empty: the cache does not say."""
@@ -100,7 +107,7 @@ class Shelf:
         """False: all files come over HTTP."""
         return False
 
-    def settle(self, listing: Listing, place: Place) -> None:
+    def publish(self, listing: Listing, paths: CachePaths) -> None:
         """Nothing: the file stands under its name."""
 
     def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:

@@ -63,7 +63,7 @@ class Echo(Adapter):
         """Always there."""
         return Detection(version="built in")
 
-    def room(self, options: EngineOptions) -> tuple[int | None, int | None]:
+    def context_and_slots(self, options: EngineOptions) -> tuple[int | None, int | None]:
         """Only slots: echo keeps no context."""
         assert isinstance(options, EchoOptions)
         return None, options.slots

@@ -244,7 +244,9 @@ class LlamaCpp(Adapter):
             return Detection(version=f"llama-server ({program})")
         return Detection(missing="neither xllamacpp nor a llama-server is installed")
 
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+    def fill_defaults(
+        self, options: EngineOptions, host: Host, weights_bytes: int
+    ) -> EngineOptions:
         """Leaves one core to the gateway and the client, and repacks only weights that fit.
 
         With as many threads as cores, llama.cpp's spinning workers lose most of their speed as

@@ -131,7 +131,7 @@ class SentenceTransformers(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""
-        environment = self.environment.made()
+        environment = self.environment.installed()
         assert environment is not None  # it was detected on this node
         settings = {
             "path": str(serving.weights),

@@ -109,7 +109,10 @@ class Batches:
         return len(self._waiting)
 
     async def results(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[Any]:
-        """A tensor for each row. A call that is cancelled drops the rows that have not begun."""
+        """A `torch.Tensor` for each row: a vector or a score.
+
+        A call that is cancelled drops the rows that have not begun.
+        """
         items = []
         with self._some:
             turn = self._clock
@@ -372,7 +375,7 @@ class Service:
         return await loop.run_in_executor(self._cutter, self.model.rows, texts, prompt, field_name)
 
     async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
-        """OpenAI's answer to a request for embeddings."""
+        """The answer to `/v1/embeddings`, as OpenAI's API has it."""
         texts = body["input"]
         if isinstance(texts, str) or (texts and isinstance(texts[0], int)):
             texts = [texts]
@@ -391,7 +394,7 @@ class Service:
         return {"object": "list", "model": self.model.name, "data": data, "usage": usage}
 
     async def rank(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A score for each document."""
+        """The answer to `/v1/rerank`: `results` has a score for each document, in order."""
         pairs = [(body["query"], document) for document in body["documents"]]
         rows = await self._rows(pairs, None, "documents")
         scores = await self.batches.results(rows, None)

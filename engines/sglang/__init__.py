@@ -225,7 +225,7 @@ class Sglang(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """Its server in the engine's environment."""
-        environment = self.environment.made()
+        environment = self.environment.installed()
         assert environment is not None  # it was detected on this node
         return Command(
             argv=(str(environment.python), str(FOLDER / "serve.py"), *arguments(serving)),

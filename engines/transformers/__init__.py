@@ -199,7 +199,7 @@ class Transformers(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""
-        environment = self.environment.found()
+        environment = self.environment.active()
         assert environment is not None  # it was detected on this node
         settings = {
             "path": str(serving.weights),

@@ -315,7 +315,7 @@ class Answer:
         }
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
-        """All events; the last one has the finish reason."""
+        """All events, as OpenAI's JSON; the last one has the finish reason."""
         request, text = self._request, Text(self._model.tokenizer, self._request.stops)
         tokens = self._model.tokens(request.prompt, request.sampling, request.most, request.endless)
         if request.chat:
@@ -353,7 +353,7 @@ class Answer:
         }
 
     def last(self) -> dict[str, Any]:
-        """The event with the usage, which has no choices."""
+        """The event with the `usage`, which has no `choices`."""
         return {**self._base, "choices": [], "usage": self.usage()}
 
     def _piece(self, piece: str, tokens: list[Token]) -> dict[str, Any]:

@@ -356,7 +356,7 @@ class Vllm(Adapter):
 
     def command(self, serving: Serving) -> Command:
         """`vllm serve` in the engine's environment."""
-        environment = self.environment.made()
+        environment = self.environment.installed()
         assert environment is not None  # it was detected on this node
         options = serving.options
         assert isinstance(options, VllmOptions)

@@ -1,1 +1,1 @@
-"""Ray, and the processes of one home: the bridge, the head, the nodes' agents."""
+"""Ray: the bridge, the head, the nodes' agents; what ends all processes of a home."""

@@ -18,7 +18,7 @@ from dataclasses import replace
 import psutil
 
 from paddock.engines.base import Host
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.launcher.hosts.host import probe_host
 from paddock.registry.settings import read_settings
 

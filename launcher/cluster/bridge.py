@@ -32,8 +32,8 @@ from paddock.launcher.cluster.agent import PREFIX, Agent, end_actor
 from paddock.launcher.cluster.connection import is_own_peer
 from paddock.launcher.cluster.head import add_bridge, environment, parse_record
 from paddock.launcher.cluster.nodes import AgentHandle, Node, Nodes
-from paddock.launcher.cluster.processes import instance_id
 from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.hosts.processes import instance_id
 from paddock.launcher.replicas.replica import Replica
 from paddock.launcher.replicas.status import ReplicaConfig
 
@@ -71,7 +71,7 @@ class Bridge:
         """Says that the bridge's event loop runs."""
 
     async def hosts(self, paths: list[str]) -> list[dict[str, Any]]:
-        """The facts of every node but our own, as the nodes have told them last."""
+        """The last report of every node but our own: `Host` as JSON."""
         return [asdict(host) for host in await self._nodes.hosts(paths)]
 
     def _list_nodes(self) -> list[Node]:

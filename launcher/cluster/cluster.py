@@ -18,10 +18,11 @@ from typing import Any
 import psutil
 
 from paddock.engines.base import Detection, Gpu, Host
-from paddock.launcher.cluster import bridge, head, processes
+from paddock.launcher.cluster import bridge, head
 from paddock.launcher.cluster.connection import ActorLost, ActorUnavailable, Connection, is_own_peer
 from paddock.launcher.cluster.head import FILE, Record, read_record
 from paddock.launcher.cluster.sweep import end_ray
+from paddock.launcher.hosts import processes
 from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.replicas.replica import WATCH_SECONDS
 from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
@@ -91,7 +92,7 @@ class Handle:
         return int(position), str(text)
 
     async def invoke(self, method: str, timeout: float, **args: Any) -> Any:
-        """Calls a method of `Replica` that `bridge.METHODS` names; dataclasses come as dicts.
+        """Calls a method that `bridge.METHODS` names; returns its result, dataclasses as dicts.
 
         Raises:
             ActorLost, ActorUnavailable: the actor is gone, or does not answer now.

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.registry.files import make_home, write_atomically
 
 FILE = "ray.json"

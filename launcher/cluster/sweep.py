@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.agent import end_actor
 from paddock.launcher.cluster.head import FILE, foreign_address, read_record
+from paddock.launcher.hosts import processes
 
 RAY_ROLES = frozenset(
     {processes.BRIDGE, processes.RAY, processes.REPLICA, processes.ENGINE, processes.UNKNOWN}

@@ -20,8 +20,14 @@ from typing import Any, Literal
 import psutil
 
 from paddock.engines import engines, fold
-from paddock.engines.environment import CURRENT, Accelerator, Environment, Made, find_accelerator
-from paddock.launcher.replicas.environ import engine_environment
+from paddock.engines.environment import (
+    CURRENT,
+    Accelerator,
+    Environment,
+    InstalledEnvironment,
+    find_accelerator,
+)
+from paddock.launcher.hosts.environ import engine_environment
 from paddock.registry.errors import BadValue, EngineInUse, InstallFailed, NotFound
 from paddock.registry.files import make_private, open_private, replace_file
 
@@ -56,7 +62,7 @@ def install(
     report: Report,
     accelerator: Accelerator | None = None,
     installer: Literal["uv", "pip"] | None = None,
-) -> Made:
+) -> InstalledEnvironment:
     """A new environment from the pins, in force once its modules import. `report` gets each step.
 
     The old one stays in force until then, and whatever runs from it runs on: it is removed when
@@ -75,7 +81,7 @@ def install(
     with _alone(folder, environment.name):
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         new = folder / f"{stamp}-{secrets.token_hex(3)}"
-        installation = Made(new, environment.digest(on), on)
+        installation = InstalledEnvironment(new, environment.digest(on), on)
         try:
             _fill(environment, installation, report, installer or _installer())
             report(f"importing {', '.join(environment.modules)}")
@@ -100,7 +106,9 @@ def _installer() -> Literal["uv", "pip"]:
     return "uv" if shutil.which("uv") else "pip"
 
 
-def _fill(environment: Environment, installation: Made, report: Report, installer: str) -> None:
+def _fill(
+    environment: Environment, installation: InstalledEnvironment, report: Report, installer: str
+) -> None:
     """Makes the virtual environment, and brings what the pins name."""
     report(f"making the environment for {installation.accelerator}, with {installer}")
     if installer == "uv":
@@ -149,7 +157,7 @@ def find_environment(name: str) -> Environment:
 
 def clean(environment: Environment, home: Path) -> None:
     """Removes what an install left that was ended by force."""
-    folder, installation = environment.folder(home), environment.made(home)
+    folder, installation = environment.folder(home), environment.installed(home)
     if folder.exists():
         with _alone(folder, environment.name):
             _sweep(folder, keep=installation.folder if installation else None)
@@ -157,7 +165,7 @@ def clean(environment: Environment, home: Path) -> None:
 
 def describe(environment: Environment, home: Path) -> dict[str, Any] | None:
     """The environment in force; None if there is none. `made_at` is in seconds since 1970."""
-    installation = environment.made(home)
+    installation = environment.installed(home)
     if installation is None:
         return None
     return {
@@ -207,7 +215,7 @@ class _Steps:
 
 
 def _run_code(
-    environment: Environment, installation: Made, code: str, *arguments: str
+    environment: Environment, installation: InstalledEnvironment, code: str, *arguments: str
 ) -> list[str]:
     """Runs code in the environment, with the variables that an engine gets."""
     variables = engine_environment(os.environ, {})

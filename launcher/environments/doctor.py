@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from paddock.engines.base import Engine
+from paddock.launcher.hosts.environ import engine_environment
 from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import LINES, Diagnosis
-from paddock.launcher.replicas.environ import engine_environment
 from paddock.launcher.replicas.replica import Replica
 from paddock.launcher.replicas.status import ReplicaConfig
 from paddock.registry.catalog import Catalog
@@ -69,7 +69,7 @@ def _install(engine: Engine) -> str | None:
 def _imports(engine: Engine) -> Check:
     assert engine.environment is not None
     environment = engine.environment
-    installation = environment.found()
+    installation = environment.active()
     assert installation is not None  # `examine` has checked it
     modules = environment.extra if installation.interpreter else environment.modules
     command = [str(installation.python), "-c", f"import {', '.join(modules)}"]

@@ -43,7 +43,7 @@ class Directory(Protocol):
         ...
 
 
-class Line(Protocol):
+class EngineConnection(Protocol):
     """A connection to an engine, with one request on it."""
 
     @property
@@ -62,7 +62,7 @@ class Lease:
     """One slot of one replica, for one request. Give it back with `release`.
 
     Attributes:
-        line: the connection that the request was sent on; None before and after.
+        connection: the one that the request was sent on; None before and after.
         on_revoked: called with a reason when the replica will not answer any more.
         revoked: that reason, from then on.
     """
@@ -71,21 +71,21 @@ class Lease:
     _queue: SlotQueue
     uid: str
     client: str = ""
-    line: Line | None = None
+    connection: EngineConnection | None = None
     on_revoked: Callable[[str], None] | None = None
     revoked: str = ""
     released: bool = False
 
-    def attach(self, line: Line, on_revoked: Callable[[str], None]) -> None:
+    def attach(self, connection: EngineConnection, on_revoked: Callable[[str], None]) -> None:
         """The request was sent on this connection."""
-        self.line, self.on_revoked = line, on_revoked
+        self.connection, self.on_revoked = connection, on_revoked
         self._queue.attach(self)
 
     def detach(self) -> None:
         """Nothing more comes of it; again is no error."""
-        if self.line is not None:
+        if self.connection is not None:
             self._queue.detach(self)
-            self.line = self.on_revoked = None
+            self.connection = self.on_revoked = None
 
     def release(self) -> None:
         """Gives the slot back; the first who waits gets it. Again is no error."""
@@ -270,24 +270,24 @@ class SlotQueue:
         silence = self._silences.get(replica_id)
         if silence is None or silence.start != lease.replica.start:
             return
-        assert lease.line is not None
-        if lease.line.heard_at is not None:
-            silence.hear(lease.line.heard_at)
-        if not any(one is not lease and one.line for one in self._leases.get(replica_id, ())):
+        assert lease.connection is not None
+        if lease.connection.heard_at is not None:
+            silence.hear(lease.connection.heard_at)
+        if not any(one is not lease and one.connection for one in self._leases.get(replica_id, ())):
             silence.rest(self._now())
-            if lease.line.heard_at is not None or not silence.before:
+            if lease.connection.heard_at is not None or not silence.before:
                 del self._silences[replica_id]
 
     def _quiet_seconds(self, replica_id: str, leases: Iterable[Lease]) -> float:
         silence = self._silences.get(replica_id)
         if silence is None:
             return 0.0
-        lines = [lease.line for lease in leases if lease.line is not None]
-        if all(line.is_held for line in lines):
+        connections = [lease.connection for lease in leases if lease.connection is not None]
+        if all(connection.is_held for connection in connections):
             silence.hear(self._now())  # it may have much to say
-        for line in lines:
-            if line.heard_at is not None:
-                silence.hear(line.heard_at)
+        for connection in connections:
+            if connection.heard_at is not None:
+                silence.hear(connection.heard_at)
         return silence.seconds(self._now())
 
     def take_back(self, lease: Lease) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedGpu
+from paddock.launcher.planning.place import Place
+from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.registry.errors import UnknownName
 from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
 
@@ -82,38 +83,6 @@ class Generation:
     def new(cls, plan: LaunchPlan) -> Generation:
         """A generation with an id that no other has."""
         return cls(new_generation_id(), plan)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one replica runs: a node, and the GPUs that it has there.
-
-    `plan` is its own, where it runs on another node than its generation was planned for: threads,
-    and whether the weights are there, differ.
-    """
-
-    node: str
-    node_name: str
-    gpus: tuple[PlannedGpu, ...] = ()
-    plan: LaunchPlan | None = None
-
-    @classmethod
-    def of(cls, plan: LaunchPlan, number: int = 0) -> Place:
-        """The place of the replica of this number in a plan for one node."""
-        return cls(plan.node, plan.node_name, plan.gpus_of(number))
-
-    def to_json(self) -> dict[str, Any]:
-        """The place as JSON."""
-        gpus = [gpu.model_dump(mode="json") for gpu in self.gpus]
-        plan = self.plan.to_json() if self.plan is not None else None
-        return {"node": self.node, "node_name": self.node_name, "gpus": gpus, "plan": plan}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Place:
-        """The inverse of `to_json`."""
-        gpus = tuple(PlannedGpu.model_validate(gpu) for gpu in data["gpus"])
-        plan = LaunchPlan.from_json(data["plan"]) if data.get("plan") else None
-        return cls(data["node"], data["node_name"], gpus, plan)
 
 
 @dataclass(frozen=True)
@@ -202,7 +171,7 @@ class Deployment:
         return plan.model_copy(update=own)
 
     def replica(self, replica_id: str) -> ReplicaRecord | None:
-        """The record of this id."""
+        """The record of this id; None if there is none."""
         return next((one for one in self.replicas if one.id == replica_id), None)
 
     def with_replica(self, record: ReplicaRecord) -> Deployment:

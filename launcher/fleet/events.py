@@ -83,7 +83,7 @@ class Listener:
         return not self._lost
 
     def take(self) -> Happened | None:
-        """The next event, if there is one. Raises `TooSlow` after the last before a gap."""
+        """The next event; None if none waits. Raises `TooSlow` after the last before a gap."""
         if self._pending:
             return self._pending.popleft()
         if self._lost:

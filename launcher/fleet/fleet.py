@@ -17,7 +17,6 @@ from paddock.engines.base import Host
 from paddock.launcher.fleet.activity import Lease, SlotQueue
 from paddock.launcher.fleet.deployment import (
     Deployment,
-    Place,
     ReplicaRecord,
     deploy,
     replica_name,
@@ -33,6 +32,7 @@ from paddock.launcher.fleet.store import Store
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.hosts.machine import held_bytes
 from paddock.launcher.jobs.locks import Locking
+from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.reservations import Reservation
 from paddock.launcher.replicas.attach_request import AttachRequest
@@ -74,7 +74,9 @@ VERDICT_SECONDS = 1.0
 class PlannableCluster(ClusterLike, Protocol):
     """A cluster that can also be looked at."""
 
-    async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]: ...  # noqa: D102
+    async def hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
+        """The facts of every node that can be planned on. See `Cluster.hosts`."""
+        ...
 
 
 class Fleet:
@@ -327,7 +329,7 @@ class Fleet:
         return await self.slots.acquire(uid, avoid, client)
 
     async def verdict(self, lease: Lease) -> Mapping[str, Any] | None:
-        """Why the replica of a lease has died, if that is known within a moment; else None."""
+        """Why a lease's replica died: a `Diagnosis` as JSON; None if none comes in a moment."""
         deadline = time.monotonic() + VERDICT_SECONDS
         while True:
             status = self._ledger.status(lease.uid)

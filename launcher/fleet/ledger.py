@@ -77,7 +77,7 @@ class Ledger:
         return tuple(self._statuses.values())
 
     def status(self, uid: str) -> ModelStatus | None:
-        """One model."""
+        """The status of one model; None if it is not known."""
         return self._statuses.get(uid)
 
     async def changed(self) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 from paddock.engines.base import Host
 from paddock.engines.evidence import Evidence
-from paddock.launcher.fleet.deployment import Deployment, Place, Policy
+from paddock.launcher.fleet.deployment import Deployment, Policy
+from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.jobs.locks import Locking
 from paddock.launcher.planning.consent import ResolvedReference
+from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.planning.references import PLAN_AGE, References
 from paddock.launcher.planning.reservations import (
     Reservation,
     subtract_places,

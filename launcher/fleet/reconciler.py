@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.agent import end_actor
 from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, Handle, RayFailed
 from paddock.launcher.fleet.decide import (
@@ -35,10 +34,12 @@ from paddock.launcher.fleet.decide import (
     decide,
     next_look,
 )
-from paddock.launcher.fleet.deployment import Deployment, Place, ReplicaRecord, replica_of
+from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord, replica_of
 from paddock.launcher.fleet.ledger import Ledger
 from paddock.launcher.fleet.observation import Activity, Ended, Observation, Sighting
+from paddock.launcher.hosts import processes
 from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.planning.place import Place
 from paddock.launcher.replicas.attached import AttachedHandle
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis
 from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
@@ -76,7 +77,7 @@ SYNC_SECONDS = 60.0
 
 
 class ClusterLike(Protocol):
-    """What the reconciler needs of `cluster.Cluster`; a fake one serves tests."""
+    """What the reconciler needs of `cluster.Cluster`, which documents it; a fake serves tests."""
 
     on_lost: Callable[[], None]
 
@@ -168,7 +169,7 @@ class Reconciler:
         return self._is_complete
 
     def handle(self, replica: ReplicaRecord) -> Handle | AttachedHandle | None:
-        """What a replica's actor is talked to by, if there is one."""
+        """The handle of a replica's actor; None if no actor is known."""
         return self._handles.get(replica.actor)
 
     def observation(self) -> Observation:

@@ -24,13 +24,13 @@ import paddock
 from paddock.launcher.fleet.deployment import (
     Deployment,
     Generation,
-    Place,
     Policy,
     ReplicaRecord,
     new_generation_id,
     replica_name,
 )
 from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, MemoryEstimate, PlannedWeights
 from paddock.launcher.replicas.diagnosis import Diagnosis
 from paddock.registry.errors import BadValue, StateNotWritten, UnknownName

@@ -1,1 +1,1 @@
-"""Facts about this machine: memory, processors, GPUs, engines, files."""
+"""Facts about this machine: memory, processors, GPUs, engines, files, our processes."""

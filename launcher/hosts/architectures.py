@@ -17,7 +17,7 @@ from pathlib import Path
 
 from paddock.engines import load_engine
 from paddock.engines.base import UNKNOWN, Engine, Host, Serving
-from paddock.launcher.replicas.environ import engine_environment
+from paddock.launcher.hosts.environ import engine_environment
 from paddock.registry.files import replace_file
 from paddock.registry.formats import GGUF
 from paddock.registry.settings import Settings

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from paddock.engines import engines
 from paddock.engines.base import Host
+from paddock.launcher.hosts.file_records import FileRecords
 from paddock.launcher.hosts.gpus import probe_gpus
 from paddock.launcher.hosts.machine import cpus, memory
-from paddock.launcher.weights.verified import Records
 from paddock.registry.catalog import specs_root
 from paddock.registry.split import parts
 
@@ -39,7 +39,7 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
         memory_free_bytes=free,
         disk_free_bytes=shutil.disk_usage(existing).free,
         engines={engine.name: engine.detect() for engine in engines()},
-        files={**_shipped_files(), **_named_files(paths), **Records(home).complete_sources()},
+        files={**_shipped_files(), **_named_files(paths), **FileRecords(home).complete_sources()},
         gpus=probe_gpus(),
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paddock.launcher.cluster.processes import JOB, environment, instance_id
+from paddock.launcher.hosts.processes import JOB, environment, instance_id
 
 END_SECONDS = 5.0
 """How long it may take to end by itself when it is called off."""

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from paddock.launcher.cluster.processes import JOB, environment, instance_id
+from paddock.launcher.hosts.processes import JOB, environment, instance_id
 from paddock.registry import errors
 from paddock.registry.derive import Derived
 from paddock.registry.errors import HubFailure, PaddockError
@@ -26,7 +26,7 @@ LINE_BYTES = 1 << 22
 
 
 class Derivations:
-    """Runs `weights/run_derive.py`, a few at once."""
+    """Runs `run_derive.py`, a few at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -48,7 +48,7 @@ class Derivations:
         }
         async with self._turn:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "paddock.launcher.weights.run_derive"),
+                *(sys.executable, "-m", "paddock.launcher.jobs.run_derive"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote
 
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.launcher.jobs.child import Child
 from paddock.registry.errors import NotFound, NotWritten, PaddockError
 from paddock.registry.files import make_private, write_atomically

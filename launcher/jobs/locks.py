@@ -57,7 +57,7 @@ class LockJobs(Jobs[_Running]):
 
     kind = "lock"
     noun = "work on locks"
-    module = "paddock.launcher.weights.run_lock"
+    module = "paddock.launcher.jobs.run_lock"
 
     def make(self, locking: Locking, newest: bool) -> Work:
         """Begins to make an entry; its row is one, as `LockedModel` has it."""

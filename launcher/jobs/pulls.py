@@ -49,7 +49,7 @@ class PullJobs(Jobs[Pull]):
 
     kind = "pull"
     noun = "pull"
-    module = "paddock.launcher.weights.run_pull"
+    module = "paddock.launcher.jobs.run_pull"
 
     def start(self, name: str, variant: Variant, weights: PlannedWeights) -> PullStatus:
         """Begins to bring the weights, and returns at once; one that does so already is taken."""

@@ -170,7 +170,7 @@ def _options(engine: Engine, request: LaunchRequest) -> EngineOptions:
 
 
 def unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
-    """Why the engine cannot serve the variant on the host, wherever its weights are."""
+    """Why the engine cannot serve the variant on the host; None if it can, given the weights."""
     if spec.type not in engine.types:
         return f"serves models of type {' and '.join(engine.types)}, not {spec.type}"
     refusal = _find_refusal(spec, Pair(variant, engine, host))

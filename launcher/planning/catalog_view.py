@@ -18,7 +18,7 @@ STATED = ("name", "type", "description", "license", "released", "aliases", "lang
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelRow:
     """A model that matches. Only weights that the filters allow count.
 
     Attributes:
@@ -35,7 +35,7 @@ class Found:
     fits: Offer | None
 
     @classmethod
-    def of(cls, hit: Hit, offers: Sequence[Offer], builtin: bool, free: Free) -> Found:
+    def of(cls, hit: Hit, offers: Sequence[Offer], builtin: bool, free: Free) -> ModelRow:
         """The model with what its offers come to, where so much is free."""
         labels = {
             (weights["format"], weights["size"], quantization)
@@ -58,7 +58,7 @@ class Found:
         return list(dict.fromkeys(weights[field] for weights in self.hit.weights))
 
     def to_json(self) -> dict[str, Any]:
-        """What a list shows of it."""
+        """A row of the list of models, as JSON."""
         spec, weights = self.hit.spec, self.hit.weights
         return {
             **{name: spec[name] for name in STATED},
@@ -102,10 +102,10 @@ class Zoo:
             catalog is self._catalog and seen_now(self.specs, self._settings) == self._fingerprint
         )
 
-    def find(self, words: Sequence[str], filters: Filters, free: Free) -> list[Found]:
+    def find(self, words: Sequence[str], filters: Filters, free: Free) -> list[ModelRow]:
         """The models that have all words and fit the filters, as `search` orders them."""
         return [
-            Found.of(
+            ModelRow.of(
                 hit,
                 self._offers[hit.spec["name"]],
                 not self._catalog.is_custom(hit.spec["name"]),

@@ -101,7 +101,7 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
     weights = loaded_bytes(variant, shape, stored)
     if engine is None:
         return Setup(shape, weights)
-    options = engine.settle(engine.options.parse(engine.name, {}), host, weights)
+    options = engine.fill_defaults(engine.options.parse(engine.name, {}), host, weights)
     on_gpu = host.gpus and host.engines.get(engine.name, UNKNOWN).cuda
     gpus = [max(host.gpus, key=lambda gpu: gpu.free_bytes).name] if on_gpu else []
     subject = subject_of(variant, engine.name, options, host, gpus)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import Host
-from paddock.launcher.fleet.deployment import Place
+from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, MemoryEstimate, PlannedGpu
 
 

@@ -72,7 +72,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     best = min(search.servable, key=lambda candidate: rank(request, spec, candidate))
     requested = best.engine.options.parse(best.engine.name, request.engine_options)
     copied = best.loaded_bytes * request.replicas
-    options = best.engine.settle(requested, best.host, copied)
+    options = best.engine.fill_defaults(requested, best.host, copied)
     fit = Fit(request, spec, best, options)
     context, slots, room_reasons = choose_room(fit)
     memory = fit.memory(context, slots)

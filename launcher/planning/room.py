@@ -68,7 +68,7 @@ def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
         BadValue: a context beyond the model's, or another than the engine's own option says.
     """
     spec, request = fit.spec, fit.request
-    by_option, slots = fit.best.engine.room(fit.options)
+    by_option, slots = fit.best.engine.context_and_slots(fit.options)
     if by_option and request.context_length and by_option != request.context_length:
         raise BadValue(
             "context length", request.context_length, f"the engine's own option says {by_option}"

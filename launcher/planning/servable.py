@@ -135,7 +135,7 @@ def is_here(variant: Variant, host: Host) -> bool:
 
 
 def seen_now(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
-    """What the offers depend on: Paddock, its specs, the folders of engines, weights, GPUs."""
+    """A fingerprint of what offers depend on, as JSON: Paddock, specs, engines, weights, GPUs."""
     states = []
     for folder in sorted({*_folders(specs, settings), *_weights(settings)}):
         with suppress(OSError):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from paddock.engines.base import Host
-from paddock.launcher.fleet.deployment import Place
+from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.placement import estimate_more_replicas, no_room
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.reservations import explain_reservations, subtract_places

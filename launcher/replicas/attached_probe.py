@@ -20,7 +20,7 @@ from paddock.launcher.planning.plan import (
 )
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis, Failure
 from paddock.registry.abilities import probed_abilities
-from paddock.registry.errors import shown
+from paddock.registry.errors import printable
 
 ANSWER_SECONDS = 5.0
 """How long a look may take in all, once it is connected."""
@@ -47,7 +47,7 @@ class RemoteAnswer:
             text = str(
                 document.get("message", document) if isinstance(document, dict) else document
             )
-        return shown(" ".join(text.split()), 200)
+        return printable(" ".join(text.split()), 200)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Remote:
         return RemoteAnswer(answer.status, read, location)
 
     def models(self) -> dict[str, dict[str, Any]] | None:
-        """The models that it lists, by name; None if it has no such list."""
+        """Model name → its row in `/v1/models`; None if the endpoint has no such list."""
         answer = self._check_answer(self.ask("/models"))
         if answer.status in {404, 405, 501}:
             return None
@@ -138,7 +138,7 @@ class Remote:
                 reason = f"asks for a key ({answer.status}); name it with --api-key-env"
             raise self._failed("endpoint_refused", reason)
         if 300 <= answer.status < 400:
-            to = f" to {shown(answer.location)}" if answer.location else ""
+            to = f" to {printable(answer.location)}" if answer.location else ""
             raise self.unfit(f"redirects{to}, which is not followed with a key")
         if answer.status == BUSY:
             raise self._failed("rate_limited", f"asks to come again later (429 {answer.message()})")
@@ -221,4 +221,6 @@ def name_some(models: Iterable[str]) -> str:
     """The first few names, in brackets."""
     names = sorted(models)
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f" (it has: {', '.join(map(shown, names[:12]))}{more})" if names else " (it has none)"
+    return (
+        f" (it has: {', '.join(map(printable, names[:12]))}{more})" if names else " (it has none)"
+    )

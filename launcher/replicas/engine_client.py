@@ -49,7 +49,7 @@ class EngineClient:
             connection.close()
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The choices of a streamed answer, one after another.
+        """Yields the members of `choices` of a streamed answer, one after another.
 
         Raises:
             RuntimeError: the engine answers with an error.

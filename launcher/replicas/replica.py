@@ -28,8 +28,8 @@ import psutil
 
 from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
-from paddock.launcher.cluster import processes
-from paddock.launcher.hosts import gpus
+from paddock.launcher.hosts import gpus, processes
+from paddock.launcher.hosts.environ import engine_environment
 from paddock.launcher.hosts.machine import disk, oom_kills, own_bytes
 from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.diagnosis import (
@@ -41,7 +41,6 @@ from paddock.launcher.replicas.diagnosis import (
     launch_command,
 )
 from paddock.launcher.replicas.engine_client import EngineClient
-from paddock.launcher.replicas.environ import engine_environment
 from paddock.launcher.replicas.health import (
     AGAIN_SECONDS,
     ANSWER_SECONDS,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.launcher.replicas.health import (
     HEALTH_SECONDS,
 )

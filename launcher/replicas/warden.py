@@ -10,7 +10,8 @@ some 30 ms. A process of its own between the replica's actor and the engine, bec
 
     python -I -S warden.py GRACE_SECONDS COMMAND [ARGUMENT ...]
 
-stdin is a leash: when it closes, the engine is stopped (SIGTERM, after GRACE_SECONDS SIGKILL).
+stdin is a leash: when it closes, the engine is stopped (SIGTERM, after GRACE_SECONDS SIGKILL). If
+the warden itself is killed, the kernel kills the engine (PR_SET_PDEATHSIG).
 stdout gets one JSON line `{"pid": …}` at the start and `{"code": …, "signal": …, "stopped": …}` at
 the end, when no process of the engine is left. stderr is the engine's log, for both its streams.
 """

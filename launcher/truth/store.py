@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS asked (
 
 
 def machine() -> str:
-    """This machine, as an export names it: its name and its kind of processor."""
+    """The name of this machine in an export: the host's, and the kind of processor."""
     return f"{platform.node()} ({platform.machine()}, {os.cpu_count()} processors)"
 
 
@@ -84,7 +84,7 @@ class TruthStore:
         self._write(lambda db: _put(db, "asked", _key(subject), asked.at, document))
 
     def forget(self, matching: Callable[[Measurement], bool]) -> int:
-        """Forgets measurements, and what engines said of the same weights; says how many."""
+        """Forgets measurements, and what engines said of their weights; returns how many."""
         gone = [one for one in self.evidence().measured.values() if matching(one)]
         weights = {one.subject.weights for one in gone}
 
@@ -104,7 +104,7 @@ class TruthStore:
         return {"version": VERSION, "machine": machine(), "measurements": rows}
 
     def take(self, document: Any, label: str = "") -> int:
-        """Takes what another store has exported; says how many measurements came.
+        """Takes what another store has exported; returns how many measurements came.
 
         Those of another machine are kept under its name, or the `label`, and only where nothing
         was measured here.

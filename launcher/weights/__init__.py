@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import local
-from paddock.launcher.weights.base import Cancelled, Hub, Terms
+from paddock.launcher.weights.base import Cancelled, Hub, Terms, one_line
 from paddock.launcher.weights.job import Job, bring, cached, cached_files, is_whole
 from paddock.launcher.weights.progress import FileProgress, Progress, Report
 from paddock.launcher.weights.reachability import Reach
@@ -27,9 +27,16 @@ def load_hub(name: str) -> Hub:
 
     Raises:
         UnknownName: no hub has this name.
+        HubFailure: its adapter, or its client, cannot be imported.
     """
-    module, _, attribute = hub_site(name).adapter.partition(":")
-    hub: Hub = getattr(import_module(module), attribute)()
+    adapter = hub_site(name).adapter
+    module, _, attribute = adapter.partition(":")
+    try:
+        hub: Hub = getattr(import_module(module), attribute)()
+    except Exception as error:  # another package's code may raise anything
+        cause = f"{type(error).__name__}: {one_line(error)}"
+        reason = f"the hub {name} cannot be used: {adapter} does not load ({cause})"
+        raise HubFailure("hub_unreachable", f"{reason}; mend or remove its package") from error
     return hub
 
 

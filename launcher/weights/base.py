@@ -49,7 +49,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Place:
+class CachePaths:
     """Where a file stands in its hub's cache.
 
     `path` is what other tools open. The bytes are in `blob`, which `path` may be a link to; `part`
@@ -148,7 +148,7 @@ class Hub(Protocol):
         """The cached files' folder: of the listing, or as other tools left it; None if none."""
         ...
 
-    def place(self, listing: Listing, file: RemoteFile) -> Place:
+    def cache_paths(self, listing: Listing, file: RemoteFile) -> CachePaths:
         """Where a file belongs."""
         ...
 
@@ -167,7 +167,7 @@ class Hub(Protocol):
         """
         ...
 
-    def settle(self, listing: Listing, place: Place) -> None:
+    def publish(self, listing: Listing, paths: CachePaths) -> None:
         """Makes a whole blob visible at its path, as the client would."""
         ...
 
@@ -197,7 +197,7 @@ def cancelled_failure(label: str) -> HubFailure:
 
 
 def check_name(hub: str, name: str) -> str:
-    """Refuses a file name that would lead out of the repository's folder.
+    """Returns the file name, unless it would lead out of the repository's folder.
 
     Raises:
         HubFailure: such a name.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from paddock.launcher.weights import load_hub
 from paddock.launcher.weights.base import Hub, Repository, Terms
 from paddock.launcher.weights.job import Job, cached_files
 from paddock.launcher.weights.verified import Records, digest_file
+from paddock.registry.errors import HubFailure
 from paddock.registry.hubs import hub_names
 from paddock.registry.spec import Source, Variant
 
@@ -48,13 +48,21 @@ class Cache:
     def __init__(self, home: Path) -> None:
         self._terms = Terms(home)
         self._records = Records(home)
+        self._hubs: dict[str, Hub] = {}
 
-    @cached_property
-    def _hubs(self) -> dict[str, Hub]:
-        return {name: load_hub(name) for name in hub_names()}
+    def unusable_hubs(self) -> dict[str, str]:
+        """Hub → why it cannot be used. What its cache holds is in no list."""
+        reasons = {}
+        for name in hub_names():
+            try:
+                self._hub(name)
+            except HubFailure as failure:
+                reasons[name] = failure.reason
+        return reasons
 
     def cached(self, variants: Iterable[Variant]) -> list[Cached]:
-        """The variants that are in a cache."""
+        """The variants that are in a cache; those of `unusable_hubs` are left out."""
+        unusable = self.unusable_hubs()
         return [
             Cached(
                 variant,
@@ -66,12 +74,16 @@ class Cache:
                 all(self._records.is_whole(file) for file in files),
             )
             for variant in variants
-            for job, files in self._cached_jobs(variant)
+            for job, files in self._cached_jobs(variant, unusable)
             for path in [self._path(job, files)]
         ]
 
     def verify(self, variant: Variant) -> list[Verdict]:
-        """Reads every file of the variant anew, and records its digest."""
+        """Reads every file of the variant anew, and records its digest. Returns one for each file.
+
+        Raises:
+            HubFailure: a hub of the variant cannot be used.
+        """
         verdicts = []
         for _, files in self._cached_jobs(variant):
             for path, expected in files.items():
@@ -85,14 +97,19 @@ class Cache:
         return verdicts
 
     def repositories(self) -> list[Repository]:
-        """Every repository with a file in it, by hub and id."""
+        """Every repository with a file in it, by hub and id; `unusable_hubs` are left out."""
+        usable = [name for name in hub_names() if name not in self.unusable_hubs()]
         every_repository = [
-            repository for hub in self._hubs.values() for repository in hub.repositories()
+            repository for name in usable for repository in self._hub(name).repositories()
         ]
         return sorted(every_repository, key=lambda one: (one.hub, one.id))
 
     def removable(self, variant: Variant) -> tuple[Path, ...]:
-        """What `remove` would delete: files, links to them, or whole folders."""
+        """What `remove` would delete: files, links to them, or whole folders.
+
+        Raises:
+            HubFailure: a hub of the variant cannot be used.
+        """
         paths: set[Path] = set()
         for job, files in self._cached_jobs(variant):
             paths.update(job.hub.removable(job.source, files))
@@ -103,6 +120,9 @@ class Cache:
 
         Other files of its repository stay. Returns whether the variant was cached, and no file of
         it remains.
+
+        Raises:
+            HubFailure: a hub of the variant cannot be used; nothing was deleted.
         """
         cached = list(self._cached_jobs(variant))
         if not cached:
@@ -114,13 +134,19 @@ class Cache:
         # A client may only log what it was not allowed to delete.
         return not any(self._cached_jobs(variant))
 
-    def _cached_jobs(self, variant: Variant) -> Iterator[tuple[Job, dict[Path, str]]]:
+    def _hub(self, name: str) -> Hub:
+        if name not in self._hubs:
+            self._hubs[name] = load_hub(name)
+        return self._hubs[name]
+
+    def _cached_jobs(
+        self, variant: Variant, unusable: Container[str] = ()
+    ) -> Iterator[tuple[Job, dict[Path, str]]]:
         """The sources of the variant that are cached, with their files and digests."""
         for source in variant.sources:
-            if source.hub in self._hubs:
-                job = Job(
-                    self._hubs[source.hub], source, self._terms, lambda _: None, threading.Event()
-                )
+            if source.hub in hub_names() and source.hub not in unusable:
+                hub = self._hub(source.hub)
+                job = Job(hub, source, self._terms, lambda _: None, threading.Event())
                 files = cached_files(job)
                 if files:
                     yield job, files

@@ -39,8 +39,8 @@ from huggingface_hub.utils._runtime import is_xet_available
 from tqdm.auto import tqdm
 
 from paddock.launcher.weights.base import (
+    CachePaths,
     Listing,
-    Place,
     RemoteFile,
     Repository,
     Request,
@@ -128,12 +128,12 @@ class HuggingFace:
         folder = root / "snapshots" / commit
         return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
 
-    def place(self, listing: Listing, file: RemoteFile) -> Place:
+    def cache_paths(self, listing: Listing, file: RemoteFile) -> CachePaths:
         """blobs/ETAG, where the digest is the ETag, with a link in snapshots/COMMIT."""
         root = self._root(listing.id)
         etag = file.digest.partition(":")[2]
         blob = root / "blobs" / etag
-        return Place(
+        return CachePaths(
             path=root / "snapshots" / listing.commit / file.name,
             blob=blob,
             part=blob.with_name(f"{etag}.incomplete"),
@@ -186,14 +186,14 @@ class HuggingFace:
             raise Trouble("hub_unreachable", one_line(error)) from error
         return True
 
-    def settle(self, listing: Listing, place: Place) -> None:
+    def publish(self, listing: Listing, paths: CachePaths) -> None:
         """The link in the snapshot, and the commit under the branch's name."""
-        place.path.parent.mkdir(parents=True, exist_ok=True)
-        target = os.path.relpath(place.blob, place.path.parent)
-        if not place.path.is_symlink() or os.readlink(place.path) != target:
-            place.path.unlink(missing_ok=True)
+        paths.path.parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(paths.blob, paths.path.parent)
+        if not paths.path.is_symlink() or os.readlink(paths.path) != target:
+            paths.path.unlink(missing_ok=True)
             with contextlib.suppress(FileExistsError):  # another process made the same link
-                place.path.symlink_to(target)
+                paths.path.symlink_to(target)
         if listing.revision != listing.commit:
             ref = self._root(listing.id) / "refs" / listing.revision
             ref.parent.mkdir(parents=True, exist_ok=True)

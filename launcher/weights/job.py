@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from paddock.launcher.weights.base import (
+    CachePaths,
     Cancelled,
     Hub,
     Listing,
-    Place,
     RemoteFile,
     Terms,
     cancelled_failure,
@@ -81,7 +81,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def cached(job: Job) -> Path | None:
-    """The folder, or the one file, if all of it is here and whole. Asks no hub.
+    """The folder, or the one file; None if a file is missing or incomplete. Asks no hub.
 
     What another tool has brought is read once to see that it is whole, where its digest is known.
 
@@ -109,7 +109,7 @@ def cached_files(job: Job) -> dict[Path, str]:
 
 
 def folder_of(job: Job, files: Iterable[Path]) -> Path | None:
-    """The folder of files that are cached, to which their names are relative."""
+    """The folder that cached files are relative to; None if they have none in common."""
     folders = (job.hub.folder(job.source, listing) for listing in (_listing(job), None))
     return next((f for f in folders if f and all(p.is_relative_to(f) for p in files)), None)
 
@@ -118,9 +118,9 @@ def _settle(job: Job, folder: Path | None, paths: Sequence[Path]) -> None:
     """Notes what is whole, under the commit that it is of too: that is how a lock names it."""
     if job.lock is not None and folder is not None:
         check_folder(job.lock, folder)
-    job.records.settle(job.source, paths)
+    job.records.mark_complete(job.source, paths)
     if folder is not None and COMMIT.fullmatch(folder.name):
-        job.records.settle(job.source.model_copy(update={"revision": folder.name}), paths)
+        job.records.mark_complete(job.source.model_copy(update={"revision": folder.name}), paths)
 
 
 def _listing(job: Job) -> Listing | None:
@@ -138,7 +138,7 @@ def _cached_files(job: Job) -> dict[Path, str] | None:
             chosen = choose(listing, job.wanted, code=job.trusted is not None)
         except HubFailure:
             return None
-        files = {job.hub.place(listing, file).path: file.digest for file in chosen}
+        files = {job.hub.cache_paths(listing, file).path: file.digest for file in chosen}
         if all(path.exists() for path in files):
             return files
     folder = job.hub.folder(job.source, None)
@@ -224,14 +224,14 @@ def bring_files(
 
     `keep`: from now on the listing says what the folder must hold to be whole. Raises as `bring`.
     """
-    places = {file: job.hub.place(listing, file) for file in files}
+    cache_paths = {file: job.hub.cache_paths(listing, file) for file in files}
     meter = Meter(job.label, files, job.report)
-    _check_disk(job, places)
+    _check_disk(job, cache_paths)
     if keep:
         job.records.keep(listing)
     meter.tell()
-    _all(job, listing, places, meter)
-    return [place.path for place in places.values()]
+    _all(job, listing, cache_paths, meter)
+    return [paths.path for paths in cache_paths.values()]
 
 
 def resolved(job: Job) -> Listing:
@@ -247,10 +247,10 @@ def resolved(job: Job) -> Listing:
     return listings[0]
 
 
-def _check_disk(job: Job, places: dict[RemoteFile, Place]) -> None:
+def _check_disk(job: Job, cache_paths: dict[RemoteFile, CachePaths]) -> None:
     """Refuses before the first byte what the disk cannot take; parts that are here count."""
-    needed = sum(file.size_bytes - _here(file, place) for file, place in places.items())
-    where = next(iter(places.values())).part.parent
+    needed = sum(file.size_bytes - _here(file, paths) for file, paths in cache_paths.items())
+    where = next(iter(cache_paths.values())).part.parent
     free = job.terms.free_bytes(where)
     if needed > free:
         raise HubFailure(
@@ -260,14 +260,16 @@ def _check_disk(job: Job, places: dict[RemoteFile, Place]) -> None:
         )
 
 
-def _here(file: RemoteFile, place: Place) -> int:
-    for path in (place.blob, place.part):
+def _here(file: RemoteFile, paths: CachePaths) -> int:
+    for path in (paths.blob, paths.part):
         if path.exists():
             return min(file.size_bytes, path.stat().st_size)
     return 0
 
 
-def _all(job: Job, listing: Listing, places: dict[RemoteFile, Place], meter: Meter) -> None:
+def _all(
+    job: Job, listing: Listing, cache_paths: dict[RemoteFile, CachePaths], meter: Meter
+) -> None:
     """Brings the files side by side; the first failure ends the others."""
     ended = _Either(job.cancelled)
     transfer = Transfer(job.hub, listing, job.terms, ended)
@@ -276,7 +278,7 @@ def _all(job: Job, listing: Listing, places: dict[RemoteFile, Place], meter: Met
         meter.ticking(),
         ThreadPoolExecutor(job.terms.workers, thread_name_prefix="download") as pool,
     ):
-        running = [pool.submit(one.bring, file, place) for file, place in places.items()]
+        running = [pool.submit(one.bring, file, paths) for file, paths in cache_paths.items()]
         done, _ = wait(running, return_when=FIRST_EXCEPTION)
         failure = next((f.exception() for f in done if f.exception() is not None), None)
         if failure is not None:
@@ -316,35 +318,35 @@ class _One:
     meter: Meter
     ended: Cancelled
 
-    def bring(self, file: RemoteFile, place: Place) -> None:
+    def bring(self, file: RemoteFile, paths: CachePaths) -> None:
         """Brings one file, unless it is here, whole; others that want it too wait."""
         label = f"{self.job.source.id}, {file.name}"
 
         def watch() -> None:  # another process downloads it: its part is our progress
-            if place.part.exists():
-                self.meter.note_present(file.name, place.part.stat().st_size)
+            if paths.part.exists():
+                self.meter.note_present(file.name, paths.part.stat().st_size)
 
-        if not place.blob.exists():
+        if not paths.blob.exists():
             # Before our lock, which is the client's own: it would wait for us, and we for it.
-            self._by_client(file, place, label)
-        with locked(place.lock, label, self.ended, watch):
-            if not self._is_here(file, place):
-                self._fetch(file, place)
-            self.job.hub.settle(self.listing, place)
+            self._by_client(file, paths, label)
+        with locked(paths.lock, label, self.ended, watch):
+            if not self._is_here(file, paths):
+                self._fetch(file, paths)
+            self.job.hub.publish(self.listing, paths)
         self.meter.note_present(file.name, file.size_bytes)
 
-    def _is_here(self, file: RemoteFile, place: Place) -> bool:
-        if not place.blob.exists():
+    def _is_here(self, file: RemoteFile, paths: CachePaths) -> bool:
+        if not paths.blob.exists():
             return False
-        if place.blob.stat().st_size == file.size_bytes:
-            if self.job.records.is_whole(place.blob, file.digest):
+        if paths.blob.stat().st_size == file.size_bytes:
+            if self.job.records.is_whole(paths.blob, file.digest):
                 return True
-            if _is_whole(self.job, place.blob, file.digest):
+            if _is_whole(self.job, paths.blob, file.digest):
                 return True
-        place.blob.unlink()
+        paths.blob.unlink()
         return False
 
-    def _by_client(self, file: RemoteFile, place: Place, label: str) -> None:
+    def _by_client(self, file: RemoteFile, paths: CachePaths, label: str) -> None:
         """Lets the hub's client bring the file, where it has to be the one."""
 
         def pulse(received: int) -> None:
@@ -361,18 +363,18 @@ class _One:
 
         retry(attempt, label, self.job.hub, self.job.terms, self.ended)
         if brought:
-            size = place.blob.stat().st_size
+            size = paths.blob.stat().st_size
             if size != file.size_bytes:
                 reason = f"{label} came with {size} bytes and is listed with {file.size_bytes}"
                 raise HubFailure("checksum_mismatch", reason)
             # Content-addressed storage: the client has checked each chunk by its hash.
-            self.job.records.note(place.blob, file.digest)
+            self.job.records.note(paths.blob, file.digest)
 
-    def _fetch(self, file: RemoteFile, place: Place) -> None:
+    def _fetch(self, file: RemoteFile, paths: CachePaths) -> None:
         counted = Pulse(
             partial(self.meter.note_present, file.name),
             partial(self.meter.note_received, file.name),
         )
-        digest = self.transfer.bring(file, place.part, counted)
-        place.part.replace(place.blob)
-        self.job.records.note(place.blob, digest)
+        digest = self.transfer.bring(file, paths.part, counted)
+        paths.part.replace(paths.blob)
+        self.job.records.note(paths.blob, digest)

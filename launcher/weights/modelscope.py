@@ -20,8 +20,8 @@ from modelscope_hub.errors import (
 )
 
 from paddock.launcher.weights.base import (
+    CachePaths,
     Listing,
-    Place,
     RemoteFile,
     Repository,
     Request,
@@ -99,11 +99,11 @@ class ModelScope:
         folder = self._folder(source.id, source.revision or self.default_revision)
         return folder if folder.is_dir() else None
 
-    def place(self, listing: Listing, file: RemoteFile) -> Place:
+    def cache_paths(self, listing: Listing, file: RemoteFile) -> CachePaths:
         """Under its own name, with the client's names for its part and its lock."""
         path = self._folder(listing.id, listing.revision) / file.name
         lock = self._api.downloader._lock_path(listing.id, "model", file_path=file.name)
-        return Place(path, path, path.with_name(f"{path.name}.incomplete"), lock)
+        return CachePaths(path, path, path.with_name(f"{path.name}.incomplete"), lock)
 
     def digest_of(self, path: Path) -> str:
         """Empty: the cache does not say."""
@@ -123,7 +123,7 @@ class ModelScope:
         """False: all files come over HTTP."""
         return False
 
-    def settle(self, listing: Listing, place: Place) -> None:
+    def publish(self, listing: Listing, paths: CachePaths) -> None:
         """Nothing: the file stands under its name."""
 
     def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:

@@ -137,7 +137,7 @@ class RangedBytes:
         self._data = bytearray()
 
     def read(self, start: int, count: int) -> bytes:
-        """Fetches what is missing, in blocks that double.
+        """The bytes from `start` on; what was not fetched yet is, in blocks that double.
 
         Raises:
             CorruptFile: it is asked for more than any header has.

@@ -74,7 +74,7 @@ class Reach:
         return isinstance(at, int | float) and 0 <= time.time() - at < REMEMBERED_SECONDS
 
     def unreachable(self, endpoint: str) -> str | None:
-        """Asks now. See the function of the same name."""
+        """Asks now, and notes the outcome for `failed_lately`. See `reachability.unreachable`."""
         reason = unreachable(endpoint, self._timeout)
         failed = self._failed()
         if reason is not None:

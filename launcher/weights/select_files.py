@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from paddock.launcher.weights.base import Listing, RemoteFile
-from paddock.registry.derive.found import is_pickled
+from paddock.registry.derive.repository import is_pickled
 from paddock.registry.errors import HubFailure, near
 from paddock.registry.split import parts, together
 

@@ -4,7 +4,7 @@
 repository does not state becomes a note for users, or an error where a spec must have it.
 """
 
-from paddock.registry.derive.found import CARD, SMALL_BYTES, Derived, Found, Reads
+from paddock.registry.derive.repository import CARD, SMALL_BYTES, Derived, Reads, RepositoryContents
 from paddock.registry.derive.spec import derive, to_read
 
-__all__ = ["CARD", "SMALL_BYTES", "Derived", "Found", "Reads", "derive", "to_read"]
+__all__ = ["CARD", "SMALL_BYTES", "Derived", "RepositoryContents", "Reads", "derive", "to_read"]

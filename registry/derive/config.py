@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paddock.registry.derive.found import (
+from paddock.registry.derive.repository import (
     CONFIG,
     OLD_GPTQ,
     SENTENCES,
     TEMPLATES,
     TOKENIZER,
     Failure,
-    Found,
+    RepositoryContents,
     Shape,
     abilities_by,
     engines_of,
@@ -55,7 +55,7 @@ _NAMES = {  # the keys of one number in config.json, which differ between author
 class _Config:
     """Numbers of a config.json; where it has several models, those of the language model."""
 
-    def __init__(self, reference: str, repository: Found) -> None:
+    def __init__(self, reference: str, repository: RepositoryContents) -> None:
         self.fail = Failure(reference, CONFIG)
         config = repository.texts.get(CONFIG)
         if not isinstance(config, dict):
@@ -91,7 +91,7 @@ class _Config:
         return value
 
 
-def from_config(reference: str, repository: Found) -> Shape:
+def from_config(reference: str, repository: RepositoryContents) -> Shape:
     """The model that a config.json describes. Raises `NoSpec` for what it lacks."""
     notes: list[str] = []
     config = _Config(reference, repository)
@@ -136,7 +136,7 @@ def _architecture_name(config: _Config) -> str:
     return str(classes[0])
 
 
-def _type(config: _Config, repository: Found, name: str) -> str:
+def _type(config: _Config, repository: RepositoryContents, name: str) -> str:
     labels = config.get("id2label")
     if name.endswith("ForSequenceClassification"):
         count = len(labels) if isinstance(labels, dict) else config.get("num_labels") or 1
@@ -153,7 +153,7 @@ def _type(config: _Config, repository: Found, name: str) -> str:
     raise config.fail(f"is of {name}, which neither generates, nor embeds, nor ranks")
 
 
-def _context(config: _Config, repository: Found, type_: str) -> int:
+def _context(config: _Config, repository: RepositoryContents, type_: str) -> int:
     positions = config.number("context")
     sentences, tokenizer = (repository.texts.get(name) for name in (SENTENCES, TOKENIZER))
     if type_ != "LLM" and (longest := _limit(sentences, "max_seq_length")):
@@ -172,7 +172,7 @@ def _limit(data: Any, key: str) -> int:
     return value if type(value) is int and 0 < value < 1 << 31 else 0
 
 
-def _template(repository: Found) -> tuple[str, str]:
+def _template(repository: RepositoryContents) -> tuple[str, str]:
     """The chat template and the file that has it; empty where there is none."""
     plain, wrapped = (repository.texts.get(name) for name in TEMPLATES)
     if isinstance(plain, str) and plain.strip():
@@ -190,7 +190,7 @@ def _template(repository: Found) -> tuple[str, str]:
     return "", TOKENIZER
 
 
-def _weigh(config: _Config, repository: Found, shape: Shape) -> None:
+def _weigh(config: _Config, repository: RepositoryContents, shape: Shape) -> None:
     """Adds the parameters: from the files' length if their type is known, else computed."""
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
     width = _WIDTHS.get(dtype)
@@ -210,7 +210,7 @@ def _weigh(config: _Config, repository: Found, shape: Shape) -> None:
 
 def stored_weights(
     reference: str,
-    repository: Found,
+    repository: RepositoryContents,
     pickles: Sequence[str],
     shape: Shape,
 ) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def stored_weights(
     }
 
 
-def _format(reference: str, repository: Found) -> tuple[str, str]:
+def _format(reference: str, repository: RepositoryContents) -> tuple[str, str]:
     """Format and quantization, by the names that the built-in specs use."""
     config = _Config(reference, repository)
     packed = config.get("quantization_config")

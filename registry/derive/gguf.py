@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paddock.registry.derive.found import (
+from paddock.registry.derive.repository import (
     MOST_PARTS,
     Failure,
-    Found,
+    RepositoryContents,
     Shape,
     abilities_by,
     languages_of,
@@ -113,10 +113,12 @@ def _quantization(name: str) -> str | None:
     return str(labels[-1]) if labels else None
 
 
-def gguf_weights(repository: Found, models: Sequence[Gguf], shape: Shape) -> list[dict[str, Any]]:
+def gguf_weights(
+    repository: RepositoryContents, models: Sequence[Gguf], shape: Shape
+) -> list[dict[str, Any]]:
     """One entry for the files whose names differ only in the quantization, and one per other file.
 
-    The largest group stands first.
+    The largest group stands first. Each has the fields of a spec's `Weights`.
     """
     groups: dict[str, dict[str, Gguf]] = {}
     taken: set[str] = set()
@@ -153,7 +155,7 @@ def gguf_weights(repository: Found, models: Sequence[Gguf], shape: Shape) -> lis
     ]
 
 
-def _by_type(repository: Found, model: Gguf) -> str | None:
+def _by_type(repository: RepositoryContents, model: Gguf) -> str | None:
     """The quantization in the header, if it is the header of this file."""
     if repository.header is None or repository.header_file != model.file:
         return None
@@ -164,7 +166,7 @@ def _by_type(repository: Found, model: Gguf) -> str | None:
 class _Header:
     """Numbers of a GGUF header by their names below the architecture's."""
 
-    def __init__(self, reference: str, repository: Found) -> None:
+    def __init__(self, reference: str, repository: RepositoryContents) -> None:
         assert repository.header is not None
         self.header = repository.header
         self.fail = Failure(reference, repository.header_file)
@@ -202,7 +204,7 @@ class _Header:
         return value
 
 
-def from_header(reference: str, repository: Found) -> Shape:
+def from_header(reference: str, repository: RepositoryContents) -> Shape:
     """The model that a header describes. Raises `NoSpec` for what it lacks."""
     header = _Header(reference, repository)
     kind = header.text("general.type") or "model"

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from paddock.registry.derive.config import from_config, stored_weights
-from paddock.registry.derive.found import (
+from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
+from paddock.registry.derive.repository import (
     CARD,
     CARD_BYTES,
     CODE_CONFIGS,
@@ -19,14 +20,13 @@ from paddock.registry.derive.found import (
     MOST_PARTS,
     READ,
     Derived,
-    Found,
     Reads,
+    RepositoryContents,
     Shape,
     is_pickled,
     languages_of,
     one_line,
 )
-from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
 from paddock.registry.errors import NoSpec
 from paddock.registry.formats import weight_format
 from paddock.registry.hubs import find_hub
@@ -65,7 +65,7 @@ def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
     return Reads((*small, *card), headers)
 
 
-def derive(repository: Found, today: date) -> Derived:
+def derive(repository: RepositoryContents, today: date) -> Derived:
     """The spec of the repository; `today` stands for the release date, which no repository states.
 
     Raises:
@@ -112,7 +112,9 @@ def _short(notes: Sequence[str]) -> tuple[str, ...]:
     return (*notes[:MOST_NOTES], *([f"and {more} more such notes"] if more > 0 else []))
 
 
-def _spec(repository: Found, shape: Shape, weights: list[dict[str, Any]], today: date) -> ModelSpec:
+def _spec(
+    repository: RepositoryContents, shape: Shape, weights: list[dict[str, Any]], today: date
+) -> ModelSpec:
     reference, notes = repository.reference, shape.notes
     card = _card(repository.texts.get(CARD))
     license = shape.license or card.get("license", "")
@@ -171,7 +173,7 @@ def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
     return plain[:96] or "model"
 
 
-def _code(repository: Found) -> tuple[str, ...]:
+def _code(repository: RepositoryContents) -> tuple[str, ...]:
     """The places of code that would run if the model's own classes were loaded."""
     places = []
     for name in CODE_CONFIGS:

@@ -39,8 +39,8 @@ FILE = "keys.json"
 VERSION = 1
 PREFIX = "pk-"
 MAX_KEYS = 10_000
-Scope = Literal["admin", "inference", "monitor"]
-SCOPES: tuple[str, ...] = get_args(Scope)
+KeyScope = Literal["admin", "inference", "monitor"]
+SCOPES: tuple[str, ...] = get_args(KeyScope)
 ASKING: tuple[str, ...] = ("admin", "inference")
 """The scopes that may send requests to models."""
 _NAME = re.compile(r"[\w .@/-]{0,64}")
@@ -100,7 +100,7 @@ class Key:
         return Principal(self.id, self.name, self.scope, self.models, revocable=True)
 
     def to_json(self) -> dict[str, Any]:
-        """What may be shown of it."""
+        """The key as JSON, without its secret."""
         return {
             "id": self.id,
             "name": self.name,
@@ -159,7 +159,7 @@ class KeyStore:
         self._refresh()
         return self._ids
 
-    def create(self, name: str = "", scope: str = "", models: Iterable[str] = ()) -> Made:
+    def create(self, name: str = "", scope: str = "", models: Iterable[str] = ()) -> NewKey:
         """Makes a key; without a scope it is an admin's, or with models one for inference.
 
         Raises:
@@ -171,8 +171,8 @@ class KeyStore:
         self._change(lambda keys: (*keys, new.key))
         return new
 
-    def create_first(self, name: str) -> Made | None:
-        """Makes an admin key if there is none, or none any more; of several at once only one does.
+    def create_first(self, name: str) -> NewKey | None:
+        """Makes an admin key; None if there is a key. Of several calls at once, one makes it.
 
         Raises:
             CorruptFile: the file is there and cannot be read.
@@ -253,7 +253,7 @@ class KeyStore:
         self._stamp = stamp
 
 
-def first_key(settings: Settings) -> Made | None:
+def first_key(settings: Settings) -> NewKey | None:
     """Makes the first key of a gateway that others can reach, where there is none; else None."""
     if settings.api_key or is_loopback(settings.host):
         return None
@@ -261,21 +261,21 @@ def first_key(settings: Settings) -> Made | None:
 
 
 @dataclass(frozen=True)
-class Made:
+class NewKey:
     """A key that was just made: the only moment in which `secret` is known."""
 
     secret: str
     key: Key
 
     def __repr__(self) -> str:
-        return f"Made(key={self.key!r})"
+        return f"NewKey(key={self.key!r})"
 
     def to_json(self) -> dict[str, Any]:
-        """The key's row with the key itself, to be shown once."""
+        """The key as JSON, with its secret in `key`: to be shown once."""
         return {**self.key.to_json(), "key": self.secret}
 
 
-def _make(name: str, scope: str, models: tuple[str, ...]) -> Made:
+def _make(name: str, scope: str, models: tuple[str, ...]) -> NewKey:
     scope = scope or ("inference" if models else "admin")
     if not _NAME.fullmatch(name):
         raise BadValue("name", name, "must be at most 64 letters, digits, spaces or . _ @ / -")
@@ -291,7 +291,7 @@ def _make(name: str, scope: str, models: tuple[str, ...]) -> Made:
     secret = PREFIX + secrets.token_urlsafe(32)
     models = tuple(dict.fromkeys(models))
     key = Key(secrets.token_hex(4), name, scope, models, round(time.time(), 3), digest(secret))
-    return Made(secret, key)
+    return NewKey(secret, key)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:

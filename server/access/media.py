@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from paddock.registry.errors import BadValue, TooLarge, shown
+from paddock.registry.errors import BadValue, TooLarge, printable
 
 if TYPE_CHECKING:
     import aiohttp
@@ -183,7 +183,7 @@ async def _read(text: str, answer: aiohttp.ClientResponse, guard: Guard) -> Medi
         raise _refused(text, f"answers {answer.status}")
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if not _is_media(kind):
-        what = f"'{shown(kind, 60)}'" if kind else "of no type"
+        what = f"'{printable(kind, 60)}'" if kind else "of no type"
         raise _refused(text, f"is {what}, not a picture, a sound or a film")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise _refused(text, "comes packed, although it was asked for as it is")
@@ -355,8 +355,8 @@ def _total(guard: Guard) -> int:
 
 
 def _refused(url: str, reason: str) -> BadValue:
-    return BadValue("media", shown(url, 200), reason)
+    return BadValue("media", printable(url, 200), reason)
 
 
 def _too_large(url: str, limit: int) -> TooLarge:
-    return TooLarge("media", shown(url, 200), f"is over {limit} bytes")
+    return TooLarge("media", printable(url, 200), f"is over {limit} bytes")

@@ -141,7 +141,7 @@ def to_openai(request: Body) -> tuple[Body, Encoder]:
 
 
 def count_to_openai(request: Body) -> tuple[Body, Encoder]:
-    """A request of `/v1/messages/count_tokens` as the chat whose prompt is to be counted."""
+    """A request of `/v1/messages/count_tokens` as a chat, and the encoder of its answer."""
     chat = _chat(request)
     chat.pop("stream", None)
     return chat, Messages(request["model"])
@@ -462,8 +462,8 @@ class Messages:
         self._over = True
         return _sse(render_error(error))
 
-    def whole(self, answer: Event) -> dict[str, Any]:
-        """The message with all of its blocks."""
+    def encode_answer(self, answer: Event) -> dict[str, Any]:
+        """The message as JSON, with all of its blocks."""
         choice = answer["choices"][0]
         return {
             **self._message(),

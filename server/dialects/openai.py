@@ -99,12 +99,7 @@ class _SplitRequest:
         streamed = fields.pop("stream", False)
         options = fields.pop("stream_options", None) or {}
         usage = streamed and options.get("include_usage", False)
-        n = fields.pop("n", 1)
-        best = fields.pop("best_of", n)
-        if best != n:
-            reason = f"must equal n ({n}): only as many are made as are given"
-            raise BadValue("best_of", best, reason)
-        return cls(request, raw, fields, streamed, usage, n)
+        return cls(request, raw, fields, streamed, usage, fields.pop("n", 1))
 
     def build_request(
         self,
@@ -156,6 +151,10 @@ def completions(
     model.needs("generate")
     validate(request, "prompt")
     split = _SplitRequest.of(request, raw)
+    best = split.fields.pop("best_of", split.n)
+    if best != split.n:
+        reason = f"must equal n ({split.n}): only as many are made as are given"
+        raise BadValue("best_of", best, reason)
     prompt = split.fields.pop("prompt")
     prompts = prompt if isinstance(prompt, list) and not is_token_ids(prompt) else [prompt]
     if len(prompts) * split.n > MAX_PARTS:

@@ -339,8 +339,8 @@ class Responses:
         fields = {key: details.get(key) for key in ("code", "message", "param")}
         return self._sse("error", **fields, error=details)
 
-    def whole(self, answer: Event) -> dict[str, Any]:
-        """The response with all of its output."""
+    def encode_answer(self, answer: Event) -> dict[str, Any]:
+        """The response as JSON, with all of its output."""
         choice = answer["choices"][0]
         message = choice["message"]
         items: list[_Item] = []

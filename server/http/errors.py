@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from paddock.registry import errors
-from paddock.registry.errors import PaddockError, near, shown
+from paddock.registry.errors import PaddockError, near, printable
 from paddock.registry.files import is_refused_write, not_written
 from paddock.server.http.json_response import JSONResponse
 
@@ -113,7 +113,7 @@ async def on_paddock_error(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Handler for unknown routes and wrong methods: they too answer in JSON, and name a way."""
     assert isinstance(error, HTTPException)
-    path = shown(request.scope["path"])
+    path = printable(request.scope["path"])
     message, kind = str(error.detail), "HTTPException"
     fields: dict[str, Any] = {}
     headers = dict(error.headers or {})
@@ -125,7 +125,10 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         methods = _methods(request)
         headers["Allow"] = ", ".join(methods)
-        message, kind = f"{path} takes {headers['Allow']}, not {shown(request.method)}", "NoMethod"
+        message, kind = (
+            f"{path} takes {headers['Allow']}, not {printable(request.method)}",
+            "NoMethod",
+        )
         fields = {"path": path, "methods": methods}
     body = envelope(error.status_code, message, kind, fields)
     return JSONResponse(body, error.status_code, headers=headers)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 EVENTS = "text/event-stream"
 TEXT = {"type": "string"}
 FLAG = {"type": "boolean"}
-Scope = Literal["open", "monitor", "inference", "admin"]
+RouteScope = Literal["open", "monitor", "inference", "admin"]
 """Whose requests reach a route: anybody's; a key's of this scope, or of scope `admin`."""
 
 
@@ -51,7 +51,7 @@ class RouteDoc:
     summary: str = ""
     media: str = ""
     status: int = 200
-    scope: Scope = "admin"
+    scope: RouteScope = "admin"
     events: tuple[tuple[str, Any], ...] = ()
     fails_alike: bool = False
 

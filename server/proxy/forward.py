@@ -261,7 +261,7 @@ class Inference:
                 raise EngineRefused(502, NO_STREAM)
             usage = answer.get("usage") or {}
             timeline.count(usage)
-            body = encode(engine_request.encoder.whole(answer))
+            body = encode(engine_request.encoder.encode_answer(answer))
         timing = (b"server-timing", timeline.header().encode())
         exchange.out.answer(200, [(b"content-type", JSON), timing], body)
 

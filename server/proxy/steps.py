@@ -49,7 +49,7 @@ class Encoder(Protocol):
         """An error in the middle of the stream; nothing follows it."""
         ...
 
-    def whole(self, answer: Event) -> dict[str, Any]:
+    def encode_answer(self, answer: Event) -> dict[str, Any]:
         """A whole answer of OpenAI's as the client's dialect has it."""
         ...
 
@@ -71,7 +71,7 @@ class OpenAI:
         """An event that OpenAI's and Xinference's clients raise; the sentinel ends the stream."""
         return b"data: %b\n\ndata: [DONE]\n\n" % encode(error)
 
-    def whole(self, answer: Event) -> dict[str, Any]:
+    def encode_answer(self, answer: Event) -> dict[str, Any]:
         """As it is."""
         return answer
 

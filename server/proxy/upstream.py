@@ -147,7 +147,7 @@ class Upstream(asyncio.Protocol):
 
     @property
     def heard_at(self) -> float | None:
-        """See `fleet.activity.Line`."""
+        """See `fleet.activity.EngineConnection`."""
         return self._heard if self._heard > self._asked else None
 
     def give_up(self) -> None:

@@ -40,9 +40,17 @@ class CacheRow(Shape):
     checked: bool
 
 
+class UnusableHub(Shape):
+    """A hub whose adapter does not load: what its cache holds is not listed."""
+
+    hub: str
+    reason: str
+
+
 class CacheList(Shape):
     """All of them."""
 
+    unusable_hubs: list[UnusableHub]
     list: list[CacheRow]
 
 
@@ -75,6 +83,7 @@ class Repository(Shape):
 class Repositories(Shape):
     """All of them."""
 
+    unusable_hubs: list[UnusableHub]
     list: list[Repository]
 
 
@@ -147,7 +156,8 @@ class Cache:
             for variant in reversed(spec.variants)
         }
         found = await asyncio.to_thread(self._cache.cached, reversed(variants.values()))
-        return JSONResponse({"list": [_row(one, address) for one in found]})
+        rows = [_row(one, address) for one in found]
+        return JSONResponse({"list": rows, "unusable_hubs": await self._unusable_hubs()})
 
     async def files(self, request: Request) -> Response:
         """What removing a variant would delete."""
@@ -193,7 +203,7 @@ class Cache:
             }
             for one in repositories
         ]
-        return JSONResponse({"list": rows})
+        return JSONResponse({"list": rows, "unusable_hubs": await self._unusable_hubs()})
 
     async def remove(self, request: Request) -> Response:
         """Deletes a variant's files; refused while a launched model has them open.
@@ -213,6 +223,10 @@ class Cache:
                 way = f"is launched; first: paddock terminate --model-uid {status.uid}"
                 raise BadValue("model_version", version, way)
         return JSONResponse({"result": await asyncio.to_thread(self._cache.remove, variant)})
+
+    async def _unusable_hubs(self) -> list[dict[str, str]]:
+        reasons = await asyncio.to_thread(self._cache.unusable_hubs)
+        return [{"hub": hub, "reason": reason} for hub, reason in reasons.items()]
 
     async def _address(self, request: Request) -> str:
         """The address of the gateway's machine, which is the only one that can be asked for."""

@@ -206,7 +206,7 @@ def _models(body: dict[str, Any]) -> list[LockedModel] | None:
 
 
 def row(work: Work) -> dict[str, Any]:
-    """Some work as clients see it."""
+    """Some work as JSON: a `Work` of the API."""
     return {
         "id": work.id,
         "kind": work.kind,

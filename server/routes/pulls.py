@@ -91,7 +91,7 @@ class PullRoutes:
 
 
 def row(status: PullStatus) -> dict[str, Any]:
-    """A pull as clients see it."""
+    """A pull as JSON."""
     variant, weights = status.variant, status.weights
     return {
         "id": status.id,

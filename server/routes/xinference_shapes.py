@@ -189,7 +189,7 @@ def replicas(status: ModelStatus) -> list[dict[str, Any]]:
 
 
 def added(status: ModelStatus, replica_id: str) -> dict[str, Any]:
-    """A replica that was just added."""
+    """A replica that was just added, as Xinference's JSON."""
     return {
         "replica_id": replica_number(replica_id),
         "replica_model_uid": replica_id,
@@ -200,7 +200,7 @@ def added(status: ModelStatus, replica_id: str) -> dict[str, Any]:
 
 
 def progress(status: ModelStatus) -> dict[str, Any]:
-    """A launch's progress, with the state and the note of the replica that is least along."""
+    """A launch's progress as JSON; state and note are of the replica that is least along."""
     replicas = [_replica_progress(replica) for replica in status.replicas]
     last = min(status.replicas, key=_done)
     return {
@@ -220,7 +220,7 @@ def progress(status: ModelStatus) -> dict[str, Any]:
 
 
 def download_files(files: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each file of a download; speed and time left are null where they are not known."""
+    """Each file of a download as JSON; unknown speeds and times left are null."""
     return [
         {
             "name": file["name"],
@@ -235,7 +235,7 @@ def download_files(files: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def snapshot(models: Iterable[ModelStatus]) -> dict[str, Any]:
-    """Every model and replica, each as its last event would tell it."""
+    """The `models` of a `snapshot` event, with `replicas`: each as its last event would tell it."""
     return {
         "models": [
             _model_event(status)

@@ -16,7 +16,7 @@ from paddock.engines.base import Host
 from paddock.engines.environment import find_accelerator
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.hosts.machine import disk, memory
-from paddock.launcher.planning.catalog_view import Found, Zoo
+from paddock.launcher.planning.catalog_view import ModelRow, Zoo
 from paddock.launcher.planning.estimate import Verdict, estimate_table
 from paddock.launcher.planning.servable import Free, offers_of
 from paddock.launcher.planning.variant_table import variant_rows
@@ -365,7 +365,7 @@ def _page(spec: ModelSpec, host: Host, derived: Derived | None) -> dict[str, Any
     hit = Hit(stated, tuple(stated["weights"]))
     asked_by = derived.reference if derived else spec.name
     return {
-        **Found.of(hit, offers, builtin=False, free=Free.on(host)).to_json(),
+        **ModelRow.of(hit, offers, builtin=False, free=Free.on(host)).to_json(),
         "homepage": spec.homepage,
         "notes": spec.notes,
         "recommended": list(spec.recommended),

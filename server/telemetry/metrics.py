@@ -14,6 +14,7 @@ of a model, or of a replica, go when it goes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +47,8 @@ from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.replicas.status import State
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.telemetry.timeline import Timeline
+
+log = logging.getLogger(__name__)
 
 _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
@@ -176,7 +179,12 @@ class Metrics:
         ]
 
     def observe(self, timeline: Timeline) -> None:
-        """Counts a request that has ended, whatever became of it. Call once; takes about 2 µs."""
+        """Counts a request that has ended, whatever became of it. Call once; takes about 2 µs.
+
+        Also logs it at level debug: uvicorn's access log sees only what passes ASGI.
+        """
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", timeline.describe())
         series = self._series.get((timeline.uid, timeline.replica_id, timeline.route))
         if series is None:
             series = self._new(timeline)

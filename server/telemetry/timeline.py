@@ -65,6 +65,12 @@ class Timeline:
         """The wait for the engine's first byte."""
         return self.first - self.sent if self.first and self.sent else 0.0
 
+    def describe(self) -> str:
+        """One line for the log: what was asked, of whom, how it ended, and when."""
+        seconds = self.done - self.received
+        whom = f"{self.uid!r} on {self.replica_id or 'no replica'}"
+        return f'"POST {self.route}" {self.status} in {seconds:.3f} s, {whom}: {self.header()}'
+
     def header(self) -> str:
         """The `Server-Timing` header, in milliseconds, as it stands when the answer begins."""
         queue, gateway, engine = self.queue_seconds, self.gateway_seconds, self.engine_seconds

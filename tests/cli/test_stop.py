@@ -19,11 +19,12 @@ from paddock.cli.errors import exit_code
 from paddock.cli.output import Output
 from paddock.launcher.cluster.cluster import RayFailed
 from paddock.launcher.cluster.head import FILE, Record
-from paddock.launcher.cluster.processes import ACTOR_VARIABLE, INSTANCE_VARIABLE, instance_id
 from paddock.launcher.cluster.sweep import end_all
-from paddock.launcher.fleet.deployment import Deployment, Place, deploy
+from paddock.launcher.fleet.deployment import Deployment, deploy
 from paddock.launcher.fleet.store import SqliteStore
 from paddock.launcher.hosts.host import LOCAL
+from paddock.launcher.hosts.processes import ACTOR_VARIABLE, INSTANCE_VARIABLE, instance_id
+from paddock.launcher.planning.place import Place
 from paddock.registry.errors import ModelsLeft, ReplicasLeft
 from paddock.registry.settings import Settings, read_settings
 from tests.conftest import Paddock

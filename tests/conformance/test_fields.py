@@ -155,7 +155,7 @@ def reference(transformers_home: Path) -> dict[str, Any]:
     """What `REFERENCE` prints."""
     environment = load_engine("Transformers").environment
     assert environment is not None
-    made = environment.made(transformers_home)
+    made = environment.installed(transformers_home)
     assert made is not None
     weights = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
     given = (str(weights), PROMPT, json.dumps(QUESTION), json.dumps(TEXTS))

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.head import read_record
+from paddock.launcher.hosts import processes
 from tests.conftest import Paddock
 from tests.e2e.test_failures import DEADLINE, engine_pid, model, replica, until
 

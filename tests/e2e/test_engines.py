@@ -42,7 +42,7 @@ def test_paddocks_own_environment_is_enough_for_what_the_extra_brings(
     """Plain safetensors are served from it; the rest is refused with the command that helps."""
     environment = load_engine("Transformers").environment
     assert environment is not None
-    made = environment.made(transformers_home)
+    made = environment.installed(transformers_home)
     assert made is not None
     paddock = make_paddock(tmp_path / "own")
     # What `pip install paddock[transformers]` would have put beside Paddock.

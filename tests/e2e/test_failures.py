@@ -13,8 +13,8 @@ from typing import IO, Any
 import psutil
 import pytest
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.head import read_record
+from paddock.launcher.hosts import processes
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paddock.client import Client
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
 

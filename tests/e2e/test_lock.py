@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from tests.conftest import Paddock
 from tests.e2e.test_failures import model, until
 from tests.e2e.test_pull import FILE, MIXTRAL, VARIANT, tiny_gguf
@@ -235,5 +235,5 @@ def test_locking_is_called_off_with_ctrl_c(here: Paddock, tmp_path: Path) -> Non
     _, said = locking.communicate(timeout=30)
     assert locking.returncode == 130, said
     assert client.show_lock(work["id"])["state"] == "cancelled"
-    assert not [line for line in here.processes() if "weights.run_lock" in line]
+    assert not [line for line in here.processes() if "jobs.run_lock" in line]
     assert not path.exists()

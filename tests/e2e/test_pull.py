@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
@@ -145,7 +145,7 @@ def test_a_pull_is_called_off_with_ctrl_c_and_goes_on_later(here: Paddock, hub: 
     _, said = pulling.communicate(timeout=30)
     assert pulling.returncode == 130, said
     assert client.show_pull(pull["id"])["state"] == "cancelled"
-    assert not [line for line in here.processes() if "weights.run_pull" in line]
+    assert not [line for line in here.processes() if "jobs.run_pull" in line]
     here.ok("pull", "mixtral-v0.1", *VARIANT)
     assert hub.ranges == [(FILE, 0), (FILE, 500_000)]
 

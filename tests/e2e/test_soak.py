@@ -11,7 +11,7 @@ import pytest
 
 from bench import soak
 from bench.faults import Home
-from paddock.launcher.cluster import processes
+from paddock.launcher.hosts import processes
 
 SECONDS = 45.0
 SEED = 3507

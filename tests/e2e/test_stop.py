@@ -7,8 +7,8 @@ import signal
 
 import psutil
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.head import read_record
+from paddock.launcher.hosts import processes
 from tests.conftest import Paddock
 from tests.e2e.test_failures import engine_pid
 

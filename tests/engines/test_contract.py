@@ -54,7 +54,7 @@ def weights(engine: Engine, request: pytest.FixtureRequest) -> Path | None:
 
 
 def started(engine: Engine, weights: Path | None, **changes: object) -> Serving:
-    options = engine.settle(engine.options.parse(engine.name, {}), HOST, 0)
+    options = engine.fill_defaults(engine.options.parse(engine.name, {}), HOST, 0)
     if "LLM" not in engine.types:
         changes = {"abilities": ("embed",), **changes}
     return serving(options, weights=weights, **changes)
@@ -142,8 +142,8 @@ def test_symptoms_name_causes_that_exist(engine: Engine) -> None:
 def test_planning_is_arithmetic(engine: Engine) -> None:
     """Settling leaves nothing to settle, and memory grows with the context."""
     shape = Catalog.load().lookup("mixtral-v0.1").architecture
-    options = engine.settle(engine.options.parse(engine.name, {}), HOST, 10**9)
-    assert engine.settle(options, HOST, 10**9) == options
+    options = engine.fill_defaults(engine.options.parse(engine.name, {}), HOST, 10**9)
+    assert engine.fill_defaults(options, HOST, 10**9) == options
     small, large = (engine.overhead_bytes(shape, options, n) for n in (256, 32768))
     assert 0 < small <= large
     assert all(size >= 0 for size in engine.cache_element_bytes(options))

@@ -30,7 +30,7 @@ HOST = Host("local", "here", 2, 10**11, 10**11, 10**11, {"llama.cpp": Detection(
 
 def wanted(weights: Path = TINY, given: dict[str, Any] | None = None, **changes: Any) -> Serving:
     options = LlamaCppOptions.parse("llama.cpp", {"n_threads": 1, **(given or {})})
-    return serving(ENGINE.settle(options, HOST, 0), weights=weights, **changes)
+    return serving(ENGINE.fill_defaults(options, HOST, 0), weights=weights, **changes)
 
 
 def plan() -> LaunchPlan:
@@ -254,10 +254,10 @@ def test_threads_leave_a_core_to_others() -> None:
     """One fewer than the processors, never none, and what the user says stands."""
     for cpus, threads in ((1, 1), (2, 1), (8, 7)):
         host = Host("local", "h", cpus, 1, 1, 1, {})
-        settled = ENGINE.settle(LlamaCppOptions.parse("e", {}), host, 0)
+        settled = ENGINE.fill_defaults(LlamaCppOptions.parse("e", {}), host, 0)
         assert isinstance(settled, LlamaCppOptions)
         assert settled.n_threads == threads
-    kept = ENGINE.settle(LlamaCppOptions.parse("e", {"n_threads": 5}), HOST, 0)
+    kept = ENGINE.fill_defaults(LlamaCppOptions.parse("e", {"n_threads": 5}), HOST, 0)
     assert isinstance(kept, LlamaCppOptions)
     assert kept.n_threads == 5
 

@@ -41,7 +41,7 @@ def home(sentence_transformers_home: Path) -> Iterator[Path]:
 
 
 def started(weights: Path, log: Path, ability: str = "embed", **options: Any) -> Child:
-    settled = ENGINE.settle(ENGINE.options.parse(ENGINE.name, options), HOST, 0)
+    settled = ENGINE.fill_defaults(ENGINE.options.parse(ENGINE.name, options), HOST, 0)
     wanted = serving(settled, weights=weights, abilities=(ability,), context_length=512)
     return Child(ENGINE, wanted, log)
 

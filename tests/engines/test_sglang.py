@@ -126,7 +126,7 @@ def test_command_line_is_understood(library: Path, vllm_home: Path) -> None:
         for options in (SglangOptions(), given)
     ]
     lines = [[*line, "--api-key", "k"] for line in lines]
-    made = Vllm.environment.made(vllm_home)
+    made = Vllm.environment.installed(vllm_home)
     assert made is not None
     done = subprocess.run(
         [str(made.python), "-c", PARSE, str(library), json.dumps(lines)],
@@ -285,7 +285,7 @@ def test_options_have_other_engines_names_too() -> None:
     """What vLLM calls otherwise is known by either name."""
     options = SglangOptions.parse("SGLang", {"tensor-parallel-size": "2", "n_ctx": 64})
     assert options.model_dump()["tp_size"] == 2
-    assert ENGINE.room(options) == (64, None)
+    assert ENGINE.context_and_slots(options) == (64, None)
     with pytest.raises(BadValue, match="absolute path"):
         SglangOptions.parse("SGLang", {"lora_paths": "tales=here"})
 

@@ -243,7 +243,7 @@ def wanted(weights: Path = WEIGHTS, **changes: Any) -> Serving:
 def python(home: Path, code: str, *arguments: str) -> Any:
     """What a program prints, as JSON, in the engine's environment."""
     assert isinstance(ENGINE, Transformers)
-    made = ENGINE.environment.made(home)
+    made = ENGINE.environment.installed(home)
     assert made is not None
     command = [str(made.python), "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE)

@@ -106,7 +106,7 @@ def wanted(weights: Path = WEIGHTS, slots: int = 16, **options: Any) -> Any:
 
 def python(home: Path, code: str, *arguments: str) -> Any:
     """What a program prints, as JSON, in the engine's environment."""
-    made = Vllm.environment.made(home)
+    made = Vllm.environment.installed(home)
     assert made is not None
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
     done = subprocess.run(
@@ -574,7 +574,7 @@ def test_share_of_a_gpu_is_the_plans() -> None:
 def test_options_have_vllms_names_too() -> None:
     """Those that all engines share are known by either."""
     options = VllmOptions.parse("vLLM", {"max-model-len": "512", "max_num_seqs": 2})
-    assert ENGINE.room(options) == (512, 2)
+    assert ENGINE.context_and_slots(options) == (512, 2)
     with pytest.raises(BadValue, match="absolute path"):
         VllmOptions.parse("vLLM", {"lora_modules": "tales=here"})
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from paddock.engines.base import Host
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.cluster import ActorUnavailable, Cluster
+from paddock.launcher.hosts import processes
 from paddock.registry.settings import read_settings
 from tests.launcher.cluster.test_cluster import CHILDREN, DEADLINE, launch, own
 

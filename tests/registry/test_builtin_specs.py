@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.registry.catalog import default_folders, specs_root
-from paddock.registry.derive.found import engines_of
+from paddock.registry.derive.repository import engines_of
 from paddock.registry.spec import Architecture, ModelSpec
 from tests.catalog import CATALOG
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from paddock.registry.catalog import specs_root
 from paddock.registry.custom import to_yaml
-from paddock.registry.derive import Derived, Found, derive, to_read
-from paddock.registry.derive.found import size_of
+from paddock.registry.derive import Derived, RepositoryContents, derive, to_read
+from paddock.registry.derive.repository import size_of
 from paddock.registry.errors import CorruptFile, NoSpec
 from paddock.registry.gguf import read_header
 from paddock.registry.reader import parse_spec
@@ -49,7 +49,9 @@ def from_gguf(header: bytes, *names: str, reference: Reference = REPO, **texts: 
     files = {name: 1000 * number for number, name in enumerate(names or ("zoo.Q4_0.gguf",), 1)}
     read = to_read(reference, files)
     found = read_header(Memory(header))
-    return derive(Found(reference, COMMIT, files, (), texts, found, read.gguf[0]), TODAY)
+    return derive(
+        RepositoryContents(reference, COMMIT, files, (), texts, found, read.gguf[0]), TODAY
+    )
 
 
 def from_config(
@@ -62,7 +64,7 @@ def from_config(
     chosen = [name for name in held if name.endswith(".safetensors")]
     told = {"config.json": config, **(texts or {})}
     reference = Reference("huggingface", "keeper/zoo")
-    return derive(Found(reference, COMMIT, held, chosen, told), TODAY)
+    return derive(RepositoryContents(reference, COMMIT, held, chosen, told), TODAY)
 
 
 def test_the_bundled_model_is_derived_as_its_spec_states_it() -> None:
@@ -71,7 +73,7 @@ def test_the_bundled_model_is_derived_as_its_spec_states_it() -> None:
     read = to_read(REPO, files)
     assert read.gguf == ("tiny-mixtral.Q2_K.gguf",)
     header = read_header(Memory((TINY / "ggufv2" / read.gguf[0]).read_bytes()))
-    found = derive(Found(REPO, COMMIT, files, (), {}, header, read.gguf[0]), TODAY)
+    found = derive(RepositoryContents(REPO, COMMIT, files, (), {}, header, read.gguf[0]), TODAY)
     written = parse_spec((specs_root() / "llm" / "tiny-mixtral.yaml").read_bytes(), "x")
     stated = written.architecture.model_dump(exclude={"name"})
     assert found.spec.architecture.model_dump(exclude={"name"}) == stated
@@ -438,7 +440,9 @@ def test_a_repository_of_both_has_both() -> None:
     def both(config: Any) -> Derived:
         texts = {"config.json": config}
         chosen = ("model.safetensors",)
-        return derive(Found(REPO, COMMIT, files, chosen, texts, header, "zoo.Q4_0.gguf"), TODAY)
+        return derive(
+            RepositoryContents(REPO, COMMIT, files, chosen, texts, header, "zoo.Q4_0.gguf"), TODAY
+        )
 
     found = both(CONFIG)
     assert [w.format for w in found.spec.weights] == ["ggufv2", "pytorch"]
@@ -463,7 +467,9 @@ def test_what_would_run_code_is_told() -> None:
     assert "tokenizer_config.json, which could not be read" in unread.risk("pytorch")
     reference = Reference("huggingface", "keeper/zoo")
     files = {"config.json": 1, "pytorch_model.bin": 100, "training_args.bin": 5}
-    pickled = derive(Found(reference, COMMIT, files, (), {"config.json": CONFIG}), TODAY)
+    pickled = derive(
+        RepositoryContents(reference, COMMIT, files, (), {"config.json": CONFIG}), TODAY
+    )
     assert pickled.risk("pytorch") == "pickled weights and no safetensors (pytorch_model.bin)"
     assert dict(pickled.spec.weights[0].size_bytes) == {"none": 100}
 
@@ -511,7 +517,8 @@ def test_any_header_gives_a_spec_or_is_refused(changes: list[tuple[int, int]]) -
         return
     try:
         found = derive(
-            Found(REPO, COMMIT, {"z.Q4_0.gguf": 9}, (), {}, header, "z.Q4_0.gguf"), TODAY
+            RepositoryContents(REPO, COMMIT, {"z.Q4_0.gguf": 9}, (), {}, header, "z.Q4_0.gguf"),
+            TODAY,
         )
     except NoSpec:
         return

@@ -322,7 +322,7 @@ def _pass(
         merged.add(changed)
     answer = merged.answer()
     if answer["choices"] and (chat or isinstance(again.encoder, OpenAI)):
-        encode(again.encoder.whole(answer))
+        encode(again.encoder.encode_answer(answer))
 
 
 def test_merged_event_is_the_sum_of_its_events() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from paddock.engines import load_engine
 from paddock.engines.attached import FIELDS
-from paddock.registry.errors import BadValue, PaddockError
+from paddock.registry.errors import BadValue, FieldRefused, PaddockError
 from paddock.registry.json_codec import encode
 from paddock.server.access import media
 from paddock.server.dialects import dialects, openai
@@ -334,3 +334,16 @@ def test_seeds_of_parts_stay_in_range() -> None:
     seeds = [json.loads(part)["seed"] for part in asked.bodies]
     assert len(set(seeds)) == 3
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_best_of_is_for_completions_alone(engine: str) -> None:
+    """As the table of fields says: a chat with it is refused by name; 1 asks nothing."""
+    of = model(engine)
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    with pytest.raises(FieldRefused, match="best_of"):
+        make("/v1/chat/completions", {**chat, "n": 2, "best_of": 2}, of)
+    make("/v1/chat/completions", {**chat, "best_of": 1}, of)
+    make("/v1/completions", {"model": "m", "prompt": "Hi", "n": 2, "best_of": 2}, of)
+    with pytest.raises(BadValue, match="best_of"):
+        make("/v1/completions", {"model": "m", "prompt": "Hi", "best_of": 2}, of)

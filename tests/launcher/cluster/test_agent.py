@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.agent import end_actor
+from paddock.launcher.hosts import processes
 
 INSTANCE = f"test-of-agents-{os.getpid()}"
 DEAF = """

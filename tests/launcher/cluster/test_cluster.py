@@ -15,7 +15,6 @@ from unittest.mock import ANY
 import psutil
 import pytest
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.cluster import (
     CHILDREN,
     ActorLost,
@@ -27,6 +26,7 @@ from paddock.launcher.cluster.cluster import (
 from paddock.launcher.cluster.connection import Connection
 from paddock.launcher.cluster.head import Record
 from paddock.launcher.cluster.sweep import end_ray
+from paddock.launcher.hosts import processes
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.settings import Settings, read_settings

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.head import FILE, Record, environment, read_record
+from paddock.launcher.hosts import processes
 from paddock.registry.files import make_home, make_private
 
 

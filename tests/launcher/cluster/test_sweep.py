@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.head import Record
-from paddock.launcher.cluster.processes import BRIDGE, ENGINE, GATEWAY, JOB, RAY, REPLICA, UNKNOWN
 from paddock.launcher.cluster.sweep import end_all, end_ray
+from paddock.launcher.hosts import processes
+from paddock.launcher.hosts.processes import BRIDGE, ENGINE, GATEWAY, JOB, RAY, REPLICA, UNKNOWN
 
 PROGRAM = "import signal, sys; print('runs', flush=True); signal.pause()"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"

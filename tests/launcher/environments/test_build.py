@@ -65,7 +65,7 @@ def test_installed_environment_is_found_and_removed(
     steps: list[str] = []
     made = install(environment, tmp_path, steps.append)
     assert steps[0] == "making the environment for cpu, with uv"
-    assert environment.made(tmp_path) == made
+    assert environment.installed(tmp_path) == made
     assert environment.detect().version == made.versions["modest"]
     where = subprocess.run(
         [made.python, "-c", "import sys; print(sys.prefix)"],
@@ -129,7 +129,7 @@ def test_broken_install_leaves_the_old_one(
     with pytest.raises(InstallFailed) as error:
         install(broken, tmp_path, print)
     assert any("no" in line and "such" in line for line in error.value.lines)
-    assert broken.made(tmp_path) == made
+    assert broken.installed(tmp_path) == made
     left = [path.name for path in broken.folder(tmp_path).iterdir()]
     assert sorted(left) == sorted([made.folder.name, CURRENT])
 
@@ -166,9 +166,9 @@ def test_damaged_record_counts_as_none(environment: Environment, tmp_path: Path)
     whole = json.loads(record.read_text())
     for text in ("{", "[]", json.dumps({**whole, "folder": "gone"})):
         record.write_text(text)
-        assert environment.made(tmp_path) is None
+        assert environment.installed(tmp_path) is None
     record.write_text(json.dumps(whole))
-    assert environment.made(tmp_path) == made
+    assert environment.installed(tmp_path) == made
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip"])

@@ -27,7 +27,9 @@ class Dying(Echo):
 
     name = "dying"
 
-    def settle(self, options: EngineOptions, host: Host, weights_bytes: int) -> EngineOptions:
+    def fill_defaults(
+        self, options: EngineOptions, host: Host, weights_bytes: int
+    ) -> EngineOptions:
         return EchoOptions(exit_code=3, say="the last words")
 
 

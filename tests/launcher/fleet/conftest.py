@@ -148,7 +148,7 @@ async def within(waiting: Any) -> Any:
 
 
 class Mute:
-    """A connection on which nothing comes; see `activity.Line`."""
+    """A connection on which nothing comes; see `activity.EngineConnection`."""
 
     heard_at: float | None = None
     is_held = False

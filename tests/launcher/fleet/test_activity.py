@@ -162,7 +162,7 @@ async def test_queue_has_a_limit() -> None:
 
 @dataclass
 class Wire:
-    """A connection to an engine; see `activity.Line`."""
+    """A connection to an engine; see `activity.EngineConnection`."""
 
     heard_at: float | None = None
     is_held: bool = False

@@ -28,8 +28,9 @@ from paddock.launcher.fleet.decide import (
     delay,
     next_look,
 )
-from paddock.launcher.fleet.deployment import Deployment, Generation, Place, Policy, deploy
+from paddock.launcher.fleet.deployment import Deployment, Generation, Policy, deploy
 from paddock.launcher.fleet.observation import Ended, Observation, ReplicaLoad, Sighting
+from paddock.launcher.planning.place import Place
 from paddock.launcher.replicas.status import ReplicaStatus
 from tests.launcher.replicas.test_replica import echo
 

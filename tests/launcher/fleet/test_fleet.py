@@ -16,7 +16,8 @@ import pytest
 from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, RayFailed
 from paddock.launcher.fleet import decide, reconciler
 from paddock.launcher.fleet import fleet as fleet_module
-from paddock.launcher.fleet.deployment import Place, deploy
+from paddock.launcher.fleet.deployment import deploy
+from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import Attached
 from paddock.launcher.replicas.attach_request import AttachRequest
 from paddock.launcher.replicas.diagnosis import Diagnosis, Failure

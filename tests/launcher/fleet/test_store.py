@@ -14,8 +14,9 @@ import pytest
 
 import paddock
 from paddock.launcher.fleet import store as module
-from paddock.launcher.fleet.deployment import Deployment, Place, Policy, deploy
+from paddock.launcher.fleet.deployment import Deployment, Policy, deploy
 from paddock.launcher.fleet.store import SCHEMA_VERSION, SqliteStore
+from paddock.launcher.planning.place import Place
 from paddock.registry.errors import BadValue, StateNotWritten
 from tests.launcher.replicas.test_replica import echo
 

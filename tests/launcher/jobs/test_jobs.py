@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from paddock.launcher.cluster import processes
 from paddock.launcher.cluster.sweep import end_ray
+from paddock.launcher.hosts import processes
 from paddock.launcher.jobs import jobs as module
 from paddock.launcher.jobs.jobs import FOLDER, Job, Jobs, resume_all
 from paddock.registry.errors import DiskFull

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from paddock.launcher.jobs.run_lock import Bench, compare, make, verify
 from paddock.launcher.planning.plan import PlannedFile, PlannedWeights
 from paddock.launcher.weights import Terms, fetch
-from paddock.launcher.weights.run_lock import Bench, compare, make, verify
 from paddock.registry.errors import HubFailure
 from paddock.registry.lockfile import LockedModel
 from paddock.registry.spec import Source
@@ -301,7 +301,7 @@ def test_what_is_cached_is_compared_without_a_lock(
     """By what the cache tells, and no file is read."""
     get(weights("huggingface", FILE), bench.terms)
     source = Source(hub="huggingface", id=REPO, file_template=FILE)
-    monkeypatch.delattr("paddock.launcher.weights.run_lock.digest_file")
+    monkeypatch.delattr("paddock.launcher.jobs.run_lock.digest_file")
     (row,) = rows([], bench, ("zoo", source))
     assert (row["model"], row["state"], row["commit"]) == ("zoo", "current", COMMIT)
     hub.repos[REPO][FILE] = b"new"

@@ -6,7 +6,9 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,3 +129,25 @@ def test_its_failures_have_causes(hub: HubServer, terms: Terms) -> None:
     with pytest.raises(HubFailure, match=re.escape("HTTP 503")) as caught:
         get(weights(), terms)
     assert caught.value.cause == "hub_unreachable"
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_does_not_load_is_named_and_hides_no_other(
+    cached: Path, terms: Terms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other hubs' entries are listed; what would touch its cache says why it cannot."""
+    path = get(weights("huggingface"), terms)
+    get(weights(), terms)
+    sites: Any = hub_sites()
+    monkeypatch.setitem(sites, "shelf", replace(sites["shelf"], adapter="no_such_module:Shelf"))
+    cache, zoo = Cache(terms.home), variant("shelf", "huggingface")
+    assert [(one.path, one.source.hub) for one in cache.cached([zoo])] == [(path, "huggingface")]
+    assert [one.hub for one in cache.repositories()] == ["huggingface"]
+    ((name, reason),) = cache.unusable_hubs().items()
+    assert name == "shelf"
+    assert "No module named 'no_such_module'" in reason
+    for act in (cache.verify, cache.removable, cache.remove):
+        with pytest.raises(HubFailure, match="the hub shelf cannot be used"):
+            act(zoo)
+    assert path.exists()
+    assert cached.exists()

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.registry.settings import read_settings
 from paddock.server.access import revocation
-from paddock.server.access.keys import KeyStore, Made
+from paddock.server.access.keys import KeyStore, NewKey
 from paddock.server.access.security import Security
 from paddock.server.proxy.forward import Inference
 from tests.server.asgi import bearer, gateway, head
@@ -69,7 +69,7 @@ async def test_stream_of_events_ends_with_its_key(home: Path) -> None:
 
 
 async def guarded(
-    home: Path, made: Made, app: ASGIApp, then: Callable[[], Awaitable[None]]
+    home: Path, made: NewKey, app: ASGIApp, then: Callable[[], Awaitable[None]]
 ) -> list[Message]:
     """What a GET with the key gets from `app`; `then` happens once it has begun."""
     settings = read_settings(environ={"PADDOCK_HOME": str(home)})

@@ -418,6 +418,6 @@ def test_call_that_was_cut_off_is_no_call() -> None:
     """What there is of its arguments is text, and the reason is the length."""
     call = {"id": "a", "type": "function", "function": {"name": "feed", "arguments": '{"fo'}}
     choice = {"message": {"content": None, "tool_calls": [call]}, "finish_reason": "length"}
-    found = Messages("m").whole({"choices": [choice]})
+    found = Messages("m").encode_answer({"choices": [choice]})
     assert found["content"] == [{"type": "text", "text": '{"fo'}]
     assert found["stop_reason"] == "max_tokens"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from xinference_client import RESTfulClient
 
+from paddock.cli import gateway as cli_gateway
+from paddock.cli.main import cli
 from paddock.client import Client
+from paddock.registry.hubs import hub_sites
 from tests.conftest import Paddock
+from tests.server.asgi import call, gateway
 
 REPOSITORY = "models--TheBloke--Mixtral-8x7B-v0.1-GGUF"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -85,3 +92,49 @@ def test_unknown_version_and_other_machines_are_refused(
         theirs.confirm_and_remove_model("../../etc")
     with pytest.raises(RuntimeError, match="worker_ip"):
         theirs.list_cached_models(worker_ip="192.0.2.1")
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A hub of another package, whose adapter does not load."""
+    sites: Any = hub_sites()
+    site = replace(
+        sites["huggingface"], name="shelf", title="Shelf", prefix="shelf", adapter="no_such:Shelf"
+    )
+    monkeypatch.setitem(sites, "shelf", site)
+    return site.name
+
+
+async def test_a_hub_that_does_not_load_is_named_beside_what_is_listed(
+    home: Path, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By both lists, and by `paddock cache list`: the hub and the reason; others' files too."""
+    folder = tmp_path / "hf" / "hub" / REPOSITORY / "snapshots" / COMMIT
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    folder.mkdir(parents=True)
+    (folder / "mixtral-8x7b-v0.1.Q2_K.gguf").write_text("weights")
+    (folder.parent.parent / "refs").mkdir()
+    (folder.parent.parent / "refs" / "main").write_text(COMMIT)
+    with gateway(home) as app:
+        variants = (await call(app, "GET", "/v1/cache/models")).json
+        repositories = (await call(app, "GET", "/v1/cache/repositories")).json
+    assert [row["quantization"] for row in variants["list"]] == ["Q2_K"]
+    assert [row["hub"] for row in repositories["list"]] == ["huggingface"]
+    for answer in (variants, repositories):
+        (one,) = answer["unusable_hubs"]
+        assert one["hub"] == broken
+        assert "No module named 'no_such'" in one["reason"]
+
+    class Answers:
+        """The client, with the answers of before."""
+
+        def cache(self, name: str) -> Any:
+            return variants
+
+        def cached_repositories(self) -> Any:
+            return repositories["list"]
+
+    monkeypatch.setattr(cli_gateway, "ensure", lambda *_: Answers())
+    listed = CliRunner().invoke(cli, ["cache", "list"])
+    assert "Q2_K" in listed.stdout
+    assert f"the hub {broken} cannot be used" in listed.stderr

@@ -110,7 +110,7 @@ async def test_weights_that_another_tool_removes_are_seen(
     file.write_bytes(b"x")
     records = Records(home)
     records.note(file, "")
-    records.settle(source, [file])
+    records.mark_complete(source, [file])
     assert (await ask(app, query))["models"][0]["cached"]
     file.unlink()
     assert not (await ask(app, query))["models"][0]["cached"]

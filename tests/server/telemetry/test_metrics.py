@@ -99,6 +99,17 @@ async def test_request_is_counted_with_its_times_and_tokens() -> None:
     assert value(found, bucket, **labels, le="+Inf") == 1
 
 
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_requests_for_inference_are_logged_at_level_debug(
+    level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They go past uvicorn's access log. At other levels nothing is logged."""
+    caplog.set_level(level)
+    Metrics(cast(Fleet, Zoo(status("a", "ready")))).observe(timeline(status=499))
+    line = "\"POST /v1/completions\" 499 in 3.000 s, 'a' on a-rep0: queue;dur=500.00"
+    assert [line in one for one in caplog.messages] == [True] * (level == "DEBUG")
+
+
 async def test_events_count_as_tokens_where_the_engine_says_no_usage() -> None:
     """A stream without usage counts each event as a completion token."""
     metrics = Metrics(cast(Fleet, Zoo(status("a", "ready"))))

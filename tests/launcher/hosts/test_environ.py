@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.launcher.replicas.environ import engine_environment, is_allowed
+from paddock.launcher.hosts.environ import engine_environment, is_allowed
 
 
 @pytest.mark.parametrize(

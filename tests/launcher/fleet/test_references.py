@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.jobs.run_derive import look
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
-from paddock.launcher.planning.references import PLAN_AGE, References
 from paddock.launcher.planning.resolve import resolve, resolve_weights
 from paddock.launcher.replicas.diagnosis import launch_command
 from paddock.launcher.weights import Terms, fetch, ranges
-from paddock.launcher.weights.run_derive import look
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.derive import SMALL_BYTES, Derived
 from paddock.registry.errors import BadValue, HubFailure, NeedsConsent, NoSpec

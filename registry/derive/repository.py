@@ -51,7 +51,7 @@ def engines_of(format_: str, type_: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Found:
+class RepositoryContents:
     """The contents of the repository at a reference.
 
     Attributes:
@@ -178,8 +178,8 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def source_at(repository: Found, file: str | None = None) -> dict[str, Any]:
-    """A spec's source for the repository: pinned to the commit if the hub has commits."""
+def source_at(repository: RepositoryContents, file: str | None = None) -> dict[str, Any]:
+    """The repository's `Source` as plain values; pinned to the commit if the hub has commits."""
     reference = repository.reference
     site = find_hub(reference.hub)
     has_commits = site is not None and site.has_commits

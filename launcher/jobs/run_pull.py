@@ -1,4 +1,4 @@
-"""`python -m paddock.launcher.weights.run_pull`: one download in a process of its own.
+"""`python -m paddock.launcher.jobs.run_pull`: one download in a process of its own.
 
 It reads what to bring as one line of JSON, and writes a line for each step: progress, then the path
 or the failure. When its stdin closes it ends, and leaves parts that the next one takes up. So the

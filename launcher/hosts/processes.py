@@ -1,7 +1,8 @@
 """Finds and ends the processes that belong to one PADDOCK_HOME.
 
 Ray's processes, the actors, the wardens and the engines all inherit `PADDOCK_INSTANCE`, a random
-id of the home folder. It is how `paddock stop` can say that nothing is left, whatever was killed.
+id of the home folder, and `PADDOCK_ROLE`. So `paddock stop` finds what is left, whatever was
+killed, and nothing that belongs to others.
 """
 
 from __future__ import annotations
@@ -138,7 +139,10 @@ def _session(pid: int) -> int | None:
 
 
 def gone(process: psutil.Process, timeout: float) -> bool:
-    """Waits for a process to end; one whose parent has not collected it yet has ended too."""
+    """Waits for a process to end; False if it has not within `timeout` seconds.
+
+    A zombie has ended.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""`python -m paddock.launcher.weights.run_lock`: work on locks, in a job as `run_pull.py`.
+"""`python -m paddock.launcher.jobs.run_lock`: work on locks, in a job as `run_pull.py`.
 
 It reads one task as a line of JSON (`make`, `verify` or `compare`), writes a line for each step and
 each `row` that it finds, and `done` or the `failure` at the end.
@@ -66,7 +66,7 @@ class Bench:
 
 
 def make(weights: PlannedWeights, newest: bool, bench: Bench) -> dict[str, Any]:
-    """What a lock says of the weights: those that are cached, or else the newest of their hub.
+    """The weights of a `LockedModel` as JSON: those that are cached, or else the hub's newest.
 
     Each file gets its SHA-256; where a hub tells none, the file is fetched and read.
 

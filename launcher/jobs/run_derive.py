@@ -1,4 +1,4 @@
-"""`python -m paddock.launcher.weights.run_derive`: makes a spec of what a reference names.
+"""`python -m paddock.launcher.jobs.run_derive`: makes a spec of what a reference names.
 
 A process of its own, like `run_pull.py`: no hub's client comes into the gateway. It reads the
 reference as one line of JSON and answers with one: the derived spec, that nothing has changed, or
@@ -23,7 +23,7 @@ from paddock.launcher.weights.ranges import RangedBytes, Reading
 from paddock.launcher.weights.reachability import Reach
 from paddock.launcher.weights.select_files import choose
 from paddock.launcher.weights.transfer import retry
-from paddock.registry.derive import CARD, SMALL_BYTES, Derived, Found, derive, to_read
+from paddock.registry.derive import CARD, SMALL_BYTES, Derived, RepositoryContents, derive, to_read
 from paddock.registry.errors import BadValue, CorruptFile, HubFailure, NoSpec, PaddockError
 from paddock.registry.gguf import ByteSource, FileBytes, GgufHeader, read_header
 from paddock.registry.reference import Reference
@@ -165,7 +165,7 @@ def _derive_from(
         chosen = tuple(file.name for file in choose(listing, ()))
     except HubFailure:
         chosen = ()  # no safetensors
-    facts = Found(
+    facts = RepositoryContents(
         reference,
         listing.pin,
         {file.name: file.size_bytes for file in listing.files},
