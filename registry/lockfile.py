@@ -29,9 +29,9 @@ from paddock.registry.document import MAX_BYTES, Document, Steps, field_name, pa
 from paddock.registry.errors import InvalidLock, InvalidSpec, UnknownName, near
 from paddock.registry.formats import weight_format
 from paddock.registry.hubs import LOCAL
+from paddock.registry.shards import unsharded_name
 from paddock.registry.spec import Source
 from paddock.registry.spec_fields import CountOrZero, Format, Hub, Name, Size
-from paddock.registry.split import together
 
 VERSION = 1
 MAX_FILES = 5000
@@ -141,7 +141,7 @@ class LockedModel(_Frozen):
             hub=self.hub,
             id=self.id,
             revision=self.commit or self.revision,
-            file_template=together(self.first)
+            file_template=unsharded_name(self.first)
             if weight_format(self.format).is_single_file
             else None,
         )

@@ -19,9 +19,9 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.derive.repository import engines_of
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import FORMATS, weight_format
+from paddock.registry.shards import unsharded_name
 from paddock.registry.spec import ModelSpec
 from paddock.registry.spec_fields import parse_size
-from paddock.registry.split import together
 
 CONTEXT_LENGTH = 2048
 """Xinference's own default."""
@@ -174,7 +174,7 @@ def _template(spec: Mapping[str, Any], at: str, quantization: str) -> str | None
     if not split:
         return filled
     names = in_parts[quantization] if isinstance(in_parts[quantization], list) else []
-    joined = {together(filled.replace("{part}", str(name))) for name in names}
+    joined = {unsharded_name(filled.replace("{part}", str(name))) for name in names}
     if len(joined) != 1 or filled in joined:
         reason = "only parts numbered as in x-00001-of-00003.gguf can be loaded"
         raise BadValue(f"{at}.quantization_parts", in_parts, reason)

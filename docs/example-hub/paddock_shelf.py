@@ -89,8 +89,8 @@ class Shelf:
 
         path = self._folder(listing.id, listing.revision) / file.name
         lock = self._cache / ".locks" / path.relative_to(self._cache)
-        part = path.with_name(f"{path.name}.incomplete")
-        return CachePaths(path, path, part, lock.with_name(f"{path.name}.lock"))
+        incomplete = path.with_name(f"{path.name}.incomplete")
+        return CachePaths(path, path, incomplete, lock.with_name(f"{path.name}.lock"))
 
     def digest_of(self, path: Path) -> str:
         """Empty: the cache does not say."""

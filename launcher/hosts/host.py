@@ -15,7 +15,7 @@ from paddock.launcher.hosts.file_records import FileRecords
 from paddock.launcher.hosts.gpus import probe_gpus
 from paddock.launcher.hosts.machine import cpus, memory
 from paddock.registry.catalog import specs_root
-from paddock.registry.split import parts
+from paddock.registry.shards import shard_names
 
 LOCAL = "local"
 """The node id of the gateway's own machine, which it has before Ray runs."""
@@ -59,7 +59,7 @@ def _named_files(paths: Iterable[str]) -> dict[str, int]:
     for text in paths:
         with contextlib.suppress(OSError):  # not there, or not to be read: planning says so
             if os.path.isfile(text):
-                for name in (text, *filter(os.path.isfile, parts(text))):
+                for name in (text, *filter(os.path.isfile, shard_names(text))):
                     sizes[name] = os.path.getsize(name)
                 continue
             with os.scandir(text) as entries:

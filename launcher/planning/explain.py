@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from paddock.engines.base import EngineOptions
 from paddock.launcher.planning.candidates import weights_fit
+from paddock.launcher.planning.capacity import Fit
 from paddock.launcher.planning.pairs import Search
-from paddock.launcher.planning.room import Fit
 
 
 def explain_choices(fit: Fit, search: Search, guessed: str | None) -> Iterator[str]:

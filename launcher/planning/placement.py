@@ -116,7 +116,7 @@ def estimate_more_replicas(
     return _against(memory, host.gpus), gpus_of_replicas(memory, host.gpus)
 
 
-def no_room(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> NoRoom:
+def memory_refusal(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> NoRoom:
     """The refusal of what does not fit: where GPUs are to hold it, of its part of one of them."""
     if not memory.gpus:
         return NoRoom("memory", host.name, memory.least_bytes, memory.free_bytes, way_out)

@@ -18,6 +18,7 @@ from paddock.launcher.planning.candidates import (
     select_variants,
     shared_label,
 )
+from paddock.launcher.planning.capacity import Fit, check_memory, choose_context_and_slots
 from paddock.launcher.planning.explain import explain_choices, explain_options
 from paddock.launcher.planning.lock import pin, pinned_weights, with_engine
 from paddock.launcher.planning.memory import (
@@ -35,7 +36,6 @@ from paddock.launcher.planning.plan import (
     PlannedWeights,
 )
 from paddock.launcher.planning.reservations import explain_reservations
-from paddock.launcher.planning.room import Fit, check_room, choose_room
 from paddock.launcher.planning.weight_sources import (
     add_projector,
     check_source,
@@ -74,9 +74,9 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     copied = best.loaded_bytes * request.replicas
     options = best.engine.fill_defaults(requested, best.host, copied)
     fit = Fit(request, spec, best, options)
-    context, slots, room_reasons = choose_room(fit)
+    context, slots, capacity_reasons = choose_context_and_slots(fit)
     memory = fit.memory(context, slots)
-    warnings = check_room(fit, memory, context, slots)
+    warnings = check_memory(fit, memory, context, slots)
     weights, abilities = with_projector(request, spec, best)
     gpus = gpus_of_replicas(memory, best.gpus)
     return LaunchPlan(
@@ -105,7 +105,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
             *explain_choices(fit, search, guessed),
             *explain_gpus(memory, gpus, len(best.gpus)),
             *filter(None, [explain_reservations(best.host)]),
-            *room_reasons,
+            *capacity_reasons,
             *explain_options(requested, options),
         ),
         refused=search.refused,

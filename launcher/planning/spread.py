@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from paddock.engines.base import Host
 from paddock.launcher.planning.place import Place
-from paddock.launcher.planning.placement import estimate_more_replicas, no_room
+from paddock.launcher.planning.placement import estimate_more_replicas, memory_refusal
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.reservations import explain_reservations, subtract_places
 from paddock.launcher.planning.resolve import resolve
@@ -85,7 +85,7 @@ def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: Launch
     if not memory.can_run:
         reserved = explain_reservations(host)
         out = "terminate another model, or ask for fewer" + (f" ({reserved})" if reserved else "")
-        raise no_room(memory, groups, host, out)
+        raise memory_refusal(memory, groups, host, out)
     own = resolve(request, catalog, [host])
     if host.node == plan.node:
         return Place(host.node, host.name, own.gpus_of(0))

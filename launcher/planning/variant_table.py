@@ -11,9 +11,9 @@ from paddock.engines import engine_names, engines
 from paddock.engines.base import UNKNOWN, Detection, Engine, Host
 from paddock.engines.environment import Accelerator
 from paddock.launcher.planning.candidates import unable
+from paddock.launcher.planning.capacity import LEAST_CONTEXT
 from paddock.launcher.planning.estimate import estimate_table
 from paddock.launcher.planning.memory import weights_bytes
-from paddock.launcher.planning.room import LEAST_CONTEXT
 from paddock.launcher.planning.servable import is_here
 from paddock.launcher.planning.weight_sources import local_files
 from paddock.registry.hubs import LOCAL

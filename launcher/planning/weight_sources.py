@@ -20,8 +20,8 @@ from paddock.launcher.planning.plan import (
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import weight_format
 from paddock.registry.hubs import AUTO, LOCAL, find_hub, hub_names
+from paddock.registry.shards import shard_names, unsharded_name
 from paddock.registry.spec import ModelSpec, Source, Variant, source_key
-from paddock.registry.split import parts, together
 
 
 def check_source(request: LaunchRequest, hosts: Sequence[Host]) -> None:
@@ -58,7 +58,7 @@ def is_gguf_of(variant: Variant, name: str) -> bool:
     """Whether the name of a GGUF says that it is of this variant."""
     # Q4_0 must not match IQ4_0.
     ending = rf"(?:^|[^a-z0-9]){re.escape(variant.quantization.casefold())}\.gguf"
-    return re.search(rf"{ending}$", together(name).casefold()) is not None
+    return re.search(rf"{ending}$", unsharded_name(name).casefold()) is not None
 
 
 def plan_weights(request: LaunchRequest, spec: ModelSpec, pair: Pair) -> PlannedWeights | str:
@@ -139,9 +139,11 @@ def local_files(source: Source, host: Host) -> dict[str, int]:
     }
     if not source.file:
         return sizes
-    names = parts(source.file)
+    names = shard_names(source.file)
     if not names and source.file not in sizes:
-        names = next((parts(name) for name in sizes if together(name) == source.file), ())
+        names = next(
+            (shard_names(name) for name in sizes if unsharded_name(name) == source.file), ()
+        )
     names = names or (source.file,)
     return {name: sizes[name] for name in names} if sizes.keys() >= set(names) else {}
 
@@ -149,7 +151,7 @@ def local_files(source: Source, host: Host) -> dict[str, int]:
 def files_at(path: str, host: Host) -> dict[str, int]:
     """The file at the path with its other parts, or the files in the folder: plain name → bytes."""
     folder = path.rstrip("/")
-    wanted = {path, *parts(path)} if path in host.files else set()
+    wanted = {path, *shard_names(path)} if path in host.files else set()
     return {
         posixpath.basename(name): size
         for name, size in host.files.items()
@@ -180,9 +182,9 @@ def _ggufs(
     chosen = {n: size for n, size in ggufs.items() if is_gguf_of(variant, n)} or ggufs
     if not chosen:
         return files if is_file else f"{path} holds no .gguf file"
-    if len({together(name) for name in chosen}) > 1:
+    if len({unsharded_name(name) for name in chosen}) > 1:
         return f"{path} holds {len(chosen)} .gguf files; name the one to serve"
-    missing = [name for name in parts(next(iter(chosen))) if name not in chosen]
+    missing = [name for name in shard_names(next(iter(chosen))) if name not in chosen]
     return f"{path} lacks parts of its weights: {', '.join(missing)}" if missing else chosen
 
 

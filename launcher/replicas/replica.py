@@ -58,7 +58,7 @@ from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.files import make_private, open_private
 from paddock.registry.formats import weight_format
 from paddock.registry.gguf import check_gguf
-from paddock.registry.split import parts
+from paddock.registry.shards import shard_names
 
 WARDEN = Path(__file__).with_name("warden.py")
 READY_POLL = 0.025
@@ -227,7 +227,7 @@ class Replica:
                 )
                 self._projector = await self._fetching
             if weights is not None and weight_format(self._plan.format).is_single_file:
-                for name in parts(weights.name) or (weights.name,):
+                for name in shard_names(weights.name) or (weights.name,):
                     await asyncio.to_thread(check_gguf, weights.with_name(name))
         except HubFailure as error:
             raise Failure(self._hub_diagnosis(error)) from error

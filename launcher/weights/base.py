@@ -52,13 +52,13 @@ class Listing:
 class CachePaths:
     """Where a file stands in its hub's cache.
 
-    `path` is what other tools open. The bytes are in `blob`, which `path` may be a link to; `part`
-    holds them until they are whole, and whoever writes there holds `lock`.
+    `path` is what other tools open. The bytes are in `blob`, which `path` may be a link to. Until
+    all have come they are in `incomplete`, and whoever writes there holds `lock`.
     """
 
     path: Path
     blob: Path
-    part: Path
+    incomplete: Path
     lock: Path
 
 

@@ -136,7 +136,7 @@ class HuggingFace:
         return CachePaths(
             path=root / "snapshots" / listing.commit / file.name,
             blob=blob,
-            part=blob.with_name(f"{etag}.incomplete"),
+            incomplete=blob.with_name(f"{etag}.incomplete"),
             lock=Path(constants.HF_HUB_CACHE) / ".locks" / root.name / f"{etag}.lock",
         )
 

@@ -28,8 +28,8 @@ from paddock.launcher.weights.verify_lock import check_folder, check_listing, lo
 from paddock.registry.errors import HubFailure
 from paddock.registry.hubs import COMMIT
 from paddock.registry.lockfile import LockedModel
+from paddock.registry.shards import shard_names, unsharded_name
 from paddock.registry.spec import Source
-from paddock.registry.split import parts, together
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def is_whole(folder: Path) -> bool:
         shards = set(index["weight_map"].values())
     except FileNotFoundError:
         shards = {path.name for path in folder.glob("*.safetensors")}
-        return bool(shards) and all(name in shards for shard in shards for name in parts(shard))
+        return bool(shards) and all(
+            name in shards for shard in shards for name in shard_names(shard)
+        )
     except (ValueError, KeyError, AttributeError):
         return False
     return all((folder / shard).exists() for shard in shards)
@@ -156,10 +158,10 @@ def _left_by_others(job: Job, folder: Path) -> dict[Path, str] | None:
     else:
         (name,) = job.wanted
         beside = (folder / name).parent
-        if not parts(name) and not (folder / name).exists() and beside.is_dir():
+        if not shard_names(name) and not (folder / name).exists() and beside.is_dir():
             names = (path.relative_to(folder).as_posix() for path in beside.iterdir())
-            name = next((one for one in names if together(one) == name), name)
-        files = [folder / one for one in parts(name) or (name,)]
+            name = next((one for one in names if unsharded_name(one) == name), name)
+        files = [folder / one for one in shard_names(name) or (name,)]
         if not all(path.is_file() for path in files):
             return None
     return {path: job.hub.digest_of(path) for path in files}
@@ -250,7 +252,7 @@ def resolved(job: Job) -> Listing:
 def _check_disk(job: Job, cache_paths: dict[RemoteFile, CachePaths]) -> None:
     """Refuses before the first byte what the disk cannot take; parts that are here count."""
     needed = sum(file.size_bytes - _here(file, paths) for file, paths in cache_paths.items())
-    where = next(iter(cache_paths.values())).part.parent
+    where = next(iter(cache_paths.values())).incomplete.parent
     free = job.terms.free_bytes(where)
     if needed > free:
         raise HubFailure(
@@ -261,7 +263,7 @@ def _check_disk(job: Job, cache_paths: dict[RemoteFile, CachePaths]) -> None:
 
 
 def _here(file: RemoteFile, paths: CachePaths) -> int:
-    for path in (paths.blob, paths.part):
+    for path in (paths.blob, paths.incomplete):
         if path.exists():
             return min(file.size_bytes, path.stat().st_size)
     return 0
@@ -323,8 +325,8 @@ class _One:
         label = f"{self.job.source.id}, {file.name}"
 
         def watch() -> None:  # another process downloads it: its part is our progress
-            if paths.part.exists():
-                self.meter.note_present(file.name, paths.part.stat().st_size)
+            if paths.incomplete.exists():
+                self.meter.note_present(file.name, paths.incomplete.stat().st_size)
 
         if not paths.blob.exists():
             # Before our lock, which is the client's own: it would wait for us, and we for it.
@@ -375,6 +377,6 @@ class _One:
             partial(self.meter.note_present, file.name),
             partial(self.meter.note_received, file.name),
         )
-        digest = self.transfer.bring(file, paths.part, counted)
-        paths.part.replace(paths.blob)
+        digest = self.transfer.bring(file, paths.incomplete, counted)
+        paths.incomplete.replace(paths.blob)
         self.job.records.note(paths.blob, digest)

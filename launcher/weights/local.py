@@ -11,7 +11,7 @@ from paddock.launcher.weights.verified import Records
 from paddock.launcher.weights.verify_lock import check_here
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import HubFailure
-from paddock.registry.split import parts
+from paddock.registry.shards import shard_names
 
 
 def find(weights: PlannedWeights, terms: Terms, report: Report, cancelled: Cancelled) -> Path:
@@ -22,7 +22,7 @@ def find(weights: PlannedWeights, terms: Terms, report: Report, cancelled: Cance
     """
     folder = folder_of(weights.hub, weights.id)
     names = [file.name for file in weights.files]
-    single = len(names) == 1 or tuple(names) == parts(names[0])
+    single = len(names) == 1 or tuple(names) == shard_names(names[0])
     for path in [folder / name for name in names] if single else [folder]:
         if not path.exists():
             raise HubFailure("not_found", f"{path} is not on this node")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from paddock.launcher.weights.base import Listing, RemoteFile
 from paddock.registry.derive.repository import is_pickled
 from paddock.registry.errors import HubFailure, near
-from paddock.registry.split import parts, together
+from paddock.registry.shards import shard_names, unsharded_name
 
 # Configuration, tokenizers and templates beside the weights. Code is never among them.
 _NEEDED_SUFFIXES = {
@@ -67,11 +67,11 @@ def choose(
 
 def _find_named(listing: Listing, name: str) -> tuple[RemoteFile, ...]:
     by_name = {file.name: file for file in listing.files}
-    names = parts(name)
+    names = shard_names(name)
     if not names and name in by_name:
         return (by_name[name],)
     # A file that is too large for one is often there in parts under the same stem.
-    names = names or next((parts(one) for one in by_name if together(one) == name), ())
+    names = names or next((shard_names(one) for one in by_name if unsharded_name(one) == name), ())
     if not names:
         instead = near(name, by_name)
         hint = f"; it has {', '.join(instead)}" if instead else ""

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from paddock.registry.derive.repository import (
-    MOST_PARTS,
+    MOST_SHARDS,
     Failure,
     RepositoryContents,
     Shape,
@@ -26,9 +26,9 @@ from paddock.registry.errors import NoSpec
 from paddock.registry.formats import FORMATS, GGUF
 from paddock.registry.gguf import GgufArray, GgufHeader
 from paddock.registry.reference import Reference
+from paddock.registry.shards import shard_names, unsharded_name
 from paddock.registry.spec import Source
 from paddock.registry.spec_fields import PLACEHOLDER
-from paddock.registry.split import parts, together
 
 _NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 _QUANTIZATION = re.compile(
@@ -74,7 +74,7 @@ def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Ggu
     notes: list[str] = []
     models: dict[str, Gguf] = {}
     names = [name for name in files if name.casefold().endswith(".gguf")]
-    only = (parts(reference.file) or (reference.file,))[0] if reference.file else None
+    only = (shard_names(reference.file) or (reference.file,))[0] if reference.file else None
     for name in sorted(names, key=lambda name: (files[name], name)):
         if only and name != only:
             continue
@@ -84,11 +84,11 @@ def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Ggu
         if not _is_plain(reference, name):
             notes.append(f"{name} is left out: the name holds what no spec may")
             continue
-        of_one = parts(name) or (name,)
+        of_one = shard_names(name) or (name,)
         if name != of_one[0]:
             continue
         missing = [part for part in of_one if part not in files]
-        if missing or (together(name) != name and not parts(name)):
+        if missing or (unsharded_name(name) != name and not shard_names(name)):
             lacking = f"{missing[0]} is not there" if missing else "it is a part of nothing"
             notes.append(f"{name} is left out: {lacking}")
             continue
@@ -109,7 +109,7 @@ def _is_plain(reference: Reference, name: str) -> bool:
 
 def _quantization(name: str) -> str | None:
     """The last quantization that a path names."""
-    labels = _QUANTIZATION.findall(together(name)[: -len(".gguf")])
+    labels = _QUANTIZATION.findall(unsharded_name(name)[: -len(".gguf")])
     return str(labels[-1]) if labels else None
 
 
@@ -291,7 +291,7 @@ def _words(header: _Header) -> int:
 def _count(architecture: dict[str, Any], tensors: GgufHeader | None, header: _Header) -> None:
     """Adds the parameters: counted from the tensors, or else computed from the layers' numbers."""
     parts = tensors.metadata.get("split.count", 1) if tensors else 1
-    if tensors is None or not tensors.parameters or (type(parts) is int and parts > MOST_PARTS):
+    if tensors is None or not tensors.parameters or (type(parts) is int and parts > MOST_SHARDS):
         reckon(architecture, header.notes)
         return
     architecture["parameters"] = tensors.parameters

@@ -17,7 +17,7 @@ from paddock.registry.spec import ModelSpec
 SMALL_BYTES = 4 << 20
 """The largest configuration that is read. Those of tokenizers reach 1 MB."""
 CARD_BYTES = 256 << 10
-MOST_PARTS = 64
+MOST_SHARDS = 64
 """A file in more parts than this has only its first header read."""
 CARD = "README.md"
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"

@@ -17,7 +17,7 @@ from paddock.registry.derive.repository import (
     CARD_BYTES,
     CODE_CONFIGS,
     CONFIG,
-    MOST_PARTS,
+    MOST_SHARDS,
     READ,
     Derived,
     Reads,
@@ -31,9 +31,9 @@ from paddock.registry.errors import NoSpec
 from paddock.registry.formats import weight_format
 from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
+from paddock.registry.shards import unsharded_name
 from paddock.registry.spec import ModelSpec
 from paddock.registry.spec_fields import PLACEHOLDER
-from paddock.registry.split import together
 
 UNKNOWN_LICENSE, UNKNOWN_LANGUAGE = "unknown", "und"
 RECOMMENDED = ("Q4_K_M", "Q5_K_M")
@@ -61,7 +61,7 @@ def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
         return Reads((*small, *card))
     # Any model will do: the smallest, and one in a single file rather than in parts.
     first = min(models, key=lambda model: (len(model.parts), model.size_bytes, model.file))
-    headers = first.parts if len(first.parts) <= MOST_PARTS else first.parts[:1]
+    headers = first.parts if len(first.parts) <= MOST_SHARDS else first.parts[:1]
     return Reads((*small, *card), headers)
 
 
@@ -164,7 +164,7 @@ def _name(reference: Reference, weights: list[dict[str, Any]]) -> str:
     if reference.hub == "path" and weight_format(weights[0]["format"]).is_single_file:
         stem = posixpath.basename(weights[0]["sources"][0]["file_template"])
         stem = (
-            together(stem)[: -len(".gguf")]
+            unsharded_name(stem)[: -len(".gguf")]
             .replace(PLACEHOLDER, "")
             .replace(weights[0]["quantizations"][0], "")
         )

@@ -15,7 +15,7 @@ from paddock.engines.base import RequestFields
 from paddock.registry.errors import BadValue, FieldRefused, near
 from paddock.server.dialects.base import Body, Model
 
-MAX_PARTS = 128
+MAX_CHOICES = 128
 """Answers that one request may ask for: prompts × `n`."""
 MAX_SEED = 2**63
 """Seeds are below: engines read them as signed numbers of 64 bits."""
@@ -161,8 +161,8 @@ CHECKS: Mapping[str, Check] = {
     "messages": _messages,
     "stream": _bool,
     "stream_options": _stream_options,
-    "n": _whole(1, MAX_PARTS),
-    "best_of": _whole(1, MAX_PARTS),
+    "n": _whole(1, MAX_CHOICES),
+    "best_of": _whole(1, MAX_CHOICES),
     "echo": _bool,
     "max_tokens": _whole(0),
     "max_completion_tokens": _whole(1),

@@ -12,7 +12,7 @@ from paddock.registry.errors import BadValue, FieldRefused
 from paddock.registry.json_codec import encode
 from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.dialects.fields import (
-    MAX_PARTS,
+    MAX_CHOICES,
     MAX_SEED,
     check_prompt,
     is_token_ids,
@@ -157,8 +157,8 @@ def completions(
         raise BadValue("best_of", best, reason)
     prompt = split.fields.pop("prompt")
     prompts = prompt if isinstance(prompt, list) and not is_token_ids(prompt) else [prompt]
-    if len(prompts) * split.n > MAX_PARTS:
-        raise BadValue("n", split.n, f"prompts × n must be {MAX_PARTS} at most")
+    if len(prompts) * split.n > MAX_CHOICES:
+        raise BadValue("n", split.n, f"prompts × n must be {MAX_CHOICES} at most")
     steps: list[Step] = []
     if split.fields.pop("echo", False):
         steps.append(_echo(prompts, split, model))

@@ -12,9 +12,9 @@ import pytest
 
 from paddock.engines import engine_names
 from paddock.engines.base import Detection, Host
+from paddock.launcher.planning.capacity import LEAST_CONTEXT, SLOTS
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import list_offers, resolve, resolve_weights
-from paddock.launcher.planning.room import LEAST_CONTEXT, SLOTS
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import (
     BadValue,

@@ -109,8 +109,9 @@ async def test_a_hub_that_does_not_load_is_named_beside_what_is_listed(
     home: Path, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By both lists, and by `paddock cache list`: the hub and the reason; others' files too."""
-    folder = tmp_path / "hf" / "hub" / REPOSITORY / "snapshots" / COMMIT
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    # Not below HF_HOME: where this test is the first to import the client, that is what stays.
+    folder = tmp_path / "cache" / REPOSITORY / "snapshots" / COMMIT
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     folder.mkdir(parents=True)
     (folder / "mixtral-8x7b-v0.1.Q2_K.gguf").write_text("weights")
     (folder.parent.parent / "refs").mkdir()

@@ -8,7 +8,7 @@ from paddock.engines.base import EngineOptions
 from paddock.launcher.planning.pairs import Candidate
 from paddock.launcher.planning.placement import (
     gpus_of_replicas,
-    no_room,
+    memory_refusal,
     to_gpu_memory,
 )
 from paddock.launcher.planning.plan import (
@@ -61,7 +61,7 @@ class Fit:
         return to_gpu_memory(estimate, best.gpus, best.devices) if best.gpus else estimate
 
 
-def choose_room(fit: Fit) -> tuple[int, int, list[str]]:
+def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
     """Context and slots: as requested, else the most that the memory holds.
 
     Raises:
@@ -106,11 +106,11 @@ def _is_roomy(memory: MemoryEstimate) -> bool:
     return memory.fits and caches <= CACHE_SHARE * memory.free_bytes
 
 
-def check_room(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> list[str]:
+def check_memory(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> list[str]:
     """Warnings for a tight fit; raises `NoRoom` for what cannot run at all."""
     host, weights = fit.best.host, fit.best.weights
     if not memory.can_run:
-        raise no_room(
+        raise memory_refusal(
             memory, gpus_of_replicas(memory, fit.best.gpus), host, _suggest(fit, context, slots)
         )
     if memory.offload_bytes * memory.replicas > host.memory_free_bytes:
