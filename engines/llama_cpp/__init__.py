@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -306,23 +306,29 @@ class LlamaCpp(Adapter):
             program = "llama-server"
         if program:
             return _llama_server(program, serving)
-        settings: dict[str, object] = {
-            "path": str(serving.weights),
-            "alias": serving.model_id,
-            "port": serving.port,
-            "context": _rounded_slot(serving.context_length),
-            "slots": serving.slots,
-            "embedding": "embed" in serving.abilities,
-            "rerank": "rerank" in serving.abilities,
-            "chat_template": serving.chat_template,
-            "projector": serving.projector and str(serving.projector),
-            "options": serving.options.model_dump(mode="json"),
-        }
-        settings["n_batch"], settings["n_ubatch"] = _batches(serving)
         return Command(
-            argv=(sys.executable, "-P", str(SERVE), json.dumps(settings)),
+            argv=(sys.executable, "-P", str(SERVE), json.dumps(launch_settings(serving))),
             environ={"PADDOCK_ENGINE_KEY": serving.api_key, **QUIET},
         )
+
+
+def launch_settings(serving: Serving) -> dict[str, Any]:
+    """What `serve.py` is started with, and what `ask_memory` asks about."""
+    batch, ubatch = _batches(serving)
+    return {
+        "path": str(serving.weights),
+        "alias": serving.model_id,
+        "port": serving.port,
+        "context": _rounded_slot(serving.context_length),
+        "slots": serving.slots,
+        "embedding": "embed" in serving.abilities,
+        "rerank": "rerank" in serving.abilities,
+        "chat_template": serving.chat_template,
+        "projector": serving.projector and str(serving.projector),
+        "options": serving.options.model_dump(mode="json"),
+        "n_batch": batch,
+        "n_ubatch": ubatch,
+    }
 
 
 def _rounded_slot(context: int) -> int:
