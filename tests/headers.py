@@ -132,12 +132,16 @@ def _attention(header: Header, layer: int, gate: int = 1) -> TensorShapes:
         key = value = int(header["attention.key_length_swa"])
     at = f"blk.{layer}"
     yield f"{at}.attn_q.weight", (header.width, gate * heads * key)
-    if layer < header.layers - int(header.get("attention.shared_kv_layers", 0)):
+    if header.name == "gemma3n" or layer < _cached(header):
         yield f"{at}.attn_k.weight", (header.width, kv_heads * key)
         yield f"{at}.attn_v.weight", (header.width, kv_heads * value)
     yield f"{at}.attn_output.weight", (heads * value, header.width)
     for name in header.get("head norms", ()):
         yield f"{at}.{name}.weight", (key,)
+
+
+def _cached(header: Header) -> int:
+    return header.layers - int(header.get("attention.shared_kv_layers", 0))
 
 
 def _of(header: Header, key: str, layer: int) -> int:
@@ -207,6 +211,33 @@ def _transformer(header: Header) -> TensorShapes:
             }[name]
             if name != "exp_probs_b.bias" or layer >= header["leading_dense_block_count"]:
                 yield f"blk.{layer}.{name}", shape
+
+
+def _matryoshka(header: Header) -> TensorShapes:
+    """Gemma 3n and 4: embeddings for each layer, beside a transformer."""
+    width, inner = header.width, int(header["embedding_length_per_layer_input"])
+    yield "per_layer_token_embd.weight", (inner * header.layers, header.vocabulary)
+    yield "per_layer_model_proj.weight", (width, inner * header.layers)
+    yield "per_layer_proj_norm.weight", (inner,)
+    old = header.name == "gemma3n"
+    if old:
+        yield "altup_proj.weight", (width, width, 3)
+        yield "altup_unembd_proj.weight", (width, width, 3)
+    for layer in range(header.layers):
+        at = f"blk.{layer}"
+        yield f"{at}.inp_gate.weight", (width, inner)
+        yield f"{at}.proj.weight", (inner, width)
+        yield f"{at}.post_norm.weight", (width,)
+        if old:
+            yield f"{at}.altup_correct_coef.weight", (4, 4)
+            yield f"{at}.altup_correct_scale.weight", (width,)
+            yield f"{at}.altup_predict_coef.weight", (4, 16)
+            yield f"{at}.altup_router.weight", (width, 4)
+            yield f"{at}.altup_router_norm.weight", (width,)
+            yield f"{at}.laurel_l.weight", (width, 64)
+            yield f"{at}.laurel_r.weight", (64, width)
+            yield f"{at}.laurel_post_norm.weight", (width,)
+    yield from _transformer(header)
 
 
 def _latent(header: Header) -> TensorShapes:
@@ -404,18 +435,46 @@ HEADERS: dict[str, Header] = {
         tied=True,
         extra=_GEMMA | _QWEN3,
     ),
-    "Gemma 4 shape": Header(
+    "Gemma 3n E4B": Header(
+        "gemma3n",
+        262_144,
+        _numbers(
+            35, 2048, 32_768, feed_forward_length=16_384, attention__sliding_window=512,
+            attention__sliding_window_pattern=[n % 5 != 4 for n in range(35)],
+            attention__shared_kv_layers=15, embedding_length_per_layer_input=256,
+            **_heads(8, 2, 256),
+        ),
+        _matryoshka,
+        tied=True,
+        extra=_GEMMA | _QWEN3,
+    ),
+    "Gemma 4 31B": Header(
         "gemma4",
         262_144,
         _numbers(
-            30, 2816, 131_072, feed_forward_length=2112, attention__sliding_window=1024,
-            attention__sliding_window_pattern=[n % 5 != 4 for n in range(30)],
+            60, 5376, 262_144, feed_forward_length=21_504, attention__sliding_window=1024,
+            attention__sliding_window_pattern=[n % 6 != 5 for n in range(60)],
             attention__key_length_swa=256, attention__value_length_swa=256,
-            attention__shared_kv_layers=10, embedding_length_per_layer_input=0,
+            attention__shared_kv_layers=0, embedding_length_per_layer_input=0,
             rope__dimension_count=512, rope__dimension_count_swa=256,
-            **_heads(8, [8 if n % 5 != 4 else 2 for n in range(30)], 512),
+            **_heads(32, [16 if n % 6 != 5 else 4 for n in range(60)], 512),
         ),
         _transformer,
+        tied=True,
+        extra=_GEMMA | _QWEN3,
+    ),
+    "Gemma 4 E2B": Header(
+        "gemma4",
+        262_144,
+        _numbers(
+            35, 1536, 131_072, attention__sliding_window=512,
+            feed_forward_length=[6144 if n < 15 else 12_288 for n in range(35)],
+            attention__sliding_window_pattern=[n % 5 != 4 for n in range(35)],
+            attention__key_length_swa=256, attention__value_length_swa=256,
+            attention__shared_kv_layers=20, embedding_length_per_layer_input=256,
+            rope__dimension_count=512, rope__dimension_count_swa=256, **_heads(8, 1, 512),
+        ),
+        _matryoshka,
         tied=True,
         extra=_GEMMA | _QWEN3,
     ),
@@ -537,4 +596,4 @@ HEADERS: dict[str, Header] = {
         extra={"norms": ("post_attention_norm",), "biases": ("exp_probs_b.bias",)},
     ),
 }  # fmt: skip
-"""Published models (Gemma 4's is a shape with all that the family has), by name."""
+"""Published models, by name."""

@@ -73,7 +73,7 @@ class Echo(Adapter):
         return 0.0, 0.0
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self, architecture: Architecture, options: EngineOptions, context: int, slots: int = 1
     ) -> int:
         """The process: 45 MB were measured."""
         return 45_000_000

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
+    CacheRules,
     Command,
     Detection,
     EngineOptions,
@@ -24,6 +25,12 @@ from paddock.engines.base import (
     RequestFields,
     Serving,
     Symptom,
+)
+from paddock.engines.llama_cpp.memory import (
+    CONTEXT_STEP,
+    cache_rules,
+    compute_bytes,
+    process_bytes,
 )
 from paddock.engines.symptoms import (
     out_of_memory,
@@ -57,9 +64,6 @@ REPACK_SHARE = 0.9
 
 # Started by its path: as a module it would first import this package, which takes 0.2 s.
 SERVE = Path(__file__).with_name("serve.py")
-
-PROCESS_BYTES = 45_000_000
-"""The server without weights, cache and buffers: 36 to 44 MB were measured (docs/memory.md)."""
 
 
 class LlamaCppOptions(EngineOptions):
@@ -175,7 +179,7 @@ class LlamaCpp(Adapter):
     formats: ClassVar[tuple[str, ...]] = ("ggufv2",)
     types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = True
-    context_step: ClassVar[int] = 256
+    context_step: ClassVar[int] = CONTEXT_STEP
     health_path: ClassVar[str] = "/health"
     # The slots' counters move with each batch; those of /metrics only at a request's end.
     progress: ClassVar[Progress | None] = Progress(
@@ -271,33 +275,20 @@ class LlamaCpp(Adapter):
         assert isinstance(options, LlamaCppOptions)
         return CACHE_ELEMENT_BYTES[options.cache_type_k], CACHE_ELEMENT_BYTES[options.cache_type_v]
 
-    def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
-    ) -> int:
-        """The process, the kept prompts and the compute buffer of one micro-batch.
-
-        The buffer holds, for each of `n_ubatch` tokens, in float32 the logits, some four rows of
-        activations and the experts' intermediate rows, and in float16 the attention mask. Without
-        flash attention, the scores and a float32 mask over the whole context are held in place of
-        the experts' rows, where they are larger. Fitted to what llama.cpp prints for two shapes;
-        docs/memory.md has the comparison.
-        """
+    def cache_rules(self, architecture: Architecture, options: EngineOptions) -> CacheRules:
+        """Windows of the families for which llama.cpp has such a cache, and latent rows."""
         assert isinstance(options, LlamaCppOptions)
-        experts = max(1, architecture.experts_per_token)
-        row = 4.0 * (
-            architecture.vocabulary_size
-            + 4 * architecture.hidden_size
-            + 2 * experts * architecture.intermediate_size
-        )
-        if options.flash_attn == "off":
-            scores = 4.0 * (
-                (architecture.attention_heads + 1) * context + 7 * architecture.hidden_size
-            )
-            row = max(row, scores)
-        else:
-            row += 2 * context
-        batch = min(options.n_ubatch, options.n_batch, context)
-        return PROCESS_BYTES + round(batch * row) + options.cache_ram_mib * 1024 * 1024
+        return cache_rules(architecture, options.n_ubatch)
+
+    def overhead_bytes(
+        self, architecture: Architecture, options: EngineOptions, context: int, slots: int = 1
+    ) -> int:
+        """The process, the kept prompts and the buffers of one micro-batch."""
+        assert isinstance(options, LlamaCppOptions)
+        ubatch = min(options.n_ubatch, options.n_batch)
+        flash = options.flash_attn != "off"
+        buffers = compute_bytes(architecture, context, slots, ubatch, flash)
+        return process_bytes(architecture) + buffers + options.cache_ram_mib * 1024 * 1024
 
     def command(self, serving: Serving) -> Command:
         """The built-in server as a child of ours, or a `llama-server`."""

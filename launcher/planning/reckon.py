@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paddock.engines.base import Engine, EngineOptions
-from paddock.launcher.planning.memory import cache_bytes, slot_tokens
+from paddock.launcher.planning.cache import cache_bytes
+from paddock.launcher.planning.memory import slot_tokens
 from paddock.launcher.planning.plan import MemoryEstimate
 from paddock.registry.spec import Architecture
 
@@ -38,7 +39,7 @@ def reckon(
     if engine is None or options is None:
         return MemoryEstimate(
             weights_bytes=setup.loaded_bytes,
-            cache_bytes=cache_bytes(architecture, context * slots),
+            cache_bytes=cache_bytes(architecture, context, slots),
             overhead_bytes=UNADAPTED_OVERHEAD_BYTES,
             free_bytes=free_bytes,
             replicas=replicas,
@@ -46,8 +47,14 @@ def reckon(
     tokens = slot_tokens(context, engine.context_step)
     return MemoryEstimate(
         weights_bytes=setup.loaded_bytes,
-        cache_bytes=cache_bytes(architecture, tokens * slots, engine.cache_element_bytes(options)),
-        overhead_bytes=engine.overhead_bytes(architecture, options, tokens),
+        cache_bytes=cache_bytes(
+            architecture,
+            tokens,
+            slots,
+            engine.cache_element_bytes(options),
+            engine.cache_rules(architecture, options),
+        ),
+        overhead_bytes=engine.overhead_bytes(architecture, options, tokens, slots),
         free_bytes=free_bytes,
         paged=engine.pages(options),
         replicas=replicas,

@@ -20,6 +20,7 @@ from paddock.registry.derive.found import (
     size_of,
     source_at,
 )
+from paddock.registry.derive.layers import MOST_LAYERS, config_layers
 
 # Values of model_type in config.json that stand for encoders.
 _ENCODER_TYPES = {
@@ -119,6 +120,9 @@ def from_config(reference: str, repository: Found) -> Shape:
         "sliding_window": (config.number("sliding_window") or None) if windowed else None,
         "tied_embeddings": config.get("tie_word_embeddings") is True,
     }
+    if architecture["layers"] > MOST_LAYERS:
+        raise config.fail(f"has {architecture['layers']} layers, over {MOST_LAYERS}")
+    architecture |= config_layers(name, architecture["layers"], {**config.top, **config.inner})
     type_ = _type(config, repository, name)
     template, where = _template(repository)
     abilities = abilities_by(type_, template, where, notes)
