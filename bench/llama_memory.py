@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.llama_memory [--only TEXT] [--contexts 4096,16384,65536] [--slots 1,4]
 
-Needs no weights: the files have headers alone (`tests/headers.py`). Figures are MiB; `docs/memory.md`
-has a table of them.
+Needs no weights: the files have headers alone (`tests/headers.py`). Figures are MiB;
+`docs/memory.md` has a table of them.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def compare(
         abilities=("generate",),
         options=settled,
     )
-    asked = ask_memory(
-        sys.executable, launch_settings(serving), engine_environment(os.environ, {})
-    )
+    asked = ask_memory(sys.executable, launch_settings(serving), engine_environment(os.environ, {}))
     predicted = {
         "weights": memory.weights_bytes,
         "cache": memory.cache_bytes,

@@ -120,7 +120,7 @@ class Architecture(_Frozen):
     recurrent_state: CountOrZero = 0
     """Numbers in the state of one recurrent layer.
 
-    Mamba: inner × state + (kernel − 1) × (inner + 2 × groups × state).
+    Mamba: inner × state + (kernel - 1) × (inner + 2 × groups × state).
     """
     tied_embeddings: Flag = False
     """Whether the output layer shares the weights of the input embedding."""

@@ -1,7 +1,7 @@
 """GGUF files of many architectures without weights: a header, and a hole as long as the tensors.
 
-Numbers are those of published models; tensor names and shapes are those that llama.cpp's loader asks
-for (src/models/*.cpp, load_arch_tensors).
+Numbers are those of published models; tensor names and shapes are those that llama.cpp's loader
+asks for (src/models/*.cpp, load_arch_tensors).
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ def _norms(layer: int, *names: str, size: int) -> TensorShapes:
 
 def _attention(header: Header, layer: int, gate: int = 1) -> TensorShapes:
     """Queries, keys, values and the output; `gate` is 2 where queries come with a gate."""
-    heads, kv_heads = _of(header, "attention.head_count", layer), _of(
-        header, "attention.head_count_kv", layer
+    heads, kv_heads = (
+        _of(header, "attention.head_count", layer),
+        _of(header, "attention.head_count_kv", layer),
     )
     key = int(header.get("attention.key_length", header.width // heads))
     value = int(header.get("attention.value_length", key))
@@ -203,7 +204,8 @@ def _transformer(header: Header) -> TensorShapes:
                 "attn_sinks.weight": (_of(header, "attention.head_count", layer),),
                 "ffn_gate_inp.bias": (header["expert_count"],),
                 "ffn_gate_exps.bias": (
-                    header["expert_feed_forward_length"], header["expert_count"]
+                    header["expert_feed_forward_length"],
+                    header["expert_count"],
                 ),
                 "ffn_up_exps.bias": (header["expert_feed_forward_length"], header["expert_count"]),
                 "ffn_down_exps.bias": (header.width, header["expert_count"]),

@@ -166,11 +166,15 @@ def parse_breakdown(lines: Sequence[str], seconds: float = 0.0) -> Breakdown:
             parts = (int(row[part]) * MIB for part in ("model", "context", "compute"))
             one = DeviceBytes(row["name"], *parts)
             before = devices.get(one.name)
-            devices[one.name] = one if before is None else DeviceBytes(
-                one.name,
-                before.model_bytes + one.model_bytes,
-                before.context_bytes + one.context_bytes,
-                before.compute_bytes + one.compute_bytes,
+            devices[one.name] = (
+                one
+                if before is None
+                else DeviceBytes(
+                    one.name,
+                    before.model_bytes + one.model_bytes,
+                    before.context_bytes + one.context_bytes,
+                    before.compute_bytes + one.compute_bytes,
+                )
             )
         elif found := _PROJECTOR.search(line):
             projector = round(float(found[1]) * MIB)

@@ -67,7 +67,7 @@ def gguf_layers(
         found |= _by_window(kv_heads, sliding, attending - sliding, number)
     elif len({kv_heads[n] for n in attending}) > 1:
         # Layers with fewer heads count as parts of layers with the most.
-        most = max(kv_heads)
+        most = max(kv_heads[n] for n in attending)
         found["key_value_heads"] = most
         found["attention_layers"] = -(-sum(kv_heads[n] for n in attending) // most)
     if "attention_layers" not in found and len(attending) != layers - len(recurrent):
@@ -181,6 +181,8 @@ def _mamba_state(inner: int, state: int, kernel: int, groups: int) -> int:
 
 # Words of layer_types and layers_block_type in config.json.
 _SLIDING = {"sliding_attention", "chunked_attention"}
+_EVERY = {"Gemma2": 2, "Gemma3n": 5, "Gemma3": 6}
+"""Every how many layers one sees the whole context, where the configuration does not say."""
 _STATEFUL = {"linear_attention", "mamba", "conv", "recurrent"}
 
 
@@ -234,24 +236,19 @@ def _kinds(name: str, layers: int, config: Mapping[str, Any]) -> list[str]:
     marks = config.get("hybrid_override_pattern")
     if isinstance(marks, str):  # Nemotron-H; what is neither is a feed-forward part
         return [{"M": "mamba", "*": "attention"}.get(mark, "none") for mark in marks[:layers]]
-    if interval := _whole(config, "full_attention_interval"):
-        kinds = ("linear_attention", "full_attention")
-        return [kinds[(n + 1) % interval == 0] for n in range(layers)]
     if period := _whole(config, "attn_layer_period"):
         offset = _whole(config, "attn_layer_offset")
         return ["attention" if n % period == offset else "mamba" for n in range(layers)]
     pattern = config.get("sliding_window_pattern")
     if isinstance(pattern, str) and pattern:  # LLLG
-        kinds = ("full_attention", "sliding_attention")
-        return [kinds[pattern[n % len(pattern)] == "L"] for n in range(layers)]
-    every = _whole(config, "sliding_window_pattern") or next(
-        (every for family, every in (("Gemma2", 2), ("Gemma3n", 5), ("Gemma3", 6)) if family in name),
-        0,
-    )
-    if every:
-        kinds = ("sliding_attention", "full_attention")
-        return [kinds[(n + 1) % every == 0] for n in range(layers)]
-    return []
+        marked = (pattern[n % len(pattern)] for n in range(layers))
+        return ["sliding_attention" if mark == "L" else "full_attention" for mark in marked]
+    kind, every = "linear_attention", _whole(config, "full_attention_interval")
+    if not every:
+        kind, every = "sliding_attention", _whole(config, "sliding_window_pattern")
+    if not every:
+        every = next((n for family, n in _EVERY.items() if family in name), 0)
+    return [kind if (n + 1) % every else "full_attention" for n in range(layers)] if every else []
 
 
 def _config_state(config: Mapping[str, Any]) -> int:

@@ -222,7 +222,7 @@ def test_pooling_tells_vectors_from_text(header: bytes, type_: str, ability: str
 
 def test_numbers_of_a_header_become_the_architecture() -> None:
     """Experts, window, heads that differ by layer, and a head's own width."""
-    heads = entry("llama.attention.head_count_kv", ARRAY, struct.pack("<IQ3I", 4, 3, 2, 0, 4))
+    heads = entry("llama.attention.head_count_kv", ARRAY, struct.pack("<IQ2I", 4, 2, 1, 4))
     header = model_header(
         expert_count=4,
         expert_used_count=2,
@@ -239,7 +239,7 @@ def test_numbers_of_a_header_become_the_architecture() -> None:
     assert (shape.experts, shape.experts_per_token, shape.intermediate_size) == (4, 2, 128)
     assert (shape.head_dim, shape.key_value_heads, shape.sliding_window) == (96, 4, 512)
     assert shape.tied_embeddings  # no output.weight
-    assert any("head_count_kv differs between layers" in note for note in found.notes)
+    assert shape.attention_layers == 2  # five heads: two layers of four, rounded up
 
 
 @pytest.mark.parametrize(
