@@ -20,7 +20,12 @@ from typing import Any
 from paddock.engines.base import Serving
 from paddock.engines.llama_cpp import LlamaCpp, LlamaCppOptions, launch_settings
 from paddock.engines.llama_cpp.ask import Breakdown, ask_memory
-from paddock.engines.llama_cpp.memory import process_bytes
+from paddock.engines.llama_cpp.memory import (
+    CONTEXT_STEP,
+    Batch,
+    output_bytes,
+    process_bytes,
+)
 from paddock.launcher.planning.reckon import Setup, reckon
 from paddock.launcher.replicas.environ import engine_environment
 from paddock.registry.derive.found import Found
@@ -89,13 +94,15 @@ def architecture_of(path: Path) -> Architecture:
 
 
 def compare(
-    name: str, path: Path, context: int, slots: int, options: Mapping[str, Any] | None = None
+    name: str, path: Path, context: int, slots: int, ability: str = "generate", **options: Any
 ) -> Row:
     """The formula and llama.cpp on one launch."""
-    settled = LlamaCppOptions.model_validate({"n_threads": 1, "repack": False, **(options or {})})
+    settled = LlamaCppOptions.model_validate({"n_threads": 1, "repack": False, **options})
+    pooled = ability != "generate"
+    outputs = context + CONTEXT_STEP if pooled else slots
     shape = architecture_of(path)
     engine = LlamaCpp()
-    setup = Setup(shape, path.stat().st_size, engine, settled)
+    setup = Setup(shape, path.stat().st_size, engine, settled, pooled)
     memory = reckon(setup, context, slots, 1 << 60)
     serving = Serving(
         model_id="asked",
@@ -104,14 +111,17 @@ def compare(
         api_key="",
         context_length=context,
         slots=slots,
-        abilities=("generate",),
+        abilities=(ability,),
         options=settled,
     )
     asked = ask_memory(sys.executable, launch_settings(serving), engine_environment(os.environ, {}))
     predicted = {
         "weights": memory.weights_bytes,
         "cache": memory.cache_bytes,
-        "compute": memory.overhead_bytes - process_bytes(shape),
+        # llama.cpp's breakdown has neither the process nor the output buffer.
+        "compute": memory.overhead_bytes
+        - process_bytes(shape)
+        - output_bytes(shape, Batch(outputs, outputs)),
     }
     return Row(name, context, slots, predicted, asked)
 

@@ -59,7 +59,9 @@ class Adapter:
         """Weights are read into memory."""
         return False
 
-    def cache_rules(self, architecture: Architecture, options: EngineOptions) -> CacheRules:
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
         """Whole keys and values of the whole context: no saving is counted on."""
         return CacheRules()
 

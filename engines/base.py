@@ -358,15 +358,22 @@ class Engine(Protocol):
         ...
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int, slots: int = 1
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """Memory beside weights and key-value cache: compute buffers and the process itself.
 
-        `context` is in tokens, of one slot.
+        `context` is in tokens, of one slot. `pooled`: it embeds or ranks.
         """
         ...
 
-    def cache_rules(self, architecture: Architecture, options: EngineOptions) -> CacheRules:
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
         """What it keeps of this architecture's layers."""
         ...
 

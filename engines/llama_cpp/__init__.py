@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,8 +29,10 @@ from paddock.engines.base import (
 )
 from paddock.engines.llama_cpp.memory import (
     CONTEXT_STEP,
+    Batch,
     cache_rules,
     compute_bytes,
+    output_bytes,
     process_bytes,
 )
 from paddock.engines.symptoms import (
@@ -275,20 +278,36 @@ class LlamaCpp(Adapter):
         assert isinstance(options, LlamaCppOptions)
         return CACHE_ELEMENT_BYTES[options.cache_type_k], CACHE_ELEMENT_BYTES[options.cache_type_v]
 
-    def cache_rules(self, architecture: Architecture, options: EngineOptions) -> CacheRules:
-        """Windows of the families for which llama.cpp has such a cache, and latent rows."""
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
+        """Windows of the families for which llama.cpp has such a cache, and latent rows.
+
+        In pooling a micro-batch is longer than the context, so that a window saves nothing.
+        """
         assert isinstance(options, LlamaCppOptions)
-        return cache_rules(architecture, options.n_ubatch)
+        _, tokens = _batches(options, 1, pooled=False)
+        rules = cache_rules(architecture, tokens)
+        return replace(rules, windows=False) if pooled else rules
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int, slots: int = 1
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """The process, the kept prompts and the buffers of one micro-batch."""
         assert isinstance(options, LlamaCppOptions)
-        ubatch = min(options.n_ubatch, options.n_batch)
-        flash = options.flash_attn != "off"
-        buffers = compute_bytes(architecture, context, slots, ubatch, flash)
-        return process_bytes(architecture) + buffers + options.cache_ram_mib * 1024 * 1024
+        _, tokens = _batches(options, context, pooled)
+        batch = Batch(tokens, tokens if pooled else slots, options.flash_attn != "off")
+        return (
+            process_bytes(architecture)
+            + compute_bytes(architecture, context, slots, batch)
+            + output_bytes(architecture, batch)
+            + options.cache_ram_mib * 1024 * 1024
+        )
 
     def command(self, serving: Serving) -> Command:
         """The built-in server as a child of ours, or a `llama-server`."""
@@ -305,7 +324,7 @@ class LlamaCpp(Adapter):
 
 def launch_settings(serving: Serving) -> dict[str, Any]:
     """What `serve.py` is started with, and what `ask_memory` asks about."""
-    batch, ubatch = _batches(serving)
+    batch, ubatch = _serving_batches(serving)
     return {
         "path": str(serving.weights),
         "alias": serving.model_id,
@@ -327,11 +346,10 @@ def _rounded_slot(context: int) -> int:
 
     With less than two tokens it aborts, because its warm-up takes two.
     """
-    step = LlamaCpp.context_step
-    return -(-context // step) * step
+    return -(-context // CONTEXT_STEP) * CONTEXT_STEP
 
 
-def _batches(serving: Serving) -> tuple[int, int]:
+def _batches(options: LlamaCppOptions, context: int, pooled: bool) -> tuple[int, int]:
     """Tokens taken and computed at once.
 
     In embedding and ranking every token sees every other, so an input is one batch. A batch is one
@@ -339,18 +357,23 @@ def _batches(serving: Serving) -> tuple[int, int]:
     one that is larger than a batch counts as a fault of the server. Larger batches cost memory by
     their square.
     """
+    if pooled:
+        batch = _rounded_slot(context) + CONTEXT_STEP
+        return batch, batch
+    return options.n_batch, min(options.n_ubatch, options.n_batch)
+
+
+def _serving_batches(serving: Serving) -> tuple[int, int]:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
-    if {"embed", "rerank"} & set(serving.abilities):
-        batch = _rounded_slot(serving.context_length) + LlamaCpp.context_step
-        return batch, batch
-    return options.n_batch, options.n_ubatch
+    pooled = bool({"embed", "rerank"} & set(serving.abilities))
+    return _batches(options, serving.context_length, pooled)
 
 
 def _llama_server(program: str, serving: Serving) -> Command:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
-    batch, ubatch = _batches(serving)
+    batch, ubatch = _serving_batches(serving)
     argv = [
         shutil.which(program) or program,
         *("--model", str(serving.weights), "--alias", serving.model_id),

@@ -18,6 +18,8 @@ from serve import server_params
 VERBOSITY = 4
 """From this on llama.cpp prints the breakdown (LOG_TRC of its common/fit.cpp)."""
 
+MOST_BYTES = 4 << 30
+
 
 def main() -> None:
     """Prints llama.cpp's log on stderr until it is killed, or has failed to read the header."""
@@ -26,6 +28,8 @@ def main() -> None:
     seconds = request["seconds"]
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The states of recurrent layers are allocated even so, and a header may claim any size.
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     os.environ["PADDOCK_ENGINE_KEY"] = secrets.token_hex()
     params = server_params(request["settings"])
     params.fit_params = True

@@ -8,6 +8,7 @@ hold it against that.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paddock.engines.base import CacheRules
@@ -20,8 +21,9 @@ CONTEXT_STEP = 256
 
 PROCESS_BYTES = 45_000_000
 """The server without weights, cache, buffers and vocabulary: 36 to 44 MB were measured."""
-TOKEN_BYTES = 130
-"""One token of the vocabulary, in the tables of src/llama-vocab.cpp; measured."""
+TOKEN_BYTES = 250
+"""One token of the vocabulary, in the tables of src/llama-vocab.cpp: 200 bytes were measured for
+one of the kind `llama`, 420 with the merges of byte-pair encoding."""
 
 # Architectures with a cache for windows (src/models/*.cpp: swa_type), by their names in GGUF files
 # and by the classes that are converted to them (conversion/*.py). Phi 3, Mistral and Qwen keep the
@@ -61,42 +63,63 @@ def cache_rules(architecture: Architecture, ubatch: int) -> CacheRules:
     )
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The work that llama.cpp reserves its buffers for.
+
+    Attributes:
+        tokens: those of one micro-batch.
+        outputs: tokens for which it computes logits: one of each slot in generation; all in
+            pooling (server_output_limits in tools/server/server-context.cpp).
+    """
+
+    tokens: int
+    outputs: int
+    flash_attention: bool = True
+
+
 def process_bytes(architecture: Architecture) -> int:
     """The process with its vocabulary."""
     return PROCESS_BYTES + TOKEN_BYTES * architecture.vocabulary_size
 
 
-def compute_bytes(
-    architecture: Architecture, context: int, slots: int, ubatch: int, flash_attention: bool = True
-) -> int:
-    """Its compute and output buffers.
+def output_bytes(architecture: Architecture, batch: Batch) -> int:
+    """Its output buffer, which has a row of logits for each output, in pooling too.
 
-    src/llama-context.cpp reserves the graph of one micro-batch of `ubatch` tokens with an output
-    for each slot. Of its tensors those of one layer live at once: for each token some five rows of
-    activations, with the widest of what a layer makes of them, and the mask in float16; or at the
-    end the logits of all slots. Recurrent layers add one layer's states.
+    llama.cpp's own breakdown lacks it: it is made for the slots and grows with the first batch that
+    has more outputs (output_reserve in src/llama-context.cpp). 1,900 tokens embedded with a
+    vocabulary of 262,144 took 2 GB here and 2 GB in the compute buffer.
+    """
+    return 4 * batch.outputs * architecture.vocabulary_size
+
+
+def compute_bytes(architecture: Architecture, context: int, slots: int, batch: Batch) -> int:
+    """Its compute buffer, as its breakdown states it.
+
+    src/llama-context.cpp reserves the graph of one micro-batch. Of its tensors those of one layer
+    live at once: for each token some five rows of activations, with the widest of what a layer
+    makes of them, and the mask in float16; or at the end the logits.
     """
     a = architecture
-    tokens = min(ubatch, context * slots)
-    mask = 2 * context
+    tokens = min(batch.tokens, context * slots)
+    mask = 2 * context if a.attending else 0
     if a.sliding_window and a.sliding_layers:
-        mask += 2 * cache_rules(a, ubatch).window_tokens(context, a.sliding_window)
-    logits = slots * a.vocabulary_size
+        mask += 2 * cache_rules(a, batch.tokens).window_tokens(context, a.sliding_window)
     widest = max(
         _feed_forward(a) * tokens,
         _attention(a) * tokens,
         _recurrence(a) * tokens + slots * a.recurrent_state,
-        logits,
+        0 if _UNCACHED.search(a.name) else min(batch.outputs, tokens) * a.vocabulary_size,
     )
     # The embeddings of all layers stay from the first to the last of them, twice.
     own = 2 * a.layers * a.hidden_size_per_layer_input
     numbers = (5 * a.hidden_size + own) * tokens + widest
-    if not flash_attention and a.attending:
+    if not batch.flash_attention and a.attending:
         # The scores of all heads over the whole context, and a mask in float32.
         scores = (a.attention_heads + 1) * context + 7 * a.hidden_size
         if scores * tokens > numbers:
             numbers, mask = scores * tokens, 0
-    return 4 * (numbers + logits) + mask * tokens
+    return 4 * numbers + mask * tokens
 
 
 def _feed_forward(a: Architecture) -> int:

@@ -100,7 +100,7 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
     if engine is None:
         return Setup(shape, weights)
     options = engine.settle(engine.options.parse(engine.name, {}), host, weights)
-    return Setup(shape, weights, engine, options)
+    return Setup(shape, weights, engine, options, pooled=spec.type != "LLM")
 
 
 def _local_bytes(variant: Variant, host: Host) -> int | None:

@@ -18,13 +18,15 @@ UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
 class Setup:
     """An engine with settled options, and the architecture and size of the weights in memory.
 
-    `engine` and `options` are None where no engine for the format has an adapter.
+    `engine` and `options` are None where no engine for the format has an adapter. `pooled`: the
+    model embeds or ranks.
     """
 
     architecture: Architecture
     loaded_bytes: int
     engine: Engine | None = None
     options: EngineOptions | None = None
+    pooled: bool = False
 
 
 def reckon(
@@ -52,9 +54,9 @@ def reckon(
             tokens,
             slots,
             engine.cache_element_bytes(options),
-            engine.cache_rules(architecture, options),
+            engine.cache_rules(architecture, options, setup.pooled),
         ),
-        overhead_bytes=engine.overhead_bytes(architecture, options, tokens, slots),
+        overhead_bytes=engine.overhead_bytes(architecture, options, tokens, slots, setup.pooled),
         free_bytes=free_bytes,
         paged=engine.pages(options),
         replicas=replicas,

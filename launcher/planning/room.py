@@ -41,7 +41,8 @@ class Fit:
         """What the replicas need, with a context of so many tokens for each of so many slots."""
         best = self.best
         shape = self.spec.shape(best.variant.size)
-        setup = Setup(shape, best.loaded_bytes, best.engine, self.options)
+        pooled = self.spec.type != "LLM"
+        setup = Setup(shape, best.loaded_bytes, best.engine, self.options, pooled)
         estimate = reckon(setup, context, slots, best.free_bytes, self.request.replicas)
         return to_gpu_memory(estimate, best.gpus, best.devices) if best.gpus else estimate
 
