@@ -110,7 +110,8 @@ def _tensors(header: Header) -> TensorShapes:
     width = header.width
     yield "token_embd.weight", (width, header.vocabulary)
     norm = "token_embd_norm.weight" if header.name == "lfm2" else "output_norm.weight"
-    yield norm, (width,)
+    if header.name != "rwkv7":
+        yield norm, (width,)
     if not header.tied:
         yield "output.weight", (width, header.vocabulary)
     yield from header.tensors(header)
@@ -353,6 +354,92 @@ def _short_conv(header: Header) -> TensorShapes:
         yield from _dense(header, layer)
 
 
+def _indexed(header: Header) -> TensorShapes:
+    """DeepSeek V3.2: latent rows, and an indexer that picks among them."""
+    rank, size = int(header["attention.q_lora_rank"]), int(header["attention.indexer.key_length"])
+    heads, count = int(header["attention.head_count"]), header["attention.indexer.head_count"]
+    for name, shape in _latent(header):
+        if not name.endswith("attn_q.weight"):
+            yield name, shape
+    for layer in range(header.layers):
+        at = f"blk.{layer}"
+        yield f"{at}.attn_q_a.weight", (header.width, rank)
+        yield f"{at}.attn_q_a_norm.weight", (rank,)
+        yield f"{at}.attn_q_b.weight", (rank, heads * int(header["attention.key_length_mla"]))
+        yield f"{at}.indexer.k_norm.weight", (size,)
+        yield f"{at}.indexer.k_norm.bias", (size,)
+        yield f"{at}.indexer.proj.weight", (header.width, count)
+        yield f"{at}.indexer.attn_k.weight", (header.width, size)
+        yield f"{at}.indexer.attn_q_b.weight", (rank, count * size)
+
+
+def _nemotron(header: Header) -> TensorShapes:
+    """Mamba 2, attention or a feed-forward part, by the layer."""
+    for layer in range(header.layers):
+        yield from _norms(layer, "attn_norm", size=header.width)
+        inner = header["feed_forward_length"][layer]
+        if inner:
+            yield f"blk.{layer}.ffn_up.weight", (header.width, inner)
+            yield f"blk.{layer}.ffn_down.weight", (inner, header.width)
+        elif header["attention.head_count_kv"][layer]:
+            yield from _attention(header, layer)
+        else:
+            yield from _mamba2(header, layer)
+
+
+def _jamba(header: Header) -> TensorShapes:
+    """Mamba or attention by the layer; experts in every second."""
+    mamba: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    for name, shape in _mamba(header):
+        mamba.setdefault(name.split(".")[1], []).append((name, shape))
+    state, rank = header["ssm.state_size"], header["ssm.time_step_rank"]
+    for layer in range(header.layers):
+        at = f"blk.{layer}"
+        yield from _norms(layer, "ffn_norm", size=header.width)
+        if header["attention.head_count_kv"][layer]:
+            yield from _norms(layer, "attn_norm", size=header.width)
+            yield from _attention(header, layer)
+        else:
+            yield from mamba[str(layer)]
+            yield f"{at}.ssm_dt_norm.weight", (rank,)
+            yield f"{at}.ssm_b_norm.weight", (state,)
+            yield f"{at}.ssm_c_norm.weight", (state,)
+        yield from (_experts if layer % 2 else _dense)(header, layer)
+
+
+def _rwkv7(header: Header) -> TensorShapes:
+    """RWKV 7: time and channel mixing, no attention."""
+    width, inner = header.width, int(header["feed_forward_length"])
+    ranks = {name: int(header[f"attention.{name}_lora_rank"]) for name in ("decay", "iclr", "gate")}
+    mixed = int(header["attention.value_residual_mix_lora_rank"])
+    for end in ("weight", "bias"):
+        yield f"token_embd_norm.{end}", (width,)
+        yield f"output_norm.{end}", (width,)
+    for layer in range(header.layers):
+        at = f"blk.{layer}"
+        for name in ("attn_norm", "attn_norm_2", "time_mix_ln"):
+            yield f"{at}.{name}.weight", (width,)
+            yield f"{at}.{name}.bias", (width,)
+        for name, rank in (
+            ("w", ranks["decay"]),
+            ("a", ranks["iclr"]),
+            ("v", mixed if layer else ranks["iclr"]),
+        ):
+            yield f"{at}.time_mix_{name}0.weight", (width,)
+            yield f"{at}.time_mix_{name}1.weight", (width, rank)
+            yield f"{at}.time_mix_{name}2.weight", (rank, width)
+        yield f"{at}.time_mix_g1.weight", (width, ranks["gate"])
+        yield f"{at}.time_mix_g2.weight", (ranks["gate"], width)
+        yield f"{at}.time_mix_lerp_fused.weight", (width, 1, 1, 6)
+        for name in ("k_k", "k_a", "r_k"):
+            yield f"{at}.time_mix_{name}.weight", (width,)
+        for name in ("key", "value", "receptance", "output"):
+            yield f"{at}.time_mix_{name}.weight", (width, width)
+        yield f"{at}.channel_mix_lerp_k.weight", (width, 1, 1)
+        yield f"{at}.channel_mix_key.weight", (width, inner)
+        yield f"{at}.channel_mix_value.weight", (inner, width)
+
+
 def _numbers(layers: int, width: int, context: int, **more: Any) -> dict[str, Any]:
     """Metadata by key, with dots where `more` has two underscores."""
     numbers = {
@@ -373,6 +460,7 @@ def _heads(heads: int, kv_heads: int | list[int], size: int) -> dict[str, Any]:
     }
 
 
+_NEMOTRON = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
 _QWEN3 = {"head norms": ("attn_q_norm", "attn_k_norm")}
 _GEMMA = {"norms": ("post_attention_norm", "ffn_norm", "post_ffw_norm")}
 
@@ -596,6 +684,65 @@ HEADERS: dict[str, Header] = {
         ),
         _transformer,
         extra={"norms": ("post_attention_norm",), "biases": ("exp_probs_b.bias",)},
+    ),
+    "Command R7B": Header(
+        "cohere2",
+        256_000,
+        _numbers(
+            32, 4096, 132_096, feed_forward_length=14_336, attention__sliding_window=4096,
+            attention__layer_norm_epsilon=1e-5, logit_scale=0.25, **_heads(32, 8, 128),
+        ),
+        _transformer,
+        tied=True,
+        extra={"norms": ()},
+    ),
+    "DeepSeek V3.2, 12 layers": Header(
+        "deepseek32",
+        129_280,
+        _numbers(
+            12, 7168, 163_840, feed_forward_length=18_432, attention__head_count=128,
+            attention__head_count_kv=1, attention__key_length=576, attention__value_length=512,
+            attention__key_length_mla=192, attention__value_length_mla=128,
+            attention__kv_lora_rank=512, attention__q_lora_rank=1536, rope__dimension_count=64,
+            attention__indexer__head_count=64, attention__indexer__key_length=128,
+            attention__indexer__top_k=2048, expert_count=32, expert_used_count=8,
+            expert_feed_forward_length=2048, expert_shared_count=1, leading_dense_block_count=3,
+            expert_weights_scale=2.5, expert_gating_func=2,
+        ),
+        _indexed,
+    ),
+    "Nemotron Nano 9B v2": Header(
+        "nemotron_h",
+        131_072,
+        _numbers(
+            56, 4480, 131_072, attention__layer_norm_epsilon=1e-5,
+            feed_forward_length=[15_680 if mark == "-" else 0 for mark in _NEMOTRON],
+            ssm__inner_size=10_240, ssm__state_size=128, ssm__conv_kernel=4,
+            ssm__time_step_rank=128, ssm__group_count=8,
+            **_heads(40, [8 if mark == "*" else 0 for mark in _NEMOTRON], 128),
+        ),
+        _nemotron,
+    ),
+    "Jamba Mini": Header(
+        "jamba",
+        65_536,
+        _numbers(
+            32, 4096, 262_144, feed_forward_length=14_336, expert_count=16, expert_used_count=2,
+            ssm__inner_size=8192, ssm__state_size=16, ssm__conv_kernel=4,
+            ssm__time_step_rank=256, **_heads(32, [8 if n % 8 == 4 else 0 for n in range(32)], 128),
+        ),
+        _jamba,
+    ),
+    "RWKV 7 2.9B": Header(
+        "rwkv7",
+        65_536,
+        _numbers(
+            32, 2560, 1_048_576, feed_forward_length=10_240, attention__head_count=0,
+            attention__layer_norm_epsilon=1e-5, wkv__head_size=64, token_shift_count=2,
+            attention__decay_lora_rank=96, attention__iclr_lora_rank=96,
+            attention__gate_lora_rank=320, attention__value_residual_mix_lora_rank=64,
+        ),
+        _rwkv7,
     ),
 }  # fmt: skip
 """Published models, by name."""

@@ -105,6 +105,8 @@ def compute_bytes(architecture: Architecture, context: int, slots: int, batch: B
     mask = 2 * context if a.attending else 0
     if a.sliding_window and a.sliding_layers:
         mask += 2 * cache_rules(a, batch.tokens).window_tokens(context, a.sliding_window)
+    if a.index_head_dim:
+        mask += 8 * context  # the indexer's scores in float32, and a mask of them
     widest = max(
         _feed_forward(a) * tokens,
         _attention(a) * tokens,

@@ -170,3 +170,26 @@ def test_a_child_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(ask, "FIT", program)
     with pytest.raises(ProbeFailed, match="it ended with -6"):
         asked(TINY)
+
+
+GPU_LOG = """\
+0.0 I common_memory_breakdown_print: | memory breakdown [MiB] | total   free    self   model |
+0.1 I common_memory_breakdown_print: |   - CUDA0 (H200)   | 143771 = 142000 + ( 9293 =  8137 +    1024 +     132) +       -12 |
+0.1 I common_memory_breakdown_print: |   - CUDA1 (H200)   | 143771 = 142000 + (  300 =   100 +     150 +      50) +       400 |
+0.1 I common_memory_breakdown_print: |   - Host           |                     552 =   532 +       0 +      20                |
+0.1 I srv    load_model: [mtmd] estimated worst-case memory usage of mmproj is 812.50 MiB (took 1.00 ms)
+0.2 I common_params_fit_impl: projected to use 9593 MiB of device memory vs. 284000 MiB
+"""  # noqa: E501 — as llama.cpp prints it
+
+
+def test_rows_of_gpus_are_read() -> None:
+    """Their free memory stands before, and what is not accounted for behind; a projector apart."""
+    found = ask.parse_breakdown(GPU_LOG.splitlines())
+    assert [(one.name, one.model_bytes // MIB) for one in found.devices] == [
+        ("CUDA0 (H200)", 8137),
+        ("CUDA1 (H200)", 100),
+        ("Host", 532),
+    ]
+    assert found.devices[0].total_bytes == 9293 * MIB
+    assert found.projector_bytes == 812.5 * MIB
+    assert found.total_bytes == (9293 + 300 + 552 + 812.5) * MIB
