@@ -109,6 +109,8 @@ class Architecture(_Frozen):
     """Size of a value head, where it is not head_dim."""
     kv_lora_rank: Count | None = None
     """Width of the latent row of multi-head latent attention; head_dim is then of a full key."""
+    q_lora_rank: Count | None = None
+    """Width of the latent row of its queries, where they have one."""
     qk_rope_head_dim: Count | None = None
     """The part of a latent key that carries the position, kept beside the latent row."""
     index_head_dim: Count | None = None

@@ -58,7 +58,7 @@ def gguf_layers(
     found: dict[str, Any] = {}
     if recurrent:
         found |= {"recurrent_layers": len(recurrent), "recurrent_state": state}
-    found |= _gguf_heads(name, layers, number)
+    found |= _gguf_heads(number)
     sliding = _gguf_sliding(name, layers, number, listed) & attending
     window = number("attention.sliding_window")
     window = _FIXED_WINDOWS.get(name, 0) if window is None else window
@@ -85,7 +85,7 @@ def _each(listed: Sequence[int] | None, number: int | None, layers: int) -> list
     return (values + [0] * layers)[:layers]
 
 
-def _gguf_heads(name: str, layers: int, number: Number) -> dict[str, Any]:
+def _gguf_heads(number: Number) -> dict[str, Any]:
     """Sizes of keys and values; with a latent row those of the full ones."""
     key, value = number("attention.key_length"), number("attention.value_length")
     full_key, full_value = number("attention.key_length_mla"), number("attention.value_length_mla")
@@ -99,6 +99,8 @@ def _gguf_heads(name: str, layers: int, number: Number) -> dict[str, Any]:
             "kv_lora_rank": rank,
             "qk_rope_head_dim": key - rank,
         }
+        if queries := number("attention.q_lora_rank"):
+            found["q_lora_rank"] = queries
     elif value and value != key:
         found["v_head_dim"] = value
     if index := number("attention.indexer.key_length"):
@@ -207,6 +209,7 @@ def config_layers(name: str, layers: int, config: Mapping[str, Any]) -> dict[str
         found |= {"kv_lora_rank": rank, "qk_rope_head_dim": rope, "head_dim": nope + rope}
     for field, keys in (
         ("v_head_dim", ("v_head_dim",)),
+        ("q_lora_rank", ("q_lora_rank",)),
         ("index_head_dim", ("index_head_dim",)),
         ("global_head_dim", ("global_head_dim",)),
         ("global_key_value_heads", ("num_global_key_value_heads",)),

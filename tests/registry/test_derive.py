@@ -583,3 +583,31 @@ def test_odd_value_at_any_place_is_refused_or_read(config: dict[str, Any]) -> No
     for odd in with_odd(TEXTS):
         with suppress(NoSpec):
             from_config(config, texts=odd if isinstance(odd, dict) else {})
+
+
+def test_latent_attention_is_reckoned_by_its_ranks() -> None:
+    """DeepSeek V2 Lite's numbers give its 15.7 billion parameters, of which 2.4 are active."""
+    found = from_config(
+        {
+            "architectures": ["DeepseekV2ForCausalLM"],
+            "num_hidden_layers": 27,
+            "hidden_size": 2048,
+            "intermediate_size": 10_944,
+            "moe_intermediate_size": 1408,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "vocab_size": 102_400,
+            "n_routed_experts": 64,
+            "num_experts_per_tok": 6,
+            "kv_lora_rank": 512,
+            "q_lora_rank": None,
+            "qk_rope_head_dim": 64,
+            "qk_nope_head_dim": 128,
+            "v_head_dim": 128,
+            "max_position_embeddings": 163_840,
+        }
+    )
+    shape = found.spec.architecture
+    assert (shape.head_dim, shape.v_head_dim, shape.kv_lora_rank) == (192, 128, 512)
+    assert shape.parameters / 1e9 == pytest.approx(15.7, rel=0.05)
+    assert shape.active_parameters / 1e9 == pytest.approx(2.4, rel=0.15)

@@ -58,8 +58,20 @@ CONFIGS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     (
         "DeepseekV3ForCausalLM",
         61,
-        {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128},
-        {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "head_dim": 192, "v_head_dim": 128},
+        {
+            "kv_lora_rank": 512,
+            "q_lora_rank": 1536,
+            "qk_rope_head_dim": 64,
+            "qk_nope_head_dim": 128,
+            "v_head_dim": 128,
+        },
+        {
+            "kv_lora_rank": 512,
+            "q_lora_rank": 1536,
+            "qk_rope_head_dim": 64,
+            "head_dim": 192,
+            "v_head_dim": 128,
+        },
     ),
     (
         "Qwen3NextForCausalLM",
