@@ -24,14 +24,17 @@ SECONDS = 20.0
 LONGEST_LOG = 8 * MIB
 KEPT_LINES = 5
 
+# Matched from a line's start: a header's own texts may stand further on.
 # common_memory_breakdown_print in llama.cpp's common/fit.cpp. A GPU's row has its free memory
 # before and an unaccounted rest behind; "self" is the sum of the three.
 _ROW = re.compile(
-    r"common_memory_breakdown_print: \|\s+- (?P<name>.+?)\s*\|.*?"
+    r"\S+ I common_memory_breakdown_print: \|\s+- (?P<name>.+?)\s*\|.*?"
     r"(?P<self>\d+) = +(?P<model>\d+) \+ +(?P<context>\d+) \+ +(?P<compute>\d+)"
 )
-_PROJECTOR = re.compile(r"worst-case memory usage of mmproj is ([\d.]+) MiB")
-_END = re.compile(r"common_params_fit_impl: projected to use|common_fit_params: ")
+_PROJECTOR = re.compile(
+    r"\S+ I srv +load_model: \[mtmd\] estimated worst-case memory usage of mmproj is ([\d.]+) MiB"
+)
+_END = re.compile(r"\S+ \w (?:common_params_fit_impl: projected to use|common_fit_params: )")
 _ERROR = re.compile(r" E [a-z_]|error|failed|assert|abort", re.IGNORECASE)
 
 
@@ -93,14 +96,18 @@ def ask_memory(
     start = time.monotonic()
     # One core's time is at most the limit; a caller that is killed leaves no child that spins.
     request = json.dumps({"settings": dict(settings), "seconds": int(timeout) + 1})
-    child = subprocess.Popen(
-        (python, str(FIT)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env={**environ, "GGML_NO_BACKTRACE": "1"},
-    )
+    path = str(settings.get("path", ""))
+    try:
+        child = subprocess.Popen(
+            (python, str(FIT)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**environ, "GGML_NO_BACKTRACE": "1"},
+        )
+    except OSError as error:
+        raise ProbeFailed("llama.cpp", path, str(error)) from None
     assert child.stdin is not None
     assert child.stdout is not None
     lines: list[str] = []
@@ -116,7 +123,7 @@ def ask_memory(
     if not ended or not breakdown.devices:
         late = seconds >= timeout
         reason = f"no answer within {timeout:g} s" if late else _reason(child, ended, lines)
-        raise ProbeFailed("llama.cpp", str(settings.get("path", "")), reason)
+        raise ProbeFailed("llama.cpp", path, reason)
     return breakdown
 
 
@@ -135,9 +142,10 @@ def _read_until_end(log: IO[bytes], lines: list[str], deadline: float) -> bool:
                 return False
             length += len(piece)
             *complete, rest = (rest + piece).split(b"\n")
-            lines += (line.decode("utf-8", "replace") for line in complete)
-            if any(_END.search(line) for line in lines[-len(complete) :] if complete):
-                return True
+            for line in complete:
+                lines.append(line.decode("utf-8", "replace"))
+                if _END.match(lines[-1]):
+                    return True
     return False
 
 
@@ -151,9 +159,9 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _reason(child: subprocess.Popen[bytes], ended: bool, lines: Sequence[str]) -> str:
-    """Its last words, and how it ended if it did so by itself."""
-    words = [line for line in lines if _ERROR.search(line)] or list(lines)
-    text = " / ".join(line.strip()[:200] for line in words[-KEPT_LINES:])
+    """Its first errors, else its last words; and how it ended, if it did so by itself."""
+    words = [line for line in lines if _ERROR.search(line)][:KEPT_LINES] or lines[-KEPT_LINES:]
+    text = " / ".join(line.strip()[:200] for line in words)
     return text if ended else f"it ended with {child.returncode}: {text or 'no word'}"
 
 
@@ -162,7 +170,7 @@ def parse_breakdown(lines: Sequence[str], seconds: float = 0.0) -> Breakdown:
     devices: dict[str, DeviceBytes] = {}
     projector = 0
     for line in lines:
-        if row := _ROW.search(line):
+        if row := _ROW.match(line):
             parts = (int(row[part]) * MIB for part in ("model", "context", "compute"))
             one = DeviceBytes(row["name"], *parts)
             before = devices.get(one.name)
@@ -176,6 +184,6 @@ def parse_breakdown(lines: Sequence[str], seconds: float = 0.0) -> Breakdown:
                     before.compute_bytes + one.compute_bytes,
                 )
             )
-        elif found := _PROJECTOR.search(line):
+        elif found := _PROJECTOR.match(line):
             projector = round(float(found[1]) * MIB)
     return Breakdown(tuple(devices.values()), projector, seconds)
