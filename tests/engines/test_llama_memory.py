@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -144,23 +145,25 @@ def test_a_child_that_takes_too_long_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With all that it started; the error says how long it had."""
-    program = tmp_path / "fit.py"
-    mark = tmp_path / "started"
+    program, fifo = tmp_path / "fit.py", tmp_path / "held"
+    os.mkfifo(fifo)
     program.write_text(
-        "import subprocess, sys\n"
-        "child = subprocess.Popen(['sleep', '600'])\n"
-        f"open({str(mark)!r}, 'w').write(str(child.pid))\n"
-        "child.wait()\n"
+        "import subprocess\n"
+        f"held = open({str(fifo)!r}, 'wb')\n"
+        "subprocess.Popen(['sleep', '600'], stdout=held).wait()\n"
     )
     monkeypatch.setattr(ask, "FIT", program)
-    start = time.monotonic()
-    with pytest.raises(ProbeFailed, match="no answer within 2 s"):
-        asked(TINY, timeout=2.0)
-    assert time.monotonic() - start < 10
-    grandchild = int(mark.read_text())
-    assert not psutil.pid_exists(grandchild) or (
-        psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
-    )
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        start = time.monotonic()
+        with pytest.raises(ProbeFailed, match="no answer within 2 s"):
+            asked(TINY, timeout=2.0)
+        assert time.monotonic() - start < 10
+        ended = select.poll()
+        ended.register(reader, select.POLLHUP)
+        assert ended.poll(10_000)  # nobody holds its other end any more
+    finally:
+        os.close(reader)
 
 
 def test_a_child_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
