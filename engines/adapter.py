@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from paddock.engines.base import UNKNOWN, Detection, Devices, EngineOptions, Host, Progress
+from paddock.engines.base import (
+    UNKNOWN,
+    CacheRules,
+    Detection,
+    Devices,
+    EngineOptions,
+    Host,
+    Progress,
+)
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
-    from paddock.registry.spec import Variant
+    from paddock.registry.spec import Architecture, Variant
 
 TYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 CACHE_BYTES = TYPE_BYTES | {"auto": 2.0}
@@ -53,6 +61,12 @@ class Adapter:
     def pages(self, options: EngineOptions) -> bool:
         """Weights are read into memory."""
         return False
+
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
+        """Whole keys and values of the whole context: no saving is counted on."""
+        return CacheRules()
 
     def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
         """The cache has the type of the weights, unless an option sets another."""

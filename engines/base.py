@@ -136,6 +136,31 @@ class Devices:
 
 
 @dataclass(frozen=True)
+class CacheRules:
+    """What an engine keeps between steps, by kind of layer. The default counts on no saving.
+
+    Attributes:
+        kept: whether it keeps keys and values at all; an encoder needs none.
+        windows: whether layers with a sliding window keep only that.
+        spare: tokens that it keeps beyond a window.
+        step: it rounds the tokens of a window up to a multiple of these.
+        latent: whether it keeps multi-head latent attention's row, and no keys and values.
+    """
+
+    kept: bool = True
+    windows: bool = False
+    spare: int = 0
+    step: int = 1
+    latent: bool = False
+
+    def window_tokens(self, context: int, window: int) -> int:
+        """Tokens that a layer with a window keeps, of one slot's `context`."""
+        if not self.windows:
+            return context
+        return -(-min(context, window + self.spare) // self.step) * self.step
+
+
+@dataclass(frozen=True)
 class Host:
     """Facts about one node, gathered at the edge so that planning can be pure.
 
@@ -340,12 +365,23 @@ class Engine(Protocol):
         ...
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """Memory beside weights and key-value cache: compute buffers and the process itself.
 
-        `context` is in tokens, of one slot.
+        `context` is in tokens, of one slot. `pooled`: it embeds or ranks.
         """
+        ...
+
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
+        """What it keeps of this architecture's layers."""
         ...
 
     def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:

@@ -29,6 +29,7 @@
     ├── EngineDied            a request whose engine ended while it worked on it
     ├── KeyRevoked            a request in progress whose key was revoked
     ├── EngineSilent          an engine that sent nothing for too long, and was given up
+    ├── ProbeFailed           an engine that could not say what a launch would take
     ├── LaunchFailed          a launch that began and did not end in `ready`; carries a diagnosis
     ├── CorruptFile           weights that are not a whole file of their format
     ├── NotWritten            a file that cannot be written
@@ -434,6 +435,18 @@ class EngineSilent(PaddockError):
             f"{self.seconds:.0f} s, and the request was given up; "
             f"its log: paddock logs --model-uid {self.uid}"
         )
+
+
+@dataclass(eq=False)
+class ProbeFailed(PaddockError):
+    """The engine `engine` could not say what memory `path` takes, for `reason`."""
+
+    engine: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} did not say what memory {self.path} takes: {self.reason}"
 
 
 @dataclass(eq=False)

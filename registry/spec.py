@@ -95,10 +95,46 @@ class Architecture(_Frozen):
     experts_per_token: CountOrZero = 0
     sliding_window: Count | None = None
     """Tokens that attention looks back; left out where it sees the whole context."""
+    sliding_layers: CountOrZero = 0
+    """Layers that see only sliding_window; 0 where it is not known."""
+    global_head_dim: Count | None = None
+    """Head size of the layers that see the whole context, where it is not head_dim (Gemma 4)."""
+    global_key_value_heads: Count | None = None
+    """Key-value heads of those layers, where they are not key_value_heads."""
+    hidden_size_per_layer_input: CountOrZero = 0
+    """Width of the embedding that each layer has for itself (Gemma 3n)."""
+    kv_shared_layers: CountOrZero = 0
+    """Last layers that use the cache of an earlier one (Gemma 3n)."""
+    v_head_dim: Count | None = None
+    """Size of a value head, where it is not head_dim."""
+    kv_lora_rank: Count | None = None
+    """Width of the latent row of multi-head latent attention; head_dim is then of a full key."""
+    q_lora_rank: Count | None = None
+    """Width of the latent row of its queries, where they have one."""
+    qk_rope_head_dim: Count | None = None
+    """The part of a latent key that carries the position, kept beside the latent row."""
+    index_head_dim: Count | None = None
+    """Size of the indexer's key in each layer, with sparse attention (DeepSeek V3.2)."""
+    attention_layers: CountOrZero | None = None
+    """Layers that attend, where they are not all but the recurrent ones."""
+    recurrent_layers: CountOrZero = 0
+    """Layers that keep a state of fixed size for each request (Mamba, gated delta nets)."""
+    recurrent_state: CountOrZero = 0
+    """Numbers in the state of one recurrent layer.
+
+    Mamba: inner × state + (kernel - 1) × (inner + 2 × groups × state).
+    """
     tied_embeddings: Flag = False
     """Whether the output layer shares the weights of the input embedding."""
     reckoned: Flag = False
     """Whether the numbers are not stated but reckoned from the size; left out of files."""
+
+    @property
+    def attending(self) -> int:
+        """The number of layers that attend."""
+        if self.attention_layers is not None:
+            return self.attention_layers
+        return self.layers - self.recurrent_layers
 
     @classmethod
     def reckon(cls, size: str | float, name: str, hidden_size: Any = None) -> Self:
@@ -136,6 +172,16 @@ class Architecture(_Frozen):
             raise wrong_value(f"more than the {self.experts} experts", ("experts_per_token",))
         if self.experts and not self.experts_per_token:
             raise wrong_value("must be stated where there are experts", ("experts_per_token",))
+        for field in ("sliding_layers", "kv_shared_layers", "attention_layers", "recurrent_layers"):
+            if (getattr(self, field) or 0) > self.layers:
+                raise wrong_value(f"more than the {self.layers} layers", (field,))
+        for field, needed in (
+            ("sliding_layers", "sliding_window"),
+            ("kv_lora_rank", "qk_rope_head_dim"),
+            ("recurrent_layers", "recurrent_state"),
+        ):
+            if getattr(self, field) and not getattr(self, needed):
+                raise wrong_value(f"must be stated with {field}", (needed,))
         return self
 
 

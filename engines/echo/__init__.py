@@ -73,7 +73,12 @@ class Echo(Adapter):
         return 0.0, 0.0
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """The process: 45 MB were measured."""
         return 45_000_000

@@ -6,15 +6,17 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
+    CacheRules,
     Command,
     Detection,
     EngineOptions,
@@ -24,6 +26,14 @@ from paddock.engines.base import (
     RequestFields,
     Serving,
     Symptom,
+)
+from paddock.engines.llama_cpp.memory import (
+    CONTEXT_STEP,
+    Batch,
+    cache_rules,
+    compute_bytes,
+    output_bytes,
+    process_bytes,
 )
 from paddock.engines.symptoms import (
     out_of_memory,
@@ -57,9 +67,6 @@ REPACK_SHARE = 0.9
 
 # Started by its path: as a module it would first import this package, which takes 0.2 s.
 SERVE = Path(__file__).with_name("serve.py")
-
-PROCESS_BYTES = 45_000_000
-"""The server without weights, cache and buffers: 36 to 44 MB were measured (docs/memory.md)."""
 
 
 class LlamaCppOptions(EngineOptions):
@@ -176,7 +183,7 @@ class LlamaCpp(Adapter):
     types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = True
     allocates_cache: ClassVar[bool] = True
-    context_step: ClassVar[int] = 256
+    context_step: ClassVar[int] = CONTEXT_STEP
     health_path: ClassVar[str] = "/health"
     # The slots' counters move with each batch; those of /metrics only at a request's end.
     progress: ClassVar[Progress | None] = Progress(
@@ -274,33 +281,36 @@ class LlamaCpp(Adapter):
         assert isinstance(options, LlamaCppOptions)
         return CACHE_ELEMENT_BYTES[options.cache_type_k], CACHE_ELEMENT_BYTES[options.cache_type_v]
 
-    def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
-    ) -> int:
-        """The process, the kept prompts and the compute buffer of one micro-batch.
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
+        """Windows of the families for which llama.cpp has such a cache, and latent rows.
 
-        The buffer holds, for each of `n_ubatch` tokens, in float32 the logits, some four rows of
-        activations and the experts' intermediate rows, and in float16 the attention mask. Without
-        flash attention, the scores and a float32 mask over the whole context are held in place of
-        the experts' rows, where they are larger. Fitted to what llama.cpp prints for two shapes;
-        docs/memory.md has the comparison.
+        In pooling a micro-batch is longer than the context, so that a window saves nothing.
         """
         assert isinstance(options, LlamaCppOptions)
-        experts = max(1, architecture.experts_per_token)
-        row = 4.0 * (
-            architecture.vocabulary_size
-            + 4 * architecture.hidden_size
-            + 2 * experts * architecture.intermediate_size
+        _, tokens = _batches(options, 1, pooled=False)
+        rules = cache_rules(architecture, tokens)
+        return replace(rules, windows=False) if pooled else rules
+
+    def overhead_bytes(
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
+    ) -> int:
+        """The process, the kept prompts and the buffers of one micro-batch."""
+        assert isinstance(options, LlamaCppOptions)
+        _, tokens = _batches(options, context, pooled)
+        batch = Batch(tokens, tokens if pooled else slots, options.flash_attn != "off")
+        return (
+            process_bytes(architecture)
+            + compute_bytes(architecture, context, slots, batch)
+            + output_bytes(architecture, batch)
+            + options.cache_ram_mib * 1024 * 1024
         )
-        if options.flash_attn == "off":
-            scores = 4.0 * (
-                (architecture.attention_heads + 1) * context + 7 * architecture.hidden_size
-            )
-            row = max(row, scores)
-        else:
-            row += 2 * context
-        batch = min(options.n_ubatch, options.n_batch, context)
-        return PROCESS_BYTES + round(batch * row) + options.cache_ram_mib * 1024 * 1024
 
     def command(self, serving: Serving) -> Command:
         """The built-in server as a child of ours, or a `llama-server`."""
@@ -309,23 +319,29 @@ class LlamaCpp(Adapter):
             program = "llama-server"
         if program:
             return _llama_server(program, serving)
-        settings: dict[str, object] = {
-            "path": str(serving.weights),
-            "alias": serving.model_id,
-            "port": serving.port,
-            "context": _rounded_slot(serving.context_length),
-            "slots": serving.slots,
-            "embedding": "embed" in serving.abilities,
-            "rerank": "rerank" in serving.abilities,
-            "chat_template": serving.chat_template,
-            "projector": serving.projector and str(serving.projector),
-            "options": serving.options.model_dump(mode="json"),
-        }
-        settings["n_batch"], settings["n_ubatch"] = _batches(serving)
         return Command(
-            argv=(sys.executable, "-P", str(SERVE), json.dumps(settings)),
+            argv=(sys.executable, "-P", str(SERVE), json.dumps(launch_settings(serving))),
             environ={"PADDOCK_ENGINE_KEY": serving.api_key, **QUIET},
         )
+
+
+def launch_settings(serving: Serving) -> dict[str, Any]:
+    """What `serve.py` is started with, and what `ask_memory` asks about."""
+    batch, ubatch = _serving_batches(serving)
+    return {
+        "path": str(serving.weights),
+        "alias": serving.model_id,
+        "port": serving.port,
+        "context": _rounded_slot(serving.context_length),
+        "slots": serving.slots,
+        "embedding": "embed" in serving.abilities,
+        "rerank": "rerank" in serving.abilities,
+        "chat_template": serving.chat_template,
+        "projector": serving.projector and str(serving.projector),
+        "options": serving.options.model_dump(mode="json"),
+        "n_batch": batch,
+        "n_ubatch": ubatch,
+    }
 
 
 def _rounded_slot(context: int) -> int:
@@ -333,11 +349,10 @@ def _rounded_slot(context: int) -> int:
 
     With less than two tokens it aborts, because its warm-up takes two.
     """
-    step = LlamaCpp.context_step
-    return -(-context // step) * step
+    return -(-context // CONTEXT_STEP) * CONTEXT_STEP
 
 
-def _batches(serving: Serving) -> tuple[int, int]:
+def _batches(options: LlamaCppOptions, context: int, pooled: bool) -> tuple[int, int]:
     """Tokens taken and computed at once.
 
     In embedding and ranking every token sees every other, so an input is one batch. A batch is one
@@ -345,18 +360,23 @@ def _batches(serving: Serving) -> tuple[int, int]:
     one that is larger than a batch counts as a fault of the server. Larger batches cost memory by
     their square.
     """
+    if pooled:
+        batch = _rounded_slot(context) + CONTEXT_STEP
+        return batch, batch
+    return options.n_batch, min(options.n_ubatch, options.n_batch)
+
+
+def _serving_batches(serving: Serving) -> tuple[int, int]:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
-    if {"embed", "rerank"} & set(serving.abilities):
-        batch = _rounded_slot(serving.context_length) + LlamaCpp.context_step
-        return batch, batch
-    return options.n_batch, options.n_ubatch
+    pooled = bool({"embed", "rerank"} & set(serving.abilities))
+    return _batches(options, serving.context_length, pooled)
 
 
 def _llama_server(program: str, serving: Serving) -> Command:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
-    batch, ubatch = _batches(serving)
+    batch, ubatch = _serving_batches(serving)
     argv = [
         shutil.which(program) or program,
         *("--model", str(serving.weights), "--alias", serving.model_id),

@@ -21,7 +21,8 @@ LOG_SECONDS = 0.3
 FLASH_ATTENTION = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 
-def _params(settings: dict[str, Any]) -> Any:
+def server_params(settings: dict[str, Any]) -> Any:
+    """llama.cpp's parameters of a launch; `fit.py` asks about the same."""
     import xllamacpp as llama
 
     options = settings["options"]
@@ -88,7 +89,7 @@ def main() -> None:
     # The system's own handling ends the process at once, in the middle of a long load as well.
     # There is nothing to tidy: the server's destructor would only wait for a batch to finish.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    params = _params(json.loads(sys.argv[1]))
+    params = server_params(json.loads(sys.argv[1]))
     import xllamacpp
 
     try:

@@ -122,7 +122,12 @@ class SentenceTransformers(Adapter):
         return 0.0, 0.0
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """The process, and the activations of one batch in float32, with the mask of attention."""
         assert isinstance(options, SentenceTransformersOptions)

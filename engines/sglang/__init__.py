@@ -16,6 +16,7 @@ from pydantic import Field
 
 from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
+    CacheRules,
     Command,
     Detection,
     Devices,
@@ -215,8 +216,19 @@ class Sglang(Adapter):
         assert isinstance(options, SglangOptions)
         return Devices(options.tp_size * options.pp_size, options.cpu_offload_gb * 10**9)
 
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
+        """The latent row alone, with multi-head latent attention; windows are not counted on."""
+        return CacheRules(latent=True)
+
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """The processes, and the logits of a full batch in float32."""
         assert isinstance(options, SglangOptions)

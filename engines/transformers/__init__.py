@@ -184,7 +184,12 @@ class Transformers(Adapter):
         return Devices(0) if options.device_map == "cpu" else Devices(gpus, None)
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """The process, and one step's activations, scores and logits in float32."""
         assert isinstance(options, TransformersOptions)

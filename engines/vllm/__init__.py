@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from paddock.engines.adapter import Adapter
 from paddock.engines.base import (
+    CacheRules,
     Command,
     Detection,
     Devices,
@@ -342,8 +343,19 @@ class Vllm(Adapter):
         count = options.tensor_parallel_size * options.pipeline_parallel_size
         return Devices(count, round(options.cpu_offload_gb * 2**30))
 
+    def cache_rules(
+        self, architecture: Architecture, options: EngineOptions, pooled: bool = False
+    ) -> CacheRules:
+        """The latent row alone, with multi-head latent attention; windows are not counted on."""
+        return CacheRules(latent=True)
+
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """The processes, the spare cache, and one step's activations and logits in float32."""
         assert isinstance(options, VllmOptions)

@@ -46,6 +46,7 @@ class Fit:
             best.loaded_bytes,
             best.engine,
             self.options,
+            self.spec.type != "LLM",
             best.weights.size_bytes,
             subject_of(
                 best.variant,

@@ -1,8 +1,7 @@
-"""How much memory a variant takes: weights, key-value cache, overhead. Pure arithmetic.
+"""How much memory the weights of a variant take. Pure arithmetic.
 
-The first honest version: the weights are the files' sizes where they are known; the cache follows
-from the architecture; the overhead is the engine's own figure. `docs/memory.md` says how far it
-agrees with what model cards state.
+They are the files' sizes where those are known; the cache is `cache.py`'s, the overhead the
+engine's own figure. `docs/memory.md` says how far it agrees with what model cards state.
 """
 
 from __future__ import annotations
@@ -101,16 +100,3 @@ def loaded_bytes(
 def slot_tokens(context: int, step: int) -> int:
     """Tokens of cache that an engine keeps for a slot of `context`: a whole multiple of `step`."""
     return -(-context // step) * step
-
-
-def cache_bytes(
-    architecture: Architecture, tokens: int, element_bytes: tuple[float, float] = (2.0, 2.0)
-) -> int:
-    """Bytes of the key-value cache for `tokens` tokens.
-
-    tokens × layers × key-value heads × head size × (bytes of a key + bytes of a value), the size
-    of the two tensors that grouped-query attention keeps (arXiv:2305.13245). A sliding window is
-    not counted on, because llama.cpp keeps the whole context for Mixtral.
-    """
-    values = tokens * architecture.layers * architecture.key_value_heads * architecture.head_dim
-    return round(values * sum(element_bytes))

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from paddock.engines.base import Engine, EngineOptions
 from paddock.engines.evidence import NO_EVIDENCE, Asked, Evidence, Measurement, Subject
-from paddock.launcher.planning.memory import cache_bytes, slot_tokens
+from paddock.launcher.planning.cache import cache_bytes
+from paddock.launcher.planning.memory import slot_tokens
 from paddock.launcher.planning.plan import MemoryEstimate
 from paddock.registry.spec import Architecture
 
@@ -20,14 +21,16 @@ UNADAPTED_OVERHEAD_BYTES = 1_000_000_000
 class Setup:
     """An engine with settled options, and the architecture and size of the weights in memory.
 
-    `engine` and `options` are None where no engine for the format has an adapter. With a `subject`,
-    of any context and slots, the `evidence` of it counts; `stored_bytes` are those of the files.
+    `engine` and `options` are None where no engine for the format has an adapter. `pooled`: the
+    model embeds or ranks. With a `subject`, of any context and slots, the `evidence` of it counts;
+    `stored_bytes` are those of the files.
     """
 
     architecture: Architecture
     loaded_bytes: int
     engine: Engine | None = None
     options: EngineOptions | None = None
+    pooled: bool = False
     stored_bytes: int = 0
     subject: Subject | None = None
     evidence: Evidence = NO_EVIDENCE
@@ -45,7 +48,7 @@ def reckon(
     if engine is None or options is None:
         return MemoryEstimate(
             weights_bytes=setup.loaded_bytes,
-            cache_bytes=cache_bytes(architecture, context * slots),
+            cache_bytes=cache_bytes(architecture, context, slots),
             overhead_bytes=UNADAPTED_OVERHEAD_BYTES,
             free_bytes=free_bytes,
             replicas=replicas,
@@ -53,8 +56,14 @@ def reckon(
     tokens = slot_tokens(context, engine.context_step)
     estimate = MemoryEstimate(
         weights_bytes=setup.loaded_bytes,
-        cache_bytes=cache_bytes(architecture, tokens * slots, engine.cache_element_bytes(options)),
-        overhead_bytes=engine.overhead_bytes(architecture, options, tokens),
+        cache_bytes=cache_bytes(
+            architecture,
+            tokens,
+            slots,
+            engine.cache_element_bytes(options),
+            engine.cache_rules(architecture, options, setup.pooled),
+        ),
+        overhead_bytes=engine.overhead_bytes(architecture, options, tokens, slots, setup.pooled),
         free_bytes=free_bytes,
         paged=engine.pages(options),
         replicas=replicas,

@@ -575,7 +575,8 @@ def _size(weights: Path | None, planned_bytes: int) -> int:
         files = [] if weights is None else list(weights.glob("*.safetensors"))
         return sum(one.stat().st_size for one in files) or planned_bytes
     return sum(
-        weights.with_name(name).stat().st_size for name in parts(weights.name) or (weights.name,)
+        weights.with_name(name).stat().st_size
+        for name in shard_names(weights.name) or (weights.name,)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from paddock.registry.derive.layers import MOST_LAYERS, config_layers
 from paddock.registry.derive.repository import (
     CONFIG,
     OLD_GPTQ,
@@ -96,6 +97,9 @@ def from_config(reference: str, repository: RepositoryContents) -> Shape:
     notes: list[str] = []
     config = _Config(reference, repository)
     hidden, heads = config.needed("hidden_size"), config.needed("attention_heads")
+    layers = config.needed("layers")
+    if layers > MOST_LAYERS:
+        raise config.fail(f"has {layers} layers, over {MOST_LAYERS}")
     experts = config.number("experts") or 0
     inner = (config.number("expert_size") if experts else None) or config.number(
         "intermediate_size"
@@ -105,9 +109,9 @@ def from_config(reference: str, repository: RepositoryContents) -> Shape:
         notes.append(f"intermediate_size is not told: 4 × {hidden} stands for it")
     windowed = config.get("use_sliding_window") is not False
     name = _architecture_name(config)
-    architecture = {
+    architecture: dict[str, Any] = {
         "name": name,
-        "layers": config.needed("layers"),
+        "layers": layers,
         "hidden_size": hidden,
         "intermediate_size": inner,
         "attention_heads": heads,
@@ -119,6 +123,7 @@ def from_config(reference: str, repository: RepositoryContents) -> Shape:
         "sliding_window": (config.number("sliding_window") or None) if windowed else None,
         "tied_embeddings": config.get("tie_word_embeddings") is True,
     }
+    architecture |= config_layers(name, layers, {**config.top, **config.inner})
     type_ = _type(config, repository, name)
     template, where = _template(repository)
     abilities = abilities_by(type_, template, where, notes)

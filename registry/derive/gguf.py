@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from paddock.registry.derive.layers import MOST_LAYERS, gguf_layers
 from paddock.registry.derive.repository import (
     MOST_SHARDS,
     Failure,
@@ -186,9 +187,9 @@ class _Header:
         array = self.header.arrays.get(full)
         if array is not None:
             items = array.items or ()
-            if not items or not all(type(item) is int for item in items):
+            if not items or not all(isinstance(item, int) for item in items):
                 raise self.fail(f"has {full} as {array.length} values that are no whole numbers")
-            value = max(items)
+            value = int(max(items))
             if min(items) != value:
                 self.notes.append(f"{key} differs between layers: the largest, {value}, counts")
         if value is None:
@@ -196,6 +197,21 @@ class _Header:
         if type(value) is not int or not 0 <= value <= 1 << 53:
             raise self.fail(f"has {str(value)[:40]} as {full}")
         return value
+
+    def quietly(self, key: str) -> int | None:
+        """The same without a note: where each layer's own value counts."""
+        before = len(self.notes)
+        value = self.number(key)
+        del self.notes[before:]
+        return value
+
+    def listed(self, key: str) -> tuple[int, ...] | None:
+        """A number or flag for each layer, where the header lists them."""
+        array = self.header.arrays.get(f"{self.name}.{key}")
+        items = (array.items if array else None) or ()
+        if not all(isinstance(item, int) and 0 <= item <= 1 << 53 for item in items):
+            raise self.fail(f"has {self.name}.{key} as values that are no whole numbers")
+        return tuple(map(int, items)) or None
 
     def needed(self, key: str) -> int:
         value = self.number(key)
@@ -213,13 +229,13 @@ def from_header(reference: str, repository: RepositoryContents) -> Shape:
             f"is no model by itself but of the type {kind if kind != 'model' else 'clip'}"
         )
     layers, hidden = header.needed("block_count"), header.needed("embedding_length")
-    recurrent = header.number("ssm.state_size") is not None
-    heads = header.number("attention.head_count") or (1 if recurrent else 0)
+    if layers > MOST_LAYERS:
+        raise header.fail(f"has {layers} as {header.name}.block_count, over {MOST_LAYERS}")
+    kept = gguf_layers(header.name, layers, header.quietly, header.listed)
+    heads = header.quietly("attention.head_count") or (1 if "recurrent_layers" in kept else 0)
     if not heads:
         raise header.fail(f"has no {header.name}.attention.head_count")
-    kv_heads = header.number("attention.head_count_kv") or (1 if recurrent else heads)
-    if recurrent:
-        header.notes.append("the state of its recurrent layers is not counted in the memory")
+    kv_heads = header.quietly("attention.head_count_kv") or heads
     experts = header.number("expert_count") or 0
     feed_forward = header.number("feed_forward_length")
     inner = (header.number("expert_feed_forward_length") if experts else None) or feed_forward
@@ -239,6 +255,7 @@ def from_header(reference: str, repository: RepositoryContents) -> Shape:
         "experts_per_token": (header.number("expert_used_count") or experts) if experts else 0,
         "sliding_window": header.number("attention.sliding_window") or None,
         "tied_embeddings": not repository.header.has_output if repository.header else False,
+        **kept,
     }
     _count(architecture, repository.header, header)
     pooling = header.number("pooling_type") or 0

@@ -212,6 +212,12 @@ def reckon(a: dict[str, Any], notes: list[str]) -> None:
     """Adds the parameters of a transformer with these numbers: gated feed-forward, no biases."""
     width, head = a["hidden_size"], a["head_dim"]
     attention = 2 * width * head * (a["attention_heads"] + a["key_value_heads"])
+    if rank := a.get("kv_lora_rank"):  # queries, latent row, keys and values of it, output
+        heads, rope, value = a["attention_heads"], a["qk_rope_head_dim"], a.get("v_head_dim", head)
+        queries = a.get("q_lora_rank")
+        attention = queries * (width + heads * head) if queries else width * heads * head
+        attention += width * (rank + rope) + rank * heads * (head - rope + value)
+        attention += width * heads * value
     expert = 3 * width * a["intermediate_size"]
     words = a["vocabulary_size"] * width * (1 if a["tied_embeddings"] else 2)
 

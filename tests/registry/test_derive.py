@@ -224,7 +224,7 @@ def test_pooling_tells_vectors_from_text(header: bytes, type_: str, ability: str
 
 def test_numbers_of_a_header_become_the_architecture() -> None:
     """Experts, window, heads that differ by layer, and a head's own width."""
-    heads = entry("llama.attention.head_count_kv", ARRAY, struct.pack("<IQ3I", 4, 3, 2, 0, 4))
+    heads = entry("llama.attention.head_count_kv", ARRAY, struct.pack("<IQ2I", 4, 2, 1, 4))
     header = model_header(
         expert_count=4,
         expert_used_count=2,
@@ -241,7 +241,7 @@ def test_numbers_of_a_header_become_the_architecture() -> None:
     assert (shape.experts, shape.experts_per_token, shape.intermediate_size) == (4, 2, 128)
     assert (shape.head_dim, shape.key_value_heads, shape.sliding_window) == (96, 4, 512)
     assert shape.tied_embeddings  # no output.weight
-    assert any("head_count_kv differs between layers" in note for note in found.notes)
+    assert shape.attention_layers == 2  # five heads: two layers of four, rounded up
 
 
 @pytest.mark.parametrize(
@@ -590,3 +590,31 @@ def test_odd_value_at_any_place_is_refused_or_read(config: dict[str, Any]) -> No
     for odd in with_odd(TEXTS):
         with suppress(NoSpec):
             from_config(config, texts=odd if isinstance(odd, dict) else {})
+
+
+def test_latent_attention_is_reckoned_by_its_ranks() -> None:
+    """DeepSeek V2 Lite's numbers give its 15.7 billion parameters, of which 2.4 are active."""
+    found = from_config(
+        {
+            "architectures": ["DeepseekV2ForCausalLM"],
+            "num_hidden_layers": 27,
+            "hidden_size": 2048,
+            "intermediate_size": 10_944,
+            "moe_intermediate_size": 1408,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "vocab_size": 102_400,
+            "n_routed_experts": 64,
+            "num_experts_per_tok": 6,
+            "kv_lora_rank": 512,
+            "q_lora_rank": None,
+            "qk_rope_head_dim": 64,
+            "qk_nope_head_dim": 128,
+            "v_head_dim": 128,
+            "max_position_embeddings": 163_840,
+        }
+    )
+    shape = found.spec.architecture
+    assert (shape.head_dim, shape.v_head_dim, shape.kv_lora_rank) == (192, 128, 512)
+    assert shape.parameters / 1e9 == pytest.approx(15.7, rel=0.05)
+    assert shape.active_parameters / 1e9 == pytest.approx(2.4, rel=0.15)

@@ -65,7 +65,12 @@ class Parrot(Adapter):
         return 0.0, 0.0
 
     def overhead_bytes(
-        self, architecture: Architecture, options: EngineOptions, context: int
+        self,
+        architecture: Architecture,
+        options: EngineOptions,
+        context: int,
+        slots: int = 1,
+        pooled: bool = False,
     ) -> int:
         """The process itself, as measured."""
         return 20_000_000
