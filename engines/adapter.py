@@ -15,7 +15,11 @@ from paddock.engines.base import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from paddock.engines.base import Serving
     from paddock.engines.environment import Environment
+    from paddock.engines.evidence import Asked
     from paddock.registry.spec import Architecture, Variant
 
 TYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -67,6 +71,12 @@ class Adapter:
     ) -> CacheRules:
         """Whole keys and values of the whole context: no saving is counted on."""
         return CacheRules()
+
+    def ask(
+        self, serving: Serving, architecture: Architecture, environ: Mapping[str, str]
+    ) -> Asked | None:
+        """It cannot be asked."""
+        return None
 
     def cache_element_bytes(self, options: EngineOptions) -> tuple[float, float]:
         """The cache has the type of the weights, unless an option sets another."""

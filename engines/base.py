@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_ch
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from paddock.engines.evidence import NO_EVIDENCE, Evidence
+from paddock.engines.evidence import NO_EVIDENCE, Asked, Evidence
 from paddock.registry.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
@@ -390,6 +390,19 @@ class Engine(Protocol):
 
     def weight_element_bytes(self, options: EngineOptions) -> float | None:
         """Bytes of one weight in memory that is not quantized; None: as in the files."""
+        ...
+
+    def ask(
+        self, serving: Serving, architecture: Architecture, environ: Mapping[str, str]
+    ) -> Asked | None:
+        """What the engine itself says that it will take of this; None: it cannot be asked.
+
+        Called on the gateway's machine, with weights that are there, for an engine that computes on
+        the processor. It starts a process with these variables, ends it, and blocks for that long.
+
+        Raises:
+            ProbeFailed: it said nothing, or not in time.
+        """
         ...
 
     def command(self, serving: Serving) -> Command:

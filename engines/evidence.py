@@ -148,6 +148,7 @@ class Asked:
         cache_bytes: of the caches of all slots.
         compute_bytes: of what it computes in, as it is once a prompt has filled it.
         process_bytes: of the process, by formula.
+        file_bytes: of the weights' files; others by the same name are other weights.
         at: when it was asked, in seconds since 1970.
     """
 
@@ -156,6 +157,7 @@ class Asked:
     cache_bytes: int
     compute_bytes: int
     process_bytes: int
+    file_bytes: int
     at: float = 0.0
 
 

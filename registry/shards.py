@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _SHARD = re.compile(r"(?P<stem>.+)-[0-9]{5}-of-(?P<count>[0-9]{5})(?P<suffix>\.[^./]+)", re.DOTALL)
 MAX_SHARDS = 1000
@@ -18,6 +19,12 @@ def shard_names(name: str) -> tuple[str, ...]:
         f"{match['stem']}-{number:05}-of-{count}{match['suffix']}"
         for number in range(1, int(count) + 1)
     )
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes of a file, or of all shards if it is one. Raises `OSError` where one is not there."""
+    names = shard_names(path.name) or (path.name,)
+    return sum(path.with_name(name).stat().st_size for name in names)
 
 
 def unsharded_name(name: str) -> str:

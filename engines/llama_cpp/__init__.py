@@ -27,6 +27,8 @@ from paddock.engines.base import (
     Serving,
     Symptom,
 )
+from paddock.engines.evidence import Asked
+from paddock.engines.llama_cpp.ask import ask_memory
 from paddock.engines.llama_cpp.memory import (
     CONTEXT_STEP,
     Batch,
@@ -40,8 +42,11 @@ from paddock.engines.symptoms import (
     port_in_use,
 )
 from paddock.registry.settings import read_settings
+from paddock.registry.shards import file_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from paddock.registry.spec import Architecture
 
 FlashAttention = Literal["auto", "on", "off"]
@@ -312,17 +317,54 @@ class LlamaCpp(Adapter):
             + options.cache_ram_mib * 1024 * 1024
         )
 
+    def ask(
+        self, serving: Serving, architecture: Architecture, environ: Mapping[str, str]
+    ) -> Asked | None:
+        """By its own breakdown; not where a `llama-server` serves, which cannot be asked."""
+        if _program() or serving.weights is None:
+            return None
+        said = ask_memory(sys.executable, launch_settings(serving), environ)
+        options = serving.options
+        assert isinstance(options, LlamaCppOptions)
+        of_process = sum(one.model_bytes for one in said.devices if "REPACK" in one.name)
+        beside = sum(one.model_bytes for one in said.devices) - of_process
+        stored = file_bytes(serving.weights)
+        # It reckons without mmap, and counts a tied embedding twice that is mapped once.
+        is_mapped = options.mmap and not options.mlock
+        mapped = min(beside, max(0, stored - of_process)) if is_mapped else 0
+        _, tokens = _serving_batches(serving)
+        outputs = Batch(tokens, tokens if _is_pooled(serving) else serving.slots)
+        adapters = sum(Path(one).expanduser().stat().st_size for one in options.lora)
+        return Asked(
+            weights_bytes=of_process + (mapped if is_mapped else beside),
+            mapped_bytes=mapped,
+            cache_bytes=sum(one.context_bytes for one in said.devices),
+            compute_bytes=sum(one.compute_bytes for one in said.devices)
+            + output_bytes(architecture, outputs)
+            + said.projector_bytes,
+            process_bytes=process_bytes(architecture)
+            + adapters
+            + options.cache_ram_mib * 1024 * 1024,
+            file_bytes=stored,
+        )
+
     def command(self, serving: Serving) -> Command:
         """The built-in server as a child of ours, or a `llama-server`."""
-        program = read_settings().llama_server
-        if not program and find_spec("xllamacpp") is None:
-            program = "llama-server"
+        program = _program()
         if program:
             return _llama_server(program, serving)
         return Command(
             argv=(sys.executable, "-P", str(SERVE), json.dumps(launch_settings(serving))),
             environ={"PADDOCK_ENGINE_KEY": serving.api_key, **QUIET},
         )
+
+
+def _program() -> str:
+    """The `llama-server` that serves; empty: xllamacpp does."""
+    configured = read_settings().llama_server
+    if configured or find_spec("xllamacpp") is not None:
+        return configured or ""
+    return "llama-server"
 
 
 def launch_settings(serving: Serving) -> dict[str, Any]:
@@ -369,8 +411,11 @@ def _batches(options: LlamaCppOptions, context: int, pooled: bool) -> tuple[int,
 def _serving_batches(serving: Serving) -> tuple[int, int]:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
-    pooled = bool({"embed", "rerank"} & set(serving.abilities))
-    return _batches(options, serving.context_length, pooled)
+    return _batches(options, serving.context_length, _is_pooled(serving))
+
+
+def _is_pooled(serving: Serving) -> bool:
+    return bool({"embed", "rerank"} & set(serving.abilities))
 
 
 def _llama_server(program: str, serving: Serving) -> Command:

@@ -35,6 +35,8 @@ _PROJECTOR = re.compile(
     r"\S+ I srv +load_model: \[mtmd\] estimated worst-case memory usage of mmproj is ([\d.]+) MiB"
 )
 _END = re.compile(r"\S+ \w (?:common_params_fit_impl: projected to use|common_fit_params: )")
+_STAMP = re.compile(r"^[\d.]+ [A-Z] ")
+"""What stands before the words of a line in its log: the time and the level."""
 _ERROR = re.compile(r" E [a-z_]|error|failed|assert|abort", re.IGNORECASE)
 
 
@@ -161,7 +163,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _reason(child: subprocess.Popen[bytes], ended: bool, lines: Sequence[str]) -> str:
     """Its first errors, else its last words; and how it ended, if it did so by itself."""
     words = [line for line in lines if _ERROR.search(line)][:KEPT_LINES] or lines[-KEPT_LINES:]
-    text = " / ".join(line.strip()[:200] for line in words)
+    text = " / ".join(_STAMP.sub("", line).strip()[:200] for line in words)
     return text if ended else f"it ended with {child.returncode}: {text or 'no word'}"
 
 

@@ -94,9 +94,7 @@ class Fleet:
         self.bus = Bus()
         self.truth = TruthStore(settings.home)
         self._recorder = Recorder(self.truth)
-        self.planner = Planner(
-            settings, catalog, cluster.hosts, self._reservations, self.truth.evidence
-        )
+        self.planner = Planner(settings, catalog, cluster.hosts, self._reservations, self.truth)
         self._ledger = Ledger(settings.home, store, self.bus)
         self._reconciler = Reconciler(settings, self._ledger, cluster, self._place_anew)
         self._reconciler.activity = self._loads

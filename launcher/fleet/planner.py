@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import Host
-from paddock.engines.evidence import Evidence
+from paddock.launcher.fleet.asking import Asker
 from paddock.launcher.fleet.deployment import Deployment, Policy
 from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.architectures import with_unknown
@@ -30,6 +30,9 @@ from paddock.registry.spec import Variant
 
 STALE_SECONDS = 10.0
 """Older facts of a node get a warning."""
+
+MOST_QUESTIONS = 3
+"""To engines for one plan: what one says may change context and slots, another question."""
 
 LookAround = Callable[[tuple[str, ...]], Awaitable[Sequence[Host]]]
 """The facts of every node, the gateway's own first; with the files at some absolute paths."""
@@ -54,13 +57,14 @@ class Planner:
         catalog: Callable[[], Catalog],
         look: LookAround,
         reservations: Callable[[], Sequence[Reservation]] = tuple,
-        evidence: Callable[[], Evidence] = Evidence,
+        truth: TruthStore | None = None,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._look = look
         self._reservations = reservations
-        self._evidence = evidence
+        self._truth = truth or TruthStore(settings.home)
+        self._asker = Asker(self._truth, settings.home)
         self.references = References(settings)
 
     @classmethod
@@ -74,7 +78,7 @@ class Planner:
         def catalog() -> Catalog:
             return Catalog.load(index=index, custom=settings.specs)
 
-        return cls(settings, catalog, look, evidence=TruthStore(settings.home).evidence)
+        return cls(settings, catalog, look)
 
     @property
     def catalog(self) -> Catalog:
@@ -84,7 +88,7 @@ class Planner:
     async def hosts(self, paths: tuple[str, ...] = ()) -> Sequence[Host]:
         """The facts of every node that can be planned on, the gateway's own first."""
         hosts = await self._look(paths)
-        evidence = await asyncio.to_thread(self._evidence)
+        evidence = await asyncio.to_thread(self._truth.evidence)
         return [replace(host, evidence=evidence) for host in hosts]
 
     async def free_hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
@@ -115,6 +119,16 @@ class Planner:
         policy = Policy.of(target.request)
         hosts = await self._hosts_for(target)
         plan, places = plan_replicas(target.request, target.catalog, hosts)
+        for _ in range(MOST_QUESTIONS):
+            shape = target.catalog.lookup(target.request.model_name).shape(plan.size)
+            knows_more, failure = await self._asker.ask(plan, shape)
+            if not knows_more:
+                break
+            hosts = [replace(host, evidence=self._truth.evidence()) for host in hosts]
+            plan, places = plan_replicas(target.request, target.catalog, hosts)
+        if failure:
+            warnings = (*plan.warnings, f"{failure}: the memory is reckoned by formula")
+            plan = plan.model_copy(update={"warnings": warnings})
         plan = _with_stale(target.finish(plan), hosts, places)
         places = tuple(
             place if place.plan is None else replace(place, plan=target.finish(place.plan))

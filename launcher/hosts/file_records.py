@@ -63,6 +63,13 @@ class FileRecords:
             self._sources / f"{name}.json", {"key": key, "paths": [str(path) for path in paths]}
         )
 
+    def paths(self, key: str) -> tuple[Path, ...]:
+        """The files of a complete source, by its `source_key`; none if it is not complete."""
+        name = hashlib.sha256(key.encode()).hexdigest()[:40]
+        source = read_record(self._sources / f"{name}.json") or {}
+        paths = tuple(Path(path) for path in source.get("paths", ()))
+        return paths if all(self.is_whole(path) for path in paths) else ()
+
     def complete_sources(self) -> dict[str, int]:
         """The settled sources whose files are intact: key → bytes. Asks no hub's client."""
         sizes = {}

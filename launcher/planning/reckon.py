@@ -72,6 +72,8 @@ def reckon(
         return estimate
     subject = replace(setup.subject, context_length=context, slots=slots)
     asked = setup.evidence.asked.get(subject)
+    if asked is not None and asked.file_bytes != setup.stored_bytes:
+        asked = None
     if asked is not None:
         estimate = estimate.model_copy(
             update={

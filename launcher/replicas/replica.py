@@ -58,7 +58,7 @@ from paddock.registry.errors import CorruptFile, HubFailure
 from paddock.registry.files import make_private, open_private
 from paddock.registry.formats import weight_format
 from paddock.registry.gguf import check_gguf
-from paddock.registry.shards import shard_names
+from paddock.registry.shards import file_bytes, shard_names
 
 WARDEN = Path(__file__).with_name("warden.py")
 READY_POLL = 0.025
@@ -574,10 +574,7 @@ def _size(weights: Path | None, planned_bytes: int) -> int:
     if weights is None or weights.is_dir():
         files = [] if weights is None else list(weights.glob("*.safetensors"))
         return sum(one.stat().st_size for one in files) or planned_bytes
-    return sum(
-        weights.with_name(name).stat().st_size
-        for name in shard_names(weights.name) or (weights.name,)
-    )
+    return file_bytes(weights)
 
 
 def _taken(pid: int, on_gpus: bool) -> int:
