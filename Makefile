@@ -13,7 +13,7 @@ WEB_SOURCES := $(shell find web/src web/public ! -name schema.d.ts) $(wildcard w
 .DEFAULT_GOAL := help
 # A build that was called off shall not look like one.
 .DELETE_ON_ERROR:
-.PHONY: help demo web test test-fast soak check format docs screenshots wheel clean node
+.PHONY: help demo web test test-fast soak truth check format docs screenshots wheel clean node
 
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -76,6 +76,9 @@ SECONDS_OF_SOAK ?= 1800
 SEED ?= 1
 soak: $(VENV)/.installed-dev  ## Random faults for half an hour: nothing may be lost, nothing left.
 	$(BIN)/python -m bench.soak --seconds $(SECONDS_OF_SOAK) --seed $(SEED)
+
+truth: $(VENV)/.installed-dev  ## Measure what models take beside what was planned: docs/memory.md.
+	$(BIN)/python -m bench.truth --write $(addprefix --gguf ,$(GGUF))
 
 docs: $(VENV)/.installed-dev  ## Write the generated documents anew.
 	$(BIN)/python tools/docs.py
