@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -80,7 +80,7 @@ class Client:
         """The last lines of each replica's engine."""
         return dict(self._call("GET", f"/v1/models/{quote(uid)}/logs?lines={lines}"))
 
-    def follow_logs(self, uid: str) -> Iterator[tuple[str, str]]:
+    def follow_logs(self, uid: str) -> Generator[tuple[str, str], None, None]:
         """Replica id and line, from the beginning of each log on, until the model is gone.
 
         Raises:
@@ -100,7 +100,7 @@ class Client:
 
     def events(
         self, model: str = "", types: Sequence[str] = (), *, logs: bool = False, after: str = ""
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """Events of models, as dicts of `id`, `event` and `data`, until the gateway ends.
 
         The first is a `snapshot` of all models. If `after` is the id of an event that the gateway
@@ -280,13 +280,15 @@ class Client:
         body = {"model": uid, "messages": messages, **fields}
         return dict(self._call("POST", "/v1/chat/completions", body))
 
-    def generate(self, uid: str, prompt: str, **fields: Any) -> Iterator[str]:
+    def generate(self, uid: str, prompt: str, **fields: Any) -> Generator[str, None, None]:
         """Streams the text that continues the prompt."""
         body = {"model": uid, "prompt": prompt, "stream": True, **fields}
         for choice in self._stream("/v1/completions", body):
             yield choice.get("text") or ""
 
-    def stream_chat(self, uid: str, messages: list[dict[str, Any]], **fields: Any) -> Iterator[str]:
+    def stream_chat(
+        self, uid: str, messages: list[dict[str, Any]], **fields: Any
+    ) -> Generator[str, None, None]:
         """Streams the text of a chat answer."""
         body = {"model": uid, "messages": messages, "stream": True, **fields}
         for choice in self._stream("/v1/chat/completions", body):
@@ -334,7 +336,7 @@ class Client:
         finally:
             connection.close()
 
-    def _stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         connection = self._open(self._timeout)
         try:
             answer = self._request(connection, "POST", path, body)

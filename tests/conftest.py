@@ -127,7 +127,7 @@ class Paddock:
         """Runs commands at once, such as launches whose engines take long, and checks each."""
         for process in [self.start(*arguments) for arguments in several]:
             out, said = process.communicate(timeout=COMMAND_SECONDS)
-            assert process.returncode == 0, f"{process.args}: {process.returncode}\n{out}\n{said}"
+            assert process.returncode == 0, f"{process.args!r}: {process.returncode}\n{out}\n{said}"
 
     def json(self, *arguments: str) -> Any:
         """Runs it with `--json` and gives what it printed."""

@@ -532,7 +532,7 @@ class FakeCluster:
 
     def check(self, call: str, actor: FakeActor | None = None) -> None:
         """Raises what the call is to raise."""
-        names = (call, *(f"{call} {actor.actor}" for _ in range(actor is not None)))
+        names = (call, *([f"{call} {actor.actor}"] if actor is not None else ()))
         for name in names:
             if self.troubles.get(name):
                 raise self.troubles[name].pop(0)

@@ -73,7 +73,7 @@ def in_shards(folder: Path, lost: bool) -> None:
     """The checkpoint's one file becomes two with an index; the second of them may be lost."""
     tensors = read(folder / "model.safetensors")
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, some in enumerate((names[::2], names[1::2]), 1):
         file = f"model-{number:05}-of-00002.safetensors"
         weight_map |= dict.fromkeys(some, file)

@@ -150,9 +150,10 @@ def read_classes(trees: Iterable[ast.Module]) -> dict[str, list[ast.ClassDef]]:
 
 
 def is_documented_by_base(
-    owner: ast.ClassDef, name: str, classes: dict[str, list[ast.ClassDef]]
+    owner: ast.AST, name: str, classes: dict[str, list[ast.ClassDef]]
 ) -> bool:
     """Whether a class above, or the one that it stands for, documents the method."""
+    assert isinstance(owner, ast.ClassDef)
     names = [ast.unparse(base).rpartition(".")[2] for base in owner.bases]
     for base in (b for n in (*names, IMPLEMENTS.get(owner.name)) for b in classes.get(n or "", ())):
         own = (inner for inner in base.body if isinstance(inner, Function) and inner.name == name)

@@ -41,7 +41,8 @@ def mentions(path: Path) -> Iterator[str]:
             texts = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             texts = [node.module or ""]
-        yield from (f"{text} in line {node.lineno}" for text in texts if NAMES.search(text))
+        line = getattr(node, "lineno", 0)
+        yield from (f"{text} in line {line}" for text in texts if NAMES.search(text))
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

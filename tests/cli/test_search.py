@@ -112,7 +112,12 @@ def test_offers_are_made_once(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     specs = list(catalog.raw())
     first = read_offers(catalog, specs, settings)
     made: list[int] = []
-    monkeypatch.setattr(servable, "_make", lambda *_: made.append(1) or first)
+
+    def make(*_: object) -> Any:
+        made.append(1)
+        return first
+
+    monkeypatch.setattr(servable, "_make", make)
     assert read_offers(catalog, specs, settings) == first
     assert made == []
     monkeypatch.setenv("PATH", os.environ["PATH"] + os.pathsep + str(tmp_path))

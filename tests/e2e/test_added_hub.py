@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_one_file_adds_a_hub(alone: Paddock, hub: HubServer, tmp_path: Path) -> 
     assert (plan["weights"]["hub"], plan["weights"]["here"]) == ("shelf", True)
     alone.ok("cache", "remove", "lion-GGUF", "-q", "Q4_K_M")
     assert not path.exists()
-    empty = {"list": [], "repositories": [], "unusable_hubs": []}
+    empty: dict[str, list[Any]] = {"list": [], "repositories": [], "unusable_hubs": []}
     assert alone.json("cache", "list") == empty
 
     alone.ok("stop")

@@ -20,7 +20,7 @@ import pytest
 from paddock.launcher.cluster.head import read_record
 from paddock.launcher.hosts import processes
 from tests.conftest import Paddock
-from tests.e2e.test_failures import DEADLINE, engine_pid, model, replica, until
+from tests.e2e.test_failures import DEADLINE, actor_pid, engine_pid, model, replica, until
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_stop_ends_what_a_dead_gateway_has_left_on_other_nodes(
     paddock.ok("launch", "tiny-mixtral", "-en", "echo", "--node", nodes["other"], "-u", "far")
     (replica,) = next(iter(paddock.json("list")))["replica_statuses"]
     engine = psutil.Process(replica["pid"])
-    actor = psutil.Process(engine.parent().ppid())
+    actor = psutil.Process(actor_pid(engine.pid))
     record = read_record(paddock.home)
     assert record is not None
     assert record.bridge is not None

@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,7 +46,9 @@ def engine_pid(paddock: Paddock, uid: str) -> int:
 
 def actor_pid(engine: int) -> int:
     """The process id of the actor: the parent of the engine's warden."""
-    return int(psutil.Process(engine).parent().ppid())
+    warden = psutil.Process(engine).parent()
+    assert warden is not None
+    return int(warden.ppid())
 
 
 def replica(paddock: Paddock, uid: str) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def test_restarts_back_off(shared_paddock: Paddock) -> None:
     for kills in (1, 2):
         os.kill(engine_pid(shared_paddock, "often"), signal.SIGKILL)
         waiting = until(
-            lambda kills=kills: _waiting(replica(shared_paddock, "often"), restarts=kills)
+            partial(lambda n: _waiting(replica(shared_paddock, "often"), restarts=n), kills)
         )
         assert waiting["model_state"] == "pending"
         assert waiting["last_failure"]["cause"] == "engine_killed"

@@ -91,8 +91,8 @@ def test_chat_answers_with_the_models_own_template(shared_paddock: Paddock, tiny
 
 def test_dry_run_prints_the_plan_and_changes_nothing(paddock: Paddock) -> None:
     """`--dry-run` starts no process and writes no file, with and without `--json`."""
-    arguments = ("launch", "--model-name", "mixtral-v0.1", "--model-format", "ggufv2")
-    arguments += ("--quantization", "Q4_K_M", "--dry-run")
+    arguments = ["launch", "--model-name", "mixtral-v0.1", "--model-format", "ggufv2"]
+    arguments += ["--quantization", "Q4_K_M", "--dry-run"]
     text = paddock.ok(*arguments)
     assert "mixtral-8x7b-v0.1.Q4_K_M.gguf" in text
     assert "26.44 GB" in text

@@ -10,7 +10,7 @@ import psutil
 from paddock.launcher.cluster.head import read_record
 from paddock.launcher.hosts import processes
 from tests.conftest import Paddock
-from tests.e2e.test_failures import engine_pid
+from tests.e2e.test_failures import actor_pid, engine_pid
 
 
 def members(paddock: Paddock) -> set[psutil.Process]:
@@ -34,7 +34,7 @@ def test_stop_ends_everything_though_the_bridge_hangs(paddock: Paddock) -> None:
     instance = processes.instance_id(paddock.home)
     (bridge,) = processes.belonging(instance, {processes.BRIDGE})
     bridge.suspend()
-    psutil.Process(psutil.Process(engine_pid(paddock, "tiny-mixtral")).parent().ppid()).suspend()
+    psutil.Process(actor_pid(engine_pid(paddock, "tiny-mixtral"))).suspend()
     stopped = paddock.json("stop")
     assert stopped["stopped"]
     assert stopped["models"] == ["tiny-mixtral"]

@@ -39,11 +39,16 @@ def plan() -> LaunchPlan:
     return resolve(LaunchRequest.parse(model_name="tiny-mixtral"), Catalog.load(), [host])
 
 
+def _exit(code: int) -> tuple[int | None, int | None]:
+    """An exit code and a signal, as a parent gets them in one number."""
+    return (code, None) if code >= 0 else (None, -code)
+
+
 def failure(child: Child) -> Diagnosis:
     """Why an engine that must fail failed."""
     code = child.await_end()
     lines = child.lines()
-    return diagnose_exit(ENGINE, plan(), *((code, None) if code >= 0 else (None, -code)), lines)
+    return diagnose_exit(ENGINE, plan(), *_exit(code), lines)
 
 
 def test_the_context_is_what_one_request_gets(tmp_path: Path) -> None:
@@ -220,8 +225,7 @@ def test_too_little_memory_is_said(tmp_path: Path) -> None:
         )
     lines = log.read_text().splitlines()
     code = done.returncode
-    how = (code, None) if code >= 0 else (None, -code)
-    assert diagnose_exit(ENGINE, plan(), *how, lines).cause == "oom", lines
+    assert diagnose_exit(ENGINE, plan(), *_exit(code), lines).cause == "oom", lines
 
 
 @pytest.mark.parametrize(

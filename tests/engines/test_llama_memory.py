@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -67,7 +68,7 @@ def test_the_formula_agrees_with_llama_cpp(tmp_path: Path, name: str) -> None:
     ],
     ids=str,
 )
-def test_the_formula_follows_the_options(tmp_path: Path, options: dict[str, object]) -> None:
+def test_the_formula_follows_the_options(tmp_path: Path, options: dict[str, Any]) -> None:
     """Attention, the cache's types and the batches, for some architectures."""
     found = []
     for name in ("Llama 3.1 8B", "Gemma 3 12B", "DeepSeek V2 Lite", "Granite 4 H Tiny"):

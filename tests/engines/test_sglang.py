@@ -251,7 +251,7 @@ async def test_a_replica_serves_and_leaves_nothing_behind(tmp_path: Path) -> Non
         if end == "kill":
             engine.kill()
             async with asyncio.timeout(DEADLINE):
-                while status.state != "failed":
+                while str(status.state) != "failed":
                     status = await replica.watch(status.version)
         await replica.stop()
         assert not [process for process in processes if process.is_running()]

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -283,10 +283,10 @@ def test_a_card_tells_licence_and_languages_where_the_header_does_not() -> None:
     card = (
         "---\nlicense: other\nlicense_name: zoo-1.0\nlanguage: [en, multilingual, 'x y']\n---\nHi"
     )
-    spec = from_gguf(model_header(), **{"README.md": card}).spec
+    spec = from_gguf(model_header(), **cast(Any, {"README.md": card})).spec
     assert (spec.license, spec.languages) == ("zoo-1.0", ("en", "multilingual"))
     for broken in ("# no front", "---\n[\n---\n", "---\n- a\n---\n", "---\nlicense: [3]\n", None):
-        found = from_gguf(model_header(), **{"README.md": broken})
+        found = from_gguf(model_header(), **cast(Any, {"README.md": broken}))
         assert (found.spec.license, found.spec.languages) == ("unknown", ("und",))
         assert any("license" in note for note in found.notes)
 

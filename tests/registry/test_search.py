@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -84,7 +84,7 @@ def test_filters_go_together_on_one_set_of_weights() -> None:
 def test_unknown_values_are_refused_by_name(field: str, value: str, says: str) -> None:
     """With the near ones."""
     with pytest.raises(UnknownName) as caught:
-        Filters.checked(SPECS, **{field: [value]})
+        Filters.checked(SPECS, **cast(dict[str, Any], {field: [value]}))
     assert str(caught.value).startswith(says)
 
 

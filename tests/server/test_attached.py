@@ -211,8 +211,8 @@ def test_its_key_is_nowhere_but_in_its_file(
     assert "418" in str(refused.value)
     foreign.status = 0
     client = near.client()
-    paths = ("/v1/models", "/v1/models/instances", f"/v1/models/{big}", f"/v1/models/{big}/events")
-    paths += (f"/v1/models/{big}/logs", f"/v1/models/{big}/replicas", "/metrics")
+    paths = ["/v1/models", "/v1/models/instances", f"/v1/models/{big}", f"/v1/models/{big}/events"]
+    paths += [f"/v1/models/{big}/logs", f"/v1/models/{big}/replicas", "/metrics"]
     told = b"".join(raw(client, "GET", path)[2] for path in paths).decode()
     assert big in told
     wrong = near.run("attach", foreign.url, "-m", "x", "--api-key-env", "THEIRS", "--json")
@@ -367,11 +367,11 @@ def test_tls_is_spoken_and_certificates_are_verified(
     foreign.words = ["some"] * 400
     with ThreadPoolExecutor(12) as pool:  # where many run, they rest between reads
 
-        def text(_: int) -> str:
+        def text_of(_: int) -> str:
             events = list(sdk(near).chat.completions.create(**ask, stream=True))
             return "".join(e.choices[0].delta.content or "" for e in events if e.choices)
 
-        assert set(pool.map(text, range(12))) == {"some" * 400}
+        assert set(pool.map(text_of, range(12))) == {"some" * 400}
     near.ok("terminate", "-u", "safe")
     untrusted = shared_paddock.run("attach", foreign.url, "-m", "big-1")
     assert untrusted.returncode == 4

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -300,7 +301,8 @@ async def test_reset_of_a_kept_connection_is_never_seen() -> None:
 async def test_connections_to_engines_are_kept() -> None:
     """One serves every request that comes after another, however the answer is passed on."""
     async with world(answers) as here:
-        for fields in ({"stream": True}, {}, {"stream": True, "echo": True}, {"stream": True}):
+        several: tuple[dict[str, Any], ...] = ({"stream": True}, {}, {"stream": True, "echo": True})
+        for fields in (*several, {"stream": True}):
             assert (await here.post(**fields))[0] == 200
         assert here.asked == [0]
 
@@ -663,7 +665,7 @@ async def test_requests_beyond_the_slots_wait_their_turn() -> None:
         asking = [asyncio.create_task(here.post(stream=True)) for _ in range(20)]
         await until(lambda: now == 3 and here.slots.waiting("m") == 17)
         for left in range(20, 0, -1):
-            await until(lambda left=left: now == min(3, left))
+            await until(partial(lambda left: now == min(3, left), left))
             turns.release()
         found = await asyncio.gather(*asking)
         assert [status for status, _, _ in found] == [200] * 20

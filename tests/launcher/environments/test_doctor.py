@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 from zipfile import ZipFile
 
 import pytest
 
 from paddock import engines as engines_package
 from paddock.engines import load_engine
-from paddock.engines.base import Detection, EngineOptions, Host
+from paddock.engines.base import Detection, Engine, EngineOptions, Host
 from paddock.engines.echo import Echo, EchoOptions
 from paddock.engines.environment import Environment
 from paddock.launcher.environments.build import install
@@ -93,7 +94,7 @@ def test_engines_python_sees_no_secret(tmp_path: Path, monkeypatch: pytest.Monke
         )
 
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert _imports(Apart()).ok
+    assert _imports(cast(Engine, Apart())).ok
     names = {line.partition("=")[0] for line in record.read_text().splitlines()}
     assert "PATH" in names
     assert "HF_TOKEN" not in names

@@ -16,8 +16,6 @@ from paddock.launcher.planning.subject import subject_of_plan
 from tests.catalog import CATALOG
 from tests.launcher.planning.test_resolve import host
 
-ASKED = Asked(2_600_000, 2_500_000, 8_000_000, 5_000_000, 20_000_000, at=50.0)
-
 
 def plan(evidence: Evidence, **values: Any) -> LaunchPlan:
     """A launch of tiny-mixtral on a host of which this is known."""
@@ -27,6 +25,7 @@ def plan(evidence: Evidence, **values: Any) -> LaunchPlan:
 
 SUBJECT = subject_of_plan(plan(Evidence()))
 WEIGHTS = plan(Evidence()).weights.size_bytes
+ASKED = Asked(2_600_000, 2_500_000, 8_000_000, 5_000_000, 20_000_000, WEIGHTS, at=50.0)
 MEASURED = Measurement(SUBJECT, 100.0, WEIGHTS, 30_000_000, 34_000_000, longest_prompt=FULL_BATCH)
 
 
@@ -104,7 +103,7 @@ def test_buffers_that_no_prompt_has_filled_stay_reckoned() -> None:
     """By what the engine said of them, else by the formula."""
     start = measured(1450, 1460, longest_prompt=3)
     assert replace_measured(ESTIMATE, start, None, allocates_cache=True).overhead_bytes == 300
-    asked = Asked(1000, 0, 400, compute_bytes=70, process_bytes=200)
+    asked = Asked(1000, 0, 400, compute_bytes=70, process_bytes=200, file_bytes=1000)
     said = replace_measured(ESTIMATE, start, asked, allocates_cache=True)
     assert said.overhead_bytes == 60 + 70
 

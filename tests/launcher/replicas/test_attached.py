@@ -8,7 +8,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -27,8 +27,8 @@ def watched(number: int, keys: Keys) -> AttachedHandle:
     uid = f"m{number}"
     keys.write(uid, "")
     there = Attached(url="http://127.0.0.1:1/v1", model="m", listed=True)
-    plan = LaunchPlan.model_construct(model_id=uid, attached=there)
-    return AttachedHandle(f"{uid}-rep0", cast(LaunchPlan, plan), keys)
+    known: dict[str, Any] = {"model_id": uid, "attached": there}
+    return AttachedHandle(f"{uid}-rep0", LaunchPlan.model_construct(**known), keys)
 
 
 async def test_silent_endpoints_hold_up_no_other_work(

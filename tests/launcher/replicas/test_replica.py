@@ -207,9 +207,8 @@ async def test_probe_tells_an_engine_that_works_from_one_that_does_not(make: Mak
     replica = make(planned(model_engine="llama.cpp"))
     status = await ready(replica)
     assert await replica.probe(full=False) == "answers"
-    long = asyncio.create_task(
-        anext(replica.generate("The old elephant", max_tokens=2000, ignore_eos=True))
-    )
+    pieces = replica.generate("The old elephant", max_tokens=2000, ignore_eos=True)
+    long = asyncio.ensure_future(anext(pieces))
     await long
     assert await replica.probe(full=True) == "busy"
     assert status.pid is not None

@@ -150,7 +150,8 @@ def test_what_was_asked_to_end_has_its_grace(guard: Callable[..., Warden]) -> No
     assert warden.process.stdin is not None
     warden.process.stdin.close()
     warden.await_lines(2)
-    assert select.select([warden.process.stdout], [], [], 0)[0] == []
+    assert warden.process.stdout is not None
+    assert select.select([warden.process.stdout.fileno()], [], [], 0)[0] == []
     os.kill(warden.pid, signal.SIGKILL)
     assert warden.report() == {"code": None, "signal": signal.SIGKILL, "stopped": True}
 

@@ -53,7 +53,7 @@ def test_other_weights_by_the_same_name_begin_anew(store: TruthStore) -> None:
 
 def test_what_engines_say_is_kept_beside(store: TruthStore) -> None:
     """And goes with the measurements of the same weights."""
-    asked = Asked(5_000, 4_000, 100, 50, 10, 7.0)
+    asked = Asked(5_000, 4_000, 100, 50, 10, 5_000, at=7.0)
     store.note_asked(SUBJECT, asked)
     store.note(MEASURED)
     assert store.evidence().asked == {SUBJECT: asked}

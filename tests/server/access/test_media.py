@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -341,7 +342,7 @@ async def test_messages_get_data_in_place_of_addresses() -> None:
     data = Media("image/png", PICTURE).data_url
     async with serving() as site:
         url = site.url("/picture")
-        given = [
+        given: list[dict[str, Any]] = [
             {"role": "system", "content": "http://barn.example/ is only text"},
             {
                 "role": "user",

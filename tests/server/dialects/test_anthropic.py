@@ -294,8 +294,8 @@ def test_images_become_parts() -> None:
         {"type": "base64", "media_type": "image/png", "data": PIXEL},
         {"type": "url", "url": "https://example.org/zebra.png"},
     ]
-    content = [{"type": "text", "text": "See"}]
-    content += [{"type": "image", "source": source} for source in sources]  # type: ignore[misc]
+    content: list[dict[str, Any]] = [{"type": "text", "text": "See"}]
+    content += [{"type": "image", "source": source} for source in sources]
     chat, _ = to_openai(given(messages=[{"role": "user", "content": content}]))
     (message,) = chat["messages"]
     assert message["content"] == [

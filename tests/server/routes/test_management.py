@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.routing import Route
 
 from paddock.client import Client
 from paddock.launcher.planning.plan import check_uid
@@ -135,7 +136,7 @@ def test_foreign_host_or_origin_is_refused(client: Client) -> None:
 def test_ids_that_are_routes_are_refused(home: Path) -> None:
     """Every fixed word of the routes below `/v1/models/` is taken; a test of the table itself."""
     with gateway(home) as app:
-        paths = [route.path_format for route in app.routes]
+        paths = [cast(Route, route).path_format for route in app.routes]
     for path in paths:
         parts = path.removeprefix("/v1/models/").split("/")
         if path.startswith("/v1/models/") and not parts[-1].startswith("{"):

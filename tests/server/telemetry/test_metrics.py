@@ -227,13 +227,13 @@ async def test_restarts_are_counted_and_their_last_cause_told() -> None:
     """A replica that waits for its next start tells how long; one that serves does not."""
     waiting = ReplicaStatus(
         "a-rep0",
-        "pending",
+        state="pending",
         restarts=2,
         last_failure={"cause": "engine_killed", "message": "killed"},
         next_try_at=time.time() + 60,
     )
     model = status("a", "pending")
-    model.replicas = [waiting, ReplicaStatus("a-rep1", "ready")]
+    model.replicas = [waiting, ReplicaStatus("a-rep1", state="ready")]
     found = await scrape(Metrics(cast(Fleet, Zoo(model))))
     labels = {"model": "a", "replica": "a-rep0"}
     restarts = "paddock_replica_restarts_total"
