@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from paddock.engines import load_engine
 from paddock.engines.base import Serving
@@ -14,12 +16,14 @@ from paddock.engines.evidence import Subject
 from paddock.launcher.hosts.environ import engine_environment
 from paddock.launcher.hosts.file_records import FileRecords
 from paddock.launcher.hosts.host import LOCAL as HERE
+from paddock.launcher.jobs.child import Child
 from paddock.launcher.planning.plan import LaunchPlan, PlannedWeights
 from paddock.launcher.planning.subject import subject_of_plan
 from paddock.launcher.truth.store import TruthStore
 from paddock.launcher.weights.local import folder_of
 from paddock.registry.errors import ProbeFailed
 from paddock.registry.hubs import LOCAL
+from paddock.registry.settings import Settings
 from paddock.registry.shards import shard_names
 from paddock.registry.spec import Architecture, source_key
 
@@ -27,24 +31,40 @@ FAILED_SECONDS = 300.0
 """After so long an engine that failed to answer is asked again."""
 
 
+TIGHT_SHARE = 0.5
+"""Of the free memory: a launch that takes less needs no figures that are exact to be right."""
+HEADER_SECONDS = 30.0
+"""How long the header of a file on a hub may take; the largest have some 20 MB."""
+
+
 class Asker:
     """Asks one question at a time: engines that answer take a core for a second."""
 
-    def __init__(self, store: TruthStore, home: Path) -> None:
+    def __init__(self, store: TruthStore, settings: Settings) -> None:
         self._store = store
-        self._records = FileRecords(home)
+        self._settings = settings
+        self._records = FileRecords(settings.home)
         self._failed: dict[Subject, tuple[float, str]] = {}
         self._asking = asyncio.Lock()
 
-    async def ask(self, plan: LaunchPlan, architecture: Architecture) -> tuple[bool, str]:
+    async def ask(
+        self, plan: LaunchPlan, architecture: Architecture, *, may_download: bool
+    ) -> tuple[bool, str]:
         """Asks the engine of a plan whose memory is a formula's.
+
+        Where the weights are on a hub and memory may be short, their header is read there, if that
+        is allowed; a hub that does not give it leaves the plan as it is.
 
         Returns:
             Whether more is known now, and if it said nothing, why not.
         """
-        if plan.memory.source != "formula" or plan.node != HERE or plan.gpus:
+        weights, memory = plan.weights, plan.memory
+        is_tight = memory.needed_bytes > TIGHT_SHARE * memory.free_bytes
+        if memory.source != "formula" or plan.attached is not None or not _is_one_file(weights):
             return False, ""
-        if not plan.weights.here or plan.attached is not None:
+        if not weights.here and (weights.offline or not (may_download and is_tight)):
+            return False, ""
+        if plan.node != HERE or plan.gpus:
             return False, ""
         subject = subject_of_plan(plan)
         async with self._asking:
@@ -52,17 +72,56 @@ class Asker:
             if failed_at and time.monotonic() - failed_at < FAILED_SECONDS:
                 return False, reason
             try:
-                return await asyncio.to_thread(self._ask, plan, architecture, subject), ""
+                return await self._ask_once(plan, architecture, subject), ""
             except (ProbeFailed, OSError) as error:
-                reason = str(error)
-                self._failed[subject] = (time.monotonic(), reason)
-                return False, reason
+                self._failed[subject] = (time.monotonic(), str(error))
+                return False, str(error)
 
-    def _ask(self, plan: LaunchPlan, architecture: Architecture, subject: Subject) -> bool:
+    async def _ask_once(
+        self, plan: LaunchPlan, architecture: Architecture, subject: Subject
+    ) -> bool:
+        if plan.weights.here:
+            path = self._path(plan.weights)
+            return path is not None and await asyncio.to_thread(
+                self._ask, plan, path, architecture, subject
+            )
+        with tempfile.TemporaryDirectory(prefix="paddock-header-") as folder:
+            path = await self._bring_header(plan.weights, Path(folder))
+            return path is not None and await asyncio.to_thread(
+                self._ask, plan, path, architecture, subject
+            )
+
+    async def _bring_header(self, weights: PlannedWeights, folder: Path) -> Path | None:
+        """The header of a file on a hub, with a hole up to its size; None: it does not come."""
+        out = folder / "header.gguf"
+        answers: list[dict[str, Any]] = []
+        child = Child("paddock.launcher.jobs.run_header", self._settings.home)
+        request = {
+            "weights": weights.model_dump(mode="json"),
+            "home": str(self._settings.home),
+            "timeout": self._settings.hub_timeout,
+            "out": str(out),
+        }
+        answered = asyncio.Event()
+
+        def hear(line: dict[str, Any]) -> None:
+            answers.append(line)
+            answered.set()
+
+        child.start(request, hear)
+        try:
+            async with asyncio.timeout(HEADER_SECONDS):
+                await answered.wait()
+        except TimeoutError:
+            return None
+        finally:
+            await child.end()
+        return out if "size_bytes" in answers[0] else None
+
+    def _ask(
+        self, plan: LaunchPlan, weights: Path, architecture: Architecture, subject: Subject
+    ) -> bool:
         engine = load_engine(plan.engine)
-        weights = self._path(plan.weights)
-        if weights is None:
-            return False
         projector = plan.weights.projector
         if projector is not None and not projector.startswith("/"):
             return False  # of a repository: where it lies is the hub's client's to say
@@ -85,11 +144,17 @@ class Asker:
         return True
 
     def _path(self, weights: PlannedWeights) -> Path | None:
-        """The file that the engine would be given; None: it is not one file, or not known."""
+        """The file that the engine would be given; None: where it lies is not known."""
         names = [file.name for file in weights.files]
-        if not names or (len(names) > 1 and tuple(names) != shard_names(names[0])):
-            return None
         if weights.hub in LOCAL:
             return folder_of(weights.hub, weights.id) / names[0]
         paths = self._records.paths(source_key(weights.sources[0]))
         return next((path for path in paths if path.name == Path(names[0]).name), None)
+
+
+def _is_one_file(weights: PlannedWeights) -> bool:
+    """Whether the engine is given one file; where it is the first of several, they must be here."""
+    names = tuple(file.name for file in weights.files)
+    if len(names) == 1:
+        return weights.here or not shard_names(names[0])
+    return weights.here and bool(names) and names == shard_names(names[0])

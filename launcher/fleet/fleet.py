@@ -209,6 +209,7 @@ class Fleet:
         if self._cluster.external:
             await self._cluster.connect()
         target = await self.planner.understand(request)
+        await self.planner.prepare(target)
         async with self._promising:
             planned = await self.planner.plan_launch(target)
             self.references.consent(target)

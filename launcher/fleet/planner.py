@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ from paddock.launcher.planning.resolve import resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
 from paddock.launcher.truth.store import TruthStore
 from paddock.registry.catalog import Catalog
+from paddock.registry.errors import PaddockError
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Variant
 
@@ -64,7 +66,7 @@ class Planner:
         self._look = look
         self._reservations = reservations
         self._truth = truth or TruthStore(settings.home)
-        self._asker = Asker(self._truth, settings.home)
+        self._asker = Asker(self._truth, settings)
         self.references = References(settings)
 
     @classmethod
@@ -109,7 +111,17 @@ class Planner:
         """What a launch would do; nothing is launched. Raises as `understand` and `plan_launch`."""
         return (await self.plan_launch(await self.understand(request, PLAN_AGE))).plan
 
-    async def plan_launch(self, target: ResolvedReference) -> Planned:
+    async def prepare(self, target: ResolvedReference) -> None:
+        """Learns what a launch will take, before its memory is promised to it.
+
+        The header of weights on a hub is downloaded, to ask the engine about it.
+        """
+        with contextlib.suppress(PaddockError):  # `plan_launch` meets it again
+            await self.plan_launch(target, may_download=True)
+
+    async def plan_launch(
+        self, target: ResolvedReference, *, may_download: bool = False
+    ) -> Planned:
         """The plan of a request that was understood.
 
         Raises:
@@ -121,7 +133,7 @@ class Planner:
         plan, places = plan_replicas(target.request, target.catalog, hosts)
         for _ in range(MOST_QUESTIONS):
             shape = target.catalog.lookup(target.request.model_name).shape(plan.size)
-            knows_more, failure = await self._asker.ask(plan, shape)
+            knows_more, failure = await self._asker.ask(plan, shape, may_download=may_download)
             if not knows_more:
                 break
             hosts = [replace(host, evidence=self._truth.evidence()) for host in hosts]

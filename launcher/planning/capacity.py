@@ -47,7 +47,7 @@ class Fit:
             best.engine,
             self.options,
             self.spec.type != "LLM",
-            best.weights.size_bytes,
+            best.weights.size_bytes if best.weights.here or best.variant.size_bytes else None,
             subject_of(
                 best.variant,
                 best.engine.name,

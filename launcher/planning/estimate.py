@@ -105,9 +105,9 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
     on_gpu = host.gpus and host.engines.get(engine.name, UNKNOWN).cuda
     gpus = [max(host.gpus, key=lambda gpu: gpu.free_bytes).name] if on_gpu else []
     subject = subject_of(variant, engine.name, options, host, gpus)
-    return Setup(
-        shape, weights, engine, options, spec.type != "LLM", stored, subject, host.evidence
-    )
+    known = stored if variant.size_bytes or _local_bytes(variant, host) else None
+    pooled = spec.type != "LLM"
+    return Setup(shape, weights, engine, options, pooled, known, subject, host.evidence)
 
 
 def _local_bytes(variant: Variant, host: Host) -> int | None:

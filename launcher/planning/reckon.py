@@ -23,7 +23,7 @@ class Setup:
 
     `engine` and `options` are None where no engine for the format has an adapter. `pooled`: the
     model embeds or ranks. With a `subject`, of any context and slots, the `evidence` of it counts;
-    `stored_bytes` are those of the files.
+    `stored_bytes` are those of the files, None where that is a guess.
     """
 
     architecture: Architecture
@@ -31,7 +31,7 @@ class Setup:
     engine: Engine | None = None
     options: EngineOptions | None = None
     pooled: bool = False
-    stored_bytes: int = 0
+    stored_bytes: int | None = None
     subject: Subject | None = None
     evidence: Evidence = NO_EVIDENCE
 
@@ -72,7 +72,8 @@ def reckon(
         return estimate
     subject = replace(setup.subject, context_length=context, slots=slots)
     asked = setup.evidence.asked.get(subject)
-    if asked is not None and asked.file_bytes != setup.stored_bytes:
+    stored = setup.stored_bytes
+    if asked is not None and stored is not None and asked.file_bytes != stored:
         asked = None
     if asked is not None:
         estimate = estimate.model_copy(
@@ -85,7 +86,7 @@ def reckon(
             }
         )
     measured = setup.evidence.measured.get(subject)
-    if measured is None or not measured.is_of(setup.stored_bytes):
+    if measured is None or (stored is not None and not measured.is_of(stored)):
         return estimate
     return replace_measured(estimate, measured, asked, engine.allocates_cache)
 

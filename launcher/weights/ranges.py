@@ -136,6 +136,11 @@ class RangedBytes:
         self._file = file
         self._data = bytearray()
 
+    @property
+    def fetched(self) -> bytes:
+        """All that was fetched, from the file's first byte on."""
+        return bytes(self._data)
+
     def read(self, start: int, count: int) -> bytes:
         """The bytes from `start` on; what was not fetched yet is, in blocks that double.
 
