@@ -57,7 +57,7 @@ def write_header(path: Path, header: Header) -> Path:
         _add(writer, f"{header.name}.{key}", value)
     _add_vocabulary(writer, header.vocabulary)
     size = 0
-    for name, shape in _tensors(header):
+    for name, shape in tensor_shapes(header):
         plain = len(shape) < 2 or shape[0] % 32 or name.endswith(("_norm.weight", "bias"))
         kind = gguf.GGMLQuantizationType.F32 if plain or "_inp" in name else MATRIX
         rows = tuple(reversed(shape))
@@ -106,7 +106,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, count: int) -> None:
     writer.add_eos_token_id(2)
 
 
-def _tensors(header: Header) -> TensorShapes:
+def tensor_shapes(header: Header) -> TensorShapes:
+    """Every tensor, in no order."""
     width = header.width
     yield "token_embd.weight", (width, header.vocabulary)
     norm = "token_embd_norm.weight" if header.name == "lfm2" else "output_norm.weight"
