@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from paddock.registry.sizes.mixtures import Network, Tensor
 from paddock.registry.spec import Architecture
@@ -17,6 +18,9 @@ SENTENCEPIECE_TOKEN_BYTES = 23
 """One token in the header of a file: llama.cpp's models/ggml-vocab-llama-spm.gguf takes 22.6."""
 PAIRS_TOKEN_BYTES = 45
 """The same with the merges of byte-pair encoding: ggml-vocab-qwen2.gguf takes 39, -llama-bpe 61."""
+LEAST_SHARE, MOST_SHARE = 0.8, 1.05
+"""How much of the stated parameters the tensors may hold: an encoder of pictures is not among them,
+and publishers round."""
 _HEADER_BYTES = 8192
 """Numbers and a chat template."""
 _SMALL_VOCABULARY = 70_000
@@ -138,15 +142,20 @@ _OF_80_LAYERS = frozenset(
 )
 
 
+@lru_cache(maxsize=1024)
 def knows_tensors(architecture: Architecture) -> bool:
-    """Whether the tensors of this architecture are known, and its numbers are stated."""
+    """Whether the tensors of this architecture are known, and hold the parameters it states."""
     family = _FAMILIES.get(architecture.name)
     if family is None or architecture.reckoned:
         return False
     # Layers with a state have matrices that only these numbers tell.
-    return not architecture.recurrent_layers or bool(
+    has_matrices = (
         family is _NEXT and architecture.linear_key_size and architecture.linear_value_size
     )
+    if architecture.recurrent_layers and not has_matrices:
+        return False
+    every, _ = count_parameters(architecture)
+    return LEAST_SHARE <= every / architecture.parameters <= MOST_SHARE
 
 
 def network_tensors(architecture: Architecture, drafts: bool = True) -> tuple[Tensor, ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddock.registry.derive.layers import gguf_layers
+from bench.llama_memory import architecture_of
 from paddock.registry.sizes.files import files_bytes, gguf_bytes, linear_elements
 from paddock.registry.sizes.tensors import count_parameters, knows_tensors, network_tensors
 from paddock.registry.spec import Architecture, ModelSpec
 from tests.catalog import CATALOG
-from tests.headers import HEADERS, Header, tensor_shapes
+from tests.headers import HEADERS, tensor_shapes, write_header
 
 EVERY = pytest.mark.parametrize("spec", list(CATALOG), ids=CATALOG.names())
 GB = 10**9
@@ -121,46 +122,6 @@ def test_parameters_follow_from_the_shape(spec: ModelSpec) -> None:
             assert every == pytest.approx(shape.parameters, rel=0.002)
 
 
-def _architecture(header: Header) -> Architecture:
-    """The architecture that a header tells, as derived specs have it."""
-
-    def number(key: str) -> int | None:
-        value = header.get(key)
-        return max(value) if isinstance(value, list) else value
-
-    def listed(key: str) -> list[int] | None:
-        value = header.get(key)
-        return value if isinstance(value, list) else None
-
-    experts = header.get("expert_count", 0)
-    inner, dense = header.get("expert_feed_forward_length"), number("feed_forward_length")
-    heads, shared = header["attention.head_count"], number("attention.head_count_kv")
-    is_mixed = bool(experts and header.get("leading_dense_block_count"))
-    return Architecture.model_validate(
-        {
-            "name": header.name,
-            "layers": header.layers,
-            "hidden_size": header.width,
-            "intermediate_size": inner if experts and inner else dense,
-            "attention_heads": heads,
-            "key_value_heads": shared,
-            "head_dim": header.get("attention.key_length"),
-            "vocabulary_size": header.vocabulary,
-            "experts": experts,
-            "experts_per_token": header.get("expert_used_count", 0),
-            "dense_layers": header.get("leading_dense_block_count", 0),
-            "dense_intermediate_size": dense if is_mixed else None,
-            "shared_intermediate_size": header.get("expert_shared_feed_forward_length")
-            or (inner or 0) * header.get("expert_shared_count", 0),
-            "index_heads": header.get("attention.indexer.head_count", 0),
-            "tied_embeddings": header.tied,
-            "parameters": 1 << 50,
-            "active_parameters": 1,
-            **gguf_layers(header.name, header.layers, number, listed),
-        }
-    )
-
-
 @pytest.mark.parametrize(
     "title",
     [
@@ -168,10 +129,10 @@ def _architecture(header: Header) -> Architecture:
         "DeepSeek V2 Lite", "DeepSeek V3.2, 12 layers", "Gemma 4 E2B",
     ],
 )  # fmt: skip
-def test_tensors_are_those_that_llama_cpp_loads(title: str) -> None:
+def test_tensors_are_those_that_llama_cpp_loads(tmp_path: Path, title: str) -> None:
     """Matrices by name and shape are those of a header that llama.cpp takes."""
-    header = HEADERS[title]
-    shape = _architecture(header)
+    header = replace(HEADERS[title], vocabulary=1024)
+    shape = architecture_of(write_header(tmp_path / "header.gguf", header))
     if title == "Gemma 4 E2B":  # its later layers are twice as wide, which no header says
         shape = shape.model_copy(update={"intermediate_size": 6144, "wide_shared_layers": True})
     ours = {tensor.name: tensor.shape for tensor in network_tensors(shape, drafts=False)}
@@ -210,9 +171,11 @@ def test_mixtures_without_published_rules_do_not_follow(quantization: str) -> No
     assert files_bytes("ggufv2", quantization, shape) is None
 
 
-def test_what_is_reckoned_has_no_tensors() -> None:
-    """A shape that is guessed from the size says nothing of the file."""
+def test_what_is_reckoned_or_contradicts_itself_has_no_tensors() -> None:
+    """A shape that is guessed, or holds other parameters than it states, tells no size."""
     guessed = Architecture.reckon("7", "LlamaForCausalLM")
     assert files_bytes("ggufv2", "Q4_K_M", guessed) is None
+    contradictory = GEMMA_3_270M.model_copy(update={"parameters": 7 * GB})
+    assert files_bytes("ggufv2", "Q4_K_M", contradictory) is None
     unknown = GEMMA_3_270M.model_copy(update={"name": "NobodyKnowsForCausalLM"})
     assert files_bytes("ggufv2", "Q4_K_M", unknown) is None
