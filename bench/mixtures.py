@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,20 @@ def _ask(program: Path, header: Header, tensors: Sequence[Tensor]) -> dict[str, 
     )
     table = (line.split() for line in answer.stdout.splitlines())
     return {numbers[number]: [kind.upper() for kind in kinds] for number, *kinds in table}
+
+
+_PLANNED = re.compile(
+    r"^\[ *\d+/ *\d+\] (?P<name>\S+) +- \[.*\], type = +(?P<old>\w+), size = "
+    r".*?(?:\((?P<new>\w+)\))?$"
+)
+
+
+def planned_types(program: str, file: Path, file_type: str) -> dict[str, str]:
+    """The type that `llama-quantize --dry-run` plans for each tensor of a file in 16 bits."""
+    command = [program, "--dry-run", file, file_type]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = map(_PLANNED.match, (done.stdout + done.stderr).splitlines())
+    return {line["name"]: (line["new"] or line["old"]).upper() for line in lines if line}
 
 
 def main() -> int:
