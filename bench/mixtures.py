@@ -115,9 +115,15 @@ _PLANNED = re.compile(
 )
 
 
-def planned_types(program: str, file: Path, file_type: str) -> dict[str, str]:
-    """The type that `llama-quantize --dry-run` plans for each tensor of a file in 16 bits."""
-    command = [program, "--dry-run", file, file_type]
+def planned_types(
+    program: str, file: Path, file_type: str, matrix: Path | None = None
+) -> dict[str, str]:
+    """The type that `llama-quantize --dry-run` plans for each tensor of a file in 16 bits.
+
+    `matrix` is a file with an importance matrix, where there is one.
+    """
+    options = ["--imatrix", matrix] if matrix else []
+    command = [program, "--dry-run", *options, file, file_type]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = map(_PLANNED.match, (done.stdout + done.stderr).splitlines())
     return {line["name"]: (line["new"] or line["old"]).upper() for line in lines if line}

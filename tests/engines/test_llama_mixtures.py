@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 
 from bench.mixtures import MODELS, QUANTIZED, network_of, planned_types
@@ -17,19 +18,36 @@ from tests.headers import HEADERS, tensor_shapes, write_header
 PROGRAM = shutil.which("llama-quantize") or ""
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="no llama-quantize on the PATH")
 OF_16_BITS = {"F32", "F16"}
-MADE = [name for name in QUANTIZED if not name.startswith(("IQ1", "IQ2", "IQ3_XXS", "Q2_K_S"))]
+MADE = [name for name in QUANTIZED if not name.startswith(("IQ1", "IQ2", "IQ3_X", "Q2_K_S"))]
 """Types that need no importance matrix."""
 
 
+def write_matrix(path: Path) -> Path:
+    """An importance matrix of one entry: that there is one is what the rules ask."""
+    writer = gguf.GGUFWriter(path, "imatrix")
+    writer.add_array("imatrix.datasets", ["nothing"])
+    writer.add_uint32("imatrix.chunk_count", 1)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for name, length in (("in_sum2", 32), ("counts", 1)):
+        writer.add_tensor(f"blk.0.attn_q.weight.{name}", np.ones((1, length), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 @pytest.mark.parametrize("title", MODELS)
-def test_it_plans_these_types(tmp_path: Path, title: str) -> None:
+@pytest.mark.parametrize("imatrix", [False, True])
+def test_it_plans_these_types(tmp_path: Path, title: str, imatrix: bool) -> None:
     """In each type of file every tensor of a published model gets the type that we say."""
     header = replace(MODELS[title], vocabulary=1024)
     path = write_header(tmp_path / "model.gguf", header, gguf.GGMLQuantizationType.F16)
     arrangement = arrange(Tensor(name, shape) for name, shape in tensor_shapes(header))
+    matrix = write_matrix(tmp_path / "matrix.gguf") if imatrix else None
     for name in QUANTIZED:
-        planned = planned_types(PROGRAM, path, name)
-        ours = assign_types(arrangement, network_of(header), Mixture(name))
+        planned = planned_types(PROGRAM, path, name, matrix)
+        ours = assign_types(arrangement, network_of(header), Mixture(name, imatrix))
         assert {tensor.name for tensor, _ in ours} == set(planned)
         for tensor, kind in ours:
             theirs = planned[tensor.name]
