@@ -64,7 +64,7 @@ def packed_bytes(format: str, quantization: str, architecture: Architecture) -> 
     """Bytes of GPTQ, AWQ, bitsandbytes or FP8 files: linear layers are packed, the rest is not.
 
     Embeddings, the output layer, norms and routers stay in 16 bits, with all that is no part of
-    the language model.
+    the language model. None for other formats, and for names that say no number of bits.
     """
     pack = {"gptq": _gptq, "awq": _awq, "bnb": _bnb, "fp8": _fp8}.get(format)
     width = _width(format, quantization)
