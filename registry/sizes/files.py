@@ -44,7 +44,7 @@ def files_bytes(format: str, quantization: str, architecture: Architecture) -> i
 def gguf_bytes(quantization: str, architecture: Architecture) -> int | None:
     """Bytes of a GGUF: its header, and the tensors in the types that llama.cpp gives them.
 
-    None for a mixture that is not llama.cpp's (unsloth's UD-… choose by layer).
+    None for a name that says no mixture.
     """
     mixture = Mixture.named(quantization)
     if mixture is None:

@@ -170,9 +170,13 @@ class Mixture:
         """The mixture that a quantization's name stands for, None where no rule is known for it.
 
         `_L` and `_XL` that llama.cpp does not know are bartowski's: embeddings and output in Q8_0.
-        `i1-` is mradermacher's prefix for an importance matrix.
+        `i1-` is mradermacher's prefix for an importance matrix. `UD-` is Unsloth's for types
+        chosen by layer, of which the mixture that they are named after is the nearest known.
         """
         name = quantization.upper().removeprefix("I1-").replace("FP16", "F16")
+        if name.startswith("UD-"):
+            nearest = cls.named(_NEAREST.get(name[3:], name[3:]))
+            return nearest and cls(nearest.file_type, imatrix=True)
         name = name.replace("FP32", "F32")
         imatrix = name in _FROM_IMATRIX or quantization.casefold().startswith("i1-")
         if name in FILE_TYPES:
@@ -186,6 +190,11 @@ class Mixture:
 
 # Names that llama-quantize takes for others (tools/quantize/quantize.cpp), and that people shorten.
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
+_NEAREST = {
+    "Q2_K_XL": "Q2_K", "Q3_K_XL": "Q3_K_M", "Q4_K_L": "Q4_K_M", "Q4_K_XL": "Q4_K_M",
+    "Q5_K_XL": "Q5_K_M", "Q6_K_S": "Q6_K", "Q6_K_XL": "Q6_K", "Q8_K_XL": "Q8_0",
+    "IQ4_NL_XL": "IQ4_NL",
+}  # fmt: skip
 _LARGER = {
     "Q2_K_L": "Q2_K", "Q3_K_XL": "Q3_K_L", "Q4_K_L": "Q4_K_M", "Q5_K_L": "Q5_K_M", "Q6_K_L": "Q6_K",
 }  # fmt: skip

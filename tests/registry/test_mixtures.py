@@ -116,12 +116,14 @@ def test_an_importance_matrix_changes_first_layers() -> None:
         ("i1-Q4_K_S", Mixture("Q4_K_S", imatrix=True)),
         ("IQ2_XXS", Mixture("IQ2_XXS", imatrix=True)),
         ("MXFP4", Mixture("MXFP4_MOE")),
-        ("UD-Q4_K_XL", None),
+        ("UD-Q4_K_XL", Mixture("Q4_K_M", imatrix=True)),
+        ("UD-IQ2_M", Mixture("IQ2_M", imatrix=True)),
+        ("UD-something", None),
         ("Q9_K", None),
     ],
 )
 def test_a_quantizations_name_tells_its_mixture(name: str, mixture: Mixture | None) -> None:
-    """Names are read without case; mixtures whose rules nobody publishes are none."""
+    """Names are read without case; of rules that nobody publishes the nearest known count."""
     assert Mixture.named(name) == mixture
 
 

@@ -35,7 +35,8 @@ GEMMA_3_270M = Architecture(
 )
 
 # GB as the files' cards state them: bartowski's of gemma-3-4b-it, Llama-3.1-70B and Qwen3-30B-A3B,
-# TensorBlock's of gemma-3-1b-it, whose rows fill no blocks of 256.
+# TensorBlock's of gemma-3-1b-it, whose rows fill no blocks of 256; steampunque's and KikoCis's of
+# gemma-4-31b-it.
 PUBLISHED = {
     ("gemma-3-it", "4"): {
         "bf16": 7.77, "Q8_0": 4.13, "Q6_K_L": 3.35, "Q6_K": 3.19, "Q5_K_L": 2.99, "Q5_K_M": 2.83,
@@ -54,6 +55,7 @@ PUBLISHED = {
         "bf16": 61.10, "Q8_0": 32.48, "Q6_K_L": 25.26, "Q6_K": 25.10, "Q5_K_L": 21.94,
         "Q5_K_M": 21.74, "Q5_K_S": 21.10,
     },
+    ("gemma-4", "31"): {"f16": 61.4, "Q4_K_M": 18.7, "IQ3_XS": 13.1},
 }  # fmt: skip
 
 # The types whose rules have not changed since December 2023, when the card's files were made.
@@ -76,6 +78,26 @@ def test_sizes_are_those_of_published_files(
     computed = gguf_bytes(quantization, CATALOG.lookup(model).shape(size))
     assert computed is not None
     assert computed / GB == pytest.approx(stated, rel=SIZE_ERROR, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "quantization", "stated"),
+    [
+        ("gemma-4", "31", "UD-IQ3_XXS", 11.84),
+        ("gemma-4", "31", "UD-IQ2_M", 10.75),
+        ("gemma-4", "31", "UD-IQ2_XXS", 8.53),
+        ("deepseek-r1", "671", "UD-IQ1_S", 131),
+        ("deepseek-r1", "671", "UD-IQ1_M", 158),
+        ("deepseek-r1", "671", "UD-IQ2_XXS", 183),
+    ],
+)
+def test_types_chosen_by_layer_are_nearly_the_mixtures(
+    model: str, size: str, quantization: str, stated: float
+) -> None:
+    """Unsloth's files, as their makers state them, are within 6 % of the nearest mixture."""
+    computed = gguf_bytes(quantization, CATALOG.lookup(model).shape(size))
+    assert computed is not None
+    assert computed / GB == pytest.approx(stated, rel=0.06)
 
 
 @EVERY
@@ -163,7 +185,7 @@ def test_tiny_mixtrals_gptq_follows_from_its_shape() -> None:
     assert computed == pytest.approx(file.stat().st_size, rel=0.03)
 
 
-@pytest.mark.parametrize("quantization", ["Int4-Int8Mix", "UD-Q4_K_XL", "something"])
+@pytest.mark.parametrize("quantization", ["Int4-Int8Mix", "UD-something", "something"])
 def test_mixtures_without_published_rules_do_not_follow(quantization: str) -> None:
     """Where nobody says which tensor has which type, there is no size."""
     shape = CATALOG.lookup("qwen3").shape("8")
