@@ -93,6 +93,12 @@ class Architecture(_Frozen):
     """Parameters that one token passes through; equal to parameters without experts."""
     experts: CountOrZero = 0
     experts_per_token: CountOrZero = 0
+    dense_layers: CountOrZero = 0
+    """First layers without experts, in a mixture of experts."""
+    dense_intermediate_size: Count | None = None
+    """Width of the feed-forward part of those layers."""
+    shared_intermediate_size: CountOrZero = 0
+    """Width of the feed-forward part that every token passes through beside the experts."""
     sliding_window: Count | None = None
     """Tokens that attention looks back; left out where it sees the whole context."""
     sliding_layers: CountOrZero = 0
@@ -105,6 +111,8 @@ class Architecture(_Frozen):
     """Width of the embedding that each layer has for itself (Gemma 3n)."""
     kv_shared_layers: CountOrZero = 0
     """Last layers that use the cache of an earlier one (Gemma 3n)."""
+    wide_shared_layers: Flag = False
+    """Whether the feed-forward part of those layers is twice as wide (Gemma 4 E2B)."""
     v_head_dim: Count | None = None
     """Size of a value head, where it is not head_dim."""
     kv_lora_rank: Count | None = None
@@ -115,6 +123,8 @@ class Architecture(_Frozen):
     """The part of a latent key that carries the position, kept beside the latent row."""
     index_head_dim: Count | None = None
     """Size of the indexer's key in each layer, with sparse attention (DeepSeek V3.2)."""
+    index_heads: CountOrZero = 0
+    """Heads of that indexer."""
     attention_layers: CountOrZero | None = None
     """Layers that attend, where they are not all but the recurrent ones."""
     recurrent_layers: CountOrZero = 0
@@ -124,6 +134,10 @@ class Architecture(_Frozen):
 
     Mamba: inner × state + (kernel - 1) × (inner + 2 × groups × state).
     """
+    linear_key_size: Count | None = None
+    """Numbers in all keys of a gated delta net (Qwen3-Next): its key heads × their size."""
+    linear_value_size: Count | None = None
+    """The same of its values."""
     tied_embeddings: Flag = False
     """Whether the output layer shares the weights of the input embedding."""
     reckoned: Flag = False
@@ -172,7 +186,13 @@ class Architecture(_Frozen):
             raise wrong_value(f"more than the {self.experts} experts", ("experts_per_token",))
         if self.experts and not self.experts_per_token:
             raise wrong_value("must be stated where there are experts", ("experts_per_token",))
-        for field in ("sliding_layers", "kv_shared_layers", "attention_layers", "recurrent_layers"):
+        for field in (
+            "sliding_layers",
+            "kv_shared_layers",
+            "attention_layers",
+            "recurrent_layers",
+            "dense_layers",
+        ):
             if (getattr(self, field) or 0) > self.layers:
                 raise wrong_value(f"more than the {self.layers} layers", (field,))
         for field, needed in (

@@ -50,20 +50,24 @@ class Header:
         return int(self["embedding_length"])
 
 
-def write_header(path: Path, header: Header) -> Path:
-    """Writes the header and extends the file to its full size; returns its path."""
+def write_header(path: Path, header: Header, matrix: gguf.GGMLQuantizationType = MATRIX) -> Path:
+    """Writes the header, with matrices of a type, and extends the file to its full size.
+
+    Returns its path.
+    """
     writer = gguf.GGUFWriter(path, header.name)
     for key, value in header.numbers.items():
         _add(writer, f"{header.name}.{key}", value)
     _add_vocabulary(writer, header.vocabulary)
     size = 0
-    for name, shape in _tensors(header):
+    for name, shape in tensor_shapes(header):
         plain = len(shape) < 2 or shape[0] % 32 or name.endswith(("_norm.weight", "bias"))
-        kind = gguf.GGMLQuantizationType.F32 if plain or "_inp" in name else MATRIX
+        kind = gguf.GGMLQuantizationType.F32 if plain or "_inp" in name else matrix
         rows = tuple(reversed(shape))
         stored = quant_shape_to_byte_shape(rows, kind) if kind is MATRIX else rows
-        length = math.prod(stored) * (1 if kind is MATRIX else 4)
-        writer.add_tensor_info(name, stored, _dtype(kind), length, raw_dtype=kind)
+        dtype = _dtype(kind)
+        length = math.prod(stored) * dtype.itemsize
+        writer.add_tensor_info(name, stored, dtype, length, raw_dtype=kind)
         size += -(-length // 32) * 32
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -78,7 +82,8 @@ def write_header(path: Path, header: Header) -> Path:
 def _dtype(kind: gguf.GGMLQuantizationType) -> Any:
     import numpy as np
 
-    return np.dtype(np.uint8 if kind is MATRIX else np.float32)
+    types = {MATRIX: np.uint8, gguf.GGMLQuantizationType.F16: np.float16}
+    return np.dtype(types.get(kind, np.float32))
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
@@ -106,7 +111,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, count: int) -> None:
     writer.add_eos_token_id(2)
 
 
-def _tensors(header: Header) -> TensorShapes:
+def tensor_shapes(header: Header) -> TensorShapes:
+    """Every tensor, in no order."""
     width = header.width
     yield "token_embd.weight", (width, header.vocabulary)
     norm = "token_embd_norm.weight" if header.name == "lfm2" else "output_norm.weight"

@@ -6,6 +6,8 @@ engine's own figure. `docs/memory.md` says how far it agrees with what model car
 
 from __future__ import annotations
 
+from paddock.registry.sizes.files import files_bytes, linear_elements
+from paddock.registry.sizes.tensors import knows_tensors
 from paddock.registry.spec import Architecture, Variant
 
 # Bits that one weight takes, for files whose size nobody states. GGUF block formats carry their
@@ -64,9 +66,12 @@ def weight_bits(quantization: str) -> float:
 
 
 def weights_bytes(variant: Variant, architecture: Architecture) -> int:
-    """Bytes of the files: as stated by the spec, else parameters × bits of the quantization."""
+    """Bytes of the files: as stated, else by the network's tensors, else parameters × bits."""
     if variant.size_bytes is not None:
         return variant.size_bytes
+    follows = files_bytes(variant.format, variant.quantization, architecture)
+    if follows is not None:
+        return follows
     at_load = variant.format == "pytorch" and variant.quantization in AT_LOAD
     bits = BITS["none"] if at_load else weight_bits(variant.quantization)
     return round(architecture.parameters * bits / 8)
@@ -92,8 +97,12 @@ def loaded_bytes(
         if element_bytes is None or variant.quantization != "none":
             return stored
         return round(stored * element_bytes / in_files)
-    apart = 2 * architecture.vocabulary_size * architecture.hidden_size
-    layers = max(0, architecture.parameters - apart)
+    if knows_tensors(architecture):
+        layers = linear_elements(architecture)
+        apart = architecture.parameters - layers
+    else:
+        apart = 2 * architecture.vocabulary_size * architecture.hidden_size
+        layers = max(0, architecture.parameters - apart)
     return min(stored, round(apart * 2 + layers * bits / 8))
 
 

@@ -48,6 +48,7 @@ _FILE_TYPES = {
     23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
     30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
 }  # fmt: skip
+FILE_TYPE_NUMBERS = {name: number for number, name in _FILE_TYPES.items()}
 _RANK = 4
 # GGUF's names of networks that give vectors and no text.
 _ENCODERS = {

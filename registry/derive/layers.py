@@ -77,6 +77,28 @@ def gguf_layers(
         found["kv_shared_layers"] = shared
     if own := number("embedding_length_per_layer_input"):
         found["hidden_size_per_layer_input"] = own
+    if recurrent and name in _INTERVALS:
+        keys = (number("ssm.group_count") or 0) * (number("ssm.state_size") or 0)
+        found |= _linear_sizes(keys, number("ssm.inner_size") or 0)
+    return found | _gguf_feed_forward(number)
+
+
+def _linear_sizes(keys: int, values: int) -> dict[str, Any]:
+    return {"linear_key_size": keys, "linear_value_size": values} if keys and values else {}
+
+
+def _gguf_feed_forward(number: Number) -> dict[str, Any]:
+    """What a mixture has beside its experts: first layers without, and a part for every token."""
+    found: dict[str, Any] = {}
+    if not number("expert_count"):
+        return found
+    if dense := number("leading_dense_block_count"):
+        inner = number("feed_forward_length") or None
+        found |= {"dense_layers": dense, "dense_intermediate_size": inner}
+    inner = number("expert_feed_forward_length") or number("feed_forward_length") or 0
+    shared = number("expert_shared_feed_forward_length")
+    if shared := shared or inner * (number("expert_shared_count") or 0):
+        found["shared_intermediate_size"] = shared
     return found
 
 
@@ -104,7 +126,10 @@ def _gguf_heads(number: Number) -> dict[str, Any]:
     elif value and value != key:
         found["v_head_dim"] = value
     if index := number("attention.indexer.key_length"):
-        found["index_head_dim"] = index
+        found |= {
+            "index_head_dim": index,
+            "index_heads": number("attention.indexer.head_count") or 0,
+        }
     return found
 
 
@@ -211,6 +236,7 @@ def config_layers(name: str, layers: int, config: Mapping[str, Any]) -> dict[str
         ("v_head_dim", ("v_head_dim",)),
         ("q_lora_rank", ("q_lora_rank",)),
         ("index_head_dim", ("index_head_dim",)),
+        ("index_heads", ("index_n_heads",)),
         ("global_head_dim", ("global_head_dim",)),
         ("global_key_value_heads", ("num_global_key_value_heads",)),
         ("kv_shared_layers", ("num_kv_shared_layers",)),
@@ -218,6 +244,27 @@ def config_layers(name: str, layers: int, config: Mapping[str, Any]) -> dict[str
     ):
         if value := _whole(config, *keys):
             found[field] = value
+    if recurrent and (heads := _whole(config, "linear_num_value_heads")):
+        keys_size = _whole(config, "linear_num_key_heads") * _whole(config, "linear_key_head_dim")
+        values_size = heads * _whole(config, "linear_value_head_dim")
+        found |= _linear_sizes(keys_size, values_size)
+    if found.get("kv_shared_layers") and config.get("use_double_wide_mlp") is True:
+        found["wide_shared_layers"] = True
+    return found | _config_feed_forward(config)
+
+
+def _config_feed_forward(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a mixture has beside its experts: first layers without, and a part for every token."""
+    found: dict[str, Any] = {}
+    inner, dense = _whole(config, "moe_intermediate_size"), _whole(config, "intermediate_size")
+    if not inner:
+        return found
+    if first := _whole(config, "first_k_dense_replace", "moe_layer_start_index"):
+        found |= {"dense_layers": first, "dense_intermediate_size": dense or None}
+    shared = _whole(config, "shared_expert_intermediate_size")
+    count = _whole(config, "n_shared_experts", "moe_num_shared_experts")
+    if shared := shared or inner * count:
+        found["shared_intermediate_size"] = shared
     return found
 
 

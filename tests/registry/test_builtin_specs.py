@@ -28,8 +28,13 @@ FAMILIES = (
 )
 # fmt: on
 
-# Their publishers name these after the parameters that one token passes through.
-ACTIVE_ONLY = {"qwen1.5-moe-chat": ("2_7",), "qwen2-moe-instruct": ("14",)}
+# Their publishers name these after the parameters that one token passes through; Gemma 4's small
+# ones without the embeddings that each layer has for itself.
+ACTIVE_ONLY = {
+    "qwen1.5-moe-chat": ("2_7",),
+    "qwen2-moe-instruct": ("14",),
+    "gemma-4": ("2", "4"),
+}
 
 
 def parameters(shape: Architecture, experts: int) -> int:

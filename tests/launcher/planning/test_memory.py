@@ -249,8 +249,8 @@ def test_each_size_of_a_family_is_reckoned_for_itself() -> None:
         variants = spec.select(format="ggufv2", size=size, quantization="Q4_K_M")
         (row,) = estimate_table(spec, variants, (4096,), HOST)
         taken[size] = row["weights_bytes"] / 1e9, row["cache_bytes"]
-    assert taken["0_6"][0] == pytest.approx(0.6 * 4.5 / 8, rel=0.05)
-    assert taken["8"][0] == pytest.approx(8.2 * 4.5 / 8, rel=0.05)
+    assert taken["0_6"][0] == pytest.approx(0.397, rel=0.015)
+    assert taken["8"][0] == pytest.approx(5.03, rel=0.015)
     assert taken["8"][1] > taken["0_6"][1]
 
 

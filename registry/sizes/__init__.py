@@ -1,0 +1,1 @@
+"""Sizes of weight files that nobody states, from the tensors of an architecture. Pure."""
