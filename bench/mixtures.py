@@ -123,7 +123,7 @@ def planned_types(
     `matrix` is a file with an importance matrix, where there is one.
     """
     options = ["--imatrix", matrix] if matrix else []
-    command = [program, "--dry-run", *options, file, file_type]
+    command = [program, "--dry-run", *map(str, options), str(file), file_type]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = map(_PLANNED.match, (done.stdout + done.stderr).splitlines())
     return {line["name"]: (line["new"] or line["old"]).upper() for line in lines if line}

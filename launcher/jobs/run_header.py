@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.launcher.planning.plan import PlannedWeights
-from paddock.launcher.weights import ask
-from paddock.launcher.weights import load_hub as load
+from paddock.launcher.weights import ask, load_hub
 from paddock.launcher.weights.base import Terms
 from paddock.launcher.weights.job import Job
 from paddock.launcher.weights.ranges import RangedBytes, Reading
@@ -28,7 +27,7 @@ def bring_header(weights: PlannedWeights, terms: Terms, out: Path) -> int:
     """Writes the header, and returns the bytes of the whole file.
 
     Raises:
-        HubFailure: no hub answers, or has the file, or gives it.
+        HubFailure: the hub does not answer, or has no such file, or does not give it.
         CorruptFile: it is no GGUF.
     """
 
@@ -48,18 +47,17 @@ def bring_header(weights: PlannedWeights, terms: Terms, out: Path) -> int:
             copy.truncate(file.size_bytes)
         return file.size_bytes
 
-    jobs = [
-        Job(load(source.hub), source, terms, lambda _: None, threading.Event())
-        for source in weights.sources
-    ]
-    return ask(jobs, bring)
+    # Of the first hub alone: others are worth a launch's time when they bring the weights.
+    source = weights.sources[0]
+    job = Job(load_hub(source.hub), source, terms, lambda _: None, threading.Event())
+    return ask([job], bring)
 
 
 def main() -> None:
     """Answers for the weights that stdin names."""
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
-    terms = Terms(Path(request["home"]), request["timeout"], silence=10.0, tries=1)
+    terms = Terms(Path(request["home"]), request["timeout"], silence=5.0, tries=1)
     weights = PlannedWeights.model_validate(request["weights"])
     answer: dict[str, Any]
     try:

@@ -206,7 +206,8 @@ def test_two_pulls_of_the_same_are_one(here: Paddock, hub: HubServer) -> None:
 
 def test_a_launch_is_called_off_while_it_downloads(here: Paddock, hub: HubServer) -> None:
     """Its part stays, and nothing of it runs."""
-    hub.fail(FILE, Fault(after=300_000, how="hold"))
+    hold = Fault(after=300_000, how="hold")
+    hub.fail(FILE, hold, hold)  # a look at the header comes first, and gives up
     here.ok("list")
     client = here.client()
     client.launch(wait=False, model_name="mixtral-v0.1", model_format="ggufv2",
