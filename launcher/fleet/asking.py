@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +45,7 @@ class Asker:
         self._records = FileRecords(settings.home)
         self._failed: dict[Subject, tuple[float, str]] = {}
         self._asking = asyncio.Lock()
+        self._header_of = ""
 
     async def ask(
         self, plan: LaunchPlan, architecture: Architecture, *, may_download: bool
@@ -80,20 +80,22 @@ class Asker:
     async def _ask_once(
         self, plan: LaunchPlan, architecture: Architecture, subject: Subject
     ) -> bool:
-        if plan.weights.here:
-            path = self._path(plan.weights)
-            return path is not None and await asyncio.to_thread(
-                self._ask, plan, path, architecture, subject
-            )
-        with tempfile.TemporaryDirectory(prefix="paddock-header-") as folder:
-            path = await self._bring_header(plan.weights, Path(folder))
-            return path is not None and await asyncio.to_thread(
-                self._ask, plan, path, architecture, subject
-            )
+        weights = plan.weights
+        path = self._path(weights) if weights.here else await self._bring_header(weights)
+        return path is not None and await asyncio.to_thread(
+            self._ask, plan, path, architecture, subject
+        )
 
-    async def _bring_header(self, weights: PlannedWeights, folder: Path) -> Path | None:
-        """The header of a file on a hub, with a hole up to its size; None: it does not come."""
-        out = folder / "header.gguf"
+    async def _bring_header(self, weights: PlannedWeights) -> Path | None:
+        """The header of a file on a hub, with a hole up to its size; None: it does not come.
+
+        The last one is kept: the next question is often about another context of the same.
+        """
+        out, key = self._settings.home / "cache" / "header.gguf", source_key(weights.sources[0])
+        if self._header_of == key and out.exists():
+            return out
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self._header_of = ""
         answers: list[dict[str, Any]] = []
         child = Child("paddock.launcher.jobs.run_header", self._settings.home)
         request = {
@@ -116,7 +118,10 @@ class Asker:
             return None
         finally:
             await child.end()
-        return out if "size_bytes" in answers[0] else None
+        if "size_bytes" not in answers[0]:
+            return None
+        self._header_of = key
+        return out
 
     def _ask(
         self, plan: LaunchPlan, weights: Path, architecture: Architecture, subject: Subject
