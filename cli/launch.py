@@ -58,7 +58,7 @@ def launch(
       paddock launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M
       paddock launch hf:TheBloke/Mixtral-8x7B-v0.1-GGUF --quantization Q4_K_M
     """
-    body = _body(values, ctx.args)
+    body = launch_arguments(values, ctx.args)
     if locked:
         body["lock"] = locked_entry(body["model_name"], lock_file, settings)
     say_reading(body["model_name"], output)
@@ -74,8 +74,8 @@ def launch(
     output.result(launched, launched["model_uid"])
 
 
-def _body(values: dict[str, Any], extra: list[str]) -> dict[str, Any]:
-    """The launch as REST takes it: our options, and the engine's from the rest of the line."""
+def launch_arguments(values: dict[str, Any], extra: list[str]) -> dict[str, Any]:
+    """The body of `POST /v1/models`: our options, and the engine's from the rest of the line."""
     extra = list(extra)
     if extra and not extra[0].startswith("-"):
         # `paddock launch tiny-mixtral`, for those who do not want to type the option.
@@ -149,11 +149,27 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"; free{' on its GPUs' * bool(memory['gpus'])}: {size(memory['free_bytes'])}",
         f"by         {source_text(memory)}",
         f"node       {plan['node_name']}{copies}",
+        *_expected_lines(plan.get("expected")),
     ]
     lines += [f"because    {reason}" for reason in plan["reasons"]]
     lines += [f"not        {engine}: {reason}" for engine, reason in plan["refused"].items()]
     lines += [f"warning    {warning}" for warning in plan["warnings"]]
     return "\n".join(lines)
+
+
+def _expected_lines(expected: dict[str, Any] | None) -> list[str]:
+    if expected is None:
+        return []
+    measured = expected["source"] == "measured"
+    parts = []
+    if expected["tokens_per_second"]:
+        speed = f"{expected['tokens_per_second']:.0f} tokens/s"
+        parts.append(f"{speed}, measured here" if measured else f"≈ {speed} by memory bandwidth")
+    if expected["prompt_tokens_per_second"]:
+        parts.append(f"{expected['prompt_tokens_per_second']:.0f} tokens/s of a prompt")
+    if expected["load_seconds"]:
+        parts.append(f"loads in {expected['load_seconds']:.1f} s")
+    return [f"expected   {', '.join(parts)}"]
 
 
 def source_text(memory: dict[str, Any]) -> str:

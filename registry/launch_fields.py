@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from paddock.registry.abilities import model_types
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.hubs import AUTO
 
 Kind = Literal[
     "text",
@@ -26,6 +27,7 @@ Kind = Literal[
     "hub",
     "size",
     "count",
+    "solved",
     "number",
     "flag",
     "gpus",
@@ -37,9 +39,9 @@ Kind = Literal[
 
 `reference` is a model's name or the place of its weights. `model_type` is a type of models that
 abilities belong to: packages may add some. `file` is a path, or the name of a file
-in the model's repository. The command line makes relative paths absolute. `gpus` is a number of
-GPUs, `auto` or `none`; `indices` are indices of GPUs. `adapters` is Xinference's
-`peft_model_config`. `entry` is an entry of a lockfile.
+in the model's repository. The command line makes relative paths absolute. `solved` is a count, or
+`auto`. `gpus` is a number of GPUs, `auto` or `none`; `indices` are indices of GPUs. `adapters` is
+Xinference's `peft_model_config`. `entry` is an entry of a lockfile.
 """
 Taker = Literal["launch", "pull", "lock", "replicas"]
 """Commands and routes. `replicas` is the route that adds replicas to a model; no command does."""
@@ -141,6 +143,12 @@ def _count(launch_field: LaunchField, value: Any) -> int:
     return value if isinstance(value, int) else int(number)
 
 
+def _solved(launch_field: LaunchField, value: Any) -> int | str:
+    if isinstance(value, str) and value.strip().casefold() == AUTO:
+        return AUTO
+    return _count(launch_field, value)
+
+
 def _number(launch_field: LaunchField, value: Any) -> float:
     number = _parse(value)
     if number is None:
@@ -224,6 +232,7 @@ _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "file": _text,
     "hub": _text,
     "count": _count,
+    "solved": _solved,
     "number": _number,
     "flag": _flag,
     "gpus": _gpus,
@@ -286,7 +295,8 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
         attribute="quantization",
         takers=_VARIANT,
         flags=("-q", "--quantization"),
-        help="Quantization: none, Int4, Q4_K_M, …",
+        help="Quantization: none, Int4, Q4_K_M, … or auto.",
+        description="`auto`: with the most bits that the free memory holds",
     ),
     LaunchField(
         key="replica",
@@ -302,10 +312,11 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     LaunchField(
         key="context_length",
         attribute="context_length",
-        kind="count",
+        kind="solved",
         minimum=1,
         flags=("-c", "--context-length"),
-        help="Tokens that one request gets.",
+        help="Tokens that one request gets, or auto.",
+        description="Tokens that one request gets; `auto`: as many as the free memory holds",
     ),
     LaunchField(
         key="model_path",
@@ -392,6 +403,22 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
         help="Let code and pickles of this very commit run.",
         help_of={"pull": "Let code and pickles of this very commit come."},
         description="The commit whose code may run here",
+    ),
+    LaunchField(
+        key="fit",
+        attribute="fit",
+        kind="flag",
+        flags=("--fit",),
+        help="Give up what does not fit the free memory.",
+        description="Give up slots, context, cache type or quantization to fit the free memory",
+    ),
+    LaunchField(
+        key="force",
+        attribute="force",
+        kind="flag",
+        flags=("--force",),
+        help="Launch even if the memory does not suffice.",
+        description="Launch even if the memory or the disk does not suffice",
     ),
     LaunchField(
         key="restart",

@@ -18,10 +18,11 @@ from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.reservations import (
     Reservation,
+    note_held,
     subtract_places,
     subtract_reservations,
 )
-from paddock.launcher.planning.resolve import resolve_lock, resolve_weights
+from paddock.launcher.planning.resolve import fit_request, resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
 from paddock.launcher.truth.store import TruthStore
 from paddock.registry.catalog import Catalog
@@ -55,12 +56,14 @@ class Planner:
         look: LookAround,
         reservations: Callable[[], Sequence[Reservation]] = tuple,
         evidence: Callable[[], Evidence] = Evidence,
+        held: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._look = look
         self._reservations = reservations
         self._evidence = evidence
+        self._held = held
         self.references = References(settings)
 
     @classmethod
@@ -91,7 +94,8 @@ class Planner:
         """The hosts, with memory reserved for replicas that still start taken off what is free."""
         hosts = await self.hosts(paths)
         reservations = await asyncio.to_thread(self._reservations)
-        return [subtract_reservations(host, reservations) for host in hosts]
+        held = await asyncio.to_thread(self._held)
+        return [note_held(subtract_reservations(host, reservations), held) for host in hosts]
 
     async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> ResolvedReference:
         """The request with the catalogue to resolve it against.
@@ -114,13 +118,18 @@ class Planner:
         target.check()
         policy = Policy.of(target.request)
         hosts = await self._hosts_for(target)
-        plan, places = plan_replicas(target.request, target.catalog, hosts)
+        request = target.request
+        given_up: tuple[str, ...] = ()
+        if request.fit:
+            request, given_up = fit_request(request, target.catalog, hosts)
+        plan, places = plan_replicas(request, target.catalog, hosts)
+        plan = plan.model_copy(update={"reasons": (*plan.reasons, *given_up)})
         plan = _with_stale(target.finish(plan), hosts, places)
         places = tuple(
             place if place.plan is None else replace(place, plan=target.finish(place.plan))
             for place in places
         )
-        return Planned(target.request, plan, places, policy)
+        return Planned(request, plan, places, policy)
 
     async def _hosts_for(self, target: ResolvedReference) -> list[Host]:
         hosts = await self.free_hosts(target.paths)

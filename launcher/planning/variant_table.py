@@ -11,7 +11,7 @@ from paddock.engines import engine_names, engines
 from paddock.engines.base import UNKNOWN, Detection, Engine, Host
 from paddock.engines.environment import Accelerator
 from paddock.launcher.planning.candidates import unable
-from paddock.launcher.planning.capacity import LEAST_CONTEXT
+from paddock.launcher.planning.capacity import CONTEXTS
 from paddock.launcher.planning.estimate import estimate_table
 from paddock.launcher.planning.memory import weights_bytes
 from paddock.launcher.planning.servable import is_here
@@ -32,7 +32,7 @@ def variant_rows(
     `asked_by` is what to launch the model by, and `consent` maps the formats that would run a
     repository's code to how that is allowed (`--trust COMMIT`).
     """
-    context = min(LEAST_CONTEXT, spec.context_length)
+    context = min(CONTEXTS[-1], spec.context_length)
     estimates = estimate_table(spec, spec.variants, [context], host)
     adapters = [engine for engine in engines() if engine.formats]
     rows = []
