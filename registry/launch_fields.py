@@ -10,6 +10,7 @@ The command line imports this module: it imports nothing heavy.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -29,6 +30,7 @@ Kind = Literal[
     "count",
     "solved",
     "number",
+    "bytes",
     "flag",
     "gpus",
     "indices",
@@ -40,8 +42,8 @@ Kind = Literal[
 `reference` is a model's name or the place of its weights. `model_type` is a type of models that
 abilities belong to: packages may add some. `file` is a path, or the name of a file
 in the model's repository. The command line makes relative paths absolute. `solved` is a count, or
-`auto`. `gpus` is a number of GPUs, `auto` or `none`; `indices` are indices of GPUs. `adapters` is
-Xinference's `peft_model_config`. `entry` is an entry of a lockfile.
+`auto`. `bytes` is a size such as 24GB. `gpus` is a number of GPUs, `auto` or `none`; `indices` are
+indices of GPUs. `adapters` is Xinference's `peft_model_config`. `entry` is an entry of a lockfile.
 """
 Taker = Literal["launch", "pull", "lock", "replicas"]
 """Commands and routes. `replicas` is the route that adds replicas to a model; no command does."""
@@ -187,6 +189,17 @@ def _check_range(launch_field: LaunchField, value: Any, number: float) -> None:
     raise BadValue(launch_field.key, value, f"must be {' and '.join(bounds)}")
 
 
+def _bytes(launch_field: LaunchField, value: Any) -> int:
+    """A size in bytes: a number, or with GB (10⁹) or GiB (2³⁰) after it."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = _SIZE.fullmatch(str(value).strip())
+    size = float(match[1]) * _UNITS[match[2].casefold()] if match else 0
+    if size < 1:
+        raise BadValue(launch_field.key, value, "must be a size, such as 24GB")
+    return round(size)
+
+
 def _gpus(launch_field: LaunchField, value: Any) -> int | None:
     """Of Xinference's words "auto" leaves it open, and "none" means the processor."""
     text = str(value).strip().casefold()
@@ -224,6 +237,12 @@ def _adapters(launch_field: LaunchField, value: Any) -> list[str]:
     return [str(path) for path in paths]
 
 
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([MGT]i?B?)", re.IGNORECASE)
+_UNITS = {
+    f"{letter}{unit}": factor**power
+    for power, letter in ((2, "m"), (3, "g"), (4, "t"))
+    for unit, factor in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
+}
 _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "text": _text,
     "reference": _text,
@@ -234,6 +253,7 @@ _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "count": _count,
     "solved": _solved,
     "number": _number,
+    "bytes": _bytes,
     "flag": _flag,
     "gpus": _gpus,
     "indices": _indices,
@@ -419,6 +439,15 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
         flags=("--force",),
         help="Launch even if the memory does not suffice.",
         description="Launch even if the memory or the disk does not suffice",
+    ),
+    LaunchField(
+        key="assume_gpu",
+        attribute="assume_gpu",
+        kind="bytes",
+        flags=("--assume-gpu",),
+        metavar="SIZE",
+        help="With --dry-run: plan for one GPU of this size, such as 24GB.",
+        description="Plan for a machine with one GPU of this size, such as `24GB`; for plans only",
     ),
     LaunchField(
         key="restart",

@@ -13,6 +13,12 @@ from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
 from paddock.launcher.jobs.locks import Locking
+from paddock.launcher.planning.assumed import (
+    note_missing,
+    refuse_assumed,
+    with_all_engines,
+    with_gpu,
+)
 from paddock.launcher.planning.consent import ResolvedReference
 from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
@@ -26,6 +32,7 @@ from paddock.launcher.planning.resolve import fit_request, resolve_lock, resolve
 from paddock.launcher.planning.spread import place_another, plan_replicas
 from paddock.launcher.truth.store import TruthStore
 from paddock.registry.catalog import Catalog
+from paddock.registry.errors import NoEngine
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Variant
 
@@ -106,18 +113,43 @@ class Planner:
         return await self.references.resolve_reference(request, self.catalog, max_age)
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
-        """What a launch would do; nothing is launched. Raises as `understand` and `plan_launch`."""
-        return (await self.plan_launch(await self.understand(request, PLAN_AGE))).plan
+        """What a launch would do; nothing is launched.
+
+        Where no engine that is here can serve it, with one that can be installed: `plan.install`.
+        Raises as `understand` and `plan_launch`.
+        """
+        target = await self.understand(request, PLAN_AGE)
+        target.check()
+        hosts = await self._hosts_for(target)
+        if request.assume_gpu is not None:
+            assumed = [with_gpu(host, request.assume_gpu) for host in hosts]
+            return self._note_missing(self._planned(target, assumed).plan, hosts)
+        try:
+            return self._planned(target, hosts).plan
+        except NoEngine as refusal:
+            try:
+                plan = self._planned(target, with_all_engines(hosts)).plan
+            except NoEngine:
+                raise refusal from None
+            return self._note_missing(plan, hosts)
+
+    @staticmethod
+    def _note_missing(plan: LaunchPlan, hosts: Sequence[Host]) -> LaunchPlan:
+        return note_missing(plan, next(host for host in hosts if host.node == plan.node))
 
     async def plan_launch(self, target: ResolvedReference) -> Planned:
         """The plan of a request that was understood.
 
         Raises:
             Refused: as `ResolvedReference.check` and `resolve`.
+            BadValue: it assumes a GPU, which only plans may.
         """
+        refuse_assumed(target.request.assume_gpu)
         target.check()
+        return self._planned(target, await self._hosts_for(target))
+
+    def _planned(self, target: ResolvedReference, hosts: Sequence[Host]) -> Planned:
         policy = Policy.of(target.request)
-        hosts = await self._hosts_for(target)
         request = target.request
         given_up: tuple[str, ...] = ()
         if request.fit:

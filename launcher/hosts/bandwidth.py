@@ -31,8 +31,9 @@ def memory_bandwidth(home: Path) -> float:
     if record.get("machine") == machine and isinstance(rate, int | float) and rate > 0:
         return float(rate)
     rate = _measure()
-    with contextlib.suppress(OSError):  # a folder that cannot be written: it is measured anew
-        write_record(path, {"machine": machine, "bytes_per_second": rate})
+    if home.exists():  # a dry run leaves nothing behind
+        with contextlib.suppress(OSError):
+            write_record(path, {"machine": machine, "bytes_per_second": rate})
     return rate
 
 

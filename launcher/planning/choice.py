@@ -30,6 +30,8 @@ ALIKE = ("q4_k_m", "q4_k_l", "ud-q4_k_xl", "q4_k", "q4_k_s")
 """Quantizations that lose little for their size, best first."""
 ROOMY_CONTEXT = CONTEXTS[1]
 NOT_QUANTIZED = frozenset(("none", "f32", "f16", "fp16", "bf16"))
+LEAST_BITS = 2.5
+"""With fewer a model says little that makes sense: it is chosen if nothing else fits."""
 FOUR_BITS, TWELVE_BITS = 4.0, 12.0
 
 Level = Literal[0, 1, 2]
@@ -77,6 +79,8 @@ class Judge:
         if level and not candidate.gpus and not request.automatic:
             larger = self._memory(with_free(candidate, SHARE))
             level = 1 if larger.fits else 2
+        if not level and weight_bits(candidate.variant.quantization) < LEAST_BITS:
+            level = 1
         speed = tokens_per_second(candidate, shape, self._measured(candidate.host))
         return Verdict(
             level,
@@ -101,8 +105,9 @@ class Judge:
         verdict, shape = self.verdict(candidate), self._spec.shape(candidate.variant.size)
         is_here, on_gpus = candidate.weights.here, bool(candidate.gpus)
         if verdict.level:
+            few = weight_bits(candidate.variant.quantization) < LEAST_BITS
             least = verdict.needed_bytes
-            return verdict.level, not is_here, not on_gpus, least, verdict.tier
+            return verdict.level, not is_here, not on_gpus, few, least, verdict.tier
         size = -shape.parameters if verdict.quick else shape.active_parameters
         return (
             0,

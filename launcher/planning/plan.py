@@ -48,7 +48,8 @@ class LaunchRequest(_Frozen):
     `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
     the driver's index. `automatic` are the attributes that were asked for as `auto`: they are left
     open, and solved for the memory that is free. `fit` gives up what does not fit what is free,
-    and `force` launches it all the same. `restart`, `restart_tries` and `silence_seconds` are the
+    and `force` launches it all the same. `assume_gpu` plans for a machine with one GPU of so many
+    bytes, and launches nothing. `restart`, `restart_tries` and `silence_seconds` are the
     deployment's policy (`fleet/deployment.py`).
 
     The table of launch fields (`registry/launch_fields.py`) has the range and the words of each.
@@ -78,6 +79,7 @@ class LaunchRequest(_Frozen):
     silence_seconds: float | None = None
     fit: bool = False
     force: bool = False
+    assume_gpu: int | None = None
     automatic: tuple[str, ...] = ()
 
     @model_validator(mode="before")
@@ -324,7 +326,8 @@ class LaunchPlan(_Frozen):
     `gpus` are each replica's, by its number; none: it computes on the processor, or chooses itself.
     `context_length` is what one request gets (0: an attached endpoint does not say); `slots`
     requests are served side by side by each replica. `refused` maps each engine that was passed
-    over to its reason. `attached`: nothing is launched, somebody else serves the model.
+    over to its reason. `install` is the command that has to come first, where the engine is only
+    assumed. `attached`: nothing is launched, somebody else serves the model.
     """
 
     model_id: str
@@ -354,6 +357,7 @@ class LaunchPlan(_Frozen):
     derived: DerivedFrom | None = None
     attached: Attached | None = None
     expected: Expected | None = None
+    install: str | None = None
 
     @property
     def gpu_share(self) -> float:

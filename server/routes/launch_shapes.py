@@ -40,6 +40,7 @@ _TYPES: Mapping[Kind, Any] = {
     "count": int,
     "solved": Annotated[int, Field(ge=1)] | Literal["auto"],
     "number": float,
+    "bytes": int | str,
     "flag": bool,
     "gpus": int | str,
     "indices": list[int] | int | str,

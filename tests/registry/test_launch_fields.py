@@ -42,6 +42,7 @@ EXAMPLES: dict[str, Any] = {
     "count": 2,
     "solved": 2,
     "number": 2.5,
+    "bytes": "24GB",
     "flag": True,
     "gpus": "2",
     "indices": "1,0",
@@ -59,7 +60,7 @@ EXAMPLES: dict[str, Any] = {
         "files": [{"name": "m.gguf", "size_bytes": 1, "sha256": "0" * 64}],
     },
 }
-PARSED = {"size": "46_7", "gpus": 2, "indices": (1, 0), "adapters": ["/a"]}
+PARSED = {"bytes": 24 * 10**9, "size": "46_7", "gpus": 2, "indices": (1, 0), "adapters": ["/a"]}
 
 
 def example(field: LaunchField) -> Any:

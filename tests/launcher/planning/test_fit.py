@@ -108,7 +108,7 @@ def test_refusal_of_a_gpu_counts_what_it_holds() -> None:
     host = replace(host, gpus=(replace(host.gpus[0], free_bytes=6 * GB),))
     held = plan(machine(16, 64, 24), model_name="mistral-instruct-v0.3")
     serving = [Reservation("chat", "local", held.memory, held.gpus[0])]
-    asked = {**Q4, "model_engine": "llama.cpp", "engine_options": {"n_gpu_layers": "99"}}
+    asked = {"size": "32", "format": "gptq", "quantization": "Int4", "model_engine": "vLLM"}
     with pytest.raises(NoRoom) as error:
         plan(note_held(host, serving), **asked)
     assert error.value.used["chat"] == held.memory.gpu_bytes
