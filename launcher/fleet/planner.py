@@ -123,12 +123,12 @@ class Planner:
         hosts = await self._hosts_for(target)
         if request.assume_gpu is not None:
             assumed = [with_gpu(host, request.assume_gpu) for host in hosts]
-            return self._note_missing(self._planned(target, assumed).plan, hosts)
+            return self._note_missing((await self._planned(target, assumed)).plan, hosts)
         try:
-            return self._planned(target, hosts).plan
+            return (await self._planned(target, hosts)).plan
         except NoEngine as refusal:
             try:
-                plan = self._planned(target, with_all_engines(hosts)).plan
+                plan = (await self._planned(target, with_all_engines(hosts))).plan
             except NoEngine:
                 raise refusal from None
             return self._note_missing(plan, hosts)
@@ -146,9 +146,14 @@ class Planner:
         """
         refuse_assumed(target.request.assume_gpu)
         target.check()
-        return self._planned(target, await self._hosts_for(target))
+        return await self._planned(target, await self._hosts_for(target))
 
-    def _planned(self, target: ResolvedReference, hosts: Sequence[Host]) -> Planned:
+    async def _planned(self, target: ResolvedReference, hosts: Sequence[Host]) -> Planned:
+        # In a thread: what is offered in place of a refused launch takes many plans.
+        return await asyncio.to_thread(self._plan_on, target, hosts)
+
+    @staticmethod
+    def _plan_on(target: ResolvedReference, hosts: Sequence[Host]) -> Planned:
         policy = Policy.of(target.request)
         request = target.request
         given_up: tuple[str, ...] = ()
