@@ -7,6 +7,7 @@ GPU, and whatever is free at the moment makes no difference.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +111,19 @@ def plan(host: Host, name: str, **request: Any) -> LaunchPlan:
 
 def choice(made: LaunchPlan) -> tuple[str, str, int, int]:
     return made.size, made.quantization, made.context_length, made.slots
+
+
+def test_documented_choices_are_these() -> None:
+    """`docs/choices.md` has the same table."""
+    lines = [f"| model | {' | '.join(MACHINES)} |", "|---|---|---|---|---|"]
+    for name, choices in TABLE.items():
+        cells = [
+            f"{size} {quantization}, {context} × {slots}"
+            for size, quantization, context, slots in choices
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    page = Path("docs/choices.md").read_text("utf-8")
+    assert "\n".join(lines) in page
 
 
 @pytest.mark.parametrize("where", MACHINES)
