@@ -102,7 +102,7 @@ class Fleet:
             cluster.hosts,
             self._reservations,
             self.truth.evidence,
-            self._held,
+            self._holdings,
         )
         self._ledger = Ledger(settings.home, store, self.bus)
         self._reconciler = Reconciler(settings, self._ledger, cluster, self._place_anew)
@@ -200,9 +200,9 @@ class Fleet:
                     coming.append(Reservation(deployment.uid, place.node, memory, place.gpus, held))
         return coming
 
-    def _held(self) -> list[Reservation]:
+    def _holdings(self) -> list[Reservation]:
         """What replicas that serve hold. Reads `/proc`: blocks."""
-        held = []
+        holdings = []
         for deployment in list(self._ledger.deployments.values()):
             status = self._ledger.status(deployment.uid)
             states = {one.replica_id: one for one in status.replicas} if status else {}
@@ -213,8 +213,8 @@ class Fleet:
                 local = one.pid is not None and record.place.node == LOCAL
                 size = held_bytes(one.pid) if local and one.pid is not None else 0
                 memory, place = deployment.plan_of(record).memory, record.place
-                held.append(Reservation(deployment.uid, place.node, memory, place.gpus, size))
-        return held
+                holdings.append(Reservation(deployment.uid, place.node, memory, place.gpus, size))
+        return holdings
 
     async def _place_anew(self, deployment: Deployment, lost: frozenset[str]) -> Place:
         (place,) = await self.planner.place_more(deployment, 1, lost)
@@ -642,7 +642,7 @@ class Fleet:
 def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
     """The diagnosis of a deployment whose plan names an engine that is not known (any more)."""
     plan = deployment.plan
-    failed = all(record.given_up for record in deployment.replicas)
+    failed = all(record.concessions for record in deployment.replicas)
     if failed or plan.attached is not None or plan.engine in engine_names():
         return None
     message = (
@@ -654,18 +654,18 @@ def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
 
 def _lacked_engine(deployment: Deployment) -> bool:
     """Whether it was given up because its engine was missing, and the engine is known now."""
-    causes = [(one.diagnosis or {}).get("cause") for one in deployment.replicas if one.given_up]
+    causes = [(one.diagnosis or {}).get("cause") for one in deployment.replicas if one.concessions]
     return "engine_missing" in causes and deployment.plan.engine in engine_names()
 
 
 def _clear_failures(deployment: Deployment) -> Deployment:
-    records = (replace(one, given_up=False, diagnosis=None) for one in deployment.replicas)
+    records = (replace(one, concessions=False, diagnosis=None) for one in deployment.replicas)
     return replace(deployment, replicas=tuple(records))
 
 
 def _set_given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
     def change(deployment: Deployment) -> Deployment:
-        failed = (replace(r, given_up=True, diagnosis=diagnosis) for r in deployment.replicas)
+        failed = (replace(r, concessions=True, diagnosis=diagnosis) for r in deployment.replicas)
         return replace(deployment, replicas=tuple(failed))
 
     return change

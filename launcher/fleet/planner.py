@@ -12,6 +12,7 @@ from paddock.launcher.fleet.deployment import Deployment, Policy
 from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.hosts.named_weights import check_named_weights
 from paddock.launcher.jobs.locks import Locking
 from paddock.launcher.planning.assumed import (
     note_missing,
@@ -24,9 +25,9 @@ from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.reservations import (
     Reservation,
-    note_held,
     subtract_places,
     subtract_reservations,
+    with_holdings,
 )
 from paddock.launcher.planning.resolve import fit_request, resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
@@ -63,14 +64,14 @@ class Planner:
         look: LookAround,
         reservations: Callable[[], Sequence[Reservation]] = tuple,
         evidence: Callable[[], Evidence] = Evidence,
-        held: Callable[[], Sequence[Reservation]] = tuple,
+        holdings: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._look = look
         self._reservations = reservations
         self._evidence = evidence
-        self._held = held
+        self._holdings = holdings
         self.references = References(settings)
 
     @classmethod
@@ -101,8 +102,10 @@ class Planner:
         """The hosts, with memory reserved for replicas that still start taken off what is free."""
         hosts = await self.hosts(paths)
         reservations = await asyncio.to_thread(self._reservations)
-        held = await asyncio.to_thread(self._held)
-        return [note_held(subtract_reservations(host, reservations), held) for host in hosts]
+        holdings = await asyncio.to_thread(self._holdings)
+        return [
+            with_holdings(subtract_reservations(host, reservations), holdings) for host in hosts
+        ]
 
     async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> ResolvedReference:
         """The request with the catalogue to resolve it against.
@@ -156,11 +159,13 @@ class Planner:
     def _plan_on(target: ResolvedReference, hosts: Sequence[Host]) -> Planned:
         policy = Policy.of(target.request)
         request = target.request
-        given_up: tuple[str, ...] = ()
+        concessions: tuple[str, ...] = ()
         if request.fit:
-            request, given_up = fit_request(request, target.catalog, hosts)
+            request, concessions = fit_request(request, target.catalog, hosts)
         plan, places = plan_replicas(request, target.catalog, hosts)
-        plan = plan.model_copy(update={"reasons": (*plan.reasons, *given_up)})
+        if request.model_path and not request.force:
+            check_named_weights(plan, target.catalog.lookup(request.model_name))
+        plan = plan.model_copy(update={"reasons": (*plan.reasons, *concessions)})
         plan = _with_stale(target.finish(plan), hosts, places)
         places = tuple(
             place if place.plan is None else replace(place, plan=target.finish(place.plan))
