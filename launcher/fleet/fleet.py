@@ -201,7 +201,7 @@ class Fleet:
         return coming
 
     def _holdings(self) -> list[Reservation]:
-        """What replicas that serve hold. Reads `/proc`: blocks."""
+        """What replicas that serve hold: as they said when they were ready, else as planned."""
         holdings = []
         for deployment in list(self._ledger.deployments.values()):
             status = self._ledger.status(deployment.uid)
@@ -210,9 +210,8 @@ class Fleet:
                 one = states.get(record.id)
                 if one is None or deployment.is_attached or one.state not in SERVING:
                     continue
-                local = one.pid is not None and record.place.node == LOCAL
-                size = held_bytes(one.pid) if local and one.pid is not None else 0
                 memory, place = deployment.plan_of(record).memory, record.place
+                size = 0 if memory.gpus or one.took is None else int(one.took["start_bytes"])
                 holdings.append(Reservation(deployment.uid, place.node, memory, place.gpus, size))
         return holdings
 
@@ -642,7 +641,7 @@ class Fleet:
 def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
     """The diagnosis of a deployment whose plan names an engine that is not known (any more)."""
     plan = deployment.plan
-    failed = all(record.concessions for record in deployment.replicas)
+    failed = all(record.given_up for record in deployment.replicas)
     if failed or plan.attached is not None or plan.engine in engine_names():
         return None
     message = (
@@ -654,18 +653,18 @@ def _missing_engine(deployment: Deployment) -> dict[str, Any] | None:
 
 def _lacked_engine(deployment: Deployment) -> bool:
     """Whether it was given up because its engine was missing, and the engine is known now."""
-    causes = [(one.diagnosis or {}).get("cause") for one in deployment.replicas if one.concessions]
+    causes = [(one.diagnosis or {}).get("cause") for one in deployment.replicas if one.given_up]
     return "engine_missing" in causes and deployment.plan.engine in engine_names()
 
 
 def _clear_failures(deployment: Deployment) -> Deployment:
-    records = (replace(one, concessions=False, diagnosis=None) for one in deployment.replicas)
+    records = (replace(one, given_up=False, diagnosis=None) for one in deployment.replicas)
     return replace(deployment, replicas=tuple(records))
 
 
 def _set_given_up(diagnosis: dict[str, Any]) -> Callable[[Deployment], Deployment]:
     def change(deployment: Deployment) -> Deployment:
-        failed = (replace(r, concessions=True, diagnosis=diagnosis) for r in deployment.replicas)
+        failed = (replace(r, given_up=True, diagnosis=diagnosis) for r in deployment.replicas)
         return replace(deployment, replicas=tuple(failed))
 
     return change

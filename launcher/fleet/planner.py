@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from paddock.engines.base import Host
 from paddock.engines.evidence import Evidence
@@ -35,7 +36,7 @@ from paddock.launcher.truth.store import TruthStore
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import NoEngine
 from paddock.registry.settings import Settings
-from paddock.registry.spec import Variant
+from paddock.registry.spec import ModelSpec, Variant
 
 STALE_SECONDS = 10.0
 """Older facts of a node get a warning."""
@@ -102,7 +103,7 @@ class Planner:
         """The hosts, with memory reserved for replicas that still start taken off what is free."""
         hosts = await self.hosts(paths)
         reservations = await asyncio.to_thread(self._reservations)
-        holdings = await asyncio.to_thread(self._holdings)
+        holdings = self._holdings()
         return [
             with_holdings(subtract_reservations(host, reservations), holdings) for host in hosts
         ]
@@ -164,7 +165,7 @@ class Planner:
             request, concessions = fit_request(request, target.catalog, hosts)
         plan, places = plan_replicas(request, target.catalog, hosts)
         if request.model_path and not request.force:
-            check_named_weights(plan, target.catalog.lookup(request.model_name))
+            _check_path(plan, target.catalog.lookup(request.model_name))
         plan = plan.model_copy(update={"reasons": (*plan.reasons, *concessions)})
         plan = _with_stale(target.finish(plan), hosts, places)
         places = tuple(
@@ -223,6 +224,14 @@ class Planner:
         paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         hosts = await self.hosts(paths)
         return Locking(*resolve_lock(request, catalog, hosts[:1]))
+
+
+def _check_path(plan: LaunchPlan, spec: ModelSpec) -> None:
+    """Raises `BadValue` where the GGUF at a path is another model than the spec's."""
+    files = plan.weights.files
+    if plan.weights.hub == "path" and files:
+        path = Path(plan.weights.id, files[0].name)
+        check_named_weights(path, spec.name, spec.shape(plan.size))
 
 
 def _with_stale(plan: LaunchPlan, hosts: Sequence[Host], places: Sequence[Place]) -> LaunchPlan:

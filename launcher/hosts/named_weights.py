@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paddock.launcher.planning.plan import LaunchPlan
 from paddock.registry.errors import BadValue, CorruptFile
 from paddock.registry.gguf import GgufShape, read_shape
-from paddock.registry.spec import ModelSpec
+from paddock.registry.spec import Architecture
 
 SPARE_LAYERS = 4
 """Layers for predicting several tokens, which some files count with the others."""
 
 
-def check_named_weights(plan: LaunchPlan, spec: ModelSpec) -> None:
+def check_named_weights(path: Path, name: str, shape: Architecture) -> None:
     """Refuses the GGUF of another model; names and architectures may differ, the shape may not.
 
     What is not on this machine, not a GGUF, or of a model whose shape nobody states is not looked
@@ -22,11 +21,7 @@ def check_named_weights(plan: LaunchPlan, spec: ModelSpec) -> None:
     Raises:
         BadValue: with both shapes, and the way out.
     """
-    files, shape = plan.weights.files, spec.shape(plan.size)
-    if plan.weights.hub != "path" or not files or shape.reckoned:
-        return
-    path = Path(plan.weights.id, files[0].name)
-    if not path.name.casefold().endswith(".gguf"):
+    if shape.reckoned or not path.name.casefold().endswith(".gguf"):
         return
     try:
         held = read_shape(path)
@@ -37,7 +32,7 @@ def check_named_weights(plan: LaunchPlan, spec: ModelSpec) -> None:
             "model path",
             str(path),
             f"its header says {held.architecture}, {held.layers} layers {held.hidden_size} wide; "
-            f"{spec.name} has {shape.layers} layers {shape.hidden_size} wide; "
+            f"{name} has {shape.layers} layers {shape.hidden_size} wide; "
             f"to launch what it is: paddock launch {path}",
         )
 

@@ -46,7 +46,7 @@ download and computes slower."""
 class Verdict:
     """What a candidate is worth: see `Level` and `Tier`.
 
-    `has_long_context`: the memory also holds a context that is long enough for most of what agents begin with.
+    `has_long_context`: a context that is long enough for most of what agents begin with fits too.
     `speed` is in tokens/s; 0: not known.
     """
 
