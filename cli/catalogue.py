@@ -91,6 +91,7 @@ def _show_locally(settings: Settings, name: str, asks_nobody: bool) -> dict[str,
 @click.option(
     "-c", "--context-length", type=click.IntRange(1), multiple=True, help="Tokens; several times."
 )
+@click.option("--assume-gpu", metavar="SIZE", help="For one GPU of this size, such as 24GB.")
 @offline
 def estimate(
     name: str,
@@ -98,6 +99,7 @@ def estimate(
     size_in_billions: str | None,
     quantization: str | None,
     context_length: tuple[int, ...],
+    assume_gpu: str | None,
     settings: Settings,
     output: Output,
 ) -> None:
@@ -112,15 +114,19 @@ def estimate(
       paddock estimate mixtral-v0.1 --model-format ggufv2 --context-length 4096
     """
     from paddock.launcher.hosts.host import probe_host
+    from paddock.launcher.planning.assumed import with_gpu
     from paddock.launcher.planning.estimate import estimate_table
     from paddock.launcher.truth.store import TruthStore
     from paddock.registry.catalog import Catalog
+    from paddock.registry.launch_fields import fields_by_key
 
     catalog = Catalog.load(index=settings.index, custom=settings.specs)
     spec = _derive_locally(settings, name, catalog) if is_reference(name) else catalog.lookup(name)
     variants = spec.select(format=model_format, size=size_in_billions, quantization=quantization)
     evidence = TruthStore(settings.home).evidence()
     host = replace(probe_host(settings.home, spec.local_paths), evidence=evidence)
+    if assume_gpu is not None:
+        host = with_gpu(host, fields_by_key()["assume_gpu"].check(assume_gpu))
     rows = estimate_table(spec, variants, context_length, host)
     data = {
         "model": spec.name,
@@ -148,6 +154,8 @@ def estimate(
         else f"{resource} has {size(total)}, {size(free)} of it free"
         for resource, total, free in rooms
     )
+    for one in dict.fromkeys((row["engine"], row["install"]) for row in rows if row["install"]):
+        output.talk(f"{one[0]} is not installed; first: {one[1]}")
     output.result(data, f"{table(head, cells, right=(2, 3, 4, 5, 6))}\n{free_lines}")
 
 

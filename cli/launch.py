@@ -18,6 +18,8 @@ from paddock.registry.errors import BadValue, Cancelled, GatewayError, LaunchFai
 from paddock.registry.hubs import LOCAL
 
 POLL_SECONDS = 0.05
+LARGE_DOWNLOAD_BYTES = 5_000_000_000
+"""A terminal asks before it downloads more."""
 
 
 @click.command(
@@ -31,6 +33,7 @@ POLL_SECONDS = 0.05
 )
 @with_launch_options("launch")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Download without asking, however much it is.")
 @click.pass_context
 @connected
 def launch(
@@ -39,6 +42,7 @@ def launch(
     settings: Settings,
     output: Output,
     dry_run: bool,
+    yes: bool,
     locked: bool,
     lock_file: str,
     **values: Any,
@@ -53,12 +57,16 @@ def launch(
     ms:owner/name, also with @revision, the address of such a repository or of a GGUF file in it, or
     a path on the gateway's machine. Its spec is derived from what lies there; see: paddock show.
 
+    On a terminal it asks before it downloads more than 5 GB; without one, or with --json, the
+    download starts at once. With --dry-run, an engine that is not installed yet may be chosen: the
+    plan says what installs it.
+
     \b
     Example:
       paddock launch --model-name tiny-mixtral --model-format ggufv2 --quantization Q4_K_M
       paddock launch hf:TheBloke/Mixtral-8x7B-v0.1-GGUF --quantization Q4_K_M
     """
-    body = _body(values, ctx.args)
+    body = launch_arguments(values, ctx.args)
     if locked:
         body["lock"] = locked_entry(body["model_name"], lock_file, settings)
     say_reading(body["model_name"], output)
@@ -68,14 +76,14 @@ def launch(
         output.result(plan, plan_text(plan))
         return
     client = gateway.ensure(settings, output)
-    launched = follow(client, body, output)
+    launched = follow(client, body, output, yes)
     if not settings.endpoint:  # what is built here says nothing of a gateway elsewhere
         gateway.say_dashboard(client.endpoint, output)
     output.result(launched, launched["model_uid"])
 
 
-def _body(values: dict[str, Any], extra: list[str]) -> dict[str, Any]:
-    """The launch as REST takes it: our options, and the engine's from the rest of the line."""
+def launch_arguments(values: dict[str, Any], extra: list[str]) -> dict[str, Any]:
+    """The body of `POST /v1/models`: our options, and the engine's from the rest of the line."""
     extra = list(extra)
     if extra and not extra[0].startswith("-"):
         # `paddock launch tiny-mixtral`, for those who do not want to type the option.
@@ -135,6 +143,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"model      {plan['model']} {plan['size']} {plan['format']} {plan['quantization']}, "
         f"as '{plan['model_id']}'",
         f"engine     {plan['engine']} ({plan['engine_version']})",
+        *([f"first      {plan['install']}"] if plan.get("install") else []),
         f"weights    {source}"
         + (f": {files}" if files else "")
         + (f" and {more} more" * (more > 0)),
@@ -149,11 +158,27 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"; free{' on its GPUs' * bool(memory['gpus'])}: {size(memory['free_bytes'])}",
         f"by         {source_text(memory)}",
         f"node       {plan['node_name']}{copies}",
+        *_expected_lines(plan.get("expected")),
     ]
     lines += [f"because    {reason}" for reason in plan["reasons"]]
     lines += [f"not        {engine}: {reason}" for engine, reason in plan["refused"].items()]
     lines += [f"warning    {warning}" for warning in plan["warnings"]]
     return "\n".join(lines)
+
+
+def _expected_lines(expected: dict[str, Any] | None) -> list[str]:
+    if expected is None:
+        return []
+    measured = expected["source"] == "measured"
+    parts = []
+    if expected["tokens_per_second"]:
+        speed = f"{expected['tokens_per_second']:.0f} tokens/s"
+        parts.append(f"{speed}, measured here" if measured else f"≈ {speed} by memory bandwidth")
+    if expected["prompt_tokens_per_second"]:
+        parts.append(f"{expected['prompt_tokens_per_second']:.0f} tokens/s of a prompt")
+    if expected["load_seconds"]:
+        parts.append(f"loads in {expected['load_seconds']:.1f} s")
+    return [f"expected   {', '.join(parts)}"]
 
 
 def source_text(memory: dict[str, Any]) -> str:
@@ -181,13 +206,17 @@ def _derived_lines(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def follow(client: Client, body: dict[str, Any], output: Output) -> dict[str, Any]:
+def follow(
+    client: Client, body: dict[str, Any], output: Output, yes: bool = False
+) -> dict[str, Any]:
     """Launches, shows the progress until it is ready, and returns `model_uid`, `seconds`, `plan`.
 
     Raises:
         LaunchFailed: with the diagnosis.
-        Cancelled: by Ctrl-C, here or elsewhere.
+        Cancelled: by Ctrl-C, here or elsewhere, or by a no to the question about a large download.
     """
+    if not yes and not output.as_json and _is_terminal():
+        _ask_before_download(client, body)
     began = time.monotonic()
     launched = client.launch(wait=False, **body)
     uid, plan = str(launched["model_uid"]), launched["plan"]
@@ -224,14 +253,25 @@ def _until_done(client: Client, uid: str, output: Output) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
 
 
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _ask_before_download(client: Client, body: dict[str, Any]) -> None:
+    """Asks where much would come. Raises `Cancelled` for a no."""
+    plan = client.plan(**body)
+    weights = plan["weights"]
+    if weights["here"] or weights["size_bytes"] <= LARGE_DOWNLOAD_BYTES or plan.get("install"):
+        return
+    label = f"{plan['model']} {plan['size'].replace('_', '.')} billion {plan['quantization']}"
+    question = f"Download {size(weights['size_bytes'])} of {label} from {weights['hub']}?"
+    if not click.confirm(question, default=True, err=True):
+        raise Cancelled(str(plan["model_id"]))
+
+
 def _offer_cancel(client: Client, uid: str, output: Output) -> None:
     """On a terminal Ctrl-C asks; without one it means yes."""
-    leave = (
-        sys.stdin.isatty()
-        and sys.stderr.isatty()
-        and not click.confirm("Cancel the launch?", default=True, err=True)
-    )
-    if leave:
+    if _is_terminal() and not click.confirm("Cancel the launch?", default=True, err=True):
         output.talk(f"{uid} goes on starting; see: paddock list")
         sys.exit(0)
     client.cancel(uid)

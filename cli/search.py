@@ -42,9 +42,9 @@ def search(
     All words must stand in a model's name, its description, its abilities, its architecture or an
     id on a hub; the best match comes first. Without words, all that fit the options are listed.
     HERE is the smallest variant that an engine of this machine can serve, and what its weights
-    take on the disk and in memory; with --fits, the one that a launch would choose, whose weights
-    leave a tenth of the free memory for the rest: of a GPU's, where an engine computes on one. Your
-    own models are found too.
+    take on the disk and in memory; with --fits, of those for which there is room now the one that a
+    launch would choose: in a GPU's memory, where an engine computes on one. Your own models are
+    found too.
 
     \b
     Example:

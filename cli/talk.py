@@ -94,6 +94,9 @@ def chat(
 @click.option("-u", "--model-uid", help="Id of the model; its name if left out.")
 @click.option("-f", "--model-format", help="Format, if it is to be launched.")
 @click.option("-q", "--quantization", help="Quantization, if it is to be launched.")
+@click.option("--fit", is_flag=True, help="Give up what does not fit the free memory.")
+@click.option("--force", is_flag=True, help="Launch even if the memory does not suffice.")
+@click.option("-y", "--yes", is_flag=True, help="Download without asking, however much it is.")
 @click.option(
     "--chat", "as_chat", is_flag=True, help="Take PROMPT as a message, not as a beginning."
 )
@@ -106,6 +109,9 @@ def run(
     model_format: str | None,
     quantization: str | None,
     as_chat: bool,
+    fit: bool,
+    force: bool,
+    yes: bool,
     settings: Settings,
     output: Output,
     **sampling: Any,
@@ -113,7 +119,8 @@ def run(
     """Launch a model if need be, and talk to it.
 
     With PROMPT, continues it (or answers it, with --chat). Without, opens a conversation where the
-    model can chat, else continues what is typed.
+    model can chat, else continues what is typed. On a terminal it asks before it downloads more
+    than 5 GB.
 
     \b
     Example:
@@ -128,11 +135,13 @@ def run(
         "model_uid": model_uid,
         "model_format": model_format,
         "quantization": quantization,
+        "fit": fit or None,
+        "force": force or None,
     }
     uid = _launched(client, name, model_uid)
     if uid is None:
         wanted = {k: v for k, v in launch.items() if v is not None}
-        uid = str(follow(client, wanted, output)["model_uid"])
+        uid = str(follow(client, wanted, output, yes)["model_uid"])
     abilities = client.instances(uid)[0]["model_ability"]
     fields = _fields(sampling)
     if as_chat or (prompt is None and sys.stdin.isatty() and "chat" in abilities):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddock.engines.base import (
@@ -35,6 +36,7 @@ class Adapter:
     allocates_cache: ClassVar[bool] = False
     made_for_gpus: ClassVar[bool] = False
     progress: ClassVar[Progress | None] = None
+    smaller_cache: ClassVar[Mapping[str, str]] = {}
 
     def detect(self) -> Detection:
         """Whether its environment is there."""

@@ -171,7 +171,9 @@ class Host:
         gpus: those that Paddock may use there, by their index.
         evidence: what was measured, and what engines said; the gateway adds it.
         reserved: model id → bytes promised to it, which do not count as free.
+        used: a GPU's UUID, or empty for the host's memory → model id → bytes that it holds there.
         age_seconds: the age of these facts.
+        memory_bandwidth: bytes/s between the processors and the memory; 0: not measured.
     """
 
     node: str
@@ -185,8 +187,10 @@ class Host:
     address: str = "127.0.0.1"
     gpus: tuple[Gpu, ...] = ()
     reserved: Mapping[str, int] = field(default_factory=dict)
+    used: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     age_seconds: float = 0.0
     evidence: Evidence = NO_EVIDENCE
+    memory_bandwidth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -316,6 +320,8 @@ class Engine(Protocol):
     """Whether a launch that names no engine may choose it."""
     allocates_cache: ClassVar[bool]
     """Whether it takes the cache of all slots when it starts, and not as requests fill it."""
+    smaller_cache: ClassVar[Mapping[str, str]]
+    """Options by which its cache takes less and loses little; empty: it has none."""
     made_for_gpus: ClassVar[bool]
     """Whether such a launch prefers it where it computes on GPUs."""
     environment: ClassVar[Environment | None]

@@ -54,9 +54,9 @@ Errors carry fields. `str(error)` is one line: what happened, with the value, th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 
 def near(value: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
@@ -245,19 +245,31 @@ class NoEngine(Refused):
 
 @dataclass(eq=False)
 class NoRoom(Refused):
-    """`needed_bytes` of `resource` on `where` are more than the `free_bytes` there."""
+    """`needed_bytes` of `resource` on `where` are more than the `free_bytes` there.
 
+    `used` maps the ids of launched models to what they hold of it, and `OTHERS` to what all other
+    processes hold. `commands` are launches that fit, the least loss first.
+    """
+
+    OTHERS: ClassVar[str] = "other processes"
     resource: str
     where: str
     needed_bytes: int
     free_bytes: int
     way_out: str = ""
+    used: Mapping[str, int] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = (
             f"needs {self.needed_bytes / 1e9:.2f} GB of {self.resource}, "
             f"{self.where} has {self.free_bytes / 1e9:.2f} GB free"
         )
+        if self.used:
+            parts = [f"{name} {size / 1e9:.2f} GB" for name, size in self.used.items()]
+            text += f" (used: {', '.join(parts)})"
+        if self.commands:
+            text += f"; what fits: {' or '.join(self.commands)}"
         return f"{text}; {self.way_out}" if self.way_out else text
 
 

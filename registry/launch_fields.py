@@ -10,12 +10,14 @@ The command line imports this module: it imports nothing heavy.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from paddock.registry.abilities import model_types
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.hubs import AUTO
 
 Kind = Literal[
     "text",
@@ -26,7 +28,9 @@ Kind = Literal[
     "hub",
     "size",
     "count",
+    "solved",
     "number",
+    "bytes",
     "flag",
     "gpus",
     "indices",
@@ -37,9 +41,9 @@ Kind = Literal[
 
 `reference` is a model's name or the place of its weights. `model_type` is a type of models that
 abilities belong to: packages may add some. `file` is a path, or the name of a file
-in the model's repository. The command line makes relative paths absolute. `gpus` is a number of
-GPUs, `auto` or `none`; `indices` are indices of GPUs. `adapters` is Xinference's
-`peft_model_config`. `entry` is an entry of a lockfile.
+in the model's repository. The command line makes relative paths absolute. `solved` is a count, or
+`auto`. `bytes` is a size such as 24GB. `gpus` is a number of GPUs, `auto` or `none`; `indices` are
+indices of GPUs. `adapters` is Xinference's `peft_model_config`. `entry` is an entry of a lockfile.
 """
 Taker = Literal["launch", "pull", "lock", "replicas"]
 """Commands and routes. `replicas` is the route that adds replicas to a model; no command does."""
@@ -141,6 +145,12 @@ def _count(launch_field: LaunchField, value: Any) -> int:
     return value if isinstance(value, int) else int(number)
 
 
+def _solved(launch_field: LaunchField, value: Any) -> int | str:
+    if isinstance(value, str) and value.strip().casefold() == AUTO:
+        return AUTO
+    return _count(launch_field, value)
+
+
 def _number(launch_field: LaunchField, value: Any) -> float:
     number = _parse(value)
     if number is None:
@@ -177,6 +187,17 @@ def _check_range(launch_field: LaunchField, value: Any, number: float) -> None:
         *([] if launch_field.maximum is None else [f"{launch_field.maximum:.0f} at most"]),
     ]
     raise BadValue(launch_field.key, value, f"must be {' and '.join(bounds)}")
+
+
+def _bytes(launch_field: LaunchField, value: Any) -> int:
+    """A size in bytes: a number, or with GB (10⁹) or GiB (2³⁰) after it."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = _SIZE.fullmatch(str(value).strip())
+    size = float(match[1]) * _UNITS[match[2].casefold()] if match else 0
+    if size < 1:
+        raise BadValue(launch_field.key, value, "must be a size, such as 24GB")
+    return round(size)
 
 
 def _gpus(launch_field: LaunchField, value: Any) -> int | None:
@@ -216,6 +237,12 @@ def _adapters(launch_field: LaunchField, value: Any) -> list[str]:
     return [str(path) for path in paths]
 
 
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([MGT]i?B?)", re.IGNORECASE)
+_UNITS = {
+    f"{letter}{unit}": factor**power
+    for power, letter in ((2, "m"), (3, "g"), (4, "t"))
+    for unit, factor in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
+}
 _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "text": _text,
     "reference": _text,
@@ -224,7 +251,9 @@ _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "file": _text,
     "hub": _text,
     "count": _count,
+    "solved": _solved,
     "number": _number,
+    "bytes": _bytes,
     "flag": _flag,
     "gpus": _gpus,
     "indices": _indices,
@@ -286,7 +315,8 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
         attribute="quantization",
         takers=_VARIANT,
         flags=("-q", "--quantization"),
-        help="Quantization: none, Int4, Q4_K_M, …",
+        help="Quantization: none, Int4, Q4_K_M, … or auto.",
+        description="`auto`: with the most bits that the free memory holds",
     ),
     LaunchField(
         key="replica",
@@ -302,10 +332,11 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
     LaunchField(
         key="context_length",
         attribute="context_length",
-        kind="count",
+        kind="solved",
         minimum=1,
         flags=("-c", "--context-length"),
-        help="Tokens that one request gets.",
+        help="Tokens that one request gets, or auto.",
+        description="Tokens that one request gets; `auto`: as many as the free memory holds",
     ),
     LaunchField(
         key="model_path",
@@ -392,6 +423,31 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
         help="Let code and pickles of this very commit run.",
         help_of={"pull": "Let code and pickles of this very commit come."},
         description="The commit whose code may run here",
+    ),
+    LaunchField(
+        key="fit",
+        attribute="fit",
+        kind="flag",
+        flags=("--fit",),
+        help="Give up what does not fit the free memory.",
+        description="Give up slots, context, cache type or quantization to fit the free memory",
+    ),
+    LaunchField(
+        key="force",
+        attribute="force",
+        kind="flag",
+        flags=("--force",),
+        help="Launch even if the memory does not suffice.",
+        description="Launch even if the memory or the disk does not suffice",
+    ),
+    LaunchField(
+        key="assume_gpu",
+        attribute="assume_gpu",
+        kind="bytes",
+        flags=("--assume-gpu",),
+        metavar="SIZE",
+        help="With --dry-run: plan for one GPU of this size, such as 24GB.",
+        description="Plan for a machine with one GPU of this size, such as `24GB`; for plans only",
     ),
     LaunchField(
         key="restart",

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -188,6 +189,7 @@ class LlamaCpp(Adapter):
     types: ClassVar[tuple[str, ...]] = ("LLM", "embedding", "rerank")
     automatic: ClassVar[bool] = True
     allocates_cache: ClassVar[bool] = True
+    smaller_cache: ClassVar[Mapping[str, str]] = {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}
     context_step: ClassVar[int] = CONTEXT_STEP
     health_path: ClassVar[str] = "/health"
     # The slots' counters move with each batch; those of /metrics only at a request's end.

@@ -61,6 +61,8 @@ from paddock.registry.launch_fields import MAX_REPLICAS
 from paddock.registry.settings import Settings
 from paddock.registry.spec import Source, Variant, source_key
 
+SERVING = frozenset(("ready", "unhealthy"))
+"""States in which a replica holds its memory."""
 TERMINATE_SECONDS = 90.0
 """How long a termination is waited for before the caller is told that it goes on."""
 SHUTDOWN_SECONDS = 60.0
@@ -94,7 +96,14 @@ class Fleet:
         self.bus = Bus()
         self.truth = TruthStore(settings.home)
         self._recorder = Recorder(self.truth)
-        self.planner = Planner(settings, catalog, cluster.hosts, self._reservations, self.truth)
+        self.planner = Planner(
+            settings,
+            catalog,
+            cluster.hosts,
+            self._reservations,
+            self.truth,
+            self._holdings,
+        )
         self._ledger = Ledger(settings.home, store, self.bus)
         self._reconciler = Reconciler(settings, self._ledger, cluster, self._place_anew)
         self._reconciler.activity = self._loads
@@ -190,6 +199,21 @@ class Fleet:
                     place = record.place
                     coming.append(Reservation(deployment.uid, place.node, memory, place.gpus, held))
         return coming
+
+    def _holdings(self) -> list[Reservation]:
+        """What replicas that serve hold: as they said when they were ready, else as planned."""
+        holdings = []
+        for deployment in list(self._ledger.deployments.values()):
+            status = self._ledger.status(deployment.uid)
+            states = {one.replica_id: one for one in status.replicas} if status else {}
+            for record in deployment.replicas:
+                one = states.get(record.id)
+                if one is None or deployment.is_attached or one.state not in SERVING:
+                    continue
+                memory, place = deployment.plan_of(record).memory, record.place
+                size = 0 if memory.gpus or one.took is None else int(one.took["start_bytes"])
+                holdings.append(Reservation(deployment.uid, place.node, memory, place.gpus, size))
+        return holdings
 
     async def _place_anew(self, deployment: Deployment, lost: frozenset[str]) -> Place:
         (place,) = await self.planner.place_more(deployment, 1, lost)

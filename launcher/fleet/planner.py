@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from paddock.engines.base import Host
 from paddock.launcher.fleet.asking import Asker
@@ -13,7 +14,14 @@ from paddock.launcher.fleet.deployment import Deployment, Policy
 from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.hosts.named_weights import check_named_weights
 from paddock.launcher.jobs.locks import Locking
+from paddock.launcher.planning.assumed import (
+    note_missing,
+    refuse_assumed,
+    with_all_engines,
+    with_gpu,
+)
 from paddock.launcher.planning.consent import ResolvedReference
 from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
@@ -21,14 +29,15 @@ from paddock.launcher.planning.reservations import (
     Reservation,
     subtract_places,
     subtract_reservations,
+    with_holdings,
 )
-from paddock.launcher.planning.resolve import resolve_lock, resolve_weights
+from paddock.launcher.planning.resolve import fit_request, resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
 from paddock.launcher.truth.store import TruthStore
 from paddock.registry.catalog import Catalog
-from paddock.registry.errors import PaddockError
+from paddock.registry.errors import NoEngine, NoRoom, PaddockError
 from paddock.registry.settings import Settings
-from paddock.registry.spec import Variant
+from paddock.registry.spec import ModelSpec, Variant
 
 STALE_SECONDS = 10.0
 """Older facts of a node get a warning."""
@@ -60,6 +69,7 @@ class Planner:
         look: LookAround,
         reservations: Callable[[], Sequence[Reservation]] = tuple,
         truth: TruthStore | None = None,
+        holdings: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -67,6 +77,7 @@ class Planner:
         self._reservations = reservations
         self._truth = truth or TruthStore(settings.home)
         self._asker = Asker(self._truth, settings)
+        self._holdings = holdings
         self.references = References(settings)
 
     @classmethod
@@ -97,7 +108,10 @@ class Planner:
         """The hosts, with memory reserved for replicas that still start taken off what is free."""
         hosts = await self.hosts(paths)
         reservations = await asyncio.to_thread(self._reservations)
-        return [subtract_reservations(host, reservations) for host in hosts]
+        holdings = self._holdings()
+        return [
+            with_holdings(subtract_reservations(host, reservations), holdings) for host in hosts
+        ]
 
     async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> ResolvedReference:
         """The request with the catalogue to resolve it against.
@@ -108,8 +122,29 @@ class Planner:
         return await self.references.resolve_reference(request, self.catalog, max_age)
 
     async def plan(self, request: LaunchRequest) -> LaunchPlan:
-        """What a launch would do; nothing is launched. Raises as `understand` and `plan_launch`."""
-        return (await self.plan_launch(await self.understand(request, PLAN_AGE))).plan
+        """What a launch would do; nothing is launched.
+
+        Where no engine that is here can serve it, with one that can be installed: `plan.install`.
+        Raises as `understand` and `plan_launch`.
+        """
+        target = await self.understand(request, PLAN_AGE)
+        target.check()
+        hosts = await self._hosts_for(target)
+        if request.assume_gpu is not None:
+            assumed = [with_gpu(host, request.assume_gpu) for host in hosts]
+            return self._note_missing((await self._planned(target, assumed)).plan, hosts)
+        try:
+            return (await self._planned(target, hosts)).plan
+        except NoEngine as refusal:
+            try:
+                plan = (await self._planned(target, with_all_engines(hosts))).plan
+            except NoEngine:
+                raise refusal from None
+            return self._note_missing(plan, hosts)
+
+    @staticmethod
+    def _note_missing(plan: LaunchPlan, hosts: Sequence[Host]) -> LaunchPlan:
+        return note_missing(plan, next(host for host in hosts if host.node == plan.node))
 
     async def prepare(self, target: ResolvedReference) -> None:
         """Learns what a launch will take, before its memory is promised to it.
@@ -126,27 +161,71 @@ class Planner:
 
         Raises:
             Refused: as `ResolvedReference.check` and `resolve`.
+            BadValue: it assumes a GPU, which only plans may.
         """
+        refuse_assumed(target.request.assume_gpu)
         target.check()
-        policy = Policy.of(target.request)
-        hosts = await self._hosts_for(target)
-        plan, places = plan_replicas(target.request, target.catalog, hosts)
+        return await self._planned(target, await self._hosts_for(target), may_download)
+
+    async def _planned(
+        self, target: ResolvedReference, hosts: Sequence[Host], may_download: bool = False
+    ) -> Planned:
+        """The plan on these hosts, by what the engine of the chosen candidate itself says.
+
+        Before memory refuses a launch, the engine is asked, too: the formula may be wrong.
+        """
+        failure, name = "", target.request.model_name
+        # In a thread: what is offered in place of a refused launch takes many plans.
+        planned, refusal = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
         for _ in range(MOST_QUESTIONS):
-            shape = target.catalog.lookup(target.request.model_name).shape(plan.size)
-            knows_more, failure = await self._asker.ask(plan, shape, may_download=may_download)
+            shape = target.catalog.lookup(name).shape(planned.plan.size)
+            knows_more, failure = await self._asker.ask(
+                planned.plan, shape, may_download=may_download
+            )
             if not knows_more:
                 break
             hosts = [replace(host, evidence=self._truth.evidence()) for host in hosts]
-            plan, places = plan_replicas(target.request, target.catalog, hosts)
+            planned, refusal = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
+        if refusal is not None:
+            raise refusal
         if failure:
-            warnings = (*plan.warnings, f"{failure}: the memory is reckoned by formula")
-            plan = plan.model_copy(update={"warnings": warnings})
+            warnings = (*planned.plan.warnings, f"{failure}: the memory is reckoned by formula")
+            plan = planned.plan.model_copy(update={"warnings": warnings})
+            planned = replace(planned, plan=plan)
+        return planned
+
+    def _plan_or_refuse(
+        self, target: ResolvedReference, hosts: Sequence[Host]
+    ) -> tuple[Planned, NoRoom | None]:
+        """The plan, or the plan that was refused for want of memory, and the refusal."""
+        try:
+            return self._plan_on(target, hosts), None
+        except NoRoom as refusal:
+            if target.request.force:
+                raise
+            request = target.request.model_copy(update={"force": True, "fit": False})
+            try:
+                return self._plan_on(replace(target, request=request), hosts), refusal
+            except PaddockError:
+                raise refusal from None
+
+    @staticmethod
+    def _plan_on(target: ResolvedReference, hosts: Sequence[Host]) -> Planned:
+        policy = Policy.of(target.request)
+        request = target.request
+        concessions: tuple[str, ...] = ()
+        if request.fit:
+            request, concessions = fit_request(request, target.catalog, hosts)
+        plan, places = plan_replicas(request, target.catalog, hosts)
+        if request.model_path and not request.force:
+            _check_path(plan, target.catalog.lookup(request.model_name))
+        plan = plan.model_copy(update={"reasons": (*plan.reasons, *concessions)})
         plan = _with_stale(target.finish(plan), hosts, places)
         places = tuple(
             place if place.plan is None else replace(place, plan=target.finish(place.plan))
             for place in places
         )
-        return Planned(target.request, plan, places, policy)
+        return Planned(request, plan, places, policy)
 
     async def _hosts_for(self, target: ResolvedReference) -> list[Host]:
         hosts = await self.free_hosts(target.paths)
@@ -198,6 +277,14 @@ class Planner:
         paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         hosts = await self.hosts(paths)
         return Locking(*resolve_lock(request, catalog, hosts[:1]))
+
+
+def _check_path(plan: LaunchPlan, spec: ModelSpec) -> None:
+    """Raises `BadValue` where the GGUF at a path is another model than the spec's."""
+    files = plan.weights.files
+    if plan.weights.hub == "path" and files:
+        path = Path(plan.weights.id, files[0].name)
+        check_named_weights(path, spec.name, spec.shape(plan.size))
 
 
 def _with_stale(plan: LaunchPlan, hosts: Sequence[Host], places: Sequence[Place]) -> LaunchPlan:

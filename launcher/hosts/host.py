@@ -11,6 +11,7 @@ from pathlib import Path
 
 from paddock.engines import engines
 from paddock.engines.base import Host
+from paddock.launcher.hosts.bandwidth import memory_bandwidth
 from paddock.launcher.hosts.file_records import FileRecords
 from paddock.launcher.hosts.gpus import probe_gpus
 from paddock.launcher.hosts.machine import cpus, memory
@@ -41,6 +42,7 @@ def probe_host(home: Path, paths: Iterable[str] = (), node: str = LOCAL) -> Host
         engines={engine.name: engine.detect() for engine in engines()},
         files={**_shipped_files(), **_named_files(paths), **FileRecords(home).complete_sources()},
         gpus=probe_gpus(),
+        memory_bandwidth=memory_bandwidth(home),
     )
 
 

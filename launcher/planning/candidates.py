@@ -21,14 +21,10 @@ from paddock.launcher.planning.pairs import (
     Pair,
     Search,
 )
-from paddock.launcher.planning.placement import (
-    choose_gpus,
-    eligible_gpus,
-)
+from paddock.launcher.planning.placement import eligible_gpus
 from paddock.launcher.planning.plan import (
     LaunchRequest,
 )
-from paddock.launcher.planning.servable import WEIGHTS_SHARE
 from paddock.launcher.planning.weight_sources import files_at, is_named_as, plan_weights
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.spec import ModelSpec, Variant
@@ -209,37 +205,3 @@ def _unknown_there(
         install = f"paddock engine install {engine.environment.name}"
         return f"Paddock's own environment has not all that this takes; to have it: {install}"
     return None
-
-
-def rank(request: LaunchRequest, spec: ModelSpec, candidate: Candidate) -> tuple[object, ...]:
-    """Best first: fits the free memory, is here, is recommended, is large; if none fits, small.
-
-    Of engines for the same, those on GPUs come first, and of these those that are made for them.
-    """
-    size = candidate.loaded_bytes
-    fits = weights_fit(candidate, request.replicas)
-    quantization = candidate.variant.quantization
-    preferred = (
-        spec.recommended.index(quantization)
-        if quantization in spec.recommended
-        else len(spec.recommended)
-    )
-    return (
-        not fits,
-        not candidate.weights.here,
-        preferred if fits else 0,
-        -size if fits else size,
-        not candidate.gpus,
-        not (candidate.gpus and candidate.engine.made_for_gpus),
-        -candidate.free_bytes,
-    )
-
-
-def weights_fit(candidate: Candidate, replicas: int) -> bool:
-    """Whether the weights leave room for the rest. Replicas on GPUs have some each."""
-    size = candidate.loaded_bytes
-    if candidate.gpus:
-        each = candidate.devices.count
-        _, tightest = choose_gpus(candidate.gpus, each, replicas, size // each)
-        return size <= WEIGHTS_SHARE * each * tightest or candidate.devices.offload_bytes is None
-    return size * replicas <= WEIGHTS_SHARE * candidate.free_bytes

@@ -1,32 +1,26 @@
-"""Context, slots and memory of a launch: as requested, else the most that the host has."""
+"""Context and slots of a launch: as requested, else what the machine's memory holds. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paddock.engines.base import EngineOptions
+from paddock.launcher.planning.budget import MACHINE_SHARE, SHARE, fits_memory, with_free
 from paddock.launcher.planning.pairs import Candidate
-from paddock.launcher.planning.placement import (
-    gpus_of_replicas,
-    memory_refusal,
-    to_gpu_memory,
-)
-from paddock.launcher.planning.plan import (
-    LaunchRequest,
-    MemoryEstimate,
-)
+from paddock.launcher.planning.placement import to_gpu_memory
+from paddock.launcher.planning.plan import LaunchRequest, MemoryEstimate
 from paddock.launcher.planning.reckon import Setup, reckon
-from paddock.launcher.planning.reservations import explain_reservations
 from paddock.launcher.planning.subject import subject_of
-from paddock.registry.errors import BadValue, NoRoom
+from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.spec import ModelSpec
 
-# Context and slots that a launch gets when the user names none: at most this many slots, with no
-# more than this share of the free memory for the caches of all of them, and a context no shorter
-# than this (or than the model's own) to make room.
+CONTEXTS = (32_768, 16_384, 8192)
+"""Contexts of one request that a launch chooses among, if the model has them."""
+AGENTS = "an agent's first prompt has 7,000 to 20,000 tokens"
+CONTEXT_STEP = 1024
+"""Tokens by which a context is solved for the free memory."""
 SLOTS = 4
-CACHE_SHARE = 0.25
-LEAST_CONTEXT = 4096
+"""Slots that a launch chooses at most."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +32,30 @@ class Fit:
     best: Candidate
     options: EngineOptions
 
+    @property
+    def wishes(self) -> tuple[int | None, int | None]:
+        """Context and slots that the request or the engine's own options name."""
+        by_option, slots = self.best.engine.context_and_slots(self.options)
+        return by_option or self.request.context_length, slots
+
     def memory(self, context: int, slots: int) -> MemoryEstimate:
         """What the replicas need, with a context of so many tokens for each of so many slots."""
+        return in_place(self.best, self.in_host(context, slots))
+
+    def in_host(self, context: int, slots: int) -> MemoryEstimate:
+        """The same, were all of it in the host's memory."""
         best = self.best
+        gpus = [best.gpus[0].name] * best.devices.count if best.gpus else ()
+        subject = None
+        if best.host.evidence.measured or best.host.evidence.asked:
+            subject = subject_of(
+                best.variant,
+                best.engine.name,
+                self.options,
+                best.host,
+                gpus,
+                self.request.projector,
+            )
         setup = Setup(
             self.spec.shape(best.variant.size),
             best.loaded_bytes,
@@ -48,22 +63,42 @@ class Fit:
             self.options,
             self.spec.type != "LLM",
             best.weights.size_bytes if best.weights.here or best.variant.size_bytes else None,
-            subject_of(
-                best.variant,
-                best.engine.name,
-                self.options,
-                best.host,
-                [best.gpus[0].name] * best.devices.count if best.gpus else (),
-                self.request.projector,
-            ),
+            subject,
             best.host.evidence,
         )
-        estimate = reckon(setup, context, slots, best.free_bytes, self.request.replicas)
-        return to_gpu_memory(estimate, best.gpus, best.devices) if best.gpus else estimate
+        return reckon(setup, context, slots, best.free_bytes, self.request.replicas)
+
+    def within(self, best: Candidate) -> Fit:
+        """The same on a candidate with other memory."""
+        return replace(self, best=best)
+
+
+def in_place(candidate: Candidate, memory: MemoryEstimate) -> MemoryEstimate:
+    """What was reckoned by `Fit.in_host`, in the memory in which the candidate lies."""
+    if candidate.gpus:
+        return to_gpu_memory(memory, candidate.gpus, candidate.devices)
+    return memory.model_copy(update={"free_bytes": candidate.host.memory_free_bytes})
+
+
+def settle(request: LaunchRequest, spec: ModelSpec, candidate: Candidate) -> Fit:
+    """The candidate with the requested options, and the engine's choice of the others.
+
+    Options that this engine does not have are left out: another engine's are refused later.
+    """
+    engine = candidate.engine
+    try:
+        requested = engine.options.parse(engine.name, request.engine_options)
+    except (BadValue, UnknownName):
+        requested = engine.options()
+    copied = candidate.loaded_bytes * request.replicas
+    return Fit(request, spec, candidate, engine.fill_defaults(requested, candidate.host, copied))
 
 
 def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
-    """Context and slots: as requested, else the most that the memory holds.
+    """Context and slots: as requested, else the most of `CONTEXTS` and `SLOTS` that fit.
+
+    By the memory that the launch may take of what the machine has; a context of `auto` by what is
+    free.
 
     Raises:
         BadValue: a context beyond the model's, or another than the engine's own option says.
@@ -80,79 +115,50 @@ def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
             "context length", context, f"{spec.name} was trained for {spec.context_length} at most"
         )
     reasons: list[str] = []
-    if context is None:
-        context = spec.context_length
-        while context > LEAST_CONTEXT and not fit.memory(context, slots or 1).fits:
-            context = max(LEAST_CONTEXT, context // 2)
-        full = context == spec.context_length
-        reasons.append(
-            f"context {context}: "
-            + ("all that the model has" if full else f"of {spec.context_length}, to save memory")
-        )
+    # However much the weights take that were asked for: what nobody asked for takes no more.
+    allowed = fit.within(with_free(fit.best, MACHINE_SHARE))
+    if request.automatic:
+        allowed = fit.within(with_free(fit.best, SHARE, of_total=False))
+    if context is None and "context_length" in request.automatic:
+        context = _longest(allowed, slots or 1)
+        reasons.append(f"context {context}: the longest that the free memory holds")
+    elif context is None:
+        context = _choose_context(allowed, slots or 1)
+        reasons.append(f"context {context}: {_explain_context(context, spec.context_length)}")
     if slots is None:
         slots = SLOTS
-        while slots > 1 and not _is_roomy(fit.memory(context, slots)):
+        while slots > 1 and not _fits(allowed, context, slots):
             slots //= 2
-        reasons.append(
-            f"slots {slots}: up to {SLOTS}, while their caches take no more than "
-            f"{CACHE_SHARE:.0%} of the free memory"
-            if slots > 1
-            else "slots 1: the cache of a second would take too much of the free memory"
-        )
+        more = " and there are never more" if slots == SLOTS else ""
+        budget = "the free memory" if request.automatic else "the memory for it"
+        reasons.append(f"slots {slots}: as many as {budget} holds{more}")
     return context, slots, reasons
 
 
-def _is_roomy(memory: MemoryEstimate) -> bool:
-    caches = memory.cache_bytes * memory.replicas
-    return memory.fits and caches <= CACHE_SHARE * memory.free_bytes
+def _fits(fit: Fit, context: int, slots: int) -> bool:
+    return fits_memory(fit.memory(context, slots), fit.best)
 
 
-def check_memory(fit: Fit, memory: MemoryEstimate, context: int, slots: int) -> list[str]:
-    """Warnings for a tight fit; raises `NoRoom` for what cannot run at all."""
-    host, weights = fit.best.host, fit.best.weights
-    if not memory.can_run:
-        raise memory_refusal(
-            memory, gpus_of_replicas(memory, fit.best.gpus), host, _suggest(fit, context, slots)
-        )
-    if memory.offload_bytes * memory.replicas > host.memory_free_bytes:
-        offload_bytes = memory.offload_bytes * memory.replicas
-        out = "keep less of the weights off the GPU"
-        raise NoRoom("memory", host.name, offload_bytes, host.memory_free_bytes, out)
-    if not weights.here and weights.size_bytes > host.disk_free_bytes:
-        raise NoRoom(
-            "disk",
-            host.name,
-            weights.size_bytes,
-            host.disk_free_bytes,
-            "free some, or give weights that are on disk with --model-path",
-        )
-    if memory.fits:
-        return []
-    return [
-        f"{memory.needed_bytes / 1e9:.2f} GB are needed and {memory.free_bytes / 1e9:.2f} GB "
-        f"are free on {host.name}: weights will be read from the disk again and again, "
-        "which is slow; a smaller --quantization or a shorter --context-length fits better"
-    ]
+def _choose_context(fit: Fit, slots: int) -> int:
+    contexts = sorted({min(one, fit.spec.context_length) for one in CONTEXTS}, reverse=True)
+    return next((one for one in contexts if _fits(fit, one, slots)), contexts[-1])
 
 
-def _suggest(fit: Fit, context: int, slots: int) -> str:
-    """The first change that makes the launch fit, and the memory reserved for others."""
-    reserved = explain_reservations(fit.best.host)
-    return (
-        f"{_first_change_that_fits(fit, context, slots)} ({reserved})"
-        if reserved
-        else _first_change_that_fits(fit, context, slots)
-    )
+def _longest(fit: Fit, slots: int) -> int:
+    """The longest context that fits, in steps of `CONTEXT_STEP`; that at least."""
+    most, step = fit.spec.context_length, max(CONTEXT_STEP, fit.best.engine.context_step)
+    if _fits(fit, most, slots):
+        return most
+    low, high = 1, -(-most // step)  # in steps: `low` fits or is the least, `high` does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _fits(fit, middle * step, slots) else (low, middle)
+    return min(low * step, most)
 
 
-def _first_change_that_fits(fit: Fit, context: int, slots: int) -> str:
-    shorter = context // 2
-    while shorter >= fit.best.engine.context_step:
-        if fit.memory(shorter, slots).can_run:
-            return f"--context-length {shorter} would fit"
-        shorter //= 2
-    if slots > 1 and fit.memory(context, 1).can_run:
-        return "one slot in place of several would fit"
-    if fit.request.replicas > 1:
-        return "ask for fewer replicas or a smaller --quantization"
-    return f"ask for a smaller --quantization; see: paddock estimate {fit.request.model_name}"
+def _explain_context(context: int, longest: int) -> str:
+    if context == longest:
+        return "all that the model has"
+    if context == CONTEXTS[0]:
+        return f"of {longest}; {AGENTS}"
+    return f"of {longest}, because the memory for it holds no more; {AGENTS}"

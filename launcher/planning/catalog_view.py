@@ -50,7 +50,7 @@ class ModelRow:
             builtin,
             any(offer.here for offer in matches),
             min(served, key=lambda offer: offer.size_bytes, default=None),
-            chosen(fitting, hit.spec["recommended"]) if fitting else None,
+            chosen(fitting) if fitting else None,
         )
 
     def distinct(self, field: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from paddock.engines import engines
 from paddock.engines.base import UNKNOWN, Devices, Engine, Host
+from paddock.launcher.planning.assumed import install_command
 from paddock.launcher.planning.memory import loaded_bytes, weights_bytes
 from paddock.launcher.planning.placement import to_gpu_memory
 from paddock.launcher.planning.reckon import Setup, reckon
@@ -35,8 +36,9 @@ def estimate_table(
     """One row for each variant and context: bytes by part, and how that sits on the host.
 
     Where a GPU is there and an engine that computes on it, it is the memory of the most free one,
-    which the row names in `gpu`; `free_bytes` is what is free of it, or of the host's. The cache is
-    for `slots` requests side by side, each of which has the whole context.
+    which the row names in `gpu`; `free_bytes` is what is free of it, or of the host's. `install` is
+    the command for an engine that is not there. The cache is for `slots` requests side by side,
+    each of which has the whole context.
 
     Raises:
         BadValue: a context beyond the model's.
@@ -75,6 +77,8 @@ def _row(spec: ModelSpec, variant: Variant, context: int, host: Host, slots: int
         "format": variant.format,
         "size": variant.size,
         "quantization": variant.quantization,
+        "engine": engine and engine.name,
+        "install": engine and install_command(engine, host, bool(host.gpus)),
         "context_length": context,
         "weights_bytes": memory.weights_bytes,
         "cache_bytes": memory.cache_bytes,

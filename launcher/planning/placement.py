@@ -116,15 +116,36 @@ def estimate_more_replicas(
     return _against(memory, host.gpus), gpus_of_replicas(memory, host.gpus)
 
 
-def memory_refusal(memory: MemoryEstimate, gpus: Groups, host: Host, way_out: str) -> NoRoom:
+def memory_refusal(
+    memory: MemoryEstimate,
+    gpus: Groups,
+    host: Host,
+    way_out: str,
+    commands: tuple[str, ...] = (),
+) -> NoRoom:
     """The refusal of what does not fit: where GPUs are to hold it, of its part of one of them."""
     if not memory.gpus:
-        return NoRoom("memory", host.name, memory.least_bytes, memory.free_bytes, way_out)
+        used = _used(host, "", host.memory_total_bytes, host.memory_free_bytes)
+        return NoRoom(
+            "memory", host.name, memory.least_bytes, memory.free_bytes, way_out, used, commands
+        )
     free = memory.free_bytes // (memory.gpus * memory.replicas)
     every = {gpu.index: gpu for group in gpus for gpu in group}
+    tightest = min(every.values(), key=lambda gpu: gpu.free_bytes, default=None)
+    used = {}
+    if tightest is not None:
+        used = _used(host, tightest.uuid, tightest.total_bytes, tightest.free_bytes)
     where = _list_gpus([every[index] for index in sorted(every)], "GPU ")
     where = f"of {where} the tightest" if len(every) > 1 else where or f"{host.name}'s GPUs"
-    return NoRoom("GPU memory", where, memory.gpu_bytes, free, way_out)
+    return NoRoom("GPU memory", where, memory.gpu_bytes, free, way_out, used, commands)
+
+
+def _used(host: Host, place: str, total_bytes: int, free_bytes: int) -> dict[str, int]:
+    """Who holds what is not free: launched models by id, and all other processes together."""
+    models = {name: size for name, size in sorted(host.used.get(place, {}).items()) if size}
+    promised = sum(host.reserved.values()) if not place else 0
+    others = total_bytes - free_bytes - promised - sum(models.values())
+    return {**models, NoRoom.OTHERS: others} if others > 0 else models
 
 
 def explain_gpus(memory: MemoryEstimate, gpus: Groups, among: int) -> Iterator[str]:

@@ -13,9 +13,11 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from paddock.registry.errors import BadValue, UnknownName
+from paddock.registry.hubs import AUTO
 from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
 from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.spec import Source
@@ -27,6 +29,8 @@ RESERVED = frozenset(("instance", "instances", "prompts", "families", "vllm-supp
 RESERVED_ENDS = frozenset(
     ("progress", "cancel", "logs", "events", "replicas", "versions", "abort", "reload")
 )
+SOLVED = ("quantization", "context_length")
+"""Attributes that `auto` solves for the free memory."""
 _LAUNCH_FIELDS = fields_by_attribute()
 
 
@@ -42,8 +46,11 @@ class LaunchRequest(_Frozen):
     one to ask first where no `hub` is asked for: a setting, and no wish. `projector` is a file
     beside a GGUF that makes tokens of pictures: one that the spec names, or an absolute path.
     `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
-    the driver's index. `restart`, `restart_tries` and `silence_seconds` are the deployment's policy
-    (`fleet/deployment.py`).
+    the driver's index. `automatic` are the attributes that were asked for as `auto`: they are left
+    open, and solved for the memory that is free. `fit` gives up what does not fit what is free,
+    and `force` launches it all the same. `assume_gpu` plans for a machine with one GPU of so many
+    bytes, and launches nothing. `restart`, `restart_tries` and `silence_seconds` are the
+    deployment's policy (`fleet/deployment.py`).
 
     The table of launch fields (`registry/launch_fields.py`) has the range and the words of each.
     """
@@ -70,6 +77,21 @@ class LaunchRequest(_Frozen):
     restart: RestartWhen | None = None
     restart_tries: int | None = None
     silence_seconds: float | None = None
+    fit: bool = False
+    force: bool = False
+    assume_gpu: int | None = None
+    automatic: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_automatic(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        named = [name for name in SOLVED if str(values.get(name)).casefold() == AUTO]
+        if not named:
+            return values
+        rest = {name: value for name, value in values.items() if name not in named}
+        return {**rest, "automatic": named}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -261,6 +283,19 @@ class MemoryEstimate(_Frozen):
         return self.least_bytes <= self.free_bytes
 
 
+class Expected(_Frozen):
+    """How a replica is likely to do with a single request; None where it is not known.
+
+    `measured`: on this machine, with these weights on this engine; what it was not measured for is
+    left out. `formula`: by the bandwidth of the memory.
+    """
+
+    tokens_per_second: float | None = None
+    prompt_tokens_per_second: float | None = None
+    load_seconds: float | None = None
+    source: Literal["measured", "formula"] = "formula"
+
+
 class Attached(_Frozen):
     """An endpoint that somebody else runs. Its key is not here: `replicas/attached_keys.py` has it.
 
@@ -291,7 +326,8 @@ class LaunchPlan(_Frozen):
     `gpus` are each replica's, by its number; none: it computes on the processor, or chooses itself.
     `context_length` is what one request gets (0: an attached endpoint does not say); `slots`
     requests are served side by side by each replica. `refused` maps each engine that was passed
-    over to its reason. `attached`: nothing is launched, somebody else serves the model.
+    over to its reason. `install` is the command that has to come first, where the engine is only
+    assumed. `attached`: nothing is launched, somebody else serves the model.
     """
 
     model_id: str
@@ -320,6 +356,8 @@ class LaunchPlan(_Frozen):
     warnings: tuple[str, ...] = ()
     derived: DerivedFrom | None = None
     attached: Attached | None = None
+    expected: Expected | None = None
+    install: str | None = None
 
     @property
     def gpu_share(self) -> float:

@@ -15,7 +15,7 @@ from paddock.launcher.planning.plan import LaunchPlan, MemoryEstimate, PlannedGp
 
 @dataclass(frozen=True)
 class Reservation:
-    """One replica that is not ready yet; `held_bytes` of the host's memory it has already."""
+    """One replica, mostly not ready yet; `held_bytes` of the host's memory it has already."""
 
     model_id: str
     node: str
@@ -60,6 +60,21 @@ def subtract_reservations(host: Host, coming: Sequence[Reservation]) -> Host:
     )
     free = max(0, host.memory_free_bytes - sum(of_host.values()))
     return replace(host, memory_free_bytes=free, gpus=gpus, reserved=reserved)
+
+
+def with_holdings(host: Host, serving: Sequence[Reservation]) -> Host:
+    """The host with what replicas that serve hold of it noted in `used`, for refusals."""
+    used: dict[str, dict[str, int]] = {}
+    for one in serving:
+        if one.node != host.node:
+            continue
+        of_host = one.memory.offload_bytes if one.memory.gpus else one.memory.total_bytes
+        amounts = {"": one.held_bytes or of_host}
+        amounts |= {gpu.uuid: one.memory.gpu_bytes for gpu in one.gpus}
+        for place, size in amounts.items():
+            models = used.setdefault(place, {})
+            models[one.model_id] = models.get(one.model_id, 0) + size
+    return replace(host, used=used) if used else host
 
 
 def subtract_places(host: Host, plan: LaunchPlan, places: Sequence[Place]) -> Host:

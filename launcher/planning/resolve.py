@@ -7,24 +7,26 @@ the memory. Each choice that the user left open leaves a reason in the plan.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from paddock.engines.base import Host
 from paddock.launcher.planning.candidates import (
     allowed_hosts,
     list_alternatives,
-    rank,
     search_candidates,
     select_variants,
     shared_label,
 )
-from paddock.launcher.planning.capacity import Fit, check_memory, choose_context_and_slots
+from paddock.launcher.planning.capacity import Fit, choose_context_and_slots, settle
+from paddock.launcher.planning.choice import Judge, choose, rank
+from paddock.launcher.planning.command import launch_command
+from paddock.launcher.planning.expect import expect
 from paddock.launcher.planning.explain import explain_choices, explain_options
+from paddock.launcher.planning.headroom import check_memory, fits_well
 from paddock.launcher.planning.lock import pin, pinned_weights, with_engine
-from paddock.launcher.planning.memory import (
-    loaded_bytes,
-    weights_bytes,
-)
+from paddock.launcher.planning.pairs import Candidate
 from paddock.launcher.planning.placement import (
     check_gpus,
     explain_gpus,
@@ -36,6 +38,7 @@ from paddock.launcher.planning.plan import (
     PlannedWeights,
 )
 from paddock.launcher.planning.reservations import explain_reservations
+from paddock.launcher.planning.shrink import Change, changes
 from paddock.launcher.planning.weight_sources import (
     add_projector,
     check_source,
@@ -43,19 +46,97 @@ from paddock.launcher.planning.weight_sources import (
     with_projector,
 )
 from paddock.registry.catalog import Catalog
-from paddock.registry.errors import NoEngine
+from paddock.registry.errors import NoEngine, Refused
 from paddock.registry.spec import ModelSpec, Variant
+
+MOST_OFFERS = 3
+"""Commands in a refusal."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A plan that was not compared with the free memory yet, and the candidate behind it."""
+
+    plan: LaunchPlan
+    fit: Fit
 
 
 def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> LaunchPlan:
     """The plan that carries out the request on one of the hosts (the gateway's own comes first).
 
+    With `fit` it is the plan of `fit_request`. With `force` nothing is refused for want of memory.
+
     Raises:
         UnknownName: the model, format, size, quantization, engine, node, hub or option.
         BadValue: an option's value, a context beyond the model's, a path with no such weights.
         NoEngine: no engine here serves any variant that was asked for; with each reason.
-        NoRoom: the node's memory or disk cannot take it.
+        NoRoom: the node's memory or disk cannot take it; with the commands of what it can take.
         NotLocked: the request or the node contradicts the request's lock.
+    """
+    if request.fit:
+        smaller, concessions = fit_request(request, catalog, hosts)
+        plan = resolve(smaller, catalog, hosts)
+        return plan.model_copy(update={"reasons": (*plan.reasons, *concessions)})
+    first = draft(request, catalog, hosts)
+    warnings = check_memory(first.plan, first.fit, lambda: offer(first, catalog, hosts))
+    return first.plan.model_copy(update={"warnings": tuple(warnings)})
+
+
+def fit_request(
+    request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]
+) -> tuple[LaunchRequest, tuple[str, ...]]:
+    """The request with the first change by which it fits what is free, and a reason for it.
+
+    As it is, where it fits, or where no change helps: then it is refused as any other.
+    """
+    plain = request.model_copy(update={"fit": False})
+    first = draft(plain, catalog, hosts)
+    if fits_well(first.plan.memory, first.fit.best):
+        return plain, ()
+    for _, change in _fitting_changes(first, catalog, hosts):
+        return change.request, (f"to fit what is free: {change.words}",)
+    return plain, ()
+
+
+def offer(refused: Draft, catalog: Catalog, hosts: Sequence[Host]) -> tuple[str, ...]:
+    """The commands of what fits in place of a draft: one for each kind of change."""
+    fitting = _fitting_changes(refused, catalog, hosts)
+    return tuple(
+        launch_command(change.request) for _, change in itertools.islice(fitting, MOST_OFFERS)
+    )
+
+
+def _fitting_changes(
+    refused: Draft, catalog: Catalog, hosts: Sequence[Host]
+) -> Iterator[tuple[str, Change]]:
+    """Of each kind of change the first that fits."""
+    plan, fit = refused.plan, refused.fit
+    anything = LaunchRequest(
+        model_name=fit.request.model_name,
+        model_engine=fit.request.model_engine,
+        offline=fit.request.offline,
+        node=fit.request.node,
+        n_gpu=fit.request.n_gpu,
+        gpu_idx=fit.request.gpu_idx,
+    )
+    variants = fit.spec.variants
+    search = search_candidates(anything, fit.spec, variants, allowed_hosts(anything, hosts))
+    ranked = rank(anything, fit.spec, search.servable)
+    for kind, several in changes(fit, plan.context_length, plan.slots, ranked):
+        for change in several:
+            try:
+                other = draft(change.request, catalog, hosts)
+            except Refused:  # an option that does not go with the others
+                continue
+            if fits_well(other.plan.memory, other.fit.best):
+                yield kind, change
+                break
+
+
+def draft(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> Draft:
+    """The plan that `resolve` would return, whether there is memory for it or not.
+
+    Raises as `resolve`, but `NoRoom`.
     """
     spec = catalog.lookup(request.model_name)
     request = pin(request, spec)
@@ -69,17 +150,14 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
     if not search.servable:
         label = variants[0].label if len(variants) == 1 else shared_label(spec, variants)
         raise NoEngine(label, search.refused, list_alternatives(spec, hosts))
-    best = min(search.servable, key=lambda candidate: rank(request, spec, candidate))
+    best, verdict = choose(request, spec, search.servable)
     requested = best.engine.options.parse(best.engine.name, request.engine_options)
-    copied = best.loaded_bytes * request.replicas
-    options = best.engine.fill_defaults(requested, best.host, copied)
-    fit = Fit(request, spec, best, options)
+    fit = settle(request, spec, best)
     context, slots, capacity_reasons = choose_context_and_slots(fit)
     memory = fit.memory(context, slots)
-    warnings = check_memory(fit, memory, context, slots)
     weights, abilities = with_projector(request, spec, best)
     gpus = gpus_of_replicas(memory, best.gpus)
-    return LaunchPlan(
+    plan = LaunchPlan(
         model_id=request.uid,
         model=spec.name,
         type=spec.type,
@@ -89,7 +167,7 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         abilities=abilities,
         engine=best.engine.name,
         engine_version=best.host.engines[best.engine.name].version,
-        options=options.model_dump(mode="json"),
+        options=fit.options.model_dump(mode="json"),
         context_length=context,
         slots=slots,
         replicas=request.replicas,
@@ -102,15 +180,16 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         languages=spec.languages,
         description=spec.description,
         reasons=(
-            *explain_choices(fit, search, guessed),
+            *explain_choices(fit, search, guessed, verdict),
             *explain_gpus(memory, gpus, len(best.gpus)),
             *filter(None, [explain_reservations(best.host)]),
             *capacity_reasons,
-            *explain_options(requested, options),
+            *explain_options(requested, fit.options),
         ),
         refused=search.refused,
-        warnings=tuple(warnings),
     )
+    expected = expect(plan, best, spec.shape(best.variant.size))
+    return Draft(plan.model_copy(update={"expected": expected}), fit)
 
 
 def resolve_weights(
@@ -128,7 +207,7 @@ def resolve_weights(
     variants, _ = select_variants(request, spec, hosts)
     search = search_candidates(request, spec, variants, hosts)
     if search.servable:
-        best = min(search.servable, key=lambda candidate: rank(request, spec, candidate))
+        best, _ = choose(request, spec, search.servable)
         return best.variant, add_projector(request, best.variant, best.weights, best.host)
     recommended = [v for name in spec.recommended for v in variants if v.quantization == name]
     for variant in (*recommended, *variants):
@@ -156,24 +235,23 @@ def resolve_lock(
     if not search.servable:
         label = variants[0].label if len(variants) == 1 else shared_label(spec, variants)
         raise NoEngine(label, search.refused, list_alternatives(spec, hosts))
-    best = min(search.servable, key=lambda candidate: rank(request, spec, candidate))
+    best, _ = choose(request, spec, search.servable)
     return best.variant, best.weights, best.engine.name, best.host.engines[best.engine.name].version
 
 
-def list_offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, str, int, bool]]:
-    """Every variant, the engine that a launch on the host would take or none, and its memory.
+def list_offers(spec: ModelSpec, host: Host) -> Iterator[tuple[Variant, Candidate | None, int]]:
+    """Every variant with what a launch on the host would take of it, and the memory it needs.
 
-    The last says whether that is a GPU's.
+    Those that can be served come first, in the order in which a launch chooses among them.
     """
     request = LaunchRequest(model_name=spec.name)
     search = search_candidates(request, spec, spec.variants, [host])
-    ranked = sorted(search.servable, key=lambda candidate: rank(request, spec, candidate))
-    best = {candidate.variant.label: candidate for candidate in reversed(ranked)}
+    judge = Judge(request, spec)
+    best: dict[str, Candidate] = {}
+    for candidate in sorted(search.servable, key=judge.key):
+        best.setdefault(candidate.variant.label, candidate)
+    for candidate in best.values():
+        yield candidate.variant, candidate, judge.needed_bytes(candidate)
     for variant in spec.variants:
-        choice = best.get(variant.label)
-        if choice is not None:
-            yield variant, choice.engine.name, choice.loaded_bytes, bool(choice.gpus)
-        else:
-            shape = spec.shape(variant.size)
-            stored = weights_bytes(variant, shape)
-            yield variant, "", loaded_bytes(variant, shape, stored), False
+        if variant.label not in best:
+            yield variant, None, 0

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from glob import glob
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paddock
@@ -26,9 +27,7 @@ from paddock.registry.settings import Settings
 if TYPE_CHECKING:
     from paddock.engines.base import Gpu, Host
     from paddock.registry.spec import ModelSpec, Variant
-
-# Share of the free memory up to which weights count as fitting; the rest is for the cache.
-WEIGHTS_SHARE = 0.9
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,9 @@ class Free:
 class Offer:
     """One variant; `engine` is the one that a launch here would take, or empty if none can.
 
-    `size_bytes` is what its weights take in memory, which is a GPU's if `on_gpu`. `here`: they are
-    wholly on this machine.
+    `size_bytes` is what its weights take in memory, which is a GPU's if `on_gpu`, and
+    `needed_bytes` all of it with the shortest context that a launch chooses. `here`: the weights
+    are wholly on this machine. `place` is its place among those that a launch chooses from.
     """
 
     format: str
@@ -72,17 +72,18 @@ class Offer:
     size_bytes: int
     here: bool
     on_gpu: bool = False
+    needed_bytes: int = 0
+    place: int = 0
 
     def fits(self, free: Free) -> bool:
-        """Whether it can be served here, and its weights leave room in what is free."""
+        """Whether it can be served here, in what is free."""
         room = free.gpu if self.on_gpu else free.host
-        return bool(self.engine) and self.size_bytes <= WEIGHTS_SHARE * room
+        return bool(self.engine) and self.needed_bytes <= room
 
 
-def chosen(offers: Sequence[Offer], recommended: Sequence[str]) -> Offer:
-    """Of those that fit, the one that a launch would take: recommended, else the largest."""
-    order = {name: place for place, name in enumerate(recommended)}
-    return min(offers, key=lambda o: (order.get(o.quantization, len(order)), -o.size_bytes))
+def chosen(offers: Sequence[Offer]) -> Offer:
+    """The one that a launch would take first."""
+    return min(offers, key=lambda offer: offer.place)
 
 
 def read_offers(
@@ -118,8 +119,18 @@ def offers_of(spec: ModelSpec, host: Host) -> list[Offer]:
     from paddock.launcher.planning.resolve import list_offers
 
     return [
-        Offer(v.format, v.size, v.quantization, engine, size, is_here(v, host), on_gpu)
-        for v, engine, size, on_gpu in list_offers(spec, host)
+        Offer(
+            variant.format,
+            variant.size,
+            variant.quantization,
+            choice.engine.name if choice else "",
+            choice.loaded_bytes if choice else 0,
+            is_here(variant, host),
+            bool(choice and choice.gpus),
+            needed_bytes,
+            place,
+        )
+        for place, (variant, choice, needed_bytes) in enumerate(list_offers(spec, host))
     ]
 
 
@@ -142,7 +153,17 @@ def seen_now(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
             state = os.stat(folder)
             states.append([folder, state.st_mtime_ns, state.st_size])
     gpus = [os.environ.get("CUDA_VISIBLE_DEVICES"), *_drivers()]
-    return [paddock.__version__, settings.llama_server, gpus, states]
+    return [paddock.__version__, settings.llama_server, gpus, _machine(), states]
+
+
+def _machine() -> list[Any]:
+    """The memory and the processors that choices depend on, without what takes long to import."""
+    limits = []
+    for name in ("memory.max", "cpu.max"):
+        with suppress(OSError):
+            limits.append((CGROUP / name).read_text().strip())
+    pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
+    return [pages, os.cpu_count(), *limits]
 
 
 def _drivers() -> list[str]:

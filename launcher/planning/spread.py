@@ -82,7 +82,7 @@ def _place_on(host: Host, request: LaunchRequest, catalog: Catalog, plan: Launch
     """The place of one more replica on this host. Raises `Refused`."""
     # By the plan's own figures: a new plan would give the host fewer slots where memory is short.
     memory, groups = estimate_more_replicas(plan, host, 1)
-    if not memory.can_run:
+    if not memory.can_run and not request.force:
         reserved = explain_reservations(host)
         out = "terminate another model, or ask for fewer" + (f" ({reserved})" if reserved else "")
         raise memory_refusal(memory, groups, host, out)
@@ -103,5 +103,7 @@ def _pinned(request: LaunchRequest, plan: LaunchPlan) -> LaunchRequest:
             "size": plan.size,
             "quantization": plan.quantization,
             "context_length": plan.context_length or None,
+            "automatic": (),
+            "fit": False,
         }
     )

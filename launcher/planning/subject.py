@@ -35,18 +35,21 @@ def subject_of(
     projector: str | None = None,
 ) -> Subject:
     """That of a variant with an engine on a host; context and slots are still open."""
-    model = variant.model
-    label = f"{model} {variant.size} {variant.format} {variant.quantization}"
     dumped: dict[str, Any] = options.model_dump(mode="json")
     return Subject(
         engine=engine,
         engine_version=host.engines[engine].version if engine in host.engines else "",
-        weights=_with_projector(label, projector),
+        weights=weights_label(variant, projector),
         options=options_text(dumped),
         context_length=0,
         slots=0,
         device=device_of(gpus),
     )
+
+
+def weights_label(variant: Variant, projector: str | None = None) -> str:
+    """The weights in a subject's words."""
+    return _with_projector(variant.label, projector)
 
 
 def device_of(gpus: Sequence[str]) -> str:

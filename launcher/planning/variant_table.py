@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from paddock.engines import engine_names, engines
-from paddock.engines.base import UNKNOWN, Detection, Engine, Host
+from paddock.engines.base import UNKNOWN, Engine, Host
 from paddock.engines.environment import Accelerator
+from paddock.launcher.planning.assumed import with_engine
 from paddock.launcher.planning.candidates import unable
-from paddock.launcher.planning.capacity import LEAST_CONTEXT
+from paddock.launcher.planning.capacity import CONTEXTS
 from paddock.launcher.planning.estimate import estimate_table
 from paddock.launcher.planning.memory import weights_bytes
 from paddock.launcher.planning.servable import is_here
@@ -32,7 +32,7 @@ def variant_rows(
     `asked_by` is what to launch the model by, and `consent` maps the formats that would run a
     repository's code to how that is allowed (`--trust COMMIT`).
     """
-    context = min(LEAST_CONTEXT, spec.context_length)
+    context = min(CONTEXTS[-1], spec.context_length)
     estimates = estimate_table(spec, spec.variants, [context], host)
     adapters = [engine for engine in engines() if engine.formats]
     rows = []
@@ -67,7 +67,7 @@ def variant_rows(
 
 def _why_not(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> str | None:
     """Why it cannot serve the variant; reasons that an install would not change come first."""
-    lasting = _unable(spec, variant, engine, _with(engine, host))
+    lasting = _unable(spec, variant, engine, with_engine(engine, host))
     return lasting or _unable(spec, variant, engine, host)
 
 
@@ -82,11 +82,6 @@ def _unable(spec: ModelSpec, variant: Variant, engine: Engine, host: Host) -> st
     return reason
 
 
-def _with(engine: Engine, host: Host) -> Host:
-    """The host as if the engine was installed there."""
-    return replace(host, engines={**host.engines, engine.name: Detection(version="new")})
-
-
 def _installable(
     spec: ModelSpec, variant: Variant, engine: Engine, host: Host, accelerator: Accelerator
 ) -> str | None:
@@ -96,7 +91,7 @@ def _installable(
         return None
     if not (detection.missing or detection.formats) or not _unable(spec, variant, engine, host):
         return None
-    refusal = _unable(spec, variant, engine, _with(engine, host))
+    refusal = _unable(spec, variant, engine, with_engine(engine, host))
     return environment.name if refusal is None else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, create_model
 
@@ -38,7 +38,9 @@ _TYPES: Mapping[Kind, Any] = {
     "hub": str,
     "size": int | float | str,
     "count": int,
+    "solved": Annotated[int, Field(ge=1)] | Literal["auto"],
     "number": float,
+    "bytes": int | str,
     "flag": bool,
     "gpus": int | str,
     "indices": list[int] | int | str,
@@ -59,7 +61,7 @@ def _typed(field: LaunchField) -> tuple[Any, Any]:
         return type_, Field(description=field.description)
     info = Field(
         default=field.default,
-        ge=field.minimum,
+        ge=None if field.kind == "solved" else field.minimum,
         gt=field.above,
         le=field.maximum,
         description=field.description,

@@ -16,6 +16,7 @@ from paddock.engines.base import Host
 from paddock.engines.environment import find_accelerator
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.hosts.machine import disk, memory
+from paddock.launcher.planning.assumed import with_gpu
 from paddock.launcher.planning.catalog_view import ModelRow, Zoo
 from paddock.launcher.planning.estimate import Verdict, estimate_table
 from paddock.launcher.planning.servable import Free, offers_of
@@ -24,6 +25,7 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.derive import Derived
 from paddock.registry.errors import BadValue
+from paddock.registry.launch_fields import fields_by_key
 from paddock.registry.reference import is_reference
 from paddock.registry.search import Filters, Hit
 from paddock.registry.settings import Settings
@@ -92,6 +94,8 @@ class EstimateRow(Shape):
     format: Format
     size: str
     quantization: str
+    engine: str | None = Field(description="Whose memory it is; null: none has an adapter")
+    install: str | None = Field(description="What installs the engine, where it is not there")
     context_length: int
     weights_bytes: int
     cache_bytes: int
@@ -262,6 +266,7 @@ class ZooRoutes:
                             {"type": "integer", "minimum": 1, "maximum": MAX_SLOTS, "default": 1},
                             "Requests side by side, each with the whole context",
                         ),
+                        Query("assume_gpu", TEXT, "For one GPU of this size, such as 24GB"),
                         OFFLINE,
                     ),
                 ),
@@ -320,6 +325,8 @@ class ZooRoutes:
             quantization=query.get("quantization") or None,
         )
         host = (await self._fleet.hosts(spec.local_paths))[0]
+        if gpu := query.get("assume_gpu"):
+            host = with_gpu(host, fields_by_key()["assume_gpu"].check(gpu))
         rows = await asyncio.to_thread(estimate_table, spec, variants, contexts, host, slots)
         return JSONResponse(
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def test_the_table_says_what_can_be_served_here() -> None:
 def test_what_fits_is_what_a_launch_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --fits each model names the variant that its plan has, and too large ones are gone."""
     host = probe_host(read_settings().home)
+    host = replace(host, memory_free_bytes=host.memory_total_bytes)
     monkeypatch.setattr(
         "paddock.launcher.hosts.machine.memory",
         lambda: (host.memory_total_bytes, host.memory_free_bytes),
@@ -65,10 +67,10 @@ def test_what_fits_is_what_a_launch_would_take(monkeypatch: pytest.MonkeyPatch) 
                 plan.engine,
                 plan.weights.size_bytes,
             )
-    monkeypatch.setattr("paddock.launcher.hosts.machine.memory", lambda: (10**7, 10**7))
+    monkeypatch.setattr("paddock.launcher.hosts.machine.memory", lambda: (10**8, 10**8))
     small = run("--fits")
     assert [model["name"] for model in small["models"]] == ["tiny-mixtral"]
-    assert small["memory_free_bytes"] == 10**7
+    assert small["memory_free_bytes"] == 10**8
     done = CliRunner().invoke(search, ["mixtral-v0.1", "--fits"])
     assert "can be served here" in done.stdout
 

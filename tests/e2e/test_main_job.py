@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -100,6 +101,41 @@ def test_dry_run_prints_the_plan_and_changes_nothing(paddock: Paddock) -> None:
     assert plan["engine"] == "llama.cpp"
     assert plan["weights"]["files"][0]["size_bytes"] == 26_440_000_000
     assert not paddock.home.exists()
+
+
+def test_what_does_not_fit_is_planned_smaller_with_fit(paddock: Paddock) -> None:
+    """All of the context for each of 256 requests fits nowhere: refused, with what fits."""
+    asked = ("launch", "llama-3.1-instruct", "-s", "8", "-f", "ggufv2", "--dry-run")
+    large = ("-c", "131072", "--n_parallel", "256", "--repack", "true")
+    refused = paddock.run(*asked, *large)
+    assert refused.returncode == 2
+    assert "--force launches it all the same" in refused.stderr
+    error = json.loads(paddock.run(*asked, *large, "--json").stdout)["error"]
+    assert error["code"] == "NoRoom"
+    assert error["used"]["other processes"] > 0
+    assert not paddock.json(*asked, *large, "--force")["memory"]["fits"]
+    if error["commands"]:  # this machine has room for the model at all
+        plan = paddock.json(*asked, *large, "--fit")
+        assert plan["memory"]["fits"]
+        assert any(reason.startswith("to fit") for reason in plan["reasons"])
+        words = shlex.split(error["commands"][0])[1:]
+        assert paddock.json(*words, "--dry-run")["memory"]["fits"]
+
+
+def test_plans_need_neither_the_engine_nor_the_gpu(paddock: Paddock) -> None:
+    """What is to be installed first is said; a launch on a GPU that is not there is refused."""
+    asked = ("launch", "qwen2.5-instruct", "-en", "vllm", "--assume-gpu", "24GB")
+    plan = paddock.json(*asked, "--dry-run")
+    assert (plan["install"], plan["size"]) == ("paddock engine install vllm", "14")
+    assert plan["memory"]["free_bytes"] == 24 * 10**9
+    assert "first      paddock engine install vllm" in paddock.ok(*asked, "--dry-run")
+    assert paddock.run("estimate", "qwen2.5-instruct", "--assume-gpu", "much").returncode == 2
+    done = paddock.run("estimate", "qwen2.5-instruct", "-f", "gptq", "--assume-gpu", "8GB")
+    assert "GPU 0 (assumed GPU) has 8.00 GB" in done.stdout
+    assert "first: paddock engine install" in done.stderr
+    refused = paddock.run(*asked)
+    assert refused.returncode == 2
+    assert "for plans only" in refused.stderr
 
 
 def test_estimate_agrees_with_the_card(paddock: Paddock) -> None:

@@ -16,6 +16,7 @@ from paddock.launcher.hosts import processes
 from paddock.registry.catalog import specs_root
 from paddock.registry.errors import GatewayError
 from tests.conftest import Paddock
+from tests.e2e.terminal import converse
 from tests.fakes import Fault, HubServer
 from tests.launcher.weights.test_hubs import until
 from tests.splitgguf import split
@@ -259,3 +260,29 @@ def test_weights_in_parts_are_one_model(here: Paddock, hub: HubServer, tmp_path:
     refused = here.run(*by_path, "-u", "again")
     assert refused.returncode == 4
     assert f"lacks parts of its weights: {paths[2].name}" in refused.stderr
+
+
+def test_terminal_asks_before_a_large_download(here: Paddock, hub: HubServer) -> None:
+    """A no launches nothing and brings nothing; --yes and a pipe are not asked."""
+    arguments = ["launch", "mixtral-v0.1", "-f", "ggufv2", "-q", "Q2_K", "-u", "asked"]
+    code, said = converse(here, arguments, [("Download 15.64 GB of mixtral-v0.1", b"n\n")])
+    assert code == 130
+    assert "was cancelled" in said
+    assert hub.files() == []
+    assert here.json("list") == []
+    code, said = converse(here, [*arguments, "--yes"], [])
+    assert code == 0
+    assert "Download 15.64 GB" not in said
+    here.ok("terminate", "-u", "asked")
+    code, said = converse(here, arguments, [])
+    assert code == 0  # the weights are here now
+    assert "Download 15.64 GB" not in said
+    here.ok("terminate", "-u", "asked")
+
+
+def test_run_asks_too(here: Paddock, hub: HubServer) -> None:
+    """And goes on after a yes."""
+    arguments = ["run", "mixtral-v0.1", "The old", "-q", "Q3_K_M", "-u", "ran", "--max-tokens", "3"]
+    code, _ = converse(here, arguments, [("Download 20.36 GB", b"y\n")])
+    assert code == 0
+    here.ok("terminate", "-u", "ran")

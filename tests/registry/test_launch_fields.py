@@ -40,7 +40,9 @@ EXAMPLES: dict[str, Any] = {
     "hub": "auto",
     "size": "46.7",
     "count": 2,
+    "solved": 2,
     "number": 2.5,
+    "bytes": "24GB",
     "flag": True,
     "gpus": "2",
     "indices": "1,0",
@@ -58,7 +60,7 @@ EXAMPLES: dict[str, Any] = {
         "files": [{"name": "m.gguf", "size_bytes": 1, "sha256": "0" * 64}],
     },
 }
-PARSED = {"size": "46_7", "gpus": 2, "indices": (1, 0), "adapters": ["/a"]}
+PARSED = {"bytes": 24 * 10**9, "size": "46_7", "gpus": 2, "indices": (1, 0), "adapters": ["/a"]}
 
 
 def example(field: LaunchField) -> Any:
@@ -93,7 +95,7 @@ def test_every_attribute_of_a_request_has_a_row() -> None:
     """But for the setting and the engine's own options, which no key of REST names."""
     names = [field.attribute for field in LAUNCH_FIELDS if field.attribute]
     assert len(set(names)) == len(names)
-    assert {*names, "first_hub", "engine_options"} == set(LaunchRequest.model_fields)
+    assert {*names, "first_hub", "engine_options", "automatic"} == set(LaunchRequest.model_fields)
 
 
 def test_no_key_and_no_flag_means_two_fields() -> None:
@@ -229,7 +231,7 @@ table.LAUNCH_FIELDS += (
     ),
 )
 import click
-from paddock.cli.launch import _body, launch
+from paddock.cli.launch import launch_arguments, launch
 from paddock.cli.lock import lock
 from paddock.registry.errors import UnknownName
 from paddock.server.routes import launch_shapes, locks
@@ -239,7 +241,7 @@ for command in (launch, lock):
     assert "The hub that is asked first." in command.get_help(click.Context(command))
 context = launch.make_context("launch", ["m", "--first-of-hubs", "far"])
 values = {key: context.params[key] for key in ("model_name", "first_of_hubs")}
-body = _body(values, context.args)
+body = launch_arguments(values, context.args)
 assert body == {"model_name": "m", "first_of_hubs": "far"}, body
 assert launch_request(body).first_hub == "far"
 try:

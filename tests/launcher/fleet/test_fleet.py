@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from paddock.engines.base import Detection
 from paddock.launcher.cluster.cluster import ActorLost, ActorUnavailable, RayFailed
 from paddock.launcher.fleet import decide, reconciler
 from paddock.launcher.fleet import fleet as fleet_module
 from paddock.launcher.fleet.deployment import deploy
 from paddock.launcher.planning.place import Place
-from paddock.launcher.planning.plan import Attached
+from paddock.launcher.planning.plan import Attached, LaunchRequest
 from paddock.launcher.replicas.attach_request import AttachRequest
 from paddock.launcher.replicas.diagnosis import Diagnosis, Failure
 from paddock.registry.errors import (
@@ -26,6 +27,8 @@ from paddock.registry.errors import (
     Cancelled,
     EndNotWritten,
     LaunchFailed,
+    NoEngine,
+    NoRoom,
     NotLaunched,
     NotReady,
     StateNotWritten,
@@ -868,3 +871,63 @@ async def test_plan_is_the_same_for_a_dry_run_and_a_launch(world: World) -> None
     shown = await world.fleet.plan(asking("m", 2))
     status = await world.ready("m", 2)
     assert shown.model_copy(update={"memory": status.plan.memory}) == status.plan
+
+
+def with_llama(world: World, free_bytes: int) -> None:
+    """The nodes have llama.cpp, the bundled weights and so much free memory."""
+    files = {"weights/tiny-mixtral/ggufv2/tiny-mixtral.Q4_K_M.gguf": 2_600_000}
+    world.cluster._hosts = [
+        replace(
+            host,
+            memory_free_bytes=free_bytes,
+            engines={**host.engines, "llama.cpp": Detection("1")},
+            files=files,
+        )
+        for host in world.cluster._hosts
+    ]
+
+
+LARGE = {"model_engine": "llama.cpp", "engine_options": {"n_parallel": 256, "repack": True}}
+
+
+async def test_what_is_given_up_to_fit_is_what_the_deployment_keeps(world: World) -> None:
+    """Its request is the smaller one: a replica that is placed anew must fit as well."""
+    with_llama(world, 120_000_000)
+    request = LaunchRequest.parse(model_name="tiny-mixtral", **LARGE, fit=True)
+    with pytest.raises(NoRoom) as refusal:
+        await within(world.fleet.launch(request.model_copy(update={"fit": False})))
+    assert refusal.value.commands
+    shown = await world.fleet.plan(request)
+    assert shown.memory.fits
+    assert any(reason.startswith("to fit what is free: slots") for reason in shown.reasons)
+    await within(world.fleet.launch(request))
+    status = await within(world.fleet.wait("tiny-mixtral"))
+    assert status.plan.slots == shown.slots < 256
+    kept = world.fleet._reconciler.ledger.deployments["tiny-mixtral"].request
+    assert kept["engine_options"]["n_parallel"] == shown.slots
+    assert not kept["fit"]
+
+
+async def test_forced_launch_begins_whatever_is_free(world: World) -> None:
+    """The refusal of others then names who holds the memory."""
+    with_llama(world, 50_000_000)
+    request = LaunchRequest.parse(model_name="tiny-mixtral", **LARGE, force=True)
+    await within(world.fleet.launch(request))
+    await within(world.fleet.wait("tiny-mixtral"))
+    other = LaunchRequest.parse(model_name="tiny-mixtral", model_uid="other", **LARGE)
+    with pytest.raises(NoRoom) as refusal:
+        await within(world.fleet.launch(other))
+    assert refusal.value.used["tiny-mixtral"] > 0
+
+
+async def test_plan_may_need_an_engine_that_a_launch_does_not_find(world: World) -> None:
+    """The plan says what installs it; the launch is refused. A GPU is only ever planned for."""
+    request = LaunchRequest.parse(model_name="qwen2.5-instruct", model_engine="vLLM", size="0_5")
+    with pytest.raises(NoEngine):
+        await within(world.fleet.launch(request))
+    plan = await within(world.fleet.plan(request))
+    assert plan.install == "paddock engine install vllm"
+    assumed = request.model_copy(update={"assume_gpu": 24 * 10**9})
+    assert (await within(world.fleet.plan(assumed))).memory.free_bytes == 24 * 10**9
+    with pytest.raises(BadValue, match="for plans only"):
+        await within(world.fleet.launch(assumed))

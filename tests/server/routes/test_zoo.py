@@ -78,8 +78,8 @@ async def test_what_is_here_is_told(app: ASGIApp) -> None:
 
 
 async def test_only_what_fits_is_listed(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `fits` a machine of ten megabytes is offered the bundled model alone."""
-    monkeypatch.setattr("paddock.launcher.hosts.machine.memory", lambda: (10**7, 10**7))
+    """With `fits` a machine of a hundred megabytes is offered the bundled model alone."""
+    monkeypatch.setattr("paddock.launcher.hosts.machine.memory", lambda: (10**8, 10**8))
     models = (await ask(app, "fits=true"))["models"]
     assert [model["name"] for model in models] == ["tiny-mixtral"]
 
