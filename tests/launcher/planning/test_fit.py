@@ -39,9 +39,9 @@ def concessions(made: LaunchPlan) -> str:
 @pytest.mark.parametrize(
     ("gigabytes", "says"),
     [
-        (28, "slots 1 in place of 4"),
+        (29.5, "slots 1 in place of 4"),
         (25.5, "context 16384 in place of 32768, one slot in place of 4"),
-        (18, "quantization Q3_K_M in place of Q4_K_M, context 8192 in place of 32768"),
+        (19, "quantization Q3_K_M in place of Q4_K_M, context 8192 in place of 32768"),
         (11, "size 14 in place of 32"),
     ],
 )
