@@ -94,6 +94,8 @@ def chat(
 @click.option("-u", "--model-uid", help="Id of the model; its name if left out.")
 @click.option("-f", "--model-format", help="Format, if it is to be launched.")
 @click.option("-q", "--quantization", help="Quantization, if it is to be launched.")
+@click.option("--fit", is_flag=True, help="Give up what does not fit the free memory.")
+@click.option("--force", is_flag=True, help="Launch even if the memory does not suffice.")
 @click.option("-y", "--yes", is_flag=True, help="Download without asking, however much it is.")
 @click.option(
     "--chat", "as_chat", is_flag=True, help="Take PROMPT as a message, not as a beginning."
@@ -107,6 +109,8 @@ def run(
     model_format: str | None,
     quantization: str | None,
     as_chat: bool,
+    fit: bool,
+    force: bool,
     yes: bool,
     settings: Settings,
     output: Output,
@@ -131,6 +135,8 @@ def run(
         "model_uid": model_uid,
         "model_format": model_format,
         "quantization": quantization,
+        "fit": fit or None,
+        "force": force or None,
     }
     uid = _launched(client, name, model_uid)
     if uid is None:

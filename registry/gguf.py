@@ -197,6 +197,53 @@ def read_gguf(path: Path) -> GgufHeader:
         return read_header(FileBytes(file, path))
 
 
+@dataclass(frozen=True)
+class GgufShape:
+    """What the first entries of a header say of the network; 0: they do not."""
+
+    architecture: str
+    layers: int
+    hidden_size: int
+
+
+def read_shape(path: Path) -> GgufShape:
+    """Reads the header as far as it takes to know the shape, which mostly is its first page.
+
+    Raises:
+        CorruptFile, OSError: as `read_gguf`.
+    """
+    with path.open("rb") as file:
+        reader = _Reader(FileBytes(file, path))
+        _, _, entries = _begin(reader)
+        metadata: dict[str, Any] = {}
+        name, layers, width = "", 0, 0
+        for _ in range(entries):
+            if name and layers and width:
+                break
+            reader.item()
+            key = reader.string()
+            metadata[key] = reader.value(int(reader.scalar("I")))
+            name = str(metadata.get("general.architecture", ""))
+            layers = _whole(metadata.get(f"{name}.block_count"))
+            width = _whole(metadata.get(f"{name}.embedding_length"))
+        return GgufShape(name, layers, width)
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _begin(reader: _Reader) -> tuple[int, int, int]:
+    """The version and the numbers of tensors and entries of a header that begins as one."""
+    if reader.length < 24 or reader.take(4) != MAGIC:
+        raise reader.fail("not a GGUF file (it does not begin with 'GGUF')")
+    version = int(reader.scalar("I"))
+    if version not in VERSIONS:
+        raise reader.fail(f"GGUF version {version}; 2 and 3 are known")
+    tensors = reader.count(MAX_TENSORS, "tensors")
+    return version, tensors, reader.count(MAX_ENTRIES, "metadata entries")
+
+
 def read_header(source: ByteSource) -> GgufHeader:
     """Reads the header, and nothing behind it.
 
@@ -204,13 +251,7 @@ def read_header(source: ByteSource) -> GgufHeader:
         CorruptFile: as `read_gguf`; and what the source itself raises.
     """
     reader = _Reader(source)
-    if reader.length < 24 or reader.take(4) != MAGIC:
-        raise reader.fail("not a GGUF file (it does not begin with 'GGUF')")
-    version = int(reader.scalar("I"))
-    if version not in VERSIONS:
-        raise reader.fail(f"GGUF version {version}; 2 and 3 are known")
-    tensors = reader.count(MAX_TENSORS, "tensors")
-    entries = reader.count(MAX_ENTRIES, "metadata entries")
+    version, tensors, entries = _begin(reader)
     metadata: dict[str, Any] = {}
     for _ in range(entries):
         reader.item()

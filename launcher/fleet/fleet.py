@@ -102,7 +102,7 @@ class Fleet:
             cluster.hosts,
             self._reservations,
             self.truth.evidence,
-            self._held,
+            self._holdings,
         )
         self._ledger = Ledger(settings.home, store, self.bus)
         self._reconciler = Reconciler(settings, self._ledger, cluster, self._place_anew)
@@ -200,9 +200,9 @@ class Fleet:
                     coming.append(Reservation(deployment.uid, place.node, memory, place.gpus, held))
         return coming
 
-    def _held(self) -> list[Reservation]:
-        """What replicas that serve hold. Reads `/proc`: blocks."""
-        held = []
+    def _holdings(self) -> list[Reservation]:
+        """What replicas that serve hold: as they said when they were ready, else as planned."""
+        holdings = []
         for deployment in list(self._ledger.deployments.values()):
             status = self._ledger.status(deployment.uid)
             states = {one.replica_id: one for one in status.replicas} if status else {}
@@ -210,11 +210,10 @@ class Fleet:
                 one = states.get(record.id)
                 if one is None or deployment.is_attached or one.state not in SERVING:
                     continue
-                local = one.pid is not None and record.place.node == LOCAL
-                size = held_bytes(one.pid) if local and one.pid is not None else 0
                 memory, place = deployment.plan_of(record).memory, record.place
-                held.append(Reservation(deployment.uid, place.node, memory, place.gpus, size))
-        return held
+                size = 0 if memory.gpus or one.took is None else int(one.took["start_bytes"])
+                holdings.append(Reservation(deployment.uid, place.node, memory, place.gpus, size))
+        return holdings
 
     async def _place_anew(self, deployment: Deployment, lost: frozenset[str]) -> Place:
         (place,) = await self.planner.place_more(deployment, 1, lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from paddock.engines.base import Host
 from paddock.engines.evidence import Evidence
@@ -12,6 +13,7 @@ from paddock.launcher.fleet.deployment import Deployment, Policy
 from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
+from paddock.launcher.hosts.named_weights import check_named_weights
 from paddock.launcher.jobs.locks import Locking
 from paddock.launcher.planning.assumed import (
     note_missing,
@@ -24,9 +26,9 @@ from paddock.launcher.planning.place import Place
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, PlannedWeights
 from paddock.launcher.planning.reservations import (
     Reservation,
-    note_held,
     subtract_places,
     subtract_reservations,
+    with_holdings,
 )
 from paddock.launcher.planning.resolve import fit_request, resolve_lock, resolve_weights
 from paddock.launcher.planning.spread import place_another, plan_replicas
@@ -34,7 +36,7 @@ from paddock.launcher.truth.store import TruthStore
 from paddock.registry.catalog import Catalog
 from paddock.registry.errors import NoEngine
 from paddock.registry.settings import Settings
-from paddock.registry.spec import Variant
+from paddock.registry.spec import ModelSpec, Variant
 
 STALE_SECONDS = 10.0
 """Older facts of a node get a warning."""
@@ -63,14 +65,14 @@ class Planner:
         look: LookAround,
         reservations: Callable[[], Sequence[Reservation]] = tuple,
         evidence: Callable[[], Evidence] = Evidence,
-        held: Callable[[], Sequence[Reservation]] = tuple,
+        holdings: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._look = look
         self._reservations = reservations
         self._evidence = evidence
-        self._held = held
+        self._holdings = holdings
         self.references = References(settings)
 
     @classmethod
@@ -101,8 +103,10 @@ class Planner:
         """The hosts, with memory reserved for replicas that still start taken off what is free."""
         hosts = await self.hosts(paths)
         reservations = await asyncio.to_thread(self._reservations)
-        held = await asyncio.to_thread(self._held)
-        return [note_held(subtract_reservations(host, reservations), held) for host in hosts]
+        holdings = self._holdings()
+        return [
+            with_holdings(subtract_reservations(host, reservations), holdings) for host in hosts
+        ]
 
     async def understand(self, request: LaunchRequest, max_age: float = 0.0) -> ResolvedReference:
         """The request with the catalogue to resolve it against.
@@ -156,11 +160,13 @@ class Planner:
     def _plan_on(target: ResolvedReference, hosts: Sequence[Host]) -> Planned:
         policy = Policy.of(target.request)
         request = target.request
-        given_up: tuple[str, ...] = ()
+        concessions: tuple[str, ...] = ()
         if request.fit:
-            request, given_up = fit_request(request, target.catalog, hosts)
+            request, concessions = fit_request(request, target.catalog, hosts)
         plan, places = plan_replicas(request, target.catalog, hosts)
-        plan = plan.model_copy(update={"reasons": (*plan.reasons, *given_up)})
+        if request.model_path and not request.force:
+            _check_path(plan, target.catalog.lookup(request.model_name))
+        plan = plan.model_copy(update={"reasons": (*plan.reasons, *concessions)})
         plan = _with_stale(target.finish(plan), hosts, places)
         places = tuple(
             place if place.plan is None else replace(place, plan=target.finish(place.plan))
@@ -218,6 +224,14 @@ class Planner:
         paths = (*catalog.lookup(request.model_name).local_paths, *request.paths)
         hosts = await self.hosts(paths)
         return Locking(*resolve_lock(request, catalog, hosts[:1]))
+
+
+def _check_path(plan: LaunchPlan, spec: ModelSpec) -> None:
+    """Raises `BadValue` where the GGUF at a path is another model than the spec's."""
+    files = plan.weights.files
+    if plan.weights.hub == "path" and files:
+        path = Path(plan.weights.id, files[0].name)
+        check_named_weights(path, spec.name, spec.shape(plan.size))
 
 
 def _with_stale(plan: LaunchPlan, hosts: Sequence[Host], places: Sequence[Place]) -> LaunchPlan:

@@ -39,7 +39,7 @@ def _with_free(gpu: Gpu, of_total: bool) -> Gpu:
     return replace(gpu, free_bytes=round(SHARE * (gpu.total_bytes if of_total else gpu.free_bytes)))
 
 
-def is_held(memory: MemoryEstimate, candidate: Candidate) -> bool:
+def fits_memory(memory: MemoryEstimate, candidate: Candidate) -> bool:
     """Whether the memory that is free holds it, on GPUs without any left to the host's memory.
 
     Weights that the request itself leaves there do not count.

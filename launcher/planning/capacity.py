@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import EngineOptions
-from paddock.launcher.planning.budget import MACHINE_SHARE, SHARE, is_held, with_free
+from paddock.launcher.planning.budget import MACHINE_SHARE, SHARE, fits_memory, with_free
 from paddock.launcher.planning.pairs import Candidate
 from paddock.launcher.planning.placement import to_gpu_memory
 from paddock.launcher.planning.plan import LaunchRequest, MemoryEstimate
@@ -95,7 +95,7 @@ def settle(request: LaunchRequest, spec: ModelSpec, candidate: Candidate) -> Fit
 
 
 def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
-    """Context and slots: as requested, else the most of `CONTEXTS` and `SLOTS` that are held.
+    """Context and slots: as requested, else the most of `CONTEXTS` and `SLOTS` that fit.
 
     By the memory that the launch may take of what the machine has; a context of `auto` by what is
     free.
@@ -127,7 +127,7 @@ def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
         reasons.append(f"context {context}: {_explain_context(context, spec.context_length)}")
     if slots is None:
         slots = SLOTS
-        while slots > 1 and not _is_held(allowed, context, slots):
+        while slots > 1 and not _fits(allowed, context, slots):
             slots //= 2
         more = " and there are never more" if slots == SLOTS else ""
         budget = "the free memory" if request.automatic else "the memory for it"
@@ -135,24 +135,24 @@ def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
     return context, slots, reasons
 
 
-def _is_held(fit: Fit, context: int, slots: int) -> bool:
-    return is_held(fit.memory(context, slots), fit.best)
+def _fits(fit: Fit, context: int, slots: int) -> bool:
+    return fits_memory(fit.memory(context, slots), fit.best)
 
 
 def _choose_context(fit: Fit, slots: int) -> int:
     contexts = sorted({min(one, fit.spec.context_length) for one in CONTEXTS}, reverse=True)
-    return next((one for one in contexts if _is_held(fit, one, slots)), contexts[-1])
+    return next((one for one in contexts if _fits(fit, one, slots)), contexts[-1])
 
 
 def _longest(fit: Fit, slots: int) -> int:
-    """The longest context that is held, in steps of `CONTEXT_STEP`; that at least."""
+    """The longest context that fits, in steps of `CONTEXT_STEP`; that at least."""
     most, step = fit.spec.context_length, max(CONTEXT_STEP, fit.best.engine.context_step)
-    if _is_held(fit, most, slots):
+    if _fits(fit, most, slots):
         return most
-    low, high = 1, -(-most // step)  # in steps: `low` is held or the least, `high` is not
+    low, high = 1, -(-most // step)  # in steps: `low` fits or is the least, `high` does not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _is_held(fit, middle * step, slots) else (low, middle)
+        low, high = (middle, high) if _fits(fit, middle * step, slots) else (low, middle)
     return min(low * step, most)
 
 

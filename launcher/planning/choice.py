@@ -12,7 +12,7 @@ from typing import Literal
 
 from paddock.engines.base import Host
 from paddock.engines.evidence import NO_EVIDENCE, Measurement
-from paddock.launcher.planning.budget import SHARE, is_held, share_of, with_free
+from paddock.launcher.planning.budget import SHARE, fits_memory, share_of, with_free
 from paddock.launcher.planning.capacity import CONTEXTS, in_place, settle
 from paddock.launcher.planning.expect import Key, newest_measurements, tokens_per_second
 from paddock.launcher.planning.memory import AT_LOAD, weight_bits
@@ -28,7 +28,7 @@ QUICK_ACTIVE_PARAMETERS = 4.5e9
 """Of a mixture of experts, at most: about 4 billion that are active."""
 ALIKE = ("q4_k_m", "q4_k_l", "ud-q4_k_xl", "q4_k", "q4_k_s")
 """Quantizations that lose little for their size, best first."""
-ROOMY_CONTEXT = CONTEXTS[1]
+LONG_CONTEXT = CONTEXTS[1]
 NOT_QUANTIZED = frozenset(("none", "f32", "f16", "fp16", "bf16"))
 LEAST_BITS = 2.5
 """With fewer a model says little that makes sense: it is chosen if nothing else fits."""
@@ -46,13 +46,13 @@ download and computes slower."""
 class Verdict:
     """What a candidate is worth: see `Level` and `Tier`.
 
-    `roomy`: the memory also holds a context that is long enough for most of what agents begin with.
+    `has_long_context`: a context that is long enough for most of what agents begin with fits too.
     `speed` is in tokens/s; 0: not known.
     """
 
     level: Level
     quick: bool
-    roomy: bool
+    has_long_context: bool
     tier: Tier
     speed: float
     needed_bytes: int
@@ -75,7 +75,7 @@ class Judge:
         else:
             allowed = with_free(candidate, share_of(request))
         memory = self._memory(allowed)
-        level: Level = 0 if is_held(memory, candidate) else 2
+        level: Level = 0 if fits_memory(memory, candidate) else 2
         if level and not candidate.gpus and not request.automatic:
             larger = self._memory(with_free(candidate, SHARE))
             level = 1 if larger.fits else 2
@@ -85,7 +85,7 @@ class Judge:
         return Verdict(
             level,
             self._is_quick(candidate, speed),
-            not level and is_held(self._memory(allowed, ROOMY_CONTEXT), candidate),
+            not level and fits_memory(self._memory(allowed, LONG_CONTEXT), candidate),
             self.tier(candidate),
             speed,
             memory.needed_bytes,
@@ -93,7 +93,7 @@ class Judge:
 
     def fits_now(self, candidate: Candidate) -> bool:
         """Whether what is free holds the candidate with its least context."""
-        return is_held(self._memory(candidate), candidate)
+        return fits_memory(self._memory(candidate), candidate)
 
     def needed_bytes(self, candidate: Candidate) -> int:
         """What the candidate takes with its least context and slots, wherever it lies."""
@@ -115,7 +115,7 @@ class Judge:
             not is_here,
             not verdict.quick,
             verdict.tier,
-            not verdict.roomy,
+            not verdict.has_long_context,
             size,
             *self._preference(candidate, verdict.tier),
             not (on_gpus and candidate.engine.made_for_gpus),

@@ -8,7 +8,7 @@ from paddock.engines.base import EngineOptions
 from paddock.launcher.planning.budget import MACHINE_SHARE, SHARE, share_of
 from paddock.launcher.planning.capacity import Fit
 from paddock.launcher.planning.choice import Verdict
-from paddock.launcher.planning.pairs import Search
+from paddock.launcher.planning.pairs import Candidate, Search
 
 
 def explain_choices(
@@ -38,7 +38,14 @@ def explain_choices(
         names = ", ".join(source.hub for source in best.weights.others)
         yield f"hub {best.weights.hub}: the first that the spec names; {names} if it fails"
     if request.node is None and len({c.host.node for c in search.servable}) > 1:
-        yield f"node {best.host.name}: the most free memory"
+        yield f"node {best.host.name}: {_explain_node(best, search)}"
+
+
+def _explain_node(best: Candidate, search: Search) -> str:
+    same = [one for one in search.servable if one.variant == best.variant]
+    if best.free_bytes == max(one.free_bytes for one in same):
+        return "the most free memory"
+    return "the weights are there" if best.weights.here else "the first that it fits"
 
 
 def explain_options(requested: EngineOptions, settled: EngineOptions) -> Iterator[str]:

@@ -62,7 +62,7 @@ def subtract_reservations(host: Host, coming: Sequence[Reservation]) -> Host:
     return replace(host, memory_free_bytes=free, gpus=gpus, reserved=reserved)
 
 
-def note_held(host: Host, serving: Sequence[Reservation]) -> Host:
+def with_holdings(host: Host, serving: Sequence[Reservation]) -> Host:
     """The host with what replicas that serve hold of it noted in `used`, for refusals."""
     used: dict[str, dict[str, int]] = {}
     for one in serving:

@@ -24,6 +24,7 @@ from paddock.launcher.planning.choice import Judge, choose, rank
 from paddock.launcher.planning.command import launch_command
 from paddock.launcher.planning.expect import expect
 from paddock.launcher.planning.explain import explain_choices, explain_options
+from paddock.launcher.planning.headroom import check_memory, fits_well
 from paddock.launcher.planning.lock import pin, pinned_weights, with_engine
 from paddock.launcher.planning.pairs import Candidate
 from paddock.launcher.planning.placement import (
@@ -37,7 +38,6 @@ from paddock.launcher.planning.plan import (
     PlannedWeights,
 )
 from paddock.launcher.planning.reservations import explain_reservations
-from paddock.launcher.planning.room import check_memory, fits_well
 from paddock.launcher.planning.shrink import Change, changes
 from paddock.launcher.planning.weight_sources import (
     add_projector,
@@ -55,7 +55,7 @@ MOST_OFFERS = 3
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan before anybody has asked whether it fits, and what it was made from."""
+    """A plan that was not compared with the free memory yet, and the candidate behind it."""
 
     plan: LaunchPlan
     fit: Fit
@@ -74,12 +74,12 @@ def resolve(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> 
         NotLocked: the request or the node contradicts the request's lock.
     """
     if request.fit:
-        smaller, given_up = fit_request(request, catalog, hosts)
+        smaller, concessions = fit_request(request, catalog, hosts)
         plan = resolve(smaller, catalog, hosts)
-        return plan.model_copy(update={"reasons": (*plan.reasons, *given_up)})
-    made = draft(request, catalog, hosts)
-    warnings = check_memory(made.plan, made.fit, lambda: offer(made, catalog, hosts))
-    return made.plan.model_copy(update={"warnings": tuple(warnings)})
+        return plan.model_copy(update={"reasons": (*plan.reasons, *concessions)})
+    first = draft(request, catalog, hosts)
+    warnings = check_memory(first.plan, first.fit, lambda: offer(first, catalog, hosts))
+    return first.plan.model_copy(update={"warnings": tuple(warnings)})
 
 
 def fit_request(
@@ -90,27 +90,27 @@ def fit_request(
     As it is, where it fits, or where no change helps: then it is refused as any other.
     """
     plain = request.model_copy(update={"fit": False})
-    made = draft(plain, catalog, hosts)
-    if fits_well(made.plan.memory, made.fit.best):
+    first = draft(plain, catalog, hosts)
+    if fits_well(first.plan.memory, first.fit.best):
         return plain, ()
-    for _, change in _fitting_changes(made, catalog, hosts):
+    for _, change in _fitting_changes(first, catalog, hosts):
         return change.request, (f"to fit what is free: {change.words}",)
     return plain, ()
 
 
-def offer(made: Draft, catalog: Catalog, hosts: Sequence[Host]) -> tuple[str, ...]:
+def offer(refused: Draft, catalog: Catalog, hosts: Sequence[Host]) -> tuple[str, ...]:
     """The commands of what fits in place of a draft: one for each kind of change."""
-    fitting = _fitting_changes(made, catalog, hosts)
+    fitting = _fitting_changes(refused, catalog, hosts)
     return tuple(
         launch_command(change.request) for _, change in itertools.islice(fitting, MOST_OFFERS)
     )
 
 
 def _fitting_changes(
-    made: Draft, catalog: Catalog, hosts: Sequence[Host]
+    refused: Draft, catalog: Catalog, hosts: Sequence[Host]
 ) -> Iterator[tuple[str, Change]]:
     """Of each kind of change the first that fits."""
-    plan, fit = made.plan, made.fit
+    plan, fit = refused.plan, refused.fit
     anything = LaunchRequest(
         model_name=fit.request.model_name,
         model_engine=fit.request.model_engine,

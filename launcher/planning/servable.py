@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from glob import glob
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paddock
@@ -26,6 +27,7 @@ from paddock.registry.settings import Settings
 if TYPE_CHECKING:
     from paddock.engines.base import Gpu, Host
     from paddock.registry.spec import ModelSpec, Variant
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,17 @@ def seen_now(specs: Iterable[dict[str, Any]], settings: Settings) -> list[Any]:
             state = os.stat(folder)
             states.append([folder, state.st_mtime_ns, state.st_size])
     gpus = [os.environ.get("CUDA_VISIBLE_DEVICES"), *_drivers()]
-    return [paddock.__version__, settings.llama_server, gpus, states]
+    return [paddock.__version__, settings.llama_server, gpus, _machine(), states]
+
+
+def _machine() -> list[Any]:
+    """The memory and the processors that choices depend on, without what takes long to import."""
+    limits = []
+    for name in ("memory.max", "cpu.max"):
+        with suppress(OSError):
+            limits.append((CGROUP / name).read_text().strip())
+    pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
+    return [pages, os.cpu_count(), *limits]
 
 
 def _drivers() -> list[str]:

@@ -104,9 +104,9 @@ def test_dry_run_prints_the_plan_and_changes_nothing(paddock: Paddock) -> None:
 
 
 def test_what_does_not_fit_is_planned_smaller_with_fit(paddock: Paddock) -> None:
-    """A million tokens for each of 256 requests fit nowhere: refused with what fits, which it is."""
-    asked = ("launch", "qwen2.5-instruct-1m", "-s", "7", "-f", "ggufv2", "--dry-run")
-    large = ("-c", "1000000", "--n_parallel", "256", "--repack", "true")
+    """All of the context for each of 256 requests fits nowhere: refused, with what fits."""
+    asked = ("launch", "llama-3.1-instruct", "-s", "8", "-f", "ggufv2", "--dry-run")
+    large = ("-c", "131072", "--n_parallel", "256", "--repack", "true")
     refused = paddock.run(*asked, *large)
     assert refused.returncode == 2
     assert "--force launches it all the same" in refused.stderr

@@ -11,7 +11,7 @@ import pytest
 from paddock.engines.base import Host
 from paddock.launcher.planning.command import launch_command
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
-from paddock.launcher.planning.reservations import Reservation, note_held, subtract_reservations
+from paddock.launcher.planning.reservations import Reservation, subtract_reservations, with_holdings
 from paddock.launcher.planning.resolve import fit_request, resolve
 from paddock.launcher.planning.spread import plan_replicas
 from paddock.registry.errors import BadValue, NoRoom
@@ -32,7 +32,7 @@ def free(gigabytes: float, total: int = 64) -> Host:
     return machine(8, total, memory_free_bytes=round(gigabytes * GB))
 
 
-def given_up(made: LaunchPlan) -> str:
+def concessions(made: LaunchPlan) -> str:
     return next(one for one in made.reasons if one.startswith("to fit"))
 
 
@@ -51,7 +51,7 @@ def test_what_loses_least_is_given_up_first(gigabytes: float, says: str) -> None
     host = free(gigabytes)
     made = plan(host, **Q4, context_length=32768, fit=True, engine_options=options)
     assert made.memory.fits
-    assert says in given_up(made)
+    assert says in concessions(made)
 
 
 def test_cache_type_is_given_up_where_the_context_is_not_enough() -> None:
@@ -89,7 +89,7 @@ def test_refusal_names_those_who_use_the_memory() -> None:
         Reservation("far", "elsewhere", other.memory, held_bytes=9 * GB),
     ]
     with pytest.raises(NoRoom) as error:
-        plan(note_held(host, serving), **Q4, engine_options=NOT_PAGED)
+        plan(with_holdings(host, serving), **Q4, engine_options=NOT_PAGED)
     assert error.value.used == {"chat": 7 * GB, "other processes": 47 * GB}
     text = str(error.value)
     assert (
@@ -110,7 +110,7 @@ def test_refusal_of_a_gpu_counts_what_it_holds() -> None:
     serving = [Reservation("chat", "local", held.memory, held.gpus[0])]
     asked = {"size": "32", "format": "gptq", "quantization": "Int4", "model_engine": "vLLM"}
     with pytest.raises(NoRoom) as error:
-        plan(note_held(host, serving), **asked)
+        plan(with_holdings(host, serving), **asked)
     assert error.value.used["chat"] == held.memory.gpu_bytes
 
 

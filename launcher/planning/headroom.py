@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paddock.launcher.planning.budget import is_held
+from paddock.launcher.planning.budget import fits_memory
 from paddock.launcher.planning.capacity import Fit
 from paddock.launcher.planning.pairs import Candidate
 from paddock.launcher.planning.placement import gpus_of_replicas, memory_refusal
@@ -23,7 +23,7 @@ Commands = Callable[[], tuple[str, ...]]
 def fits_well(memory: MemoryEstimate, candidate: Candidate) -> bool:
     """Whether all that a plan needs is free where it shall lie."""
     beside = memory.offload_bytes * memory.replicas
-    return is_held(memory, candidate) and beside <= candidate.host.memory_free_bytes
+    return fits_memory(memory, candidate) and beside <= candidate.host.memory_free_bytes
 
 
 def check_memory(plan: LaunchPlan, fit: Fit, commands: Commands) -> list[str]:
@@ -34,7 +34,7 @@ def check_memory(plan: LaunchPlan, fit: Fit, commands: Commands) -> list[str]:
     out = "; ".join(filter(None, [reserved, FORCE]))
     if not memory.can_run and not forced:
         gpus = gpus_of_replicas(memory, fit.best.gpus)
-        raise memory_refusal(memory, gpus, host, _way_out(fit, out), commands())
+        raise memory_refusal(memory, gpus, host, _advice(fit, out), commands())
     offload_bytes = memory.offload_bytes * memory.replicas
     if offload_bytes > host.memory_free_bytes and not forced:
         raise NoRoom(
@@ -64,7 +64,7 @@ def check_memory(plan: LaunchPlan, fit: Fit, commands: Commands) -> list[str]:
     return []
 
 
-def _way_out(fit: Fit, out: str) -> str:
+def _advice(fit: Fit, out: str) -> str:
     return f"see: paddock estimate {fit.request.model_name}; {out}"
 
 
