@@ -146,7 +146,8 @@ def dashboard_fields() -> str:
     for one in launch_fields("launch"):
         if one.kind in {"adapters", "entry"}:  # objects, which no address holds
             continue
-        type_ = {"count": "number", "number": "number", "flag": "flag"}.get(one.kind, "text")
+        types = {"count": "number", "solved": "number", "number": "number", "flag": "flag"}
+        type_ = types.get(one.kind, "text")
         bounds = {"min": one.minimum, "max": one.maximum}
         limits = "".join(f", {k}: {n:.0f}" for k, n in bounds.items() if n is not None)
         for key in one.keys:

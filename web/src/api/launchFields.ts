@@ -18,7 +18,7 @@ export const LAUNCH_FIELDS: readonly LaunchField[] = [
   { key: "model_format", type: "text", flags: ["-f", "--model-format"] },
   { key: "quantization", type: "text", flags: ["-q", "--quantization"] },
   { key: "replica", type: "number", flags: ["-r", "--replica"], min: 1, max: 64 },
-  { key: "context_length", type: "text", flags: ["-c", "--context-length"], min: 1 },
+  { key: "context_length", type: "number", flags: ["-c", "--context-length"], min: 1 },
   { key: "model_path", type: "text", flags: ["-mp", "--model-path"] },
   { key: "download_hub", type: "text", flags: ["--download-hub"] },
   { key: "offline", type: "flag", flags: ["--offline"] },
