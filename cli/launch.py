@@ -152,7 +152,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         lines.append(f"download   {size(weights['size_bytes'])}")
     copies = f", {plan['replicas']} replicas" if plan["replicas"] > 1 else ""
     lines += [
-        f"context    {plan['context_length']} tokens for each of {plan['slots']} requests at once",
+        f"context    {plan['context_length']} tokens for {_slots_text(plan['slots'])}",
         f"memory     {size(memory['total_bytes'])} = weights {size(memory['weights_bytes'])} + "
         f"key-value cache {size(memory['cache_bytes'])} + overhead {size(memory['overhead_bytes'])}"
         f"; free{' on its GPUs' * bool(memory['gpus'])}: {size(memory['free_bytes'])}",
@@ -179,6 +179,10 @@ def _expected_lines(expected: dict[str, Any] | None) -> list[str]:
     if expected["load_seconds"]:
         parts.append(f"loads in {expected['load_seconds']:.1f} s")
     return [f"expected   {', '.join(parts)}"]
+
+
+def _slots_text(slots: int) -> str:
+    return f"each of {slots} requests at once" if slots > 1 else "one request at a time"
 
 
 def source_text(memory: dict[str, Any]) -> str:

@@ -129,9 +129,12 @@ def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
         slots = SLOTS
         while slots > 1 and not _fits(allowed, context, slots):
             slots //= 2
-        more = " and there are never more" if slots == SLOTS else ""
         budget = "the free memory" if request.automatic else "the memory for it"
-        reasons.append(f"slots {slots}: as many as {budget} holds{more}")
+        reasons.append(
+            f"slots {slots}: {budget} holds their caches; more only if they are asked for"
+            if slots == SLOTS
+            else f"slots {slots}: as many as {budget} holds"
+        )
     return context, slots, reasons
 
 

@@ -32,6 +32,7 @@ _NOT_LINEAR = re.compile(
 )
 
 
+@lru_cache(maxsize=1 << 14)
 def files_bytes(format: str, quantization: str, architecture: Architecture) -> int | None:
     """Bytes of the files in a format and quantization; None where they do not follow."""
     if not knows_tensors(architecture):
