@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    computed_field,
     field_validator,
     model_validator,
 )
@@ -35,7 +36,10 @@ _LAUNCH_FIELDS = fields_by_attribute()
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What is written has every field: so does its schema, which REST's document takes from here.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
+    )
 
 
 class LaunchRequest(_Frozen):
@@ -237,6 +241,10 @@ class MemoryEstimate(_Frozen):
     less memory than they need can still serve them, slowly. With `gpus`, which each replica has of
     its own, it is the memory of those, `free_bytes` as if all had no more than the tightest; the
     `offload_bytes` of the weights stay in the host's memory and are not counted with the others.
+
+    `source` says where the figures are from: the `formula`, the `engine` itself, which was asked,
+    or a replica that was `measured`; `at` that time in seconds since 1970, on `machine` if not
+    here.
     """
 
     weights_bytes: int
@@ -251,6 +259,7 @@ class MemoryEstimate(_Frozen):
     at: float = 0.0
     machine: str = ""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def total_bytes(self) -> int:
         """Weights, key-value cache and overhead of one replica."""
@@ -261,6 +270,7 @@ class MemoryEstimate(_Frozen):
         """What one replica takes of each of its GPUs."""
         return -(-self.total_bytes // self.gpus) if self.gpus else 0
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def needed_bytes(self) -> int:
         """What all replicas take on the node."""
@@ -272,6 +282,7 @@ class MemoryEstimate(_Frozen):
         """What must be there for the replicas to run at all, be it with weights paged."""
         return self.needed_bytes - (self.weights_bytes if self.paged else 0)
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def fits(self) -> bool:
         """Whether all of it fits what is free now."""
@@ -376,9 +387,7 @@ class LaunchPlan(_Frozen):
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, with the sums that a reader wants beside the parts."""
-        data = self.model_dump(mode="json")
-        data["memory"] |= {name: getattr(self.memory, name) for name in _SUMS}
-        return data
+        return self.model_dump(mode="json")
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LaunchPlan:

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 import paddock
 from paddock.launcher.fleet.fleet import Fleet
+from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.attach_request import AttachRequest
 from paddock.launcher.replicas.status import State
 from paddock.registry.errors import BadValue, NotAllowed, NotLaunched
@@ -25,7 +26,7 @@ from paddock.server.http.query import WAIT, flag, whole
 from paddock.server.http.shapes import Result, Shape, Size
 from paddock.server.routes import xinference_shapes
 from paddock.server.routes.launch_shapes import Launch
-from paddock.server.routes.plan_shapes import Attach, Diagnosis, Plan
+from paddock.server.routes.plan_shapes import Attach, Diagnosis
 
 MAX_LINES = 10_000
 LINES = Query(
@@ -60,7 +61,7 @@ class Launched(Shape):
     """The id of what was launched, and its plan."""
 
     model_uid: str
-    plan: Plan
+    plan: LaunchPlan
 
 
 class Description(Shape):
@@ -148,7 +149,7 @@ class Instance(Shape):
     )
     silence_seconds: float | None = Field(description="null: the gateway's own limit")
     restarts: int = Field(description="Of all its replicas")
-    plan: Plan
+    plan: LaunchPlan
     diagnosis: Diagnosis | None
 
 
@@ -219,7 +220,7 @@ class Management:
             ),
             Operation("GET", "/v1/cluster/version", self.version, RouteDoc("cluster", Version)),
             Operation("DELETE", "/v1/clusters", self.stop, RouteDoc("cluster", Result)),
-            Operation("POST", "/v1/plan", self.plan, RouteDoc("models", Plan, Launch)),
+            Operation("POST", "/v1/plan", self.plan, RouteDoc("models", LaunchPlan, Launch)),
             Operation("POST", "/v1/attached", self.attach, RouteDoc("models", Launched, Attach)),
             Operation(
                 "GET", "/v1/models", self.listing, RouteDoc("models", Models, scope="inference")

@@ -55,14 +55,19 @@ def document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of all operations among `routes`."""
     operations = [route for route in routes if isinstance(route, Operation)]
     docs = [operation.doc for operation in operations]
-    shapes = [shape for doc in docs for shape in (doc.body, doc.answer, *dict(doc.events).values())]
-    types = list(dict.fromkeys([*(one for one in shapes if one is not None), Error]))
+    bodies = dict.fromkeys(doc.body for doc in docs if doc.body is not None)
+    shapes = [shape for doc in docs for shape in (doc.answer, *dict(doc.events).values())]
+    answers = dict.fromkeys([*(one for one in shapes if one is not None), Error])
+    adapters = {type_: TypeAdapter(type_) for type_ in (*bodies, *answers)}
     found, definitions = TypeAdapter.json_schemas(
-        [(number, "validation", TypeAdapter(type_)) for number, type_ in enumerate(types)],
+        [
+            *((type_, "validation", adapters[type_]) for type_ in bodies),
+            *((type_, "serialization", adapters[type_]) for type_ in answers),
+        ],
         ref_template="#/components/schemas/{model}",
         schema_generator=_Schema,
     )
-    schema_of = {type_: found[number, "validation"] for number, type_ in enumerate(types)}
+    schema_of = {type_: schema for (type_, _), schema in found.items()}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         described = _operation(operation, schema_of)

@@ -19,6 +19,7 @@ from paddock.launcher.hosts.machine import disk, memory
 from paddock.launcher.planning.assumed import with_gpu
 from paddock.launcher.planning.catalog_view import ModelRow, Zoo
 from paddock.launcher.planning.estimate import Verdict, estimate_table
+from paddock.launcher.planning.plan import PlannedFile
 from paddock.launcher.planning.servable import Free, offers_of
 from paddock.launcher.planning.variant_table import variant_rows
 from paddock.registry.catalog import Catalog
@@ -35,7 +36,6 @@ from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import FLAG, TEXT, Operation, Query, RouteDoc
 from paddock.server.http.query import OFFLINE, flag, whole
 from paddock.server.http.shapes import Shape
-from paddock.server.routes.plan_shapes import PlannedFile
 
 FILTERS = {
     "ability": "abilities",

@@ -5,7 +5,7 @@ import type { components, paths } from "./schema";
 export type Schemas = components["schemas"];
 export type Diagnosis = Schemas["Diagnosis"];
 export type Instance = Schemas["Instance"];
-export type Plan = Schemas["Plan"];
+export type Plan = Schemas["LaunchPlan"];
 export type Launch = Schemas["Launch"];
 
 /** Where the gateway is: beside this page, also behind a proxy that gives it a folder. */
