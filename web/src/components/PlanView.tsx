@@ -14,7 +14,7 @@ function reason(t: ReturnType<typeof useTranslation>["t"], text: string): string
 
 /** What a launch will do: memory by part, download, disk, and the reasons. */
 export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) {
-  const { t } = useTranslation();
+  const { t, i18n } = useTranslation();
   const { weights, memory } = plan;
   const known = weights.files.some((file) => file.size_bytes !== null);
   return (
@@ -45,6 +45,18 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
         ))}
       <Table withRowBorders={false} verticalSpacing={2} fz="sm" layout="fixed">
         <Table.Tbody>
+          <Row name={t("plan.figures")}>
+            {t(`plan.figuresBy.${memory.source}`, {
+              when: new Date(memory.at * 1000).toLocaleDateString(i18n.language),
+              where: memory.machine ? ` (${memory.machine})` : "",
+            })}
+          </Row>
+          {plan.expected?.tokens_per_second != null && (
+            <Row name={t("plan.speed")}>
+              {plan.expected.source === "formula" && "≈ "}
+              {t("plan.speedText", { rate: Math.round(plan.expected.tokens_per_second) })}
+            </Row>
+          )}
           <Row name={t("plan.variant")}>
             {parameters(plan.size)} {plan.format} {plan.quantization}
           </Row>
