@@ -208,7 +208,8 @@ def test_a_killed_engine_is_started_again_before_ones_eyes(
 def test_a_launch_is_called_off(here: Paddock, hub: HubServer, open_page: Open) -> None:
     """A launch shows each file as it comes, still does after a reload, and can be called off."""
     here.ok("list")
-    hub.fail(MIXTRAL, Fault(after=1_000_000, how="hold"))
+    hold = Fault(after=1_000_000, how="hold")
+    hub.fail(MIXTRAL, hold, hold)  # where memory is short, a look at the header comes first
     page = open_page(
         here, "/launch/mixtral-v0.1?model_format=ggufv2&quantization=Q4_K_M", clock=True
     )
@@ -222,6 +223,7 @@ def test_a_launch_is_called_off(here: Paddock, hub: HubServer, open_page: Open) 
     launch = page.get_by_role("button", name="Launch", exact=True)
     expect(launch).to_be_enabled()
     launch.dblclick()
+    page.wait_for_url(lambda url: "/launch/" not in url)
     expect(page.get_by_role("heading", name="mixtral-v0.1")).to_be_visible()
     assert len(launched) == 1
     assert hub.held.wait(30)
