@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from paddock.engines.base import Engine, EngineOptions
-from paddock.engines.evidence import NO_EVIDENCE, Asked, Evidence, Measurement, Subject
+from paddock.engines.evidence import NO_EVIDENCE, PROCESSOR, Asked, Evidence, Measurement, Subject
 from paddock.launcher.planning.cache import cache_bytes
 from paddock.launcher.planning.memory import slot_tokens
 from paddock.launcher.planning.plan import MemoryEstimate
@@ -99,7 +99,8 @@ def replace_measured(
     A cache that grows with requests stays reckoned, all slots full, and so do buffers that no
     prompt of `FULL_BATCH` tokens has filled yet. Weights in pages of files were not measured.
     """
-    mapped = asked.mapped_bytes if asked else estimate.weights_bytes if estimate.paged else 0
+    in_pages = estimate.paged and measured.subject.device == PROCESSOR
+    mapped = asked.mapped_bytes if asked else estimate.weights_bytes if in_pages else 0
     at_start = estimate.weights_bytes - mapped
     if allocates_cache:
         at_start += estimate.cache_bytes

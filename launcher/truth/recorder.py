@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 LEAST_TOKENS = 32
 """Of an answer, for its speed to count."""
 KEPT_SPEEDS = 15
+MOST_REPLICAS = 1000
+"""Of which is remembered what their requests have shown; the first go."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Recorder:
         self, replica_id: str, plan: LaunchPlan, number: int, machine: str, took: dict[str, Any]
     ) -> None:
         """A replica has told what its engine took: `ReplicaStatus.took`."""
-        seen = self._seen.setdefault(replica_id, _Seen())
+        seen = self._remember(replica_id)
         if took["load_seconds"] != seen.took.get("load_seconds"):  # another start
             seen = self._seen[replica_id] = _Seen()
         seen.took = took
@@ -79,7 +81,7 @@ class Recorder:
 
         `prompt_tokens` are those that the engine has read, without what it had kept.
         """
-        seen = self._seen.setdefault(replica_id, _Seen())
+        seen = self._remember(replica_id)
         seen.longest_prompt = max(seen.longest_prompt, prompt_tokens)
         if tokens >= LEAST_TOKENS and seconds > 0:
             seen.speeds = [*seen.speeds[1 - KEPT_SPEEDS :], tokens / seconds]
@@ -87,9 +89,10 @@ class Recorder:
             speed = prompt_tokens / prompt_seconds
             seen.prompt_speeds = [*seen.prompt_speeds[1 - KEPT_SPEEDS :], speed]
 
-    def forget(self, replica_id: str) -> None:
-        """The replica is gone."""
-        self._seen.pop(replica_id, None)
+    def _remember(self, replica_id: str) -> _Seen:
+        if replica_id not in self._seen and len(self._seen) >= MOST_REPLICAS:
+            del self._seen[next(iter(self._seen))]
+        return self._seen.setdefault(replica_id, _Seen())
 
     async def close(self) -> None:
         """Waits until all is written."""

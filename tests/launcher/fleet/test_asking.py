@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.launcher.fleet.asking import Asker
+from paddock.launcher.hosts.file_records import FileRecords
 from paddock.launcher.planning.cache import cache_bytes
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, MemoryEstimate
 from paddock.launcher.planning.resolve import resolve
@@ -65,6 +66,23 @@ async def test_header_on_a_hub_tells_what_a_tight_launch_takes(
     assert abs(asked.cache_bytes - cache_bytes(shape, 512)) <= mib
     assert abs(asked.weights_bytes - asked.file_bytes) <= 3 * mib
     assert asked.process_bytes > 0
+
+
+async def test_file_in_a_hubs_cache_is_found_by_what_was_brought(
+    asker: Asker, store: TruthStore, tmp_path: Path
+) -> None:
+    """Without asking the hub's client, which the gateway never imports."""
+    path = tmp_path / FILE
+    path.write_bytes(TINY.read_bytes())
+    plan = planned(free_bytes=100_000)
+    weights = plan.weights.model_copy(update={"here": True})
+    records = FileRecords(tmp_path / "home")
+    records.note(path, "digest")
+    records.mark_complete(weights.sources[0], [path])
+    plan = plan.model_copy(update={"weights": weights})
+    shape = CATALOG.lookup("tiny-mixtral").shape("0_004")
+    assert await asker.ask(plan, shape, may_download=False) == (True, "")
+    assert store.evidence().asked[subject_of_plan(plan)].file_bytes == path.stat().st_size
 
 
 async def test_launch_with_much_room_reads_no_header(asker: Asker, hub: HubServer) -> None:

@@ -118,3 +118,12 @@ def test_pages_of_files_were_not_measured() -> None:
 def test_measurement_that_cannot_be_is_not_used() -> None:
     """Less than weights and cache: they lie elsewhere than was thought."""
     assert replace_measured(ESTIMATE, measured(900, 900), None, allocates_cache=True) == ESTIMATE
+
+
+def test_weights_on_a_gpu_were_measured() -> None:
+    """There they are no pages of a file, whatever the engine does with the host's memory."""
+    paged = ESTIMATE.model_copy(update={"paged": True})
+    there = measured(1450, 1470)
+    there = replace(there, subject=replace(there.subject, device="1 x NVIDIA H200"))
+    new = replace_measured(paged, there, None, allocates_cache=True)
+    assert (new.weights_bytes, new.overhead_bytes) == (1000, 70)
