@@ -25,6 +25,7 @@ Cause = Literal[
     "disk_full",  # the disk cannot take the weights, or filled while they came
     "weights_mismatch",  # the files lack weights of the model, or have others
     "oom",  # memory ran out, in the host or on the device
+    "oom_host",  # others took the memory between the plan and the start: nothing was begun
     "unsupported_arch",  # the engine does not know the model's architecture
     "bad_option",  # the engine refused one of its options
     "load_failed",  # the engine said that it could not load the model

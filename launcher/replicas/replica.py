@@ -30,7 +30,7 @@ from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
 from paddock.launcher.hosts import gpus, processes
 from paddock.launcher.hosts.environ import engine_environment
-from paddock.launcher.hosts.machine import disk, oom_kills, own_bytes
+from paddock.launcher.hosts.machine import disk, memory, oom_kills, own_bytes
 from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.diagnosis import (
     LINES,
@@ -67,6 +67,8 @@ LIFE_SECONDS = 1.0
 WATCH_SECONDS = 20.0
 MEASURE_SECONDS = 300.0
 """Between two looks at what an engine that serves has taken."""
+MEMORY_SHARE = 0.95
+"""Of what was planned, without which no engine is started: plans are a little too large."""
 EXIT_LINES = 600
 """Last lines in which the cause of an engine's end is looked for: it may have many processes."""
 RESUMABLE_CAUSES = {
@@ -180,6 +182,7 @@ class Replica:
         """Weights, engine, ready, and then whatever ends it. Never raises."""
         try:
             weights = await self._bring_weights()
+            await asyncio.to_thread(self._check_memory)
             await self._start_engine(weights)
             await self._until_ready()
             await self._until_token()
@@ -252,6 +255,23 @@ class Replica:
             files = tuple(progress.pop("files"))
             total = progress.pop("total_bytes") or None
             self._set(state="downloading", files=files, total_bytes=total, **progress)
+
+    def _check_memory(self) -> None:
+        """Begins nothing where others have taken the memory since the plan was made.
+
+        Not for what did not fit then either, and was launched all the same; and not for a GPU's,
+        whose engine says it itself.
+        """
+        planned = self._plan.memory
+        needed_bytes = planned.total_bytes - (planned.weights_bytes if planned.paged else 0)
+        _, free_bytes = memory()
+        if planned.gpus or not planned.fits or free_bytes >= MEMORY_SHARE * needed_bytes:
+            return
+        message = (
+            f"it needs {needed_bytes / 1e9:.2f} GB, and {free_bytes / 1e9:.2f} GB are free; when "
+            f"it was planned, {planned.free_bytes / 1e9:.2f} GB were"
+        )
+        raise Failure(Diagnosis("oom_host", message, launch_command(self._plan, "--fit")))
 
     async def _start_engine(self, weights: Path | None) -> None:
         if self._cancelled.is_set():

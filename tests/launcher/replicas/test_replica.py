@@ -348,6 +348,21 @@ async def test_an_engine_that_falls_silent_is_given_up(make: Make) -> None:
     assert left() == []
 
 
+async def test_memory_that_others_have_taken_since_the_plan_is_said(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With both figures, before anything runs; what was forced is started all the same."""
+    plan = planned(model_engine="llama.cpp")
+    monkeypatch.setattr(replica_module, "memory", lambda: (10**12, 10_000_000))
+    diagnosis = await failed(make(plan))
+    assert diagnosis["cause"] == "oom_host"
+    assert "GB, and 0.01 GB are free; when it was planned, " in diagnosis["message"]
+    assert " --fit " in diagnosis["next_command"]
+    assert left() == []
+    estimate = plan.memory.model_copy(update={"free_bytes": 10})
+    await ready(make(plan.model_copy(update={"memory": estimate})))
+
+
 @pytest.mark.parametrize("content", [b"not a GGUF", None])
 async def test_broken_weights_fail_before_the_engine_starts(
     make: Make, tmp_path: Path, content: bytes | None

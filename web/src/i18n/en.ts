@@ -73,6 +73,7 @@ export const en = {
       disk_full: "The disk is full",
       weights_mismatch: "The files lack weights of the model, or have others",
       oom: "Memory ran out",
+      oom_host: "Others took the memory before the start",
       unsupported_arch: "The engine does not know the model's architecture",
       bad_option: "The engine refused an option",
       load_failed: "The engine could not load the model",

@@ -75,6 +75,7 @@ export const zh: Texts = {
       disk_full: "磁盘已满",
       weights_mismatch: "文件缺少模型的权重，或与模型不符",
       oom: "内存耗尽",
+      oom_host: "启动前内存已被其他程序占用",
       unsupported_arch: "引擎不支持此模型架构",
       bad_option: "引擎拒绝了一个选项",
       load_failed: "引擎无法加载模型",
