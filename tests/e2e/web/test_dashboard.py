@@ -241,7 +241,7 @@ def test_a_launch_is_called_off(here: Paddock, hub: HubServer, open_page: Open) 
 
 def test_what_cannot_be_served_offers_what_can(gateway: Paddock, open_page: Open) -> None:
     """A refused plan names each engine's reason, and one button leads to a variant that works."""
-    page = open_page(gateway, "/launch/tiny-mixtral?model_format=gptq")
+    page = open_page(gateway, "/launch/tiny-mixtral?model_format=gptq&model_engine=llama.cpp")
     refused = page.get_by_role("alert")
     expect(refused).to_contain_text("No engine here can serve tiny-mixtral 4M gptq")
     expect(refused.get_by_role("listitem").filter(has_text="llama.cpp")).to_have_text(
@@ -261,6 +261,18 @@ def test_what_cannot_be_served_offers_what_can(gateway: Paddock, open_page: Open
     page.get_by_role("link", name="Compare what fits").click()
     expect(page.get_by_role("heading", name="Memory", exact=True)).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("^Q2_K"))).to_contain_text("GB")
+
+
+def test_plan_with_an_engine_that_is_not_installed_leads_to_its_install(
+    gateway: Paddock, open_page: Open
+) -> None:
+    """It has all figures, and cannot be launched yet."""
+    page = open_page(gateway, "/launch/tiny-mixtral?model_format=gptq")
+    expect(page.get_by_test_id("plan")).to_contain_text("Transformers")
+    expect(page.get_by_role("button", name="Launch", exact=True)).to_be_disabled()
+    page.get_by_role("link", name=re.compile("nstall.*Transformers")).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Transformers")
 
 
 def test_a_download_is_called_off_and_taken_up(

@@ -126,7 +126,9 @@ export default function LaunchPage() {
                 leftSection={<Rocket size={16} aria-hidden />}
                 loading={launch.isPending}
                 // What is launched is what the plan shows.
-                disabled={!plan.isSuccess || plan.isPlaceholderData || isNewer}
+                disabled={
+                  !plan.isSuccess || plan.isPlaceholderData || isNewer || !!plan.data.install
+                }
                 // Of two quick clicks the second comes before the button is drawn as busy.
                 onClick={() => client.isMutating({ mutationKey: LAUNCH }) || launch.mutate()}
               >
@@ -146,7 +148,17 @@ export default function LaunchPage() {
                   <Alternatives model={name} error={plan.error} change={change} />
                 </Stack>
               ) : plan.data ? (
-                <PlanView plan={plan.data} diskFree={model.data?.disk_free_bytes} />
+                <Stack>
+                  {plan.data.install && (
+                    <Anchor
+                      component={Link}
+                      to={`/cluster?install=${encodeURIComponent(plan.data.engine)}`}
+                    >
+                      {t("model.install", { engine: plan.data.engine })}
+                    </Anchor>
+                  )}
+                  <PlanView plan={plan.data} diskFree={model.data?.disk_free_bytes} />
+                </Stack>
               ) : (
                 <Skeleton h={280} />
               )}
