@@ -1,4 +1,10 @@
-"""The types and sizes of mixtures, against `llama-quantize` where there is one."""
+"""The types and sizes of mixtures, against a `llama-quantize` on the PATH.
+
+    .venv/bin/python -m pytest bench/against_quantize.py
+
+By hand: no package on the index has the program built. `tests/registry/test_mixtures.py` holds the
+rules against what `bench.mixtures` has kept.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +21,7 @@ from bench.mixtures import MODELS, QUANTIZED, network_of, planned_types
 from paddock.registry.sizes.mixtures import Mixture, Tensor, arrange, assign_types, mixture_bytes
 from tests.headers import HEADERS, tensor_shapes, write_header
 
-PROGRAM = shutil.which("llama-quantize") or ""
-pytestmark = pytest.mark.skipif(not PROGRAM, reason="no llama-quantize on the PATH")
+PROGRAM = shutil.which("llama-quantize") or "llama-quantize"
 OF_16_BITS = {"F32", "F16"}
 MADE = [name for name in QUANTIZED if not name.startswith(("IQ1", "IQ2", "IQ3_X", "Q2_K_S"))]
 """Types that need no importance matrix."""
