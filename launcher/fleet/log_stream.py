@@ -58,6 +58,7 @@ class LogStream:
         """
         created = self._ledger.deployments[uid].created
         offsets: dict[str, int] = {}
+        files: dict[str, int] = {}
         if not whole:
             for record in self._ledger.deployments[uid].replicas:
                 offsets[record.id] = await self._end(uid, record)
@@ -65,6 +66,10 @@ class LogStream:
             quiet = True
             for record in deployment.replicas:
                 offset = offsets.get(record.id, 0)
+                # Of a start anew the log is another file, which may be as long as the one before.
+                file = await self._file(uid, record)
+                if file and file != files.setdefault(record.id, file):
+                    offset, files[record.id] = 0, file
                 offsets[record.id], text = await self._after(uid, record, offset)
                 for line in text.splitlines():
                     quiet = False
@@ -89,6 +94,14 @@ class LogStream:
             text = "\n".join(record.diagnosis.get("lines", []))
             return len(text), text
         return offset, ""
+
+    async def _file(self, uid: str, record: ReplicaRecord) -> int:
+        """What tells a log on this machine from the one before it; 0: not known."""
+        status = self._status(uid, record.id)
+        if self._is_local(uid, record, status):
+            with contextlib.suppress(OSError):
+                return (await asyncio.to_thread(Path(status.log).stat)).st_ino
+        return 0
 
     async def _end(self, uid: str, record: ReplicaRecord) -> int:
         status = self._status(uid, record.id)

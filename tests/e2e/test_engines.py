@@ -51,10 +51,13 @@ def test_paddocks_own_environment_is_enough_for_what_the_extra_brings(
     assert engines["Transformers"]["version"] == made.versions["transformers"]
     told = paddock.json("engine", "doctor", "transformers")
     assert [check["ok"] for check in told["checks"]] == [True, True, True]
-    for wanted in (("-f", "gptq"), ("-f", "pytorch", "-q", "4-bit")):
-        refused = paddock.run("launch", "tiny-mixtral", *wanted, "--dry-run")
-        assert refused.returncode == 4
-        assert "paddock engine install transformers" in refused.stderr
+    try:
+        for wanted in (("-f", "gptq"), ("-f", "pytorch", "-q", "4-bit")):
+            refused = paddock.run("launch", "tiny-mixtral", *wanted)
+            assert refused.returncode == 4
+            assert "paddock engine install transformers" in refused.stderr
+    finally:
+        paddock.ok("stop")
 
 
 def test_the_extras_pins_are_the_environments() -> None:

@@ -90,7 +90,7 @@ def test_engines_python_sees_no_secret(tmp_path: Path, monkeypatch: pytest.Monke
 
     class Apart(Echo):
         environment = SimpleNamespace(  # type: ignore[assignment]  # echo has none
-            name="plain", modules=("json",), found=lambda: made
+            name="plain", modules=("json",), active=lambda: made
         )
 
     monkeypatch.setenv("HF_TOKEN", "secret")
