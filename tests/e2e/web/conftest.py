@@ -77,7 +77,7 @@ def open_page(browser: Browser, built: Path) -> Iterator[Open]:
             if clock:
                 context.clock.install()
             page = context.new_page()
-            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("pageerror", lambda error: _note(str(error), wrong))
             page.on("console", lambda message: _hear(message, wrong))
             page.goto(address(paddock, path))
             return page
@@ -92,6 +92,11 @@ def address(paddock: Paddock, path: str) -> str:
 
 
 def _hear(message: ConsoleMessage, wrong: list[str]) -> None:
+    if message.type == "error":
+        _note(message.text, wrong)
+
+
+def _note(text: str, wrong: list[str]) -> None:
     # A request that was refused, or met no gateway, is told to the person and not an error of ours.
-    if message.type == "error" and "Failed to load resource" not in message.text:
-        wrong.append(message.text)
+    if not any(words in text for words in ("Failed to load resource", "Unable to preload CSS")):
+        wrong.append(text)
