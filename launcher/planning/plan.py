@@ -259,6 +259,8 @@ class MemoryEstimate(_Frozen):
     at: float = 0.0
     machine: str = ""
 
+    # The three sums that a reader wants are written too. mypy knows no decorated property
+    # (python/mypy#1362), hence the ignores.
     @computed_field  # type: ignore[prop-decorator]
     @property
     def total_bytes(self) -> int:
