@@ -29,7 +29,7 @@ from paddock.engines.base import (
     Symptom,
 )
 from paddock.engines.evidence import Asked
-from paddock.engines.llama_cpp.ask import ask_memory
+from paddock.engines.llama_cpp.ask import MIB, ask_memory
 from paddock.engines.llama_cpp.memory import (
     CONTEXT_STEP,
     Batch,
@@ -337,8 +337,11 @@ class LlamaCpp(Adapter):
         _, tokens = _serving_batches(serving)
         outputs = Batch(tokens, tokens if _is_pooled(serving) else serving.slots)
         adapters = sum(Path(one).expanduser().stat().st_size for one in options.lora)
+        # Each row is rounded down to whole MiB, which a small model would be nothing of.
+        rounded = len(said.devices) * MIB
+        weights = of_process + (mapped if is_mapped else beside)
         return Asked(
-            weights_bytes=of_process + (mapped if is_mapped else beside),
+            weights_bytes=max(weights, min(stored, weights + rounded)),
             mapped_bytes=mapped,
             cache_bytes=sum(one.context_bytes for one in said.devices),
             compute_bytes=sum(one.compute_bytes for one in said.devices)
