@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from paddock.engines import BUILT_IN, engine_names, fold, load_engine
 from paddock.engines.base import UNKNOWN, Detection, Engine, EngineOptions, Host
+from paddock.engines.evidence import NO_EVIDENCE
 from paddock.launcher.planning.memory import (
     AT_LOAD,
     loaded_bytes,
@@ -27,7 +29,7 @@ from paddock.launcher.planning.plan import (
 )
 from paddock.launcher.planning.weight_sources import files_at, is_named_as, plan_weights
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.spec import ModelSpec, Variant
+from paddock.registry.spec import ModelSpec, Variant, source_key
 
 _LABELLED = ("format", "quantization")
 
@@ -104,10 +106,11 @@ def search_candidates(
     """Pairs variants with engines and hosts."""
     search = Search()
     adapted = {name.casefold() for name in engine_names()}
+    alike = _group(request, variants, hosts)
     for engine in _engines(request, spec, search):
         for variant in variants:
-            for host in hosts:
-                _pair(request, spec, Pair(variant, engine, host), search)
+            for group in alike:
+                _pair(request, spec, Pair(variant, engine, group[0]), group, search)
     if request.model_engine is None:
         for name in dict.fromkeys(name for variant in variants for name in variant.engines):
             if name.casefold() not in adapted:
@@ -138,23 +141,65 @@ def _engines(request: LaunchRequest, spec: ModelSpec, search: Search) -> Iterato
     raise UnknownName.among("engine", request.model_engine, [*engine_names(), *listed])
 
 
-def _pair(request: LaunchRequest, spec: ModelSpec, pair: Pair, search: Search) -> None:
-    """Adds the pair to what can be served, or its reason to the refusals."""
+def _group(
+    request: LaunchRequest, variants: Sequence[Variant], hosts: Sequence[Host]
+) -> list[list[Host]]:
+    """The hosts in groups of those that can serve the same, whatever memory they have."""
+    if len(hosts) == 1:
+        return [list(hosts)]
+    sources = {source_key(source) for variant in variants for source in variant.sources}
+    folders = tuple(f"{source.id}/" for v in variants for source in v.sources)
+    paths = tuple(request.paths)
+
+    def is_of_model(name: str) -> bool:
+        return name in sources or name.startswith(folders) or name.startswith(paths)
+
+    groups: list[tuple[Host, list[Host]]] = []
+    for host in hosts:
+        kind = replace(
+            host,
+            node="",
+            name="",
+            address="",
+            memory_total_bytes=0,
+            memory_free_bytes=0,
+            memory_bandwidth=0.0,
+            disk_free_bytes=0,
+            files={name: size for name, size in host.files.items() if is_of_model(name)},
+            gpus=tuple(replace(gpu, free_bytes=0) for gpu in host.gpus),
+            reserved={},
+            used={},
+            age_seconds=0.0,
+            evidence=NO_EVIDENCE,
+        )
+        group = next((group for other, group in groups if other == kind), None)
+        if group is None:
+            groups.append((kind, [host]))
+        else:
+            group.append(host)
+    return [group for _, group in groups]
+
+
+def _pair(
+    request: LaunchRequest, spec: ModelSpec, pair: Pair, alike: Sequence[Host], search: Search
+) -> None:
+    """Adds the pair, on each of the hosts alike, to what can be served; or why not to refusals."""
+    variant, engine = pair.variant, pair.engine
     if refusal := _find_refusal(spec, pair):
-        return search.refuse(pair.engine.name, *refusal)
-    options = _options(pair.engine, request)
-    eligible = eligible_gpus(request, pair.engine, pair.host, options)
-    if isinstance(eligible, str):
-        return search.refuse(pair.engine.name, REFUSED, eligible)
+        return search.refuse(engine.name, *refusal)
+    options = _options(engine, request)
     weights = plan_weights(request, spec, pair)
     if isinstance(weights, str):
-        return search.refuse(pair.engine.name, NO_WEIGHTS, weights)
-    shape = spec.shape(pair.variant.size)
-    width = pair.engine.weight_element_bytes(options)
-    loaded = loaded_bytes(pair.variant, shape, weights.size_bytes, width)
-    search.servable.append(
-        Candidate(pair.variant, pair.engine, pair.host, weights, loaded, *eligible)
-    )
+        return search.refuse(engine.name, NO_WEIGHTS, weights)
+    width = engine.weight_element_bytes(options)
+    loaded = loaded_bytes(variant, spec.shape(variant.size), weights.size_bytes, width)
+    for host in alike:
+        eligible = eligible_gpus(request, engine, host, options)
+        if isinstance(eligible, str):
+            search.refuse(engine.name, REFUSED, eligible)
+        else:
+            candidate = Candidate(variant, engine, host, weights, loaded, *eligible)
+            search.servable.append(candidate)
     return None
 
 

@@ -6,6 +6,7 @@ machine chooses the same. `docs/choices.md` has the rules in words, and a table 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -33,6 +34,8 @@ NOT_QUANTIZED = frozenset(("none", "f32", "f16", "fp16", "bf16"))
 LEAST_BITS = 2.5
 """With fewer a model says little that makes sense: it is chosen if nothing else fits."""
 FOUR_BITS, TWELVE_BITS = 4.0, 12.0
+ALIKE_BYTES = 2**28
+"""Machines of one kind differ by less of what they say is their memory."""
 
 Level = Literal[0, 1, 2]
 """It fits the share of the memory that the launch may take; else `SHARE` of it; else not even that.
@@ -66,6 +69,8 @@ class Judge:
         self._spec = spec
         self._reckoned: dict[tuple[str, str, int, int], MemoryEstimate] = {}
         self._newest: dict[int, dict[Key, Measurement]] = {}
+        self._keys: dict[tuple[object, ...], tuple[object, ...]] = {}
+        self._machines: dict[int, tuple[object, ...]] = {}
 
     def verdict(self, candidate: Candidate) -> Verdict:
         """The candidate in the memory that its host has."""
@@ -101,7 +106,27 @@ class Judge:
         return memory.needed_bytes + memory.offload_bytes
 
     def key(self, candidate: Candidate) -> tuple[object, ...]:
-        """Best first: see the module."""
+        """Best first: see the module. The same on nodes that are about the same machine."""
+        host = candidate.host
+        machine = self._machines.get(id(host))
+        if machine is None:
+            machine = self._machines[id(host)] = _machine(host, bool(self._request.automatic))
+        variant, engine, loaded_bytes = candidate.variant, candidate.engine, candidate.loaded_bytes
+        here, devices = candidate.weights.here, candidate.devices
+        kind = (
+            id(variant),
+            engine.name,
+            here,
+            loaded_bytes,
+            bool(candidate.gpus),
+            devices,
+            machine,
+        )
+        if kind not in self._keys:
+            self._keys[kind] = self._find_key(candidate)
+        return self._keys[kind]
+
+    def _find_key(self, candidate: Candidate) -> tuple[object, ...]:
         verdict, shape = self.verdict(candidate), self._spec.shape(candidate.variant.size)
         is_here, on_gpus = candidate.weights.here, bool(candidate.gpus)
         if verdict.level:
@@ -194,7 +219,7 @@ def choose(
     same = [
         one
         for one in candidates
-        if one.variant == first.variant and one.engine.name == first.engine.name
+        if one.variant is first.variant and one.engine.name == first.engine.name
     ]
     best = min(
         same,
@@ -206,6 +231,14 @@ def choose(
         ),
     )
     return best, judge.verdict(best)
+
+
+def _machine(host: Host, by_free: bool) -> tuple[object, ...]:
+    """What the worth of a candidate on the host depends on."""
+    memory = host.memory_free_bytes if by_free else host.memory_total_bytes // ALIKE_BYTES
+    gpus = [(one.name, one.free_bytes if by_free else one.total_bytes) for one in host.gpus]
+    bandwidth = round(math.log(host.memory_bandwidth or 1.0), 1)  # in steps of 10 %
+    return memory, bandwidth, id(host.evidence), *gpus
 
 
 def _place(name: str, order: Sequence[str]) -> int:

@@ -42,7 +42,7 @@ def explain_choices(
 
 
 def _explain_node(best: Candidate, search: Search) -> str:
-    same = [one for one in search.servable if one.variant == best.variant]
+    same = [one for one in search.servable if one.variant is best.variant]
     if best.free_bytes == max(one.free_bytes for one in same):
         return "the most free memory"
     return "the weights are there" if best.weights.here else "the first that it fits"

@@ -15,11 +15,13 @@ import pytest
 from paddock.engines import engine_names
 from paddock.engines.base import Detection, Gpu, Host
 from paddock.engines.evidence import Evidence, Measurement
+from paddock.launcher.planning.candidates import search_candidates
 from paddock.launcher.planning.expect import gpu_bandwidth
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.planning.servable import Free, chosen, offers_of
 from paddock.launcher.planning.subject import subject_of_plan
+from paddock.registry.spec import source_key
 from tests.catalog import CATALOG
 
 GB = 10**9
@@ -232,6 +234,29 @@ def test_weights_that_are_here_are_taken() -> None:
     made = plan(replace(host, files={key: 10 * GB}), "qwen3")
     assert (made.size, made.quantization) == ("14", "Q5_K_M")
     assert "its weights are here" in made.reasons[0]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mixtral-instruct-v0.1", "qwen2.5-instruct"])
+def test_nodes_that_are_alike_are_paired_together_and_others_not(name: str) -> None:
+    """What many nodes can serve is what each of them can; names and free memory are its own."""
+    one = machine(8, 32)
+    spec = CATALOG.lookup(name)
+    source = source_key(spec.variants[-1].sources[0])
+    nodes = [
+        replace(one, node="a", name="a", memory_free_bytes=GB),
+        replace(one, node="b", name="b", files={source: 5 * GB, "other/model": GB}),
+        replace(one, node="c", name="c", files={"other/model": GB}),
+        replace(machine(16, 64, 24), node="d", name="d"),
+        replace(one, node="e", name="e", engines={"llama.cpp": Detection("2")}),
+    ]
+    request = LaunchRequest(model_name=name)
+
+    together = search_candidates(request, spec, spec.variants, nodes)
+    by_itself = [search_candidates(request, spec, spec.variants, [node]) for node in nodes]
+
+    assert together.servable
+    for node, alone in zip(nodes, by_itself, strict=True):
+        assert [c for c in together.servable if c.host is node] == alone.servable
 
 
 def test_more_than_half_of_the_machine_is_only_taken_when_asked_for() -> None:
