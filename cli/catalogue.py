@@ -92,6 +92,11 @@ def _show_locally(settings: Settings, name: str, asks_nobody: bool) -> dict[str,
     "-c", "--context-length", type=click.IntRange(1), multiple=True, help="Tokens; several times."
 )
 @click.option("--assume-gpu", metavar="SIZE", help="For one GPU of this size, such as 24GB.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Ask the engine itself, where it can say: a second for each row. Reads headers on a hub.",
+)
 @offline
 def estimate(
     name: str,
@@ -100,18 +105,21 @@ def estimate(
     quantization: str | None,
     context_length: tuple[int, ...],
     assume_gpu: str | None,
+    exact: bool,
     settings: Settings,
     output: Output,
 ) -> None:
     """Reckon the memory that a model takes.
 
     Weights, key-value cache and overhead, by quantization and context, for one request at a time.
-    Needs no network, but for a reference such as hf:owner/name. Sizes are decimal: 1 GB is 10⁹
-    bytes.
+    Needs no network, but for a reference such as hf:owner/name, and for --exact. BY says where the
+    figures are from: a formula, the engine itself, or what was measured here. Sizes are decimal: 1
+    GB is 10⁹ bytes.
 
     \b
     Example:
       paddock estimate mixtral-v0.1 --model-format ggufv2 --context-length 4096
+      paddock estimate mixtral-v0.1 -q Q4_K_M -c 32768 --exact
     """
     from paddock.launcher.hosts.host import probe_host
     from paddock.launcher.planning.assumed import with_gpu
@@ -128,6 +136,13 @@ def estimate(
     if assume_gpu is not None:
         host = with_gpu(host, fields_by_key()["assume_gpu"].check(assume_gpu))
     rows = estimate_table(spec, variants, context_length, host)
+    if exact:
+        if host.gpus:
+            output.talk("of what computes on a GPU no engine can be asked: it stays a formula's")
+        for failure in _ask_engines(settings, absolute(name), rows, output):
+            output.talk(f"no exact figure: {failure}")
+        host = replace(host, evidence=TruthStore(settings.home).evidence())
+        rows = estimate_table(spec, variants, context_length, host)
     data = {
         "model": spec.name,
         "memory_total_bytes": host.memory_total_bytes,
@@ -157,6 +172,16 @@ def estimate(
     for one in dict.fromkeys((row["engine"], row["install"]) for row in rows if row["install"]):
         output.talk(f"{one[0]} is not installed; first: {one[1]}")
     output.result(data, f"{table(head, cells, right=(2, 3, 4, 5, 6))}\n{free_lines}")
+
+
+def _ask_engines(
+    settings: Settings, name: str, rows: list[dict[str, Any]], output: Output
+) -> list[str]:
+    import asyncio
+
+    from paddock.launcher.fleet.planner import Planner
+
+    return asyncio.run(Planner.alone(settings).ask_exactly(name, rows, say=output.talk))
 
 
 def _derive_locally(settings: Settings, name: str, catalog: Catalog) -> ModelSpec:

@@ -149,7 +149,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         + (f" and {more} more" * (more > 0)),
     ]
     if not weights["here"]:
-        lines.append(f"download   {size(weights['size_bytes'])}")
+        about = "" if weights["size_known"] else "≈ "
+        lines.append(f"download   {about}{size(weights['size_bytes'])}")
     copies = f", {plan['replicas']} replicas" if plan["replicas"] > 1 else ""
     lines += [
         f"context    {plan['context_length']} tokens for {_slots_text(plan['slots'])}",
@@ -268,7 +269,8 @@ def _ask_before_download(client: Client, body: dict[str, Any]) -> None:
     if weights["here"] or weights["size_bytes"] <= LARGE_DOWNLOAD_BYTES or plan.get("install"):
         return
     label = f"{plan['model']} {plan['size'].replace('_', '.')} billion {plan['quantization']}"
-    question = f"Download {size(weights['size_bytes'])} of {label} from {weights['hub']}?"
+    about = "" if weights["size_known"] else "about "
+    question = f"Download {about}{size(weights['size_bytes'])} of {label} from {weights['hub']}?"
     if not click.confirm(question, default=True, err=True):
         raise Cancelled(str(plan["model_id"]))
 

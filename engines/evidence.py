@@ -167,6 +167,8 @@ class Evidence:
 
     measured: Mapping[Subject, Measurement] = field(default_factory=dict)
     asked: Mapping[Subject, Asked] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Weights on a hub, as `registry.spec.source_key` names them → bytes of their files there."""
 
 
 NO_EVIDENCE = Evidence()

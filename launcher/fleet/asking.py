@@ -7,15 +7,14 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from paddock.engines import load_engine
 from paddock.engines.base import Serving
 from paddock.engines.evidence import Subject
+from paddock.launcher.fleet.hub_facts import HubFacts
 from paddock.launcher.hosts.environ import engine_environment
 from paddock.launcher.hosts.file_records import FileRecords
 from paddock.launcher.hosts.host import LOCAL as HERE
-from paddock.launcher.jobs.child import Child
 from paddock.launcher.planning.plan import LaunchPlan, PlannedWeights
 from paddock.launcher.planning.subject import subject_of_plan
 from paddock.launcher.truth.store import TruthStore
@@ -32,34 +31,37 @@ FAILED_SECONDS = 300.0
 
 TIGHT_SHARE = 0.5
 """Of the free memory: a launch that takes less needs no figures that are exact to be right."""
-HEADER_SECONDS = 30.0
-"""How long the header of a file on a hub may take; the largest have some 20 MB."""
 
 
 class Asker:
     """Asks one question at a time: engines that answer take a core for a second."""
 
-    def __init__(self, store: TruthStore, settings: Settings) -> None:
+    def __init__(self, store: TruthStore, settings: Settings, hub: HubFacts) -> None:
         self._store = store
-        self._settings = settings
+        self._hub = hub
         self._records = FileRecords(settings.home)
         self._failed: dict[Subject, tuple[float, str]] = {}
         self._asking = asyncio.Lock()
-        self._header_of = ""
 
     async def ask(
-        self, plan: LaunchPlan, architecture: Architecture, *, may_download: bool
+        self,
+        plan: LaunchPlan,
+        architecture: Architecture,
+        *,
+        may_download: bool,
+        however_roomy: bool = False,
     ) -> tuple[bool, str]:
         """Asks the engine of a plan whose memory is a formula's.
 
-        Where the weights are on a hub and memory may be short, their header is read there, if that
-        is allowed; a hub that does not give it leaves the plan as it is.
+        Where the weights are on a hub and memory may be short (or however roomy it is), their
+        header is read there, if that is allowed; a hub that does not give it leaves the plan as it
+        is.
 
         Returns:
             Whether more is known now, and if it said nothing, why not.
         """
         weights, memory = plan.weights, plan.memory
-        is_tight = memory.needed_bytes > TIGHT_SHARE * memory.free_bytes
+        is_tight = however_roomy or memory.needed_bytes > TIGHT_SHARE * memory.free_bytes
         if memory.source != "formula" or plan.attached is not None or not _is_one_file(weights):
             return False, ""
         if not weights.here and (weights.offline or not (may_download and is_tight)):
@@ -72,56 +74,23 @@ class Asker:
             if failed_at and time.monotonic() - failed_at < FAILED_SECONDS:
                 return False, reason
             try:
-                return await self._ask_once(plan, architecture, subject), ""
+                answered, reason = await self._ask_once(plan, architecture, subject)
+                # A launch meets the hub again, when it brings the weights.
+                return answered, reason if however_roomy else ""
             except (ProbeFailed, OSError) as error:
                 self._failed[subject] = (time.monotonic(), str(error))
                 return False, str(error)
 
     async def _ask_once(
         self, plan: LaunchPlan, architecture: Architecture, subject: Subject
-    ) -> bool:
+    ) -> tuple[bool, str]:
         weights = plan.weights
-        path = self._path(weights) if weights.here else await self._bring_header(weights)
-        return path is not None and await asyncio.to_thread(
-            self._ask, plan, path, architecture, subject
-        )
-
-    async def _bring_header(self, weights: PlannedWeights) -> Path | None:
-        """The header of a file on a hub, with a hole up to its size; None: it does not come.
-
-        The last one is kept: the next question is often about another context of the same.
-        """
-        out, key = self._settings.home / "cache" / "header.gguf", source_key(weights.sources[0])
-        if self._header_of == key and out.exists():
-            return out
-        out.parent.mkdir(parents=True, exist_ok=True)
-        self._header_of = ""
-        answers: list[dict[str, Any]] = []
-        child = Child("paddock.launcher.jobs.run_header", self._settings.home)
-        request = {
-            "weights": weights.model_dump(mode="json"),
-            "home": str(self._settings.home),
-            "timeout": self._settings.hub_timeout,
-            "out": str(out),
-        }
-        answered = asyncio.Event()
-
-        def hear(line: dict[str, Any]) -> None:
-            answers.append(line)
-            answered.set()
-
-        child.start(request, hear)
-        try:
-            async with asyncio.timeout(HEADER_SECONDS):
-                await answered.wait()
-        except TimeoutError:
-            return None
-        finally:
-            await child.end()
-        if "size_bytes" not in answers[0]:
-            return None
-        self._header_of = key
-        return out
+        path = self._path(weights) if weights.here else await self._hub.bring_header(weights)
+        if isinstance(path, str):
+            return False, path
+        if path is None:
+            return False, ""
+        return await asyncio.to_thread(self._ask, plan, path, architecture, subject), ""
 
     def _ask(
         self, plan: LaunchPlan, weights: Path, architecture: Architecture, subject: Subject

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from paddock.engines.base import Host
 from paddock.launcher.fleet.asking import Asker
 from paddock.launcher.fleet.deployment import Deployment, Policy
+from paddock.launcher.fleet.hub_facts import HubFacts
 from paddock.launcher.fleet.references import PLAN_AGE, References
 from paddock.launcher.hosts.architectures import with_unknown
 from paddock.launcher.hosts.host import probe_host
@@ -42,11 +44,17 @@ from paddock.registry.spec import ModelSpec, Variant
 STALE_SECONDS = 10.0
 """Older facts of a node get a warning."""
 
+Say = Callable[[str], None]
+
 MOST_QUESTIONS = 3
 """To engines for one plan: what one says may change context and slots, another question."""
 
 LookAround = Callable[[tuple[str, ...]], Awaitable[Sequence[Host]]]
 """The facts of every node, the gateway's own first; with the files at some absolute paths."""
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ class Planner:
         self._look = look
         self._reservations = reservations
         self._truth = truth or TruthStore(settings.home)
-        self._asker = Asker(self._truth, settings)
+        self._hub = HubFacts(self._truth, settings)
+        self._asker = Asker(self._truth, settings, self._hub)
         self._holdings = holdings
         self.references = References(settings)
 
@@ -132,15 +141,64 @@ class Planner:
         hosts = await self._hosts_for(target)
         if request.assume_gpu is not None:
             assumed = [with_gpu(host, request.assume_gpu) for host in hosts]
-            return self._note_missing((await self._planned(target, assumed)).plan, hosts)
+            return self._note_missing(await self._plan_alone(target, assumed), hosts)
         try:
-            return (await self._planned(target, hosts)).plan
+            return await self._plan_alone(target, hosts)
         except NoEngine as refusal:
             try:
-                plan = (await self._planned(target, with_all_engines(hosts))).plan
+                plan = await self._plan_alone(target, with_all_engines(hosts))
             except NoEngine:
                 raise refusal from None
             return self._note_missing(plan, hosts)
+
+    async def ask_exactly(
+        self, name: str, rows: Sequence[Mapping[str, Any]], slots: int = 1, say: Say = _say_nothing
+    ) -> list[str]:
+        """Asks engines about the rows of `estimate_table` that are by formula, and keeps it all.
+
+        The header of weights on a hub is downloaded. `say` is told which row is next.
+
+        Returns:
+            What failed, each once.
+        """
+        failures: dict[str, None] = {}
+        for row in rows:
+            if row["source"] != "formula" or row["engine"] is None or row["install"]:
+                continue
+            wishes = {key: row[key] for key in ("format", "size", "quantization", "context_length")}
+            request = LaunchRequest.parse(model_name=name, model_engine=row["engine"], **wishes)
+            say(f"{row['engine']} is asked about {row['quantization']}, {row['context_length']}")
+            try:
+                target = await self.understand(request, PLAN_AGE)
+                hosts = await self._hosts_for(target)
+                planned, _ = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
+                plan = planned.plan.model_copy(update={"slots": slots})
+                formula = plan.memory.model_copy(update={"source": "formula"})
+                shape = target.catalog.lookup(target.request.model_name).shape(plan.size)
+                _, failure = await self._asker.ask(
+                    plan.model_copy(update={"memory": formula}),
+                    shape,
+                    may_download=True,
+                    however_roomy=True,
+                )
+            except PaddockError as error:
+                failure = str(error)
+            if failure:
+                failures[failure] = None
+        return list(failures)
+
+    async def _plan_alone(self, target: ResolvedReference, hosts: Sequence[Host]) -> LaunchPlan:
+        """The plan, with the size of weights that nobody states as the hub says it.
+
+        A launch does not wait for that: it asks the hub for the weights themselves.
+        """
+        planned, _ = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
+        if await self._hub.learn_size(planned.plan.weights):
+            hosts = self._with_evidence(hosts)
+        return (await self._planned(target, hosts)).plan
+
+    def _with_evidence(self, hosts: Sequence[Host]) -> list[Host]:
+        return [replace(host, evidence=self._truth.evidence()) for host in hosts]
 
     @staticmethod
     def _note_missing(plan: LaunchPlan, hosts: Sequence[Host]) -> LaunchPlan:
@@ -184,7 +242,7 @@ class Planner:
             )
             if not knows_more:
                 break
-            hosts = [replace(host, evidence=self._truth.evidence()) for host in hosts]
+            hosts = self._with_evidence(hosts)
             planned, refusal = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
         if refusal is not None:
             raise refusal

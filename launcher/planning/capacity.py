@@ -62,7 +62,7 @@ class Fit:
             best.engine,
             self.options,
             self.spec.type != "LLM",
-            best.weights.size_bytes if best.weights.here or best.variant.size_bytes else None,
+            best.weights.size_bytes if best.weights.size_known else None,
             subject,
             best.host.evidence,
         )

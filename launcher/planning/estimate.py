@@ -15,7 +15,7 @@ from paddock.launcher.planning.subject import subject_of
 from paddock.launcher.planning.weight_sources import local_files
 from paddock.registry.errors import BadValue
 from paddock.registry.hubs import LOCAL
-from paddock.registry.spec import ModelSpec, Variant
+from paddock.registry.spec import ModelSpec, Variant, source_key
 
 Verdict = Literal[
     "fits",
@@ -101,7 +101,8 @@ def _adapter(spec: ModelSpec, variant: Variant, host: Host) -> Engine | None:
 
 def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None) -> Setup:
     shape = spec.shape(variant.size)
-    stored = _local_bytes(variant, host) or weights_bytes(variant, shape)
+    known = _known_bytes(variant, host)
+    stored = weights_bytes(variant, shape) if known is None else known
     weights = loaded_bytes(variant, shape, stored)
     if engine is None:
         return Setup(shape, weights)
@@ -109,15 +110,18 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
     on_gpu = host.gpus and host.engines.get(engine.name, UNKNOWN).cuda
     gpus = [max(host.gpus, key=lambda gpu: gpu.free_bytes).name] if on_gpu else []
     subject = subject_of(variant, engine.name, options, host, gpus)
-    known = stored if variant.size_bytes or _local_bytes(variant, host) else None
     pooled = spec.type != "LLM"
     return Setup(shape, weights, engine, options, pooled, known, subject, host.evidence)
 
 
-def _local_bytes(variant: Variant, host: Host) -> int | None:
+def _known_bytes(variant: Variant, host: Host) -> int | None:
+    """Of the files: as they are here, as a hub or the spec says; None where nobody does."""
     for source in variant.sources:
-        if source.hub in LOCAL:
-            files = local_files(source, host)
-            if files:
-                return sum(files.values())
-    return None
+        if source.hub in LOCAL and (files := local_files(source, host)):
+            return sum(files.values())
+    keys = [source_key(source) for source in variant.sources]
+    for sizes in (host.files, host.evidence.sizes):
+        known = next((sizes[key] for key in keys if key in sizes), None)
+        if known is not None:
+            return known
+    return variant.size_bytes

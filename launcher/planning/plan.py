@@ -190,6 +190,8 @@ class PlannedWeights(_Frozen):
     revision: str | None = None
     files: tuple[PlannedFile, ...] = ()
     size_bytes: int
+    size_known: bool = True
+    """Whether a spec, a hub or the files themselves say it; else it is reckoned."""
     here: bool
     others: tuple[Source, ...] = ()
     offline: bool = False

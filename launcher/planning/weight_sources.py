@@ -87,14 +87,13 @@ def plan_from_sources(
     for source in sources:
         if source.hub not in LOCAL:
             others = tuple(s for s in sources if s.hub not in {*LOCAL, source.hub})
-            planned = _on_hub(source, variant, spec).model_copy(update={"offline": request.offline})
             cached = next((s for s in (source, *others) if source_key(s) in host.files), None)
-            if cached is None:
-                return planned.model_copy(update={"others": others})
-            size = host.files[source_key(cached)]
-            return _on_hub(cached, variant, spec).model_copy(
-                update={"here": True, "size_bytes": size}
-            )
+            if cached is not None:
+                size = host.files[source_key(cached)]
+                return _on_hub(cached, variant, spec, size).model_copy(update={"here": True})
+            said = host.evidence.sizes.get(source_key(source))
+            planned = _on_hub(source, variant, spec, variant.size_bytes if said is None else said)
+            return planned.model_copy(update={"offline": request.offline, "others": others})
         if files := local_files(source, host):
             return _plan_local(source.hub, source.id, files)
     label = f"{sources[-1].id}/{sources[-1].file}" if sources[-1].file else sources[-1].id
@@ -103,14 +102,15 @@ def plan_from_sources(
     return f"its weights ({label}) are not on {host.name}; {hint}"
 
 
-def _on_hub(source: Source, variant: Variant, spec: ModelSpec) -> PlannedWeights:
-    file = PlannedFile(name=source.file, size_bytes=variant.size_bytes) if source.file else None
+def _on_hub(source: Source, variant: Variant, spec: ModelSpec, size: int | None) -> PlannedWeights:
+    file = PlannedFile(name=source.file, size_bytes=size) if source.file else None
     return PlannedWeights(
         hub=source.hub,
         id=source.id,
         revision=source.revision,
         files=(file,) if file else (),
-        size_bytes=weights_bytes(variant, spec.shape(variant.size)),
+        size_bytes=weights_bytes(variant, spec.shape(variant.size)) if size is None else size,
+        size_known=size is not None,
         here=False,
     )
 

@@ -1,4 +1,4 @@
-"""The truth store: what replicas took on this machine, and what engines said that they take.
+"""The truth store: what replicas took on this machine, what engines and hubs said beforehand.
 
 `PADDOCK_HOME/truth.db`, a SQLite file. It holds nothing that cannot be learned again: a file that
 cannot be read is set aside, and planning goes on by its formula.
@@ -13,6 +13,7 @@ import os
 import platform
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS measured (
     subject TEXT PRIMARY KEY, at REAL NOT NULL, document TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS asked (
+    subject TEXT PRIMARY KEY, at REAL NOT NULL, document TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS sizes (
     subject TEXT PRIMARY KEY, at REAL NOT NULL, document TEXT NOT NULL) STRICT;
 """
 
@@ -82,6 +85,11 @@ class TruthStore:
         """Keeps what an engine said."""
         document = {"subject": dataclasses.asdict(subject), **dataclasses.asdict(asked)}
         self._write(lambda db: _put(db, "asked", _key(subject), asked.at, document))
+
+    def note_size(self, source: str, size_bytes: int) -> None:
+        """Keeps the bytes of weights on a hub, as the hub said them."""
+        document = {"source": source, "size_bytes": size_bytes}
+        self._write(lambda db: _put(db, "sizes", source, time.time(), document))
 
     def forget(self, matching: Callable[[Measurement], bool]) -> int:
         """Forgets measurements, and what engines said of their weights; returns how many."""
@@ -170,7 +178,11 @@ class TruthStore:
             with contextlib.suppress(TypeError, ValueError, KeyError):
                 subject = Subject(**document.pop("subject"))
                 said[subject] = Asked(**document)
-        return Evidence(measured, said)
+        sizes: dict[str, int] = {}
+        for document in _documents(db, "sizes"):
+            with contextlib.suppress(TypeError, KeyError):
+                sizes[document["source"]] = int(document["size_bytes"])
+        return Evidence(measured, said, sizes)
 
     def _write(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Writes; where it cannot (a full disk), the figure is not kept and nothing else fails."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.launcher.fleet.asking import Asker
+from paddock.launcher.fleet.hub_facts import HubFacts
 from paddock.launcher.hosts.file_records import FileRecords
 from paddock.launcher.planning.cache import cache_bytes
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest, MemoryEstimate
@@ -48,7 +49,8 @@ def store(tmp_path: Path) -> TruthStore:
 def asker(store: TruthStore, tmp_path: Path, hub: HubServer) -> Asker:
     """Asks with the hub in reach, which has a small model by the name of a large one."""
     hub.repos[REPO] = {FILE: TINY.read_bytes()}
-    return Asker(store, read_settings({"home": str(tmp_path / "home")}))
+    settings = read_settings({"home": str(tmp_path / "home")})
+    return Asker(store, settings, HubFacts(store, settings))
 
 
 async def test_header_on_a_hub_tells_what_a_tight_launch_takes(

@@ -16,7 +16,7 @@ function reason(t: ReturnType<typeof useTranslation>["t"], text: string): string
 export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) {
   const { t, i18n } = useTranslation();
   const { weights, memory } = plan;
-  const known = weights.files.some((file) => file.size_bytes !== null);
+  const about = weights.size_known ? "" : "≈ ";
   return (
     <Stack gap="sm" data-testid="plan">
       <MemoryBar
@@ -85,8 +85,8 @@ export function PlanView({ plan, diskFree }: { plan: Plan; diskFree?: number }) 
           <Row name={t("plan.download")}>
             {weights.here
               ? t("plan.here", { size: bytes(weights.size_bytes) })
-              : known || weights.size_bytes
-                ? t("plan.fetch", { size: bytes(weights.size_bytes), hub: weights.hub })
+              : weights.size_bytes
+                ? t("plan.fetch", { size: about + bytes(weights.size_bytes), hub: weights.hub })
                 : t("plan.fetchUnknown", { hub: weights.hub })}
             {!weights.here && diskFree !== undefined && (
               <>
