@@ -7,7 +7,7 @@ Each can be carried out again; whatever comes of it, also a failure, is the next
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ QUIET_SECONDS = 15.0
 PROBE_SECONDS = 5.0
 """and how long it is left alone after a probe."""
 HANG_CAUSE = "engine_hung"
+LOST_MEMORY_CAUSE = "oom_host"
 PERMANENT = frozenset(
     (
         "corrupt_file",
@@ -232,10 +233,15 @@ def _restart_or_give_up(
         "cause": "actor_died",
         "message": "the replica was stopped from outside",
     }
-    if not may_restart(deployment.policy, record, diagnosis, ended.is_blameless):
+    if not may_shrink(deployment, record, diagnosis) and not may_restart(
+        deployment.policy, record, diagnosis, ended.is_blameless
+    ):
         yield GiveUp(uid, record.id, actor, diagnosis)
         return
     failures = record.failures + (not ended.is_blameless)
+    if may_shrink(deployment, record, diagnosis):  # what is free is what it is planned for then
+        yield Restart(uid, record.id, actor, now, failures, diagnosis)
+        return
     at = now + max(ended.wait_seconds, delay(record.id, max(1, failures)))
     yield Restart(uid, record.id, actor, at, failures, diagnosis)
 
@@ -285,6 +291,30 @@ def may_restart(
         return False
     tries = policy.restart_tries
     return is_blameless or tries is None or record.failures < tries
+
+
+def may_shrink(
+    deployment: Deployment, record: ReplicaRecord, diagnosis: Mapping[str, Any] | None
+) -> bool:
+    """Whether a first start is tried once more, with what fits by then.
+
+    Others took the memory after it was planned, and the launch is one of what fits (`fit`). Not
+    where several replicas have one plan.
+    """
+    return record.start == 0 and _lacks_memory(deployment, record, diagnosis)
+
+
+def is_to_shrink(deployment: Deployment, record: ReplicaRecord) -> bool:
+    """Whether the start that comes is the one of `may_shrink`, for which is to be planned anew."""
+    return record.start == 1 and _lacks_memory(deployment, record, record.diagnosis)
+
+
+def _lacks_memory(
+    deployment: Deployment, record: ReplicaRecord, diagnosis: Mapping[str, Any] | None
+) -> bool:
+    lost = diagnosis is not None and diagnosis.get("cause") == LOST_MEMORY_CAUSE
+    alone = len(deployment.replicas) == 1
+    return lost and alone and not record.has_served and deployment.is_to_fit
 
 
 def delay(replica_id: str, failures: int) -> float:

@@ -156,6 +156,17 @@ class Deployment:
         """Whether somebody else serves it: there is no actor, and it recovers by itself."""
         return self.plan.attached is not None
 
+    @property
+    def is_to_fit(self) -> bool:
+        """Whether the launch was one of whatever fits."""
+        return bool(self.request.get("fit"))
+
+    def planned_anew(self, plan: LaunchPlan) -> Deployment:
+        """With another plan in place of that of its one replica, which has not served yet."""
+        generations = (*self.generations[:-1], replace(self.generations[-1], plan=plan))
+        record = replace(self.replicas[0], place=Place.of(plan))
+        return replace(self, generations=generations).with_replica(record)
+
     def wants(self, record: ReplicaRecord) -> bool:
         """Whether the replica is to run."""
         return self.wanted == "serving" and not record.is_leaving

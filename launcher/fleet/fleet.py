@@ -105,7 +105,9 @@ class Fleet:
             self._holdings,
         )
         self._ledger = Ledger(settings.home, store, self.bus)
-        self._reconciler = Reconciler(settings, self._ledger, cluster, self._place_anew)
+        self._reconciler = Reconciler(
+            settings, self._ledger, cluster, self._place_anew, self.planner.plan_what_fits
+        )
         self._reconciler.activity = self._loads
         self._ledger.on_change = self._on_change
         self._ledger.on_unhealthy = self._on_unhealthy
@@ -239,6 +241,7 @@ class Fleet:
             self.references.consent(target)
             await self._make_way(planned.request.uid)
             written = planned.request.model_dump(mode="json", exclude_none=True)
+            written["fit"] = request.fit
             deployment = deploy(planned.plan, planned.places, written, time.time())
             plan = planned.plan
             return await self._add(

@@ -113,10 +113,14 @@ class Planner:
         evidence = await asyncio.to_thread(self._truth.evidence)
         return [replace(host, evidence=evidence) for host in hosts]
 
-    async def free_hosts(self, paths: tuple[str, ...] = ()) -> list[Host]:
-        """The hosts, with memory reserved for replicas that still start taken off what is free."""
+    async def free_hosts(self, paths: tuple[str, ...] = (), without: str = "") -> list[Host]:
+        """The hosts, with memory reserved for replicas that still start taken off what is free.
+
+        What is reserved for the deployment `without` counts as free.
+        """
         hosts = await self.hosts(paths)
-        reservations = await asyncio.to_thread(self._reservations)
+        reserved = await asyncio.to_thread(self._reservations)
+        reservations = [one for one in reserved if one.model_id != without]
         holdings = self._holdings()
         return [
             with_holdings(subtract_reservations(host, reservations), holdings) for host in hosts
@@ -285,11 +289,25 @@ class Planner:
         )
         return Planned(request, plan, places, policy)
 
-    async def _hosts_for(self, target: ResolvedReference) -> list[Host]:
-        hosts = await self.free_hosts(target.paths)
+    async def _hosts_for(self, target: ResolvedReference, without: str = "") -> list[Host]:
+        hosts = await self.free_hosts(target.paths, without)
         spec = target.catalog.lookup(target.request.model_name)
         hosts[0] = await asyncio.to_thread(with_unknown, hosts[0], spec, self._settings)
         return hosts
+
+    async def plan_what_fits(self, deployment: Deployment) -> LaunchPlan:
+        """What fits now of a deployment that found less memory than it was planned for.
+
+        Its last reason says what was given up.
+
+        Raises:
+            Refused: nothing of it fits.
+        """
+        request = LaunchRequest.parse(**deployment.request)
+        target = await self.understand(request)
+        hosts = await self._hosts_for(target, without=deployment.uid)
+        plan = (await self._planned(target, hosts)).plan
+        return plan.model_copy(update={"model_id": deployment.uid})
 
     async def place_more(
         self, deployment: Deployment, count: int, avoid: frozenset[str] = frozenset()
@@ -299,7 +317,7 @@ class Planner:
         Raises:
             Refused: no node can take them; with the reason.
         """
-        request = LaunchRequest.parse(**deployment.request)
+        request = LaunchRequest.parse(**{**deployment.request, "fit": False})
         target = await self.understand(request)
         hosts = [h for h in await self._hosts_for(target) if h.node not in avoid]
         running = [one.place for one in deployment.replicas if one.place.node not in avoid]

@@ -32,6 +32,7 @@ from paddock.launcher.fleet.decide import (
     Start,
     Stop,
     decide,
+    is_to_shrink,
     next_look,
 )
 from paddock.launcher.fleet.deployment import Deployment, ReplicaRecord, replica_of
@@ -40,6 +41,7 @@ from paddock.launcher.fleet.observation import Activity, Ended, Observation, Sig
 from paddock.launcher.hosts import processes
 from paddock.launcher.hosts.host import LOCAL
 from paddock.launcher.planning.place import Place
+from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.attached import AttachedHandle
 from paddock.launcher.replicas.diagnosis import Cause, Diagnosis
 from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
@@ -105,6 +107,9 @@ class ClusterLike(Protocol):
 
 PlaceAnew = Callable[[Deployment, frozenset[str]], Coroutine[Any, Any, Place]]
 """A place for one replica of a deployment, on none of the nodes that are lost. Raises `Refused`."""
+PlanAnew = Callable[[Deployment], Coroutine[Any, Any, LaunchPlan]]
+"""A plan of what fits now, for a deployment whose one replica found too little memory. Raises
+`Refused`."""
 
 
 @dataclass
@@ -120,11 +125,17 @@ class Reconciler:
     """Acts on what `decide` says. Use from one event loop only."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, cluster: ClusterLike, place_anew: PlaceAnew
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        cluster: ClusterLike,
+        place_anew: PlaceAnew,
+        plan_anew: PlanAnew,
     ) -> None:
         self._settings = settings
         self._cluster = cluster
         self._place_anew = place_anew
+        self._plan_anew = plan_anew
         self.ledger = ledger
         self.activity: Callable[[], Activity] = dict
         self.on_probe: Callable[[str], None] = lambda _: None
@@ -339,7 +350,8 @@ class Reconciler:
             handle = await self._obtain(deployment, record)
         except (RayFailed, Refused) as error:
             wait = NO_RAY_SECONDS if isinstance(error, RayFailed) else NO_ROOM_SECONDS
-            ended = Ended(Diagnosis("node_lost", str(error)).to_json(), is_clean=True)
+            cause: Cause = "oom_host" if is_to_shrink(deployment, record) else "node_lost"
+            ended = Ended(Diagnosis(cause, str(error)).to_json(), is_clean=True)
             # A first start that cannot begin is reported.
             self.ledger.end(
                 actor, replace(ended, is_blameless=record.has_served, wait_seconds=wait)
@@ -364,6 +376,11 @@ class Reconciler:
         handle = await self._cluster.find(record.actor)
         if handle is not None:
             return handle
+        if is_to_shrink(deployment, record):
+            plan = await self._plan_anew(deployment)
+            self.ledger.change_now(deployment.uid, lambda one: one.planned_anew(plan))
+            self.ledger.say(deployment.uid, f"{record.id} {plan.reasons[-1]}")
+            record = self.ledger.record(deployment.uid, record.id)
         place = record.place
         if place.node != LOCAL and place.node in self._lost_nodes:
             place = await self._place_anew(deployment, self._lost_nodes)

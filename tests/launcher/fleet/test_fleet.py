@@ -905,7 +905,63 @@ async def test_what_is_given_up_to_fit_is_what_the_deployment_keeps(world: World
     assert status.plan.slots == shown.slots < 256
     kept = world.fleet._reconciler.ledger.deployments["tiny-mixtral"].request
     assert kept["engine_options"]["n_parallel"] == shown.slots
-    assert not kept["fit"]
+    assert kept["fit"]
+
+
+async def take_memory(world: World, replica_id: str, free_bytes: int) -> None:
+    """Others take memory before the engine of a replica starts."""
+    await world.until(lambda: world.cluster.running(replica_id))
+    with_llama(world, free_bytes)
+    world.actor(replica_id).fail("oom_host")
+
+
+async def test_memory_that_others_take_meanwhile_is_met_once_with_what_fits(world: World) -> None:
+    """A launch with `fit` is never shown as failed for it; the plan is the smaller one then."""
+    with_llama(world, 1_000_000_000)
+    request = LaunchRequest.parse(model_name="tiny-mixtral", **LARGE, fit=True)
+    world.cluster.holds.add("tiny-mixtral-rep0")
+    planned = (await within(world.fleet.launch(request))).plan
+    before = world.fleet.bus.number
+    await world.until(lambda: world.cluster.running("tiny-mixtral-rep0"))
+    world.cluster.holds.clear()
+    await take_memory(world, "tiny-mixtral-rep0", 120_000_000)
+    status = await within(world.fleet.wait("tiny-mixtral"))
+    assert status.plan.slots < planned.slots == 256
+    assert status.plan.memory.fits
+    changes = [one.change for one in world.fleet.bus.since(before) or []]
+    assert "failed" not in {one.model.state for one in changes if one.model}
+    texts = [one.text for one in world.fleet.events("tiny-mixtral")]
+    assert any("to fit what is free: slots" in text for text in texts)
+
+
+async def test_memory_that_others_take_twice_is_a_failure(world: World) -> None:
+    """With the cause, and nothing is left of it."""
+    with_llama(world, 1_000_000_000)
+    request = LaunchRequest.parse(model_name="tiny-mixtral", model_uid="m", **LARGE, fit=True)
+    world.cluster.holds.add("m-rep0")
+    await within(world.fleet.launch(request))
+    await world.until(lambda: world.cluster.running("m-rep0"))
+    first = world.actor()
+    await take_memory(world, "m-rep0", 120_000_000)
+    await world.until(lambda: world.cluster.running("m-rep0") not in ([], [first]))
+    await take_memory(world, "m-rep0", 120_000_000)
+    with pytest.raises(LaunchFailed) as failure:
+        await within(world.fleet.wait("m"))
+    assert failure.value.diagnosis["cause"] == "oom_host"
+    assert not world.cluster.running("m-rep0")
+
+
+@pytest.mark.parametrize("wishes", [{"fit": True}, {}])
+async def test_nothing_fits_any_more(world: World, wishes: dict[str, Any]) -> None:
+    """Whether what fits was asked for or not: the memory is the cause."""
+    with_llama(world, 1_000_000_000)
+    request = LaunchRequest.parse(model_name="tiny-mixtral", model_uid="m", **LARGE, **wishes)
+    world.cluster.holds.add("m-rep0")
+    await within(world.fleet.launch(request))
+    await take_memory(world, "m-rep0", 1_000_000)
+    with pytest.raises(LaunchFailed) as failure:
+        await within(world.fleet.wait("m"))
+    assert failure.value.diagnosis["cause"] == "oom_host"
 
 
 async def test_forced_launch_begins_whatever_is_free(world: World) -> None:
