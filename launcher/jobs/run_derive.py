@@ -12,8 +12,10 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,17 @@ from paddock.launcher.weights.select_files import choose
 from paddock.launcher.weights.transfer import retry
 from paddock.registry.derive import CARD, SMALL_BYTES, Derived, RepositoryContents, derive, to_read
 from paddock.registry.errors import BadValue, CorruptFile, HubFailure, NoSpec, PaddockError
-from paddock.registry.gguf import ByteSource, FileBytes, GgufHeader, read_header
+from paddock.registry.gguf import (
+    HEAD_BYTES,
+    SAFETENSORS,
+    ByteSource,
+    FileBytes,
+    GgufHeader,
+    GgufKind,
+    foreign_kind,
+    read_header,
+    read_kind,
+)
 from paddock.registry.reference import Reference
 from paddock.registry.spec import Source
 
@@ -75,16 +87,15 @@ def _list_repository(hub: Hub, reference: Reference, terms: Terms) -> Listing:
 
 def _on_hub(reference: Reference, reading: Reading, today: date) -> Derived:
     by_name = {file.name: file for file in reading.listing.files}
-    reads = to_read(reference, {name: file.size_bytes for name, file in by_name.items()})
-    texts = {
-        name: reading.read_checked(by_name[name])
-        if by_name[name].size_bytes <= SMALL_BYTES
-        else None
-        for name in reads.small
-    }
-    sources = (RangedBytes(reading, by_name[name]) for name in reads.gguf)
-    header = _header(reference, sources)
-    return _derive_from(reference, reading.listing, texts, header, reads.gguf, today)
+
+    @cache
+    def open_(name: str) -> ByteSource:
+        return RangedBytes(reading, by_name[name])
+
+    def small(name: str) -> bytes:
+        return reading.read_checked(by_name[name])
+
+    return _derive_from(reference, reading.listing, open_, small, today)
 
 
 def _list_folder(reference: Reference) -> Listing:
@@ -108,24 +119,20 @@ def _list_folder(reference: Reference) -> Listing:
 
 def _on_disk(reference: Reference, listing: Listing, today: date) -> Derived:
     folder = Path(reference.id)
-    sizes = {file.name: file.size_bytes for file in listing.files}
-    reads = to_read(reference, sizes)
-    try:
-        texts = {
-            name: (folder / name).read_bytes() if sizes[name] <= SMALL_BYTES else None
-            for name in reads.small
-        }
-        opened = [(folder / name).open("rb") for name in reads.gguf]
-    except OSError as error:
-        reason = f"cannot be read here: {error.strerror}"
-        raise BadValue("model", reference.text, reason) from None
-    try:
-        sources = [FileBytes(file, folder / file.name) for file in opened]
-        header = _header(reference, sources)
-    finally:
-        for file in opened:
-            file.close()
-    return _derive_from(reference, listing, texts, header, reads.gguf, today)
+    with ExitStack() as stack:
+
+        @cache
+        def open_(name: str) -> ByteSource:
+            return FileBytes(stack.enter_context((folder / name).open("rb")), folder / name)
+
+        def small(name: str) -> bytes:
+            return (folder / name).read_bytes()
+
+        try:
+            return _derive_from(reference, listing, open_, small, today)
+        except OSError as error:
+            reason = f"cannot be read here: {error.strerror}"
+            raise BadValue("model", reference.text, reason) from None
 
 
 def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader | None:
@@ -156,25 +163,48 @@ def _add_headers(one: GgufHeader, other: GgufHeader) -> GgufHeader:
 def _derive_from(
     reference: Reference,
     listing: Listing,
-    texts: Mapping[str, bytes | None],
-    header: GgufHeader | None,
-    header_files: tuple[str, ...],
+    open_: Callable[[str], ByteSource],
+    small: Callable[[str], bytes],
     today: date,
 ) -> Derived:
+    """Reads what `to_read` names: `open_` gives a file by its name, `small` all of a small one."""
+    sizes = {file.name: file.size_bytes for file in listing.files}
+    kinds: dict[str, GgufKind | str] = {}
+    reads = to_read(reference, sizes)
+    texts = {name: small(name) if sizes[name] <= SMALL_BYTES else None for name in reads.small}
+    while reads.kinds:
+        kinds |= {name: _kind(open_(name)) for name in reads.kinds}
+        reads = to_read(reference, sizes, kinds)
+    header = _header(reference, map(open_, reads.gguf))
     try:
         chosen = tuple(file.name for file in choose(listing, ()))
     except HubFailure:
         chosen = ()  # no safetensors
+    foreign = {name: _foreign(open_(name)) for name in reads.heads if name in chosen}
     facts = RepositoryContents(
         reference,
         listing.pin,
-        {file.name: file.size_bytes for file in listing.files},
+        sizes,
         chosen,
         {name: _parse(name, data) for name, data in texts.items()},
         header,
-        header_files[0] if header_files else "",
+        reads.gguf[0] if reads.gguf else "",
+        kinds,
+        {name: kind for name, kind in foreign.items() if kind},
     )
     return derive(facts, today)
+
+
+def _kind(source: ByteSource) -> GgufKind | str:
+    try:
+        return read_kind(source)
+    except CorruptFile as error:
+        return error.reason
+
+
+def _foreign(source: ByteSource) -> str:
+    kind = foreign_kind(source.read(0, min(HEAD_BYTES, source.length)))
+    return "" if kind == SAFETENSORS else kind
 
 
 def _parse(name: str, data: bytes | None) -> Any:

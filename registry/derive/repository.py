@@ -9,7 +9,7 @@ from typing import Any
 
 from paddock.registry.errors import NoSpec
 from paddock.registry.formats import FORMATS, weight_format
-from paddock.registry.gguf import GgufHeader
+from paddock.registry.gguf import GgufHeader, GgufKind
 from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
 from paddock.registry.spec import ModelSpec
@@ -61,6 +61,8 @@ class RepositoryContents:
         texts: the files that were read: parsed JSON, or other text as it is. None stands for a
             file that is too large or not JSON.
         header: of the GGUF file `header_file`, summed over its parts.
+        kinds: what GGUF files are for, as far as their headers were read.
+        foreign: weights that are none, such as a pointer in their place, and what they are.
     """
 
     reference: Reference
@@ -70,6 +72,8 @@ class RepositoryContents:
     texts: Mapping[str, Any]
     header: GgufHeader | None = None
     header_file: str = ""
+    kinds: Mapping[str, GgufKind | str] = field(default_factory=dict)
+    foreign: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,17 @@ class Derived:
 
 @dataclass(frozen=True)
 class Reads:
-    """Files to read: small ones entirely, and the header of each part of one GGUF file."""
+    """Files to read: small ones entirely, and the header of each part of one GGUF file.
+
+    `kinds` are GGUF files whose first entries say what they are for: where there are any, they are
+    read first, and `to_read` is asked again. Of `heads` the first bytes are read: they are too
+    small for weights.
+    """
 
     small: tuple[str, ...]
     gguf: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
 
 
 @dataclass
