@@ -16,6 +16,7 @@ from paddock.registry.derive.repository import (
     languages_of,
     one_line,
     reckon,
+    scaled_context,
     size_of,
     source_at,
 )
@@ -193,7 +194,7 @@ def from_header(reference: str, repository: RepositoryContents) -> Shape:
     )
     shape = Shape(
         architecture,
-        header.needed("context_length"),
+        _context(header),
         type_,
         abilities_by(
             type_,
@@ -209,6 +210,20 @@ def from_header(reference: str, repository: RepositoryContents) -> Shape:
     if projectors := projectors_of(repository.files, repository.kinds):
         shape.notes.append(f"vision: with --multimodal-projector {projectors[0]}; else texts alone")
     return shape
+
+
+def _context(header: _Header) -> int:
+    """The context, with RoPE's scaling if the header says from what."""
+    context, metadata = header.needed("context_length"), header.header.metadata
+    kind = header.text(f"{header.name}.rope.scaling.type")
+    original = metadata.get(f"{header.name}.rope.scaling.original_context_length")
+    if kind == "linear" and not original:  # Gemma 3 states the context that it has led to
+        return context
+    factor = metadata.get(f"{header.name}.rope.scaling.factor")
+    longer = scaled_context(kind, factor, original, context)
+    if longer > context:
+        header.notes.append(f"context: {context} × {kind} scaling, {longer}")
+    return longer
 
 
 def _words(header: _Header) -> int:

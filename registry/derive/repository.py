@@ -241,6 +241,21 @@ def reckon(a: dict[str, Any], notes: list[str]) -> None:
     notes.append("parameters: nobody states them; reckoned from the numbers of its layers")
 
 
+def scaled_context(kind: object, factor: object, original: object, context: int) -> int:
+    """The context that RoPE's scaling gives a model of so many positions, as vLLM reckons it.
+
+    YaRN multiplies the original context; linear and dynamic scaling multiply what is stated. A
+    factor that is none, or no longer context, leaves it as it is.
+    """
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 < factor <= 1024:
+        return context
+    if kind not in {"yarn", "linear", "dynamic", "ntk"}:
+        return context
+    is_stated = type(original) is int and 0 < original <= 1 << 31
+    base = original if is_stated and isinstance(original, int) else context
+    return max(context, round(base * factor))
+
+
 def languages_of(items: Iterable[Any]) -> tuple[str, ...]:
     """The items that are codes of languages."""
     plain = [i for i in items if isinstance(i, str) and re.fullmatch(r"[A-Za-z][A-Za-z-]{1,15}", i)]

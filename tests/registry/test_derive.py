@@ -450,6 +450,158 @@ def test_transformers_models_are_derived_from_config() -> None:
     assert spec.name == "zoo"
 
 
+GEMMA3: dict[str, Any] = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "text_config": {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "torch_dtype": "bfloat16",
+    "vision_config": {"hidden_size": 1152, "num_attention_heads": 16, "num_hidden_layers": 27},
+}
+FALCON: dict[str, Any] = {
+    "architectures": ["FalconForCausalLM"],
+    "model_type": "falcon",
+    "hidden_size": 4544,
+    "multi_query": True,
+    "new_decoder_architecture": False,
+    "num_attention_heads": 71,
+    "num_hidden_layers": 32,
+    "vocab_size": 65024,
+}
+
+
+def test_what_a_config_leaves_out_is_its_classs_default() -> None:
+    """Gemma 3's numbers of heads and its context stand in no config.json of its authors."""
+    found = from_config(GEMMA3)
+    shape = found.spec.architecture
+    assert (shape.attention_heads, shape.key_value_heads, shape.head_dim) == (8, 4, 256)
+    assert (shape.sliding_window, shape.sliding_layers) == (1024, 29)
+    assert found.spec.context_length == 131_072  # which its RoPE scaling has led to
+    assert "vision" in found.spec.abilities
+    (note,) = (one for one in found.notes if one.startswith("config.json leaves out"))
+    assert "num_attention_heads 8" in note
+    assert note.endswith("the defaults of Transformers' gemma3_text")
+    unnamed = {**GEMMA3, "text_config": dict(GEMMA3["text_config"])}
+    del unnamed["text_config"]["model_type"]
+    assert from_config(unnamed).spec.architecture == shape
+    stated = {**CONFIG, "sliding_window": None}
+    assert from_config(stated).spec.architecture.sliding_window is None
+    with pytest.raises(NoSpec, match="has no num_attention_heads"):
+        from_config({**GEMMA3, "model_type": "zoo", "text_config": {"hidden_size": 8}})
+
+
+@pytest.mark.parametrize(
+    ("config", "heads"),
+    [
+        (FALCON, 1),
+        ({**FALCON, "multi_query": False}, 71),
+        ({key: value for key, value in FALCON.items() if key != "multi_query"}, 1),
+        (
+            {**FALCON, "num_attention_heads": 128, "hidden_size": 8192, "num_kv_heads": 8,
+             "new_decoder_architecture": True},
+            8,
+        ),
+        (
+            {**FALCON, "architectures": ["RWForCausalLM"], "model_type": "RefinedWebModel",
+             "max_position_embeddings": 2048},
+            1,
+        ),
+        (
+            {"architectures": ["GPTBigCodeForCausalLM"], "model_type": "gpt_bigcode",
+             "n_embd": 6144, "n_head": 48, "n_layer": 40, "n_positions": 8192, "vocab_size": 49152},
+            1,
+        ),
+        (
+            {"architectures": ["ChatGLMForConditionalGeneration"],
+             "model_type": "chatglm", "multi_query_attention": True, "multi_query_group_num": 2,
+             "num_attention_heads": 32, "hidden_size": 4096, "num_layers": 28, "seq_length": 32768,
+             "padded_vocab_size": 65024},
+            2,
+        ),
+        (
+            {"architectures": ["ChatGLMForConditionalGeneration"], "model_type": "chatglm",
+             "multi_query_attention": False, "multi_query_group_num": 2, "num_attention_heads": 32,
+             "hidden_size": 4096, "num_layers": 28, "seq_length": 2048, "vocab_size": 65024},
+            32,
+        ),
+        (
+            {"architectures": ["MptForCausalLM"], "model_type": "mpt", "d_model": 4096,
+             "n_heads": 32, "n_layers": 32, "max_seq_len": 2048, "vocab_size": 50432,
+             "attn_config": {"attn_type": "multiquery_attention"}},
+            1,
+        ),
+        (
+            {"architectures": ["DbrxForCausalLM"], "model_type": "dbrx", "d_model": 6144,
+             "n_heads": 48, "n_layers": 40, "max_seq_len": 32768, "vocab_size": 100352,
+             "attn_config": {"kv_n_heads": 8}, "ffn_config": {"moe_num_experts": 16}},
+            8,
+        ),
+    ],
+)  # fmt: skip
+def test_heads_that_share_a_key_are_counted_once(config: dict[str, Any], heads: int) -> None:
+    """`multi_query`, its like, and groups that stand in a part of the configuration."""
+    assert from_config(config).spec.architecture.key_value_heads == heads
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}, 8192),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
+        ({"rope_type": "yarn", "factor": 2}, 4096),
+        ({"type": "linear", "factor": 4.0}, 8192),
+        ({"type": "dynamic", "factor": 2.0}, 4096),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 512}, 2048),
+        ({"type": "longrope", "factor": 32.0}, 2048),
+        ({"rope_type": "default"}, 2048),
+        ({"type": "yarn", "factor": 0.5}, 2048),
+        ({"type": "yarn", "factor": "four"}, 2048),
+        ({"type": ["yarn"], "factor": 4}, 2048),
+        (None, 2048),
+        ("yarn", 2048),
+    ],
+)
+def test_rope_scaling_extends_the_context(scaling: Any, context: int) -> None:
+    """Of the older key and of the newer; a context that is stated extended stays as it is."""
+    assert CONFIG["max_position_embeddings"] == 2048
+    for key in ("rope_scaling", "rope_parameters"):
+        assert from_config({**CONFIG, key: scaling}).spec.context_length == context
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "original", "context"),
+    [
+        ("yarn", 4.0, 2048, 8192),
+        ("yarn", 4.0, None, 8192),
+        ("yarn", 4.0, 512, 2048),
+        ("linear", 8.0, None, 2048),
+        ("linear", 2.0, 2048, 4096),
+        ("longrope", 8.0, 256, 2048),
+        ("none", 4.0, 2048, 2048),
+    ],
+)
+def test_rope_scaling_of_a_header_extends_the_context(
+    kind: str, factor: float, original: int | None, context: int
+) -> None:
+    """Linear scaling only from a stated context: Gemma 3's headers state the extended one."""
+    entries = [
+        entry("llama.rope.scaling.type", STRING, text(kind)),
+        entry("llama.rope.scaling.factor", 6, struct.pack("<f", factor)),
+    ]
+    if original:
+        entries.append(u32("llama.rope.scaling.original_context_length", original))
+    header = model_header()
+    count = struct.unpack("<Q", header[16:24])[0] + len(entries)
+    header = header[:16] + struct.pack("<Q", count) + b"".join(entries) + header[24:]
+    assert from_gguf(header).spec.context_length == context
+
+
 def test_parameters_that_nobody_states_are_reckoned() -> None:
     """From the numbers, which for the bundled model gives its exact count."""
     config = {key: value for key, value in CONFIG.items() if key != "dtype"}

@@ -250,6 +250,32 @@ def test_a_full_disk_is_refused_before_anything_is_fetched(catalog: Catalog) -> 
     assert plan(catalog, host(disk=0), model_name="tiny-mixtral").weights.here
 
 
+@pytest.mark.parametrize(
+    ("options", "longest"),
+    [
+        ({"rope_scaling": "yarn", "rope_freq_scale": 0.5}, 4096),
+        ({"rope_scaling": "linear", "rope_freq_scale": 0.25}, 8192),
+        ({"rope_freq_scale": 0.5}, 4096),
+        ({"rope_scaling": "none", "rope_freq_scale": 0.5}, 2048),
+        ({"rope_scaling": "yarn"}, 2048),
+        ({"rope_freq_scale": 2.0}, 2048),
+    ],
+)
+def test_rope_scaling_extends_the_context(
+    catalog: Catalog, options: dict[str, Any], longest: int
+) -> None:
+    """What the options extend it to can be asked for, and no more."""
+
+    def made(**wish: Any) -> LaunchPlan:
+        request = {"model_name": "tiny-mixtral", "format": "ggufv2", "engine_options": options}
+        return plan(catalog, **request, **wish)
+
+    assert made(context_length=longest).context_length == longest
+    with pytest.raises(BadValue, match="was trained for 2048 at most"):
+        made(context_length=longest + 1)
+    assert made().context_length <= longest
+
+
 def test_n_ctx_and_context_length_are_one_thing(catalog: Catalog) -> None:
     """Either sets the context of a request; both must agree; the model's own is the limit."""
     assert plan(catalog, context_length=512).context_length == 512
