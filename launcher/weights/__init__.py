@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -14,12 +15,24 @@ from paddock.launcher.weights.base import Cancelled, Hub, Terms, one_line
 from paddock.launcher.weights.job import Job, bring, cached, cached_files, is_whole
 from paddock.launcher.weights.progress import FileProgress, Progress, Report
 from paddock.launcher.weights.reachability import Reach
+from paddock.launcher.weights.transfer import FULL
 from paddock.registry.errors import HubFailure
+from paddock.registry.files import is_refused_write
 from paddock.registry.hubs import LOCAL, hub_site
 
 T = TypeVar("T")
-ELSEWHERE = {"hub_unreachable", "stalled", "rate_limited", "not_found", "gated_repo"}
+ELSEWHERE = {
+    "hub_unreachable",
+    "stalled",
+    "rate_limited",
+    "not_found",
+    "gated_repo",
+    "token_refused",
+}
 """Causes for which the next hub is asked, where the plan names one."""
+
+_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+"""What the system says of a cache at a path that is no folder."""
 
 
 def load_hub(name: str) -> Hub:
@@ -75,7 +88,14 @@ def fetch(
         raise HubFailure(
             "hub_unreachable", f"{weights.id} is not cached, and --offline was asked for"
         )
-    return ask(jobs, bring)
+    try:
+        return ask(jobs, bring)
+    except OSError as error:
+        if error.errno in FULL or not (is_refused_write(error) or error.errno in _NO_FOLDER):
+            raise
+        reason = f"{error.filename or 'the cache'} cannot be written: {error.strerror}"
+        hint = "give this user the folder, or name another by HF_HOME or MODELSCOPE_CACHE"
+        raise HubFailure("not_writable", f"{reason}; {hint}") from error
 
 
 def ask(jobs: Sequence[Job], action: Callable[[Job], T]) -> T:
@@ -116,7 +136,14 @@ def _act_on(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[H
 
 def _worst_failure(failures: list[HubFailure]) -> HubFailure:
     """The failure that says most of what is to be done, with what was tried everywhere."""
-    order = ("gated_repo", "rate_limited", "stalled", "hub_unreachable", "not_found")
+    order = (
+        "token_refused",
+        "gated_repo",
+        "rate_limited",
+        "stalled",
+        "hub_unreachable",
+        "not_found",
+    )
     first = min(failures, key=lambda failure: order.index(failure.cause))
     attempts = tuple(line for failure in failures for line in failure.tried or (str(failure),))
     return HubFailure(first.cause, first.reason, attempts)
