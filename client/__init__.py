@@ -29,14 +29,30 @@ class Client:
         parts = urlsplit(endpoint)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise BadValue("endpoint", endpoint, "must be a URL such as http://127.0.0.1:9997")
-        self.endpoint = endpoint.rstrip("/")
-        self._parts = parts
+        # Other clients want the address with /v1, which is the beginning of most routes.
+        self.endpoint = endpoint.rstrip("/").removesuffix("/v1")
+        self._parts = urlsplit(self.endpoint)
         self._api_key = api_key
         self._timeout = timeout
 
     def health(self, timeout: float = 2.0) -> dict[str, Any]:
         """The gateway's health. Raises `GatewayUnreachable`."""
         return dict(self._call("GET", "/healthz", timeout=timeout))
+
+    def identify(self, timeout: float = 2.0) -> None:
+        """Checks that a Paddock gateway answers.
+
+        Raises:
+            GatewayUnreachable: nobody answers, or another server does.
+        """
+        try:
+            health = self._call("GET", "/healthz", timeout=timeout)
+        except GatewayError as error:
+            reason = f"another server answers there: HTTP {error.status} for /healthz"
+            raise GatewayUnreachable(self.endpoint, reason) from error
+        if not isinstance(health, dict) or not {"status", "version"} <= health.keys():
+            reason = "another server answers there: its /healthz is not Paddock's"
+            raise GatewayUnreachable(self.endpoint, reason)
 
     def plan(self, **launch: Any) -> dict[str, Any]:
         """The plan of a launch, with the keys of `launch`."""
@@ -319,7 +335,7 @@ class Client:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise GatewayUnreachable(self.endpoint, reason) from error
         if answer.status >= 400:
-            raise _error(answer.status, answer.read())
+            raise _error(self.endpoint, answer.status, answer.read())
         return answer
 
     def _call(self, method: str, path: str, body: Any = None, timeout: float | None = None) -> Any:
@@ -363,12 +379,13 @@ def _message(data: dict[str, Any]) -> str:
     return str(data.get("detail") or error)
 
 
-def _error(status: int, text: bytes) -> GatewayError:
+def _error(endpoint: str, status: int, text: bytes) -> GatewayError:
+    """The error of an answer; one that is no gateway's names the endpoint."""
     try:
         data = json.loads(text)
     except ValueError:
-        return GatewayError(status, text.decode("utf-8", "replace").strip() or f"HTTP {status}")
+        data = None
     if not isinstance(data, dict):
-        return GatewayError(status, str(data))
+        return GatewayError(status, f"{endpoint} answers HTTP {status}; is it a Paddock gateway?")
     error = data.get("error")
     return GatewayError(status, _message(data), error if isinstance(error, dict) else {})

@@ -122,7 +122,7 @@ def read_settings(
     try:
         folder = Path(home).expanduser().absolute()
     except RuntimeError as error:  # the home folder of a user that does not exist
-        raise BadValue("home", home, str(error)) from None
+        raise BadValue("home", home, f"{error} Name a folder by PADDOCK_HOME") from None
     config = _config(folder / "config.yaml")
     texts = {row.name: _text(row, flags, environ, config) for row in SETTINGS}
     host, _ = texts["host"]
