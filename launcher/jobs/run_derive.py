@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from paddock.registry.derive import CARD, SMALL_BYTES, Derived, RepositoryConten
 from paddock.registry.errors import BadValue, CorruptFile, HubFailure, NoSpec, PaddockError
 from paddock.registry.gguf import (
     HEAD_BYTES,
+    MAGIC,
     SAFETENSORS,
     ByteSource,
     FileBytes,
@@ -101,6 +103,8 @@ def _on_hub(reference: Reference, reading: Reading, today: date) -> Derived:
 def _list_folder(reference: Reference) -> Listing:
     """The files of a folder, by the names that lead to them; not those of folders in it."""
     path = Path(reference.id)
+    if path.is_file():
+        raise BadValue("model", reference.text, _file_reason(path))
     try:
         with os.scandir(path) as entries:
             files = []
@@ -115,6 +119,21 @@ def _list_folder(reference: Reference) -> Listing:
         raise BadValue("model", reference.text, reason) from None
     files.sort(key=lambda file: file.name)
     return Listing("path", reference.id, "", "", tuple(files))
+
+
+def _file_reason(path: Path) -> str:
+    """Why a file without .gguf at its end is no model, or what makes one of it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        return f"cannot be read here: {error.strerror}"
+    if head.startswith(MAGIC):
+        link = shlex.join(["ln", "-s", str(path), f"{path.name.partition(':')[0]}.gguf"])
+        return f"is a GGUF without .gguf at its end; link it by such a name and launch that: {link}"
+    kind = foreign_kind(head)
+    what = f"is {kind}" if kind else "is a file"
+    return f"{what}; a model is a .gguf file, or a folder with safetensors and a config.json"
 
 
 def _on_disk(reference: Reference, listing: Listing, today: date) -> Derived:

@@ -276,6 +276,24 @@ def test_rope_scaling_extends_the_context(
     assert made().context_length <= longest
 
 
+@pytest.mark.parametrize("name", ["tiny-mixtral\n", " tiny-mixtral", "\ttiny-mixtral\r\n"])
+def test_white_space_around_names_is_no_part_of_them(catalog: Catalog, name: str) -> None:
+    """The model would have an id by which nobody can end it."""
+    made = plan(catalog, model_name=name, format="ggufv2 ", quantization="Q2_K\n")
+    assert (made.model_id, made.quantization) == ("tiny-mixtral", "Q2_K")
+    assert plan(catalog, model_name=name, model_uid=" a/b\n", format="ggufv2").model_id == "a/b"
+    with pytest.raises(BadValue, match="model id"):
+        plan(catalog, model_name=name, model_uid="a\nb")
+
+
+def test_a_quantization_behind_a_colon_is_one() -> None:
+    """Of a reference, as other tools write it; one that is asked for otherwise must be the same."""
+    request = LaunchRequest.parse(model_name="hf.co/a/b:Q4_K_M")
+    assert (request.model_name, request.quantization) == ("hf.co/a/b", "Q4_K_M")
+    other = LaunchRequest.parse(model_name="hf:a/b:Q4_K_M", quantization="Q8_0")
+    assert (other.model_name, other.quantization) == ("hf:a/b:Q4_K_M", "Q8_0")
+
+
 def test_n_ctx_and_context_length_are_one_thing(catalog: Catalog) -> None:
     """Either sets the context of a request; both must agree; the model's own is the limit."""
     assert plan(catalog, context_length=512).context_length == 512
