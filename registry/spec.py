@@ -68,6 +68,10 @@ def _conditionally_required(schema: dict[str, Any]) -> None:
     schema["required"] = ["name"]
 
 
+UNKNOWN_ARCHITECTURE = "unknown"
+"""The name of an architecture that a registration does not state; the engine itself knows it."""
+
+
 class Architecture(_Frozen):
     """The shape of the network, from which memory is planned.
 

@@ -20,7 +20,7 @@ from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import FORMATS, weight_format
 from paddock.registry.reference import parse_reference
 from paddock.registry.shards import unsharded_name
-from paddock.registry.spec import ModelSpec
+from paddock.registry.spec import UNKNOWN_ARCHITECTURE, ModelSpec
 from paddock.registry.spec_fields import parse_size
 
 CONTEXT_LENGTH = 2048
@@ -259,7 +259,7 @@ def _architecture(
             if known.type == kind and size in known.sizes and not stated.reckoned:
                 return stated.model_dump(), [f"Its architecture is {known.name}'s."]
     names: Iterable[Any] = _listed(registration, "architectures", [])
-    shape = _reckoned(float(size.replace("_", ".")), next(iter(names), "unknown"))
+    shape = _reckoned(float(size.replace("_", ".")), next(iter(names), UNKNOWN_ARCHITECTURE))
     if isinstance(registration.get("dimensions"), int):
         shape["hidden_size"] = registration["dimensions"]
     return shape, [

@@ -704,3 +704,13 @@ def test_offers_are_what_launches_would_take(catalog: Catalog) -> None:
     assert found["mixtral-v0.1 46_7 pytorch none"] == "Transformers"
     assert all(choice is None or size > choice.loaded_bytes for _, choice, size in offers)
     assert offers[0][0].quantization == plan(catalog).quantization
+
+
+def test_an_architecture_that_nobody_states_is_left_to_the_engine(catalog: Catalog) -> None:
+    """Of a registration without one; an engine that lists what it knows is no judge of it."""
+    spec = catalog.lookup("tiny-mixtral")
+    unnamed = spec.architecture.model_copy(update={"name": "unknown"})
+    named = catalog.including("own", spec.model_copy(update={"architecture": unnamed}))
+    engines = {"llama.cpp": Detection(version="1", architectures=("LlamaForCausalLM",))}
+    made = plan(named, host(engines=engines), model_name="own", format="ggufv2")
+    assert made.engine == "llama.cpp"
