@@ -94,7 +94,9 @@ def fetch(
         if error.errno in FULL or not (is_refused_write(error) or error.errno in _NO_FOLDER):
             raise
         reason = f"{error.filename or 'the cache'} cannot be written: {error.strerror}"
-        hint = "give this user the folder, or name another by HF_HOME or MODELSCOPE_CACHE"
+        variables = filter(None, (hub_site(job.source.hub).cache_variable for job in jobs))
+        names = " or ".join(dict.fromkeys(variables)) or "its hub's settings"
+        hint = f"give this user the folder, or name another by {names}"
         raise HubFailure("not_writable", f"{reason}; {hint}") from error
 
 

@@ -32,7 +32,7 @@ def proxy_of(endpoint: str) -> str:
 
 
 def by_proxy(endpoint: str) -> str:
-    """Words that name the proxy of an endpoint, to stand behind a reason; or empty."""
+    """Returns words that name an endpoint's proxy, to stand behind a reason; or empty."""
     proxy = proxy_of(endpoint)
     return f", by the proxy {proxy}" if proxy else ""
 

@@ -263,7 +263,7 @@ def name_label(file: str, taken: Collection[str]) -> str | None:
 
 
 def projectors_of(files: Iterable[str], kinds: Kinds) -> list[str]:
-    """Files at the top of the repository that turn pictures into tokens, half precision first."""
+    """Returns files at the repository's top that make tokens of pictures, the best first."""
 
     def is_projector(name: str) -> bool:
         kind = kinds.get(name)
@@ -283,7 +283,7 @@ _PARTS = re.compile(
 
 
 def parts_to_join(files: Iterable[str]) -> dict[str, list[str]]:
-    """Files that were cut into parts that no loader reads, by the name that they had."""
+    """Returns files that were cut into parts that no loader reads, by the name that they had."""
     parts: dict[str, list[str]] = {}
     for name in sorted(files):
         if match := _PARTS.fullmatch(name):
