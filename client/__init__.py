@@ -26,9 +26,10 @@ class Client:
     """Talks to one gateway. A connection is opened for each call, so that it may be shared."""
 
     def __init__(self, endpoint: str, api_key: str = "", timeout: float = 600.0) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if not _is_address(endpoint):
             raise BadValue("endpoint", endpoint, "must be a URL such as http://127.0.0.1:9997")
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise BadValue("api key", "(not shown)", "must be printable ASCII")
         # Other clients want the address with /v1, which is the beginning of most routes.
         self.endpoint = endpoint.rstrip("/").removesuffix("/v1")
         self._parts = urlsplit(self.endpoint)
@@ -343,14 +344,15 @@ class Client:
         try:
             answer = self._request(connection, method, path, body)
             text = answer.read()
-            return json.loads(text)
-        except ValueError as error:
-            message = f"{self.endpoint}{path} did not answer JSON; is it a Paddock gateway?"
-            raise GatewayError(answer.status, message) from error
         except (OSError, http.client.HTTPException) as error:
             raise GatewayUnreachable(self.endpoint, str(error)) from error
         finally:
             connection.close()
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            message = f"{self.endpoint}{path} did not answer JSON; is it a Paddock gateway?"
+            raise GatewayError(answer.status, message) from error
 
     def _stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         connection = self._open(self._timeout)
@@ -370,6 +372,17 @@ class Client:
             raise GatewayUnreachable(self.endpoint, f"the stream broke off: {error}") from error
         finally:
             connection.close()
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether it is the address of an HTTP server, which a request line can hold."""
+    try:
+        parts = urlsplit(endpoint)
+        is_whole = bool(parts.hostname) and parts.port != 0  # a wrong port raises
+    except ValueError:
+        return False
+    plain = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
+    return plain and is_whole and parts.scheme in {"http", "https"}
 
 
 def _message(data: dict[str, Any]) -> str:

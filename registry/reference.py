@@ -107,13 +107,19 @@ def hosts(environ: Mapping[str, str]) -> Hosts:
     """Host (and port) → names of its hubs, with the endpoints of the environment."""
     hubs_by_host: dict[str, frozenset[str]] = {}
     for hub, site in hub_sites().items():
-        mirror_endpoint = environ.get(site.endpoint_variable, "") if site.endpoint_variable else ""
-        mirror = urlsplit(
-            mirror_endpoint if "://" in mirror_endpoint else f"https://{mirror_endpoint}"
-        ).netloc.lower()
+        mirror = _host_of(environ.get(site.endpoint_variable, ""))
         for host in (*site.hosts, *filter(None, [mirror])):
             hubs_by_host[host] = hubs_by_host.get(host, frozenset()) | {hub}
     return hubs_by_host
+
+
+def _host_of(endpoint: str) -> str:
+    """The host, and port, of an endpoint that may lack its https://; empty for none."""
+    try:
+        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+    except ValueError:  # the hub's own client says what is wrong with it
+        return ""
+    return parts.netloc.lower()
 
 
 def parse_reference(text: str, known: Hosts) -> Reference:

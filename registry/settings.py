@@ -127,6 +127,7 @@ def read_settings(
     texts = {row.name: _text(row, flags, environ, config) for row in SETTINGS}
     host, _ = texts["host"]
     endpoint, endpoint_from = texts["endpoint"]
+    endpoint = endpoint.strip()
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise BadValue(endpoint_from, endpoint, "must begin with http:// or https://")
     hub, hub_from = texts["hub"]

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from paddock.launcher.jobs.child_io import take_stdout
 from paddock.launcher.weights import load_hub
 from paddock.launcher.weights.base import Hub, Listing, RemoteFile, Terms
 from paddock.launcher.weights.ranges import RangedBytes, Reading
@@ -240,6 +241,7 @@ def _parse(name: str, data: bytes | None) -> Any:
 
 def main() -> None:
     """Answers for the reference that stdin names."""
+    out = take_stdout()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
     terms = Terms(Path(request["home"]), request["timeout"], silence=10.0, tries=3)
@@ -249,8 +251,8 @@ def main() -> None:
         answer: dict[str, Any] = {"derived": derived.to_json() if derived else None}
     except PaddockError as error:
         answer = {"error": type(error).__name__, "fields": error.fields()}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    out.write(json.dumps(answer) + "\n")
+    out.flush()
 
 
 def _watch() -> None:

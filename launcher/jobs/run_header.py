@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from paddock.launcher.jobs.child_io import take_stdout
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import ask, load_hub
 from paddock.launcher.weights.base import Terms
@@ -55,6 +56,7 @@ def bring_header(weights: PlannedWeights, terms: Terms, out: Path) -> int:
 
 def main() -> None:
     """Answers for the weights that stdin names."""
+    out = take_stdout()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
     terms = Terms(Path(request["home"]), request["timeout"], silence=5.0, tries=1)
@@ -64,8 +66,8 @@ def main() -> None:
         answer = {"size_bytes": bring_header(weights, terms, Path(request["out"]))}
     except (CorruptFile, PaddockError, OSError) as error:
         answer = {"reason": str(error)}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    out.write(json.dumps(answer) + "\n")
+    out.flush()
 
 
 def _watch() -> None:

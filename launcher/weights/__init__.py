@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -42,14 +43,18 @@ def load_hub(name: str) -> Hub:
         UnknownName: no hub has this name.
         HubFailure: its adapter, or its client, cannot be imported.
     """
-    adapter = hub_site(name).adapter
+    site = hub_site(name)
+    adapter = site.adapter
     module, _, attribute = adapter.partition(":")
     try:
         hub: Hub = getattr(import_module(module), attribute)()
     except Exception as error:  # another package's code may raise anything
         cause = f"{type(error).__name__}: {one_line(error)}"
         reason = f"the hub {name} cannot be used: {adapter} does not load ({cause})"
-        raise HubFailure("hub_unreachable", f"{reason}; mend or remove its package") from error
+        hint = "mend or remove its package"
+        if site.endpoint_variable in os.environ:
+            hint = f"is {site.endpoint_variable} an address, such as https://{site.hosts[0]}?"
+        raise HubFailure("hub_unreachable", f"{reason}; {hint}") from error
     return hub
 
 

@@ -93,7 +93,7 @@ class HuggingFace:
         """
         revision = source.revision or self.default_revision
         api = HfApi(endpoint=self.endpoint, library_name="paddock")
-        check_token(self.title, self.endpoint, "HF_TOKEN", get_token_to_send(None))
+        check_token(self.title, self.endpoint, "HF_TOKEN", self._token())
         try:
             info = api.model_info(
                 source.id, revision=revision, timeout=terms.timeout, files_metadata=True
@@ -163,6 +163,14 @@ class HuggingFace:
         kind = _DIGESTS.get(len(name))
         return f"{kind}:{name}" if kind and path.resolve().parent.name == "blobs" else ""
 
+    def _token(self) -> str | None:
+        """The user's token. Raises `HubFailure` where its file cannot be read."""
+        try:
+            return get_token_to_send(None)
+        except (OSError, ValueError) as error:
+            why = f"its file cannot be read ({one_line(error)})"
+            raise token_refused(self.title, self.endpoint, "HF_TOKEN", why) from error
+
     def _no_hub(self, why: object) -> HubFailure:
         return not_a_hub(self.title, self.endpoint, "HF_ENDPOINT", why)
 
@@ -222,7 +230,7 @@ class HuggingFace:
         """From `X-Error-Code`, or the status where a mirror sends none."""
         if code == "EntryNotFound" or (status == 404 and not code):
             return HubFailure("not_found", f"{listing.id} has no file {name}")
-        if status == 401 and code != "GatedRepo" and get_token_to_send(None):
+        if status == 401 and code != "GatedRepo" and self._token():
             return token_refused(self.title, self.endpoint, "HF_TOKEN", "")
         if code in {"RepoNotFound", "RevisionNotFound"}:
             return self._missing_failure(listing.id, listing.revision)
@@ -273,7 +281,7 @@ class HuggingFace:
             return self._gated_failure(source.id)
         said = answer.headers.get("x-error-message", "")
         # To who sends no token, 401 says that a repository is private or is not there.
-        if answer.status_code == 401 and (get_token_to_send(None) or said.startswith("Invalid")):
+        if answer.status_code == 401 and (self._token() or said.startswith("Invalid")):
             return token_refused(self.title, self.endpoint, "HF_TOKEN", printable(said))
         missing = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
         if missing or answer.status_code == 404:

@@ -21,7 +21,7 @@ from paddock.cli.errors import exit_code
 from paddock.cli.main import main
 from paddock.cli.output import Output
 from paddock.client import Client
-from paddock.registry.errors import GatewaySilent, NotWritten
+from paddock.registry.errors import BadValue, GatewaySilent, NotWritten
 from paddock.registry.settings import read_settings
 
 
@@ -137,3 +137,35 @@ def test_a_home_without_locks_is_refused(home: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fcntl, "flock", refused)
     with pytest.raises(NotWritten, match=r"takes no locks .*PADDOCK_HOME"):
         gateway.open_home(read_settings())
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:abc",
+        "http://[::1",
+        "http://",
+        "http://a b",
+        "http://127.0.0.1:9/ü",
+        "localhost:9997",
+        "ftp://127.0.0.1",
+    ],
+)
+def test_an_endpoint_that_is_no_address_is_told_in_a_line(
+    home: Path, endpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what one looks like."""
+    monkeypatch.setenv("PADDOCK_ENDPOINT", endpoint)
+    with pytest.raises(SystemExit) as caught:
+        main(["list"])
+    said = capsys.readouterr().err
+    assert (caught.value.code, said.count("\n")) == (2, 1)
+    assert "http://" in said
+
+
+def test_a_key_that_no_request_can_carry_is_not_shown() -> None:
+    """A header has ASCII alone."""
+    with pytest.raises(BadValue, match="must be printable ASCII") as caught:
+        Client("http://127.0.0.1:9", "geheimnis-ö")
+    assert "geheimnis" not in str(caught.value)

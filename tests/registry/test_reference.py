@@ -224,3 +224,11 @@ def test_the_name_of_a_file_that_is_there_is_a_path(
     assert absolute("p/x 1.gguf") == str(tmp_path / "p" / "x 1.gguf")
     assert absolute("p/y.gguf") == "p/y.gguf"
     assert absolute("p") == "p"
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://[::1", "https://", "mirror.example"])
+def test_an_odd_endpoint_spoils_no_other_host(endpoint: str) -> None:
+    """Its client says what is wrong with it; addresses of the hub itself are read all the same."""
+    known = hosts({"HF_ENDPOINT": endpoint})
+    assert parse_reference("https://huggingface.co/a/b", known).id == "a/b"
+    assert "" not in known
