@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -544,9 +545,10 @@ def test_a_cache_without_links_has_the_file_itself(
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_cache_without_locks_is_used_all_the_same(
-    hub: HubServer, terms: Terms, monkeypatch: pytest.MonkeyPatch, code: int
+    hub: HubServer, terms: Terms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
 ) -> None:
     """A lock on this machine stands for the one that its file system does not have."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     flock, taken = fcntl.flock, []
 
     def refused(handle: int, operation: int) -> None:
