@@ -36,19 +36,28 @@ HEALTH_SECONDS = 15.0
 def find(
     settings: Settings, timeout: float = ANSWER_SECONDS, patience: float = HEALTH_SECONDS
 ) -> Client | None:
-    """A client for the gateway that runs, or None. A named endpoint is taken as it is.
+    """A client for the gateway that runs, or None. One that is named has to answer.
 
     `patience` is the time limit of its health, in seconds.
+
+    Raises:
+        GatewayUnreachable: nobody answers at a named endpoint, or another server does.
     """
+    if settings.endpoint:
+        return _named(settings, timeout, patience)
     with suppress(GatewayUnreachable, GatewayError):
         return _answering(settings, timeout, patience)
     return None
 
 
+def _named(settings: Settings, timeout: float, patience: float) -> Client:
+    client = Client(settings.endpoint, settings.api_key, timeout)
+    client.identify(patience)
+    return client
+
+
 def _answering(settings: Settings, timeout: float, patience: float) -> Client | None:
     """The same, but of one that does not answer the error. Raises `GatewaySilent` in time."""
-    if settings.endpoint:
-        return Client(settings.endpoint, settings.api_key, timeout)
     record = _record(settings)
     if "endpoint" not in record:
         return None
@@ -110,10 +119,21 @@ def open_home(settings: Settings) -> None:
         make_home(settings.home)
         make_private(settings.logs)
         processes.instance_id(settings.home)
-        with tempfile.TemporaryFile(dir=settings.home):
-            pass
+        with tempfile.TemporaryFile(dir=settings.home) as file:
+            _check_locks(settings, file.fileno())
     except (OSError, NotWritten) as error:
         raise unusable(settings, error) from None
+
+
+def _check_locks(settings: Settings, handle: int) -> None:
+    """Raises `NotWritten` on a file system without locks: the gateway and its store need them."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        reason = f"its file system takes no locks ({error.strerror})"
+        raise NotWritten(str(settings.home), reason) from None
 
 
 def unusable(settings: Settings, error: Exception) -> NotWritten:
@@ -129,7 +149,10 @@ def ensure(settings: Settings, output: Output) -> Client:
         NotWritten: the home folder cannot be written.
         GatewayNotStarted: none could be started; with its last words.
         GatewaySilent: one runs, and does not answer.
+        GatewayUnreachable: nobody answers at a named endpoint, or another server does.
     """
+    if settings.endpoint:
+        return _named(settings, ANSWER_SECONDS, HEALTH_SECONDS)
     try:
         client = _answering(settings, ANSWER_SECONDS, HEALTH_SECONDS)
     except GatewaySilent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -90,6 +91,7 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits with its code; our errors end here, as one line."""
     arguments = sys.argv[1:] if args is None else args
+    _settle_home()
     try:
         code = cli.main(arguments, prog_name="paddock", standalone_mode=False)
     except click.exceptions.Abort:
@@ -111,6 +113,16 @@ def main(args: list[str] | None = None) -> NoReturn:
             raise
         _fail(not_written(error), arguments)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _settle_home() -> None:
+    """Lets a user without a home folder, as containers have, keep all in PADDOCK_HOME.
+
+    The hubs' clients take `~` as it stands where it leads nowhere.
+    """
+    home = os.environ.get("PADDOCK_HOME", "")
+    if home and not home.startswith("~") and os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.path.abspath(home)
 
 
 def _fail(error: PaddockError, arguments: list[str]) -> NoReturn:

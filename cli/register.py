@@ -37,7 +37,7 @@ def register(
     """
     try:
         with Path(file).open("rb") as opened:
-            text = opened.read(MAX_BYTES + 1).decode("utf-8")
+            text = opened.read(MAX_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         raise BadValue("file", file, error.strerror or str(error)) from None
     except UnicodeDecodeError as error:

@@ -26,17 +26,34 @@ class Client:
     """Talks to one gateway. A connection is opened for each call, so that it may be shared."""
 
     def __init__(self, endpoint: str, api_key: str = "", timeout: float = 600.0) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if not _is_address(endpoint):
             raise BadValue("endpoint", endpoint, "must be a URL such as http://127.0.0.1:9997")
-        self.endpoint = endpoint.rstrip("/")
-        self._parts = parts
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise BadValue("api key", "(not shown)", "must be printable ASCII")
+        # Other clients want the address with /v1, which is the beginning of most routes.
+        self.endpoint = endpoint.rstrip("/").removesuffix("/v1")
+        self._parts = urlsplit(self.endpoint)
         self._api_key = api_key
         self._timeout = timeout
 
     def health(self, timeout: float = 2.0) -> dict[str, Any]:
         """The gateway's health. Raises `GatewayUnreachable`."""
         return dict(self._call("GET", "/healthz", timeout=timeout))
+
+    def identify(self, timeout: float = 2.0) -> None:
+        """Checks that a Paddock gateway answers.
+
+        Raises:
+            GatewayUnreachable: nobody answers, or another server does.
+        """
+        try:
+            health = self._call("GET", "/healthz", timeout=timeout)
+        except GatewayError as error:
+            reason = f"another server answers there: HTTP {error.status} for /healthz"
+            raise GatewayUnreachable(self.endpoint, reason) from error
+        if not isinstance(health, dict) or not {"status", "version"} <= health.keys():
+            reason = "another server answers there: its /healthz is not Paddock's"
+            raise GatewayUnreachable(self.endpoint, reason)
 
     def plan(self, **launch: Any) -> dict[str, Any]:
         """The plan of a launch, with the keys of `launch`."""
@@ -319,7 +336,7 @@ class Client:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise GatewayUnreachable(self.endpoint, reason) from error
         if answer.status >= 400:
-            raise _error(answer.status, answer.read())
+            raise _error(self.endpoint, answer.status, answer.read())
         return answer
 
     def _call(self, method: str, path: str, body: Any = None, timeout: float | None = None) -> Any:
@@ -327,14 +344,15 @@ class Client:
         try:
             answer = self._request(connection, method, path, body)
             text = answer.read()
-            return json.loads(text)
-        except ValueError as error:
-            message = f"{self.endpoint}{path} did not answer JSON; is it a Paddock gateway?"
-            raise GatewayError(answer.status, message) from error
         except (OSError, http.client.HTTPException) as error:
             raise GatewayUnreachable(self.endpoint, str(error)) from error
         finally:
             connection.close()
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            message = f"{self.endpoint}{path} did not answer JSON; is it a Paddock gateway?"
+            raise GatewayError(answer.status, message) from error
 
     def _stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         connection = self._open(self._timeout)
@@ -356,6 +374,17 @@ class Client:
             connection.close()
 
 
+def _is_address(endpoint: str) -> bool:
+    """Whether it is the address of an HTTP server, which a request line can hold."""
+    try:
+        parts = urlsplit(endpoint)
+        is_whole = bool(parts.hostname) and parts.port != 0  # a wrong port raises
+    except ValueError:
+        return False
+    plain = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
+    return plain and is_whole and parts.scheme in {"http", "https"}
+
+
 def _message(data: dict[str, Any]) -> str:
     error = data.get("error")
     if isinstance(error, dict):
@@ -363,12 +392,13 @@ def _message(data: dict[str, Any]) -> str:
     return str(data.get("detail") or error)
 
 
-def _error(status: int, text: bytes) -> GatewayError:
+def _error(endpoint: str, status: int, text: bytes) -> GatewayError:
+    """The error of an answer; one that is no gateway's names the endpoint."""
     try:
         data = json.loads(text)
     except ValueError:
-        return GatewayError(status, text.decode("utf-8", "replace").strip() or f"HTTP {status}")
+        data = None
     if not isinstance(data, dict):
-        return GatewayError(status, str(data))
+        return GatewayError(status, f"{endpoint} answers HTTP {status}; is it a Paddock gateway?")
     error = data.get("error")
     return GatewayError(status, _message(data), error if isinstance(error, dict) else {})

@@ -51,6 +51,10 @@ class Adapter:
         """The context for each request and the slots that the options ask for."""
         return getattr(options, "n_ctx", None), getattr(options, "n_parallel", None)
 
+    def longest_context(self, options: EngineOptions, trained: int) -> int:
+        """What the model was trained for."""
+        return trained
+
     def fill_defaults(
         self, options: EngineOptions, host: Host, weights_bytes: int
     ) -> EngineOptions:

@@ -359,6 +359,13 @@ class Engine(Protocol):
         """The context for each request and the slots that the options ask for; None: left open."""
         ...
 
+    def longest_context(self, options: EngineOptions, trained: int) -> int:
+        """The context to which the options extend a model of `trained` positions, such as by RoPE.
+
+        `trained` where they do not.
+        """
+        ...
+
     def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """How many of a node's `gpus` it computes on, where it was detected for GPUs.
 

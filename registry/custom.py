@@ -137,10 +137,16 @@ def read_upload(kind: str, text: str, catalog: Catalog) -> tuple[ModelSpec, str]
     from paddock.registry.reader import parse_spec
     from paddock.registry.xinference import translate
 
+    text = text.removeprefix("\ufeff")  # a byte order mark, which editors of Windows write
     try:
         data: Any = json.loads(text)
     except (ValueError, RecursionError):
         data = None
+    if isinstance(data, list) and data and all(isinstance(one, dict) for one in data):
+        if len(data) > 1:
+            reason = "is a list: register each model by itself, in a file of its own"
+            raise BadValue("model", f"{len(data)} models", reason)
+        data = data[0]
     if isinstance(data, dict) and "model_name" in data:
         spec = translate(kind, data, catalog, date.today())
         yaml_text = to_yaml(spec)

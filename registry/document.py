@@ -6,6 +6,7 @@ stays the text that was written, and the spec's types convert it.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def parse(data: bytes, path: str) -> Document:
     if len(data) > MAX_BYTES:
         raise InvalidSpec(path, 0, "", f"{len(data)} bytes; at most {MAX_BYTES} are read")
     try:
-        text = data.decode("utf-8")
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]

@@ -54,6 +54,7 @@ Errors carry fields. `str(error)` is one line: what happened, with the value, th
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -106,7 +107,18 @@ class UnknownName(Refused):
             text += f"; did you mean {' or '.join(self.close)}?"
         if self.known and set(self.known) - set(self.close):
             text += f" (known: {', '.join(self.known)})"
-        return text
+        return text + self._hint()
+
+    def _hint(self) -> str:
+        """How a repository or a file is named, where the name looks like one."""
+        name = printable(self.value)
+        if self.kind != "model" or ":" in name:
+            return ""
+        if name.casefold().endswith(".gguf") or name.count("/") > 1:
+            return f"; a file or folder is named by its path, as ./{name} or /…/{name}"
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            return f"; a repository is named hf:{name} or ms:{name}, and a folder ./{name}"
+        return ""
 
     @classmethod
     def among(cls, kind: str, value: str, known: Iterable[str], of: str = "") -> UnknownName:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 from paddock.registry.errors import CorruptFile
 
 MAGIC = b"GGUF"
+NOT_GGUF = "not a GGUF file (it does not begin with 'GGUF')"
 VERSIONS = (2, 3)
 MAX_ENTRIES = 1 << 16
 MAX_TENSORS = 1 << 18
@@ -229,15 +231,122 @@ def read_shape(path: Path) -> GgufShape:
         return GgufShape(name, layers, width)
 
 
+@dataclass(frozen=True)
+class GgufKind:
+    """What a GGUF is for, by the first entries of its header; 0 and "": they do not say.
+
+    `type` is `model`, `adapter`, `imatrix`, `mmproj`, or another that its writer has made up.
+    """
+
+    architecture: str = ""
+    type: str = "model"
+    tensors: int = 0
+    layers: int = 0
+    hidden_size: int = 0
+
+
+KIND_BYTES = 1 << 17
+"""How far into a header its kind is looked for; vocabularies, which are long, come behind it."""
+
+
+def read_kind(source: ByteSource) -> GgufKind:
+    """Reads the header as far as it takes to know what the file is for.
+
+    Raises:
+        CorruptFile: as `read_gguf`; and what the source itself raises.
+    """
+    reader = _Reader(source)
+    _, tensors, entries = _begin(reader)
+    metadata: dict[str, Any] = {}
+    kind = GgufKind(tensors=tensors)
+    for _ in range(entries):
+        reader.item()
+        key = reader.string()
+        if reader.at > KIND_BYTES or key.startswith("tokenizer."):
+            break
+        metadata[key] = reader.value(int(reader.scalar("I")))
+        name = str(metadata.get("general.architecture", ""))
+        kind = GgufKind(
+            name,
+            str(metadata.get("general.type", "model")),
+            tensors,
+            _whole(metadata.get(f"{name}.block_count")),
+            _whole(metadata.get(f"{name}.embedding_length")),
+        )
+        if "general.type" in metadata and (kind.type != "model" or kind.layers * kind.hidden_size):
+            break
+    return kind
+
+
 def _whole(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+# Beginnings of files that are taken for GGUFs. ggml, ggmf, ggjt and ggla are numbers of 32 bits.
+_MAGICS = {
+    b"lmgg": "a GGML file, which llama.cpp has not read since 2023",
+    b"fmgg": "a GGML file, which llama.cpp has not read since 2023",
+    b"tjgg": "a GGML file, which llama.cpp has not read since 2023",
+    b"algg": "a LoRA adapter in the format before GGUF",
+    b"PK\x03\x04": "a ZIP archive, or a model that PyTorch has pickled",
+    b"\x80\x02": "a pickle",
+    b"\x1f\x8b": "a gzip archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"(\xb5/\xfd": "a zstd archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"FUGG": "a GGUF with its bytes in reverse order",
+    b"\x89HDF": "an HDF5 file",
+}
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype|html|head|\?xml)", re.I | re.S
+)
+HEAD_BYTES = 512
+SAFETENSORS = "a safetensors file"
+_FORMS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
+    ("an empty file", lambda head: not head),
+    ("a git-annex pointer, whose file git annex get brings", lambda head: b"/annex/obj" in head),
+    ("a web page, such as one that asks for a login", lambda head: bool(_PAGE.match(head))),
+    (
+        SAFETENSORS,
+        lambda head: head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 28,
+    ),
+    ("zeros: a download that did not come to its end", lambda head: not head.strip(b"\0")),
+    (
+        "JSON, such as a server's error",
+        lambda head: head.isascii() and head.lstrip()[:1] in {b"{", b"["},
+    ),
+    ("text", lambda head: head.isascii() and b"\0" not in head),
+)
+
+
+def foreign_kind(head: bytes) -> str:
+    """What a file is that begins with `head` and should be weights; "" where that is unknown."""
+    head = head[:HEAD_BYTES]
+    if head.startswith(b"version https://git-lfs.github.com/"):
+        return _pointer(head)
+    magic = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), "")
+    return magic or next((name for name, fits in _FORMS if fits(head)), "")
+
+
+def _pointer(head: bytes) -> str:
+    """What a Git LFS pointer points to."""
+    size = re.search(rb"^size ([0-9]{1,18})\s*$", head, re.MULTILINE)
+    of = f" of {int(size[1])} bytes" if size else ""
+    return f"a Git LFS pointer to a file{of}, which git lfs pull brings"
+
+
 def _begin(reader: _Reader) -> tuple[int, int, int]:
     """The version and the numbers of tensors and entries of a header that begins as one."""
-    if reader.length < 24 or reader.take(4) != MAGIC:
-        raise reader.fail("not a GGUF file (it does not begin with 'GGUF')")
+    head = reader.source.read(0, min(HEAD_BYTES, reader.length))
+    if head[:4] != MAGIC:
+        foreign = foreign_kind(head)
+        raise reader.fail(f"not a GGUF file but {foreign}" if foreign else NOT_GGUF)
+    if reader.length < 24:
+        raise reader.short()
+    reader.at = len(MAGIC)
     version = int(reader.scalar("I"))
+    if version.to_bytes(4, "little") in {b"\0\0\0\x02", b"\0\0\0\x03"}:
+        raise reader.fail("GGUF version of the other byte order (big endian)")
     if version not in VERSIONS:
         raise reader.fail(f"GGUF version {version}; 2 and 3 are known")
     tensors = reader.count(MAX_TENSORS, "tensors")

@@ -47,6 +47,7 @@ class HubSite:
         adapter: import string of the class that `launcher/weights/base.py` describes.
         hosts: of its web pages, the main one first.
         endpoint_variable: environment variable that names a mirror, or empty.
+        cache_variable: environment variable that names the folder of its client's cache, or empty.
         addresses: paths of its web pages, with {id}, {revision} and {file}; that of a model first.
         owners_excluded: words in the place of an owner in addresses of other pages.
         texts_excluded: texts that no id may contain.
@@ -62,6 +63,7 @@ class HubSite:
     adapter: str
     hosts: tuple[str, ...]
     endpoint_variable: str = ""
+    cache_variable: str = ""
     addresses: tuple[str, ...] = ("{id}",)
     owners_excluded: frozenset[str] = frozenset()
     texts_excluded: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ BUILT_IN = (
         adapter="paddock.launcher.weights.huggingface:HuggingFace",
         hosts=("huggingface.co", "www.huggingface.co", "hf.co"),
         endpoint_variable="HF_ENDPOINT",
+        cache_variable="HF_HOME",
         addresses=(
             "{id}",
             "{id}/discussions",
@@ -134,6 +137,7 @@ BUILT_IN = (
         adapter="paddock.launcher.weights.modelscope:ModelScope",
         hosts=("modelscope.cn", "www.modelscope.cn"),
         endpoint_variable="MODELSCOPE_ENDPOINT",
+        cache_variable="MODELSCOPE_CACHE",
         addresses=(
             "models/{id}",
             "models/{id}/summary",

@@ -3,7 +3,9 @@
     hf:owner/name          ms:owner/name          either with @revision
     https://huggingface.co/owner/name[/tree/REVISION | /blob/REVISION/FILE.gguf]
     https://modelscope.cn/models/owner/name[/tree/REVISION | /file/view/REVISION/FILE.gguf]
-    /a/folder              /a/file.gguf           on the gateway's machine
+    /a/folder              /a/file.gguf           on the gateway's machine; also file:///a/folder
+
+A hub's address may lack its https://, as in hf.co/owner/name.
 
 Prefixes, hosts and addresses are those of the hubs in `hubs.py`. Pure. No request goes
 to the address in a reference, only to the hub that it names.
@@ -12,16 +14,19 @@ to the address in a reference, only to the hub that it names.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from paddock.registry.errors import BadValue
-from paddock.registry.hubs import HubSite, find_hub, find_prefix, hub_site, hub_sites
+from paddock.registry.hubs import BUILT_IN, HubSite, find_hub, find_prefix, hub_site, hub_sites
 
 MAX_LENGTH = 512
-_OTHERS = ("http://", "https://", "/", "./", "../", "~")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,40}")
+_OTHERS = ("http://", "https://", "file:", "/", "./", "../", "~")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,37 @@ class Reference:
 def is_reference(name: str) -> bool:
     """Whether the name of a model is a reference, valid or not."""
     folded = name.strip().casefold()
+    if _is_bare_address(folded):
+        return True
     prefix, colon, _ = folded.partition(":")
     return folded.startswith(_OTHERS) or bool(colon and find_prefix(prefix))
+
+
+def _is_bare_address(folded: str) -> bool:
+    """Whether it begins with a hub's host and not with https://, which browsers hide."""
+    host, slash, _ = folded.partition("/")
+    return bool(slash) and any(host in site.hosts for site in BUILT_IN)
+
+
+def split_tag(name: str) -> tuple[str, str | None]:
+    """A reference, and the quantization that stands behind a colon, as other tools write it."""
+    head, colon, tag = name.strip().rpartition(":")
+    is_path = head.startswith(("/", ".", "~", "file:"))
+    if colon and _TAG.fullmatch(tag) and is_reference(head) and not is_path:
+        return head, tag
+    return name, None
 
 
 def absolute(name: str) -> str:
     """A relative path as an absolute one; any other name unchanged.
 
+    The name of a GGUF file that is there is a path too.
+
     Raises:
         BadValue: a home folder of a user that does not exist.
     """
-    if not name.startswith(("./", "../", "~")):
+    is_file = name.casefold().endswith(".gguf") and not is_reference(name) and os.path.isfile(name)
+    if not is_file and not name.startswith(("./", "../", "~")):
         return name
     try:
         return os.path.abspath(Path(name).expanduser())
@@ -82,13 +107,19 @@ def hosts(environ: Mapping[str, str]) -> Hosts:
     """Host (and port) → names of its hubs, with the endpoints of the environment."""
     hubs_by_host: dict[str, frozenset[str]] = {}
     for hub, site in hub_sites().items():
-        mirror_endpoint = environ.get(site.endpoint_variable, "") if site.endpoint_variable else ""
-        mirror = urlsplit(
-            mirror_endpoint if "://" in mirror_endpoint else f"https://{mirror_endpoint}"
-        ).netloc.lower()
+        mirror = _host_of(environ.get(site.endpoint_variable, ""))
         for host in (*site.hosts, *filter(None, [mirror])):
             hubs_by_host[host] = hubs_by_host.get(host, frozenset()) | {hub}
     return hubs_by_host
+
+
+def _host_of(endpoint: str) -> str:
+    """The host, and port, of an endpoint that may lack its https://; empty for none."""
+    try:
+        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+    except ValueError:  # the hub's own client says what is wrong with it
+        return ""
+    return parts.netloc.lower()
 
 
 def parse_reference(text: str, known: Hosts) -> Reference:
@@ -98,8 +129,16 @@ def parse_reference(text: str, known: Hosts) -> Reference:
         BadValue: it is no reference, or names no model repository.
     """
     text = text.strip()
-    if len(text) > MAX_LENGTH or not text.isprintable():
+    if text.casefold().startswith("file:"):
+        return parse_reference(_from_uri(text), known)
+    if len(text) > MAX_LENGTH or _CONTROLS.search(text):
         raise BadValue("model", text, f"is no reference: {_examples()}")
+    if _is_bare_address(text.casefold()):
+        return parse_reference(f"https://{text}", known)
+    head, tag = split_tag(text)
+    if tag is not None:
+        reason = f"names a quantization behind a colon: give it by --quantization {tag}"
+        raise BadValue("model", text, f"{reason}, and the model as {head}")
     prefix, colon, rest = text.partition(":")
     if text.startswith("/"):
         return _path(text)
@@ -112,6 +151,19 @@ def parse_reference(text: str, known: Hosts) -> Reference:
     if colon and prefix.casefold() in {"http", "https"}:
         return _address(text, known)
     raise BadValue("model", text, f"is no reference: {_examples()}")
+
+
+def _from_uri(text: str) -> str:
+    """The path of a file:// address, whose name may hold what cuts other addresses."""
+    path = text[len("file:") :]
+    if path.startswith("//"):
+        host, slash, path = path[2:].partition("/")
+        if host.casefold() not in {"", "localhost"} or not slash:
+            raise BadValue("model", text, "must be file:///path, on the gateway's machine")
+        path = f"/{path}"
+    if not path.startswith("/"):
+        raise BadValue("model", text, "must be file:///path, on the gateway's machine")
+    return unquote(path)
 
 
 def _examples() -> str:

@@ -122,11 +122,12 @@ def read_settings(
     try:
         folder = Path(home).expanduser().absolute()
     except RuntimeError as error:  # the home folder of a user that does not exist
-        raise BadValue("home", home, str(error)) from None
+        raise BadValue("home", home, f"{error} Name a folder by PADDOCK_HOME") from None
     config = _config(folder / "config.yaml")
     texts = {row.name: _text(row, flags, environ, config) for row in SETTINGS}
     host, _ = texts["host"]
     endpoint, endpoint_from = texts["endpoint"]
+    endpoint = endpoint.strip()
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise BadValue(endpoint_from, endpoint, "must begin with http:// or https://")
     hub, hub_from = texts["hub"]

@@ -29,6 +29,7 @@ from paddock.registry.formats import weight_format
 from paddock.registry.hubs import find_hub
 from paddock.registry.spec_fields import (
     ABSOLUTE,
+    BELOW,
     HUB_ID,
     PLACEHOLDER,
     RELATIVE,
@@ -65,6 +66,10 @@ def _conditionally_required(schema: dict[str, Any]) -> None:
     schema["if"] = {"anyOf": [{"required": [name]} for name in rest]}
     schema["then"] = {"required": every}
     schema["required"] = ["name"]
+
+
+UNKNOWN_ARCHITECTURE = "unknown"
+"""The name of an architecture that a registration does not state; the engine itself knows it."""
 
 
 class Architecture(_Frozen):
@@ -251,10 +256,10 @@ class Source(_Frozen):
                 "a relative path without '..', such as weights/x",
             )
         elif self.hub == "path":
-            fits, says = ABSOLUTE.fullmatch(plain), "an absolute path without '..' or spaces"
+            fits, says = ABSOLUTE.fullmatch(plain), "an absolute path without '..'"
         else:
             fits, says = HUB_ID.fullmatch(plain), "owner/name"
-        if not fits or ".." in plain:
+        if not fits or (".." in plain and self.hub != "path"):
             raise wrong_value(f"{self.id!r} is not {says}", ("id",))
         site = find_hub(self.hub)
         if site is not None:
@@ -264,10 +269,17 @@ class Source(_Frozen):
                     raise wrong_value(reason, ("id",))
         if self.file_template is not None:
             plain = self.file_template.replace(PLACEHOLDER, "Q")
-            if not RELATIVE.fullmatch(plain) or ".." in plain:
+            if not is_file_name(self.hub, plain):
                 reason = f"{self.file_template!r} is not a file name within the repository"
                 raise wrong_value(reason, ("file_template",))
         return self
+
+
+def is_file_name(hub: str, name: str) -> bool:
+    """Whether a source of this hub may name the file: on disk any file below its folder."""
+    if hub == "path":
+        return BELOW.fullmatch(name) is not None
+    return RELATIVE.fullmatch(name) is not None and ".." not in name
 
 
 def source_key(source: Source) -> str:
@@ -312,7 +324,8 @@ class Weights(_Frozen):
         for index, name in enumerate(self.projectors):
             if not weight_format(self.format).has_projectors:
                 raise wrong_value("only a ggufv2 has projectors", ("projectors",))
-            if not RELATIVE.fullmatch(name) or ".." in name or not name.endswith(".gguf"):
+            hub = self.sources[0].hub if self.sources else ""
+            if not is_file_name(hub, name) or not name.endswith(".gguf"):
                 reason = f"{name!r} is not the name of a .gguf file within the repository"
                 raise wrong_value(reason, ("projectors", index))
         must_differ = (

@@ -27,7 +27,10 @@ _DIGITS = re.compile(r"[0-9]{1,3}(?:_[0-9]{3})+|[0-9]{1,16}")
 SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 RELATIVE = re.compile(rf"{SEGMENT}(?:/{SEGMENT})*")
-ABSOLUTE = re.compile(r"(?:/[A-Za-z0-9_.][A-Za-z0-9_.+-]*)+")
+# On disk names are what users make them: with spaces, in any script, with @ or #.
+_ON_DISK = r"(?!\.\.?(?:/|$))[^/\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]+"
+ABSOLUTE = re.compile(rf"(?:/{_ON_DISK})+")
+BELOW = re.compile(rf"{_ON_DISK}(?:/{_ON_DISK})*")
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 

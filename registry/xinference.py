@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -19,8 +18,9 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.derive.repository import engines_of
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import FORMATS, weight_format
+from paddock.registry.reference import parse_reference
 from paddock.registry.shards import unsharded_name
-from paddock.registry.spec import ModelSpec
+from paddock.registry.spec import UNKNOWN_ARCHITECTURE, ModelSpec
 from paddock.registry.spec_fields import parse_size
 
 CONTEXT_LENGTH = 2048
@@ -42,6 +42,17 @@ _NAMES = {
     "hub": "model_hub",
     "id": "model_id",
 }
+# Fields of a variant that older registrations have at their top.
+_OLD = (
+    "model_uri",
+    "model_id",
+    "model_hub",
+    "model_revision",
+    "model_format",
+    "model_size_in_billions",
+    "model_file_name_template",
+    "quantization",
+)
 # Fields that a spec has no place for. The notes name those that have a value.
 _LEFT_OUT = ("stop_token_ids", "tool_parser", "virtualenv", "cache_config")
 
@@ -62,7 +73,7 @@ def translate(
     Raises:
         BadValue: a field that is missing or wrong, by Xinference's name of it.
     """
-    building = _weights(registration)
+    building = _weights(kind, registration)
     if kind != "LLM":
         for weights in building.weights:
             weights["engines"] = list(engines_of(weights["format"], kind))
@@ -118,13 +129,17 @@ def _listed(registration: Mapping[str, Any], name: str, default: list[Any]) -> l
     return value
 
 
-def _weights(registration: Mapping[str, Any]) -> _Building:
+def _weights(kind: str, registration: Mapping[str, Any]) -> _Building:
     building = _Building()
     specs = _listed(registration, "model_specs", [])
+    if not specs and kind == "LLM" and "dimensions" in registration:
+        reason = "has dimensions, as embedding models have: register it with --model-type embedding"
+        raise BadValue("model_type", kind, reason)
+    if not specs and kind != "LLM":
+        specs = _at_the_top(registration)
     if not specs:
-        raise BadValue(
-            "model_specs", registration.get("model_specs"), "must have at least one item"
-        )
+        reason = "must have at least one item, with model_format and model_uri or model_id"
+        raise BadValue("model_specs", registration.get("model_specs"), reason)
     for number, spec in enumerate(specs):
         at = f"model_specs[{number}]"
         if not isinstance(spec, dict):
@@ -135,6 +150,19 @@ def _weights(registration: Mapping[str, Any]) -> _Building:
         for quantization in quantizations:
             _add(building, number, spec, str(quantization))
     return building
+
+
+def _at_the_top(registration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The one variant of a registration from before `model_specs`: of an embedder or a reranker.
+
+    Xinference's versions before 1.7 wrote them so.
+    """
+    named = {name: registration[name] for name in _OLD if registration.get(name) is not None}
+    if not named.keys() & {"model_uri", "model_id"}:
+        return []
+    uri = str(named.get("model_uri", ""))
+    format_ = "ggufv2" if uri.casefold().endswith(".gguf") else "pytorch"
+    return [{"model_format": format_, "quantization": "none", **named}]
 
 
 def _add(building: _Building, number: int, spec: Mapping[str, Any], quantization: str) -> None:
@@ -204,14 +232,15 @@ def _source(spec: Mapping[str, Any], at: str, quantization: str) -> dict[str, An
 
 
 def _path(uri: str, at: str) -> tuple[str, str | None]:
-    """The folder of an URI, and the file if the URI names a GGUF file."""
-    parts = urlsplit(uri)
-    if parts.scheme not in {"", "file"} or parts.netloc or not parts.path.startswith("/"):
+    """The folder of an URI or path, and the file if it names a GGUF file."""
+    try:
+        reference = parse_reference(uri, {}) if uri.startswith(("/", "file:")) else None
+    except BadValue as error:
+        raise BadValue(f"{at}.model_uri", uri, error.reason) from None
+    if reference is None:
         reason = "must be an absolute path or file:///path; for a hub, give model_id and model_hub"
         raise BadValue(f"{at}.model_uri", uri, reason)
-    path = unquote(parts.path).rstrip("/")
-    folder, _, name = path.rpartition("/")
-    return (folder, name) if name.casefold().endswith(".gguf") else (path, None)
+    return reference.id, reference.file
 
 
 def _architecture(
@@ -230,7 +259,7 @@ def _architecture(
             if known.type == kind and size in known.sizes and not stated.reckoned:
                 return stated.model_dump(), [f"Its architecture is {known.name}'s."]
     names: Iterable[Any] = _listed(registration, "architectures", [])
-    shape = _reckoned(float(size.replace("_", ".")), next(iter(names), "unknown"))
+    shape = _reckoned(float(size.replace("_", ".")), next(iter(names), UNKNOWN_ARCHITECTURE))
     if isinstance(registration.get("dimensions"), int):
         shape["hidden_size"] = registration["dimensions"]
     return shape, [

@@ -187,10 +187,10 @@ def git_of(content: Content) -> str:
 class Fault:
     """What goes wrong with one request.
 
-    With a `status` it is answered so. Otherwise `after` so many bytes of the body the connection
-    is closed (`close`), reset (`reset`), or falls silent until `HubServer.go` is set (`hold`); or
-    every byte is a `wrong` one. `no_ranges` answers with the whole file whatever was asked for,
-    and `shift` tells of another range than the one that comes.
+    With a `status` it is answered so, with `body` where it is no file. Otherwise `after` so many
+    bytes of the body the connection is closed (`close`), reset (`reset`), or falls silent until
+    `HubServer.go` is set (`hold`); or every byte is a `wrong` one. `no_ranges` answers with the
+    whole file whatever was asked for, and `shift` tells of another range than the one that comes.
     """
 
     status: int = 0
@@ -200,6 +200,7 @@ class Fault:
     wrong: bool = False
     no_ranges: bool = False
     shift: int = 0
+    body: bytes = b"{}"
 
 
 @dataclass
@@ -278,7 +279,7 @@ class _HubHandler(BaseHTTPRequestHandler):
     def _went_wrong(self) -> bool:
         fault = self.hub.next_fault("api")
         if fault.status:
-            self._answer(fault.status, b"{}", fault.headers)
+            self._answer(fault.status, fault.body, fault.headers)
         return bool(fault.status)
 
     def _model_info(self, identity: str) -> None:

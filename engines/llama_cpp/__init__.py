@@ -258,6 +258,14 @@ class LlamaCpp(Adapter):
             return Detection(version=f"llama-server ({program})")
         return Detection(missing="neither xllamacpp nor a llama-server is installed")
 
+    def longest_context(self, options: EngineOptions, trained: int) -> int:
+        """RoPE's frequency scale is one by the factor; llama.cpp's kind of scaling is linear."""
+        assert isinstance(options, LlamaCppOptions)
+        scale = options.rope_freq_scale or 1.0
+        if options.rope_scaling == "none" or not 1 / 1024 <= scale < 1:
+            return trained
+        return round(trained / scale)
+
     def fill_defaults(
         self, options: EngineOptions, host: Host, weights_bytes: int
     ) -> EngineOptions:

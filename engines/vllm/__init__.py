@@ -42,6 +42,7 @@ from paddock.engines.symptoms import (
     port_in_use,
     unknown_architecture,
 )
+from paddock.registry.derive.repository import scaled_context
 from paddock.registry.settings import read_settings
 
 if TYPE_CHECKING:
@@ -336,6 +337,17 @@ class Vllm(Adapter):
                 "its own way is option quantization with the variant none"
             )
         return None
+
+    def longest_context(self, options: EngineOptions, trained: int) -> int:
+        """As vLLM reckons it of what `hf_overrides` puts into the configuration."""
+        assert isinstance(options, VllmOptions)
+        changes = options.hf_overrides or {}
+        scaling = changes.get("rope_scaling") or changes.get("rope_parameters") or {}
+        if not isinstance(scaling, dict):
+            return trained
+        kind = scaling.get("rope_type", scaling.get("type"))
+        original = scaling.get("original_max_position_embeddings")
+        return scaled_context(kind, scaling.get("factor"), original, trained)
 
     def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """The number of GPUs that the options divide the model between."""

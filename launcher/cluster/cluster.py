@@ -36,7 +36,9 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 """How long a local Ray may take to start: 4 s on an idle machine, many times that on a busy one."""
-JOIN_SECONDS = 15.0
+KNOCK_SECONDS = 3.0
+"""How long the address of a named cluster may take to accept a connection."""
+JOIN_SECONDS = 12.0
 """How long the bridge may take to join a cluster that somebody named."""
 START_POLL = 0.02
 OPEN_SECONDS = 5.0
@@ -115,6 +117,7 @@ class Cluster:
         """Called on the event loop when the connection breaks; `leave` breaks nothing."""
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._failure: tuple[float, str] = (0.0, "")
         self._watching: asyncio.Task[None] | None = None
         self._seen_nodes: set[str] = set()
         self._others: tuple[float, tuple[Host, ...]] = (0.0, ())
@@ -139,33 +142,45 @@ class Cluster:
     async def connect(self) -> None:
         """Connects to the bridge; starts one, and a local Ray if none runs and none is named.
 
-        What runs is taken. What is left of a local Ray that was killed is ended first, with the
+        Whoever waits while an attempt fails gets its failure, and does not try once more. What
+        runs is taken. What is left of a local Ray that was killed is ended first, with the
         replicas and engines of it. Returns within `START_SECONDS` and a little, whatever hangs.
 
         Raises:
             RayFailed: with what Ray said.
         """
+        asked = time.monotonic()
         async with self._connecting:
             if self.connected:
                 return
-            await self._stop_watching()
-            record = self.record()
-            record = record if record is not None and record.head_lives else None
-            hangs = self._connection is not None and self._connection.hangs
-            connection = None
-            if record is not None and record.bridge_lives and not hangs:
-                connection = await self._open(record)
-            if connection is None:
-                record = await self._start(record)
-                connection = await self._open(record)
-            if connection is None or record is None:
-                raise RayFailed("the bridge to Ray does not answer")
-            connection.on_broken = self._lose
-            self._connection, self._seen_nodes = connection, set()
-            self._others = (0.0, ())
-            if record.head:
-                self._watching = asyncio.create_task(self._watch_head(record))
-            log.info("connected to Ray at %s", record.address)
+            failed_at, reason = self._failure
+            if failed_at > asked:
+                raise RayFailed(reason)
+            try:
+                await self._connect()
+            except RayFailed as error:
+                self._failure = time.monotonic(), str(error)
+                raise
+
+    async def _connect(self) -> None:
+        await self._stop_watching()
+        record = self.record()
+        record = record if record is not None and record.head_lives else None
+        hangs = self._connection is not None and self._connection.hangs
+        connection = None
+        if record is not None and record.bridge_lives and not hangs:
+            connection = await self._open(record)
+        if connection is None:
+            record = await self._start(record)
+            connection = await self._open(record)
+        if connection is None or record is None:
+            raise RayFailed("the bridge to Ray does not answer")
+        connection.on_broken = self._lose
+        self._connection, self._seen_nodes = connection, set()
+        self._others = (0.0, ())
+        if record.head:
+            self._watching = asyncio.create_task(self._watch_head(record))
+        log.info("connected to Ray at %s", record.address)
 
     async def _open(self, record: Record) -> Connection | None:
         """A connection over which the bridge answers, or None."""
@@ -190,6 +205,8 @@ class Cluster:
         """Starts a bridge, and before it a local Ray where there is none to join."""
         make_home(self.home)
         make_private(self._settings.logs)
+        if self.external:
+            await self._knock()
         limit = JOIN_SECONDS if self.external else START_SECONDS
         try:
             async with asyncio.timeout(limit):
@@ -207,6 +224,19 @@ class Cluster:
             # What was started has ended; one that ran before hangs.
             out = "" if self.external or record is None else "; to end it: paddock stop"
             raise RayFailed(f"{self._name} did not answer within {limit:g} s{out}") from None
+
+    async def _knock(self) -> None:
+        """Refuses an address where nobody listens at once: Ray itself asks again for a minute."""
+        host, colon, port = self._settings.ray_address.rpartition(":")
+        if not colon or not port.isdecimal() or "/" in host:
+            return  # a word such as `auto`, which Ray itself looks up
+        try:
+            async with asyncio.timeout(KNOCK_SECONDS):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, OverflowError) as error:  # a TimeoutError is one of the first
+            reason = getattr(error, "strerror", None) or f"no answer in {KNOCK_SECONDS:g} s"
+            raise RayFailed(f"{self._name} cannot be reached: {reason}") from None
+        writer.close()
 
     @property
     def _name(self) -> str:

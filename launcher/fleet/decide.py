@@ -40,6 +40,8 @@ PERMANENT = frozenset(
         "corrupt_file",
         "not_found",
         "gated_repo",
+        "token_refused",
+        "not_writable",
         "checksum_mismatch",
         "weights_mismatch",
         "unsupported_arch",

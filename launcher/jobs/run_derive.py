@@ -10,13 +10,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from paddock.launcher.jobs.child_io import take_stdout
 from paddock.launcher.weights import load_hub
 from paddock.launcher.weights.base import Hub, Listing, RemoteFile, Terms
 from paddock.launcher.weights.ranges import RangedBytes, Reading
@@ -25,7 +29,18 @@ from paddock.launcher.weights.select_files import choose
 from paddock.launcher.weights.transfer import retry
 from paddock.registry.derive import CARD, SMALL_BYTES, Derived, RepositoryContents, derive, to_read
 from paddock.registry.errors import BadValue, CorruptFile, HubFailure, NoSpec, PaddockError
-from paddock.registry.gguf import ByteSource, FileBytes, GgufHeader, read_header
+from paddock.registry.gguf import (
+    HEAD_BYTES,
+    MAGIC,
+    SAFETENSORS,
+    ByteSource,
+    FileBytes,
+    GgufHeader,
+    GgufKind,
+    foreign_kind,
+    read_header,
+    read_kind,
+)
 from paddock.registry.reference import Reference
 from paddock.registry.spec import Source
 
@@ -75,21 +90,22 @@ def _list_repository(hub: Hub, reference: Reference, terms: Terms) -> Listing:
 
 def _on_hub(reference: Reference, reading: Reading, today: date) -> Derived:
     by_name = {file.name: file for file in reading.listing.files}
-    reads = to_read(reference, {name: file.size_bytes for name, file in by_name.items()})
-    texts = {
-        name: reading.read_checked(by_name[name])
-        if by_name[name].size_bytes <= SMALL_BYTES
-        else None
-        for name in reads.small
-    }
-    sources = (RangedBytes(reading, by_name[name]) for name in reads.gguf)
-    header = _header(reference, sources)
-    return _derive_from(reference, reading.listing, texts, header, reads.gguf, today)
+
+    @cache
+    def open_(name: str) -> ByteSource:
+        return RangedBytes(reading, by_name[name])
+
+    def small(name: str) -> bytes:
+        return reading.read_checked(by_name[name])
+
+    return _derive_from(reference, reading.listing, open_, small, today)
 
 
 def _list_folder(reference: Reference) -> Listing:
     """The files of a folder, by the names that lead to them; not those of folders in it."""
     path = Path(reference.id)
+    if path.is_file():
+        raise BadValue("model", reference.text, _file_reason(path))
     try:
         with os.scandir(path) as entries:
             files = []
@@ -106,26 +122,37 @@ def _list_folder(reference: Reference) -> Listing:
     return Listing("path", reference.id, "", "", tuple(files))
 
 
+def _file_reason(path: Path) -> str:
+    """Why a file without .gguf at its end is no model, or what makes one of it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        return f"cannot be read here: {error.strerror}"
+    if head.startswith(MAGIC):
+        link = shlex.join(["ln", "-s", str(path), f"{path.name.partition(':')[0]}.gguf"])
+        return f"is a GGUF without .gguf at its end; link it by such a name and launch that: {link}"
+    kind = foreign_kind(head)
+    what = f"is {kind}" if kind else "is a file"
+    return f"{what}; a model is a .gguf file, or a folder with safetensors and a config.json"
+
+
 def _on_disk(reference: Reference, listing: Listing, today: date) -> Derived:
     folder = Path(reference.id)
-    sizes = {file.name: file.size_bytes for file in listing.files}
-    reads = to_read(reference, sizes)
-    try:
-        texts = {
-            name: (folder / name).read_bytes() if sizes[name] <= SMALL_BYTES else None
-            for name in reads.small
-        }
-        opened = [(folder / name).open("rb") for name in reads.gguf]
-    except OSError as error:
-        reason = f"cannot be read here: {error.strerror}"
-        raise BadValue("model", reference.text, reason) from None
-    try:
-        sources = [FileBytes(file, folder / file.name) for file in opened]
-        header = _header(reference, sources)
-    finally:
-        for file in opened:
-            file.close()
-    return _derive_from(reference, listing, texts, header, reads.gguf, today)
+    with ExitStack() as stack:
+
+        @cache
+        def open_(name: str) -> ByteSource:
+            return FileBytes(stack.enter_context((folder / name).open("rb")), folder / name)
+
+        def small(name: str) -> bytes:
+            return (folder / name).read_bytes()
+
+        try:
+            return _derive_from(reference, listing, open_, small, today)
+        except OSError as error:
+            reason = f"cannot be read here: {error.strerror}"
+            raise BadValue("model", reference.text, reason) from None
 
 
 def _header(reference: Reference, sources: Iterable[ByteSource]) -> GgufHeader | None:
@@ -156,25 +183,48 @@ def _add_headers(one: GgufHeader, other: GgufHeader) -> GgufHeader:
 def _derive_from(
     reference: Reference,
     listing: Listing,
-    texts: Mapping[str, bytes | None],
-    header: GgufHeader | None,
-    header_files: tuple[str, ...],
+    open_: Callable[[str], ByteSource],
+    small: Callable[[str], bytes],
     today: date,
 ) -> Derived:
+    """Reads what `to_read` names: `open_` gives a file by its name, `small` all of a small one."""
+    sizes = {file.name: file.size_bytes for file in listing.files}
+    kinds: dict[str, GgufKind | str] = {}
+    reads = to_read(reference, sizes)
+    texts = {name: small(name) if sizes[name] <= SMALL_BYTES else None for name in reads.small}
+    while reads.kinds:
+        kinds |= {name: _kind(open_(name)) for name in reads.kinds}
+        reads = to_read(reference, sizes, kinds)
+    header = _header(reference, map(open_, reads.gguf))
     try:
         chosen = tuple(file.name for file in choose(listing, ()))
     except HubFailure:
         chosen = ()  # no safetensors
+    foreign = {name: _foreign(open_(name)) for name in reads.heads if name in chosen}
     facts = RepositoryContents(
         reference,
         listing.pin,
-        {file.name: file.size_bytes for file in listing.files},
+        sizes,
         chosen,
         {name: _parse(name, data) for name, data in texts.items()},
         header,
-        header_files[0] if header_files else "",
+        reads.gguf[0] if reads.gguf else "",
+        kinds,
+        {name: kind for name, kind in foreign.items() if kind},
     )
     return derive(facts, today)
+
+
+def _kind(source: ByteSource) -> GgufKind | str:
+    try:
+        return read_kind(source)
+    except CorruptFile as error:
+        return error.reason
+
+
+def _foreign(source: ByteSource) -> str:
+    kind = foreign_kind(source.read(0, min(HEAD_BYTES, source.length)))
+    return "" if kind == SAFETENSORS else kind
 
 
 def _parse(name: str, data: bytes | None) -> Any:
@@ -191,6 +241,7 @@ def _parse(name: str, data: bytes | None) -> Any:
 
 def main() -> None:
     """Answers for the reference that stdin names."""
+    out = take_stdout()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
     terms = Terms(Path(request["home"]), request["timeout"], silence=10.0, tries=3)
@@ -200,8 +251,8 @@ def main() -> None:
         answer: dict[str, Any] = {"derived": derived.to_json() if derived else None}
     except PaddockError as error:
         answer = {"error": type(error).__name__, "fields": error.fields()}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    out.write(json.dumps(answer) + "\n")
+    out.flush()
 
 
 def _watch() -> None:

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from paddock.launcher.jobs.child_io import take_stdout
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import ask, load_hub
 from paddock.launcher.weights.base import Terms
@@ -66,6 +67,7 @@ def bring_header(job: Job, out: Path) -> int:
 
 def main() -> None:
     """Answers for the weights that stdin names."""
+    stdout = take_stdout()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
     terms = Terms(Path(request["home"]), request["timeout"], silence=5.0, tries=1)
@@ -83,8 +85,8 @@ def main() -> None:
         answer = {"size_bytes": size}
     except (CorruptFile, PaddockError, OSError) as error:
         answer = {"reason": str(error), "cause": getattr(error, "cause", "")}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    stdout.write(json.dumps(answer) + "\n")
+    stdout.flush()
 
 
 def _watch() -> None:

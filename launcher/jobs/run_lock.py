@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paddock.launcher.jobs.child_io import say, set_when_called_off
+from paddock.launcher.jobs.child_io import say, set_when_called_off, take_stdout
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import Progress, Report, Terms, ask, load_hub
 from paddock.launcher.weights.base import Cancelled, Listing, RemoteFile, cancelled_failure
@@ -343,6 +343,7 @@ def _row(model: str, hub: str, identity: str, state: str) -> dict[str, Any]:
 
 def main() -> None:
     """Carries out the task that stdin names."""
+    take_stdout()
     request = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
     threading.Thread(target=set_when_called_off, args=(cancelled,), daemon=True).start()

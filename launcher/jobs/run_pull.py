@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from paddock.launcher.jobs.child_io import say, set_when_called_off
+from paddock.launcher.jobs.child_io import say, set_when_called_off, take_stdout
 from paddock.launcher.planning.plan import PlannedWeights
 from paddock.launcher.weights import Progress, Terms, fetch
 from paddock.registry.errors import HubFailure
@@ -20,6 +20,7 @@ from paddock.registry.errors import HubFailure
 
 def main() -> None:
     """Brings the weights that stdin names."""
+    take_stdout()
     request = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
     threading.Thread(target=set_when_called_off, args=(cancelled,), daemon=True).start()

@@ -29,7 +29,7 @@ from paddock.launcher.planning.plan import (
 )
 from paddock.launcher.planning.weight_sources import files_at, is_named_as, plan_weights
 from paddock.registry.errors import BadValue, UnknownName
-from paddock.registry.spec import ModelSpec, Variant, source_key
+from paddock.registry.spec import UNKNOWN_ARCHITECTURE, ModelSpec, Variant, source_key
 
 _LABELLED = ("format", "quantization")
 
@@ -241,7 +241,8 @@ def _unknown_there(
     """Why the engine, as detected on a node, cannot serve the variant."""
     architecture = spec.shape(variant.size).name
     known = architecture in detection.architectures or not detection.architectures
-    if not known or architecture in detection.unknown:
+    known = known and architecture not in detection.unknown
+    if not known and architecture != UNKNOWN_ARCHITECTURE:
         return f"{engine.name} {detection.version} does not know the architecture {architecture}"
     if detection.formats and (
         variant.format not in detection.formats or variant.quantization in AT_LOAD

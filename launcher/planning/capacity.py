@@ -38,6 +38,11 @@ class Fit:
         by_option, slots = self.best.engine.context_and_slots(self.options)
         return by_option or self.request.context_length, slots
 
+    @property
+    def longest_context(self) -> int:
+        """What the model was trained for, or what the engine's options extend that to."""
+        return self.best.engine.longest_context(self.options, self.spec.context_length)
+
     def memory(self, context: int, slots: int) -> MemoryEstimate:
         """What the replicas need, with a context of so many tokens for each of so many slots."""
         return in_place(self.best, self.in_host(context, slots))
@@ -110,10 +115,12 @@ def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
             "context length", request.context_length, f"the engine's own option says {by_option}"
         )
     context = by_option or request.context_length
-    if context is not None and context > spec.context_length:
-        raise BadValue(
-            "context length", context, f"{spec.name} was trained for {spec.context_length} at most"
-        )
+    longest = fit.longest_context
+    if context is not None and context > longest:
+        reason = f"{spec.name} was trained for {spec.context_length} at most"
+        if longest > spec.context_length:
+            reason += f", which its RoPE scaling extends to {longest}"
+        raise BadValue("context length", context, reason)
     reasons: list[str] = []
     # However much the weights take that were asked for: what nobody asked for takes no more.
     allowed = fit.within(with_free(fit.best, MACHINE_SHARE))
@@ -124,7 +131,7 @@ def choose_context_and_slots(fit: Fit) -> tuple[int, int, list[str]]:
         reasons.append(f"context {context}: the longest that the free memory holds")
     elif context is None:
         context = _choose_context(allowed, slots or 1)
-        reasons.append(f"context {context}: {_explain_context(context, spec.context_length)}")
+        reasons.append(f"context {context}: {_explain_context(context, longest)}")
     if slots is None:
         slots = SLOTS
         while slots > 1 and not _fits(allowed, context, slots):
@@ -143,13 +150,13 @@ def _fits(fit: Fit, context: int, slots: int) -> bool:
 
 
 def _choose_context(fit: Fit, slots: int) -> int:
-    contexts = sorted({min(one, fit.spec.context_length) for one in CONTEXTS}, reverse=True)
+    contexts = sorted({min(one, fit.longest_context) for one in CONTEXTS}, reverse=True)
     return next((one for one in contexts if _fits(fit, one, slots)), contexts[-1])
 
 
 def _longest(fit: Fit, slots: int) -> int:
     """The longest context that fits, in steps of `CONTEXT_STEP`; that at least."""
-    most, step = fit.spec.context_length, max(CONTEXT_STEP, fit.best.engine.context_step)
+    most, step = fit.longest_context, max(CONTEXT_STEP, fit.best.engine.context_step)
     if _fits(fit, most, slots):
         return most
     low, high = 1, -(-most // step)  # in steps: `low` fits or is the least, `high` does not

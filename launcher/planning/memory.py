@@ -6,6 +6,8 @@ engine's own figure. `docs/memory.md` says how far it agrees with what model car
 
 from __future__ import annotations
 
+import re
+
 from paddock.registry.sizes.files import files_bytes, linear_elements
 from paddock.registry.sizes.tensors import knows_tensors
 from paddock.registry.spec import Architecture, Variant
@@ -51,18 +53,23 @@ BITS = {
 # By bitsandbytes, of plain files while they are read: NF4 in blocks of 64 with a float32 scale
 # (arXiv:2305.14314), and rows of bytes with one (arXiv:2208.07339).
 AT_LOAD = {"4-bit": 4 + 32 / 64, "8-bit": 8.0}
+_TYPE = re.compile(r"(?:^|[^A-Za-z])(?:I?Q|TQ|MXFP|FP)([1-8])(?:$|[^0-9])", re.IGNORECASE)
 _BITS = {name.casefold(): bits for name, bits in BITS.items()}
 
 
 def weight_bits(quantization: str) -> float:
     """Bits of one weight by the quantization's name, without case; 16 for a name that says nothing.
 
-    Of mixtures such as Q4_K_M, UD-Q4_K_XL or IQ3_XXS the type that they are named after counts.
+    Of mixtures such as Q4_K_M, UD-Q4_K_XL or IQ3_XXS the type that they are named after counts; of
+    a publisher's own labels, such as Q8 or a file's whole name, the digit of the first type.
     """
     name = quantization.casefold().removeprefix("ud-").removeprefix("i1-").replace("-bit", "bit")
     while name not in _BITS and "_" in name:
         name = name.rpartition("_")[0]
-    return _BITS.get(name, 16.0)
+    if name in _BITS:
+        return _BITS[name]
+    digit = _TYPE.search(quantization)
+    return int(digit[1]) + 0.5 if digit else 16.0
 
 
 def weights_bytes(variant: Variant, architecture: Architecture) -> int:

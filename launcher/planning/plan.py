@@ -21,6 +21,7 @@ from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.hubs import AUTO
 from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
 from paddock.registry.lockfile import LockedModel, parse_entry
+from paddock.registry.reference import split_tag
 from paddock.registry.spec import Source
 from paddock.registry.spec_fields import parse_size
 
@@ -40,6 +41,10 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
     )
+
+
+_NAMES = ("model_name", "model_uid", "model_engine", "format", "quantization", "hub", "node")
+"""Fields whose white space at either end is a slip: a line of a file, or of a shell's output."""
 
 
 class LaunchRequest(_Frozen):
@@ -96,6 +101,23 @@ class LaunchRequest(_Frozen):
             return values
         rest = {name: value for name, value in values.items() if name not in named}
         return {**rest, "automatic": named}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_tag(cls, values: Any) -> Any:
+        """The quantization of hf:owner/name:Q4_K_M, unless another is asked for."""
+        name = values.get("model_name") if isinstance(values, dict) else None
+        if not isinstance(name, str):
+            return values
+        name, tag = split_tag(name)
+        if tag is None or values.get("quantization") not in (None, tag):
+            return values
+        return {**values, "model_name": name, "quantization": tag}
+
+    @field_validator(*_NAMES, mode="before")
+    @classmethod
+    def _strip(cls, value: Any) -> Any:
+        return value.strip() if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod

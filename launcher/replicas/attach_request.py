@@ -43,7 +43,9 @@ class AttachRequest(BaseModel):
             if name not in cls.model_fields:
                 raise UnknownName.among("field", name, cls.model_fields)
         try:
-            request = cls.model_validate({k: v for k, v in fields.items() if v is not None})
+            uid = fields.get("model_uid")
+            given = {**fields, "model_uid": uid.strip() if isinstance(uid, str) else uid}
+            request = cls.model_validate({k: v for k, v in given.items() if v is not None})
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])

@@ -19,10 +19,12 @@ Cause = Literal[
     "hub_unreachable",  # no hub that has the weights answers
     "not_found",  # the hub has no such repository, revision or file
     "gated_repo",  # the hub wants an accepted licence and a token
+    "token_refused",  # the hub does not take the token
     "rate_limited",  # the hub, or the endpoint to be attached, asks to come again later
     "stalled",  # the hub has stopped sending
     "checksum_mismatch",  # the bytes are not those that the hub lists, or that are locked
     "disk_full",  # the disk cannot take the weights, or filled while they came
+    "not_writable",  # the hub's cache cannot be written by this user
     "weights_mismatch",  # the files lack weights of the model, or have others
     "oom",  # memory ran out, in the host or on the device
     "oom_host",  # others took the memory between the plan and the start: nothing was begun

@@ -77,6 +77,8 @@ RESUMABLE_CAUSES = {
     "stalled",
     "checksum_mismatch",
     "gated_repo",
+    "token_refused",
+    "not_writable",
     "cancelled",
 }
 """Once one of these causes is mended, the same launch goes on where it stopped."""

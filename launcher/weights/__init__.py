@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -14,12 +16,24 @@ from paddock.launcher.weights.base import Cancelled, Hub, Terms, one_line
 from paddock.launcher.weights.job import Job, bring, cached, cached_files, is_whole
 from paddock.launcher.weights.progress import FileProgress, Progress, Report
 from paddock.launcher.weights.reachability import Reach
+from paddock.launcher.weights.transfer import FULL
 from paddock.registry.errors import HubFailure
+from paddock.registry.files import is_refused_write
 from paddock.registry.hubs import LOCAL, hub_site
 
 T = TypeVar("T")
-ELSEWHERE = {"hub_unreachable", "stalled", "rate_limited", "not_found", "gated_repo"}
+ELSEWHERE = {
+    "hub_unreachable",
+    "stalled",
+    "rate_limited",
+    "not_found",
+    "gated_repo",
+    "token_refused",
+}
 """Causes for which the next hub is asked, where the plan names one."""
+
+_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+"""What the system says of a cache at a path that is no folder."""
 
 
 def load_hub(name: str) -> Hub:
@@ -29,14 +43,18 @@ def load_hub(name: str) -> Hub:
         UnknownName: no hub has this name.
         HubFailure: its adapter, or its client, cannot be imported.
     """
-    adapter = hub_site(name).adapter
+    site = hub_site(name)
+    adapter = site.adapter
     module, _, attribute = adapter.partition(":")
     try:
         hub: Hub = getattr(import_module(module), attribute)()
     except Exception as error:  # another package's code may raise anything
         cause = f"{type(error).__name__}: {one_line(error)}"
         reason = f"the hub {name} cannot be used: {adapter} does not load ({cause})"
-        raise HubFailure("hub_unreachable", f"{reason}; mend or remove its package") from error
+        hint = "mend or remove its package"
+        if site.endpoint_variable in os.environ:
+            hint = f"is {site.endpoint_variable} an address, such as https://{site.hosts[0]}?"
+        raise HubFailure("hub_unreachable", f"{reason}; {hint}") from error
     return hub
 
 
@@ -75,7 +93,16 @@ def fetch(
         raise HubFailure(
             "hub_unreachable", f"{weights.id} is not cached, and --offline was asked for"
         )
-    return ask(jobs, bring)
+    try:
+        return ask(jobs, bring)
+    except OSError as error:
+        if error.errno in FULL or not (is_refused_write(error) or error.errno in _NO_FOLDER):
+            raise
+        reason = f"{error.filename or 'the cache'} cannot be written: {error.strerror}"
+        variables = filter(None, (hub_site(job.source.hub).cache_variable for job in jobs))
+        names = " or ".join(dict.fromkeys(variables)) or "its hub's settings"
+        hint = f"give this user the folder, or name another by {names}"
+        raise HubFailure("not_writable", f"{reason}; {hint}") from error
 
 
 def ask(jobs: Sequence[Job], action: Callable[[Job], T]) -> T:
@@ -116,7 +143,14 @@ def _act_on(job: Job, action: Callable[[Job], T], reach: Reach, failures: list[H
 
 def _worst_failure(failures: list[HubFailure]) -> HubFailure:
     """The failure that says most of what is to be done, with what was tried everywhere."""
-    order = ("gated_repo", "rate_limited", "stalled", "hub_unreachable", "not_found")
+    order = (
+        "token_refused",
+        "gated_repo",
+        "rate_limited",
+        "stalled",
+        "hub_unreachable",
+        "not_found",
+    )
     first = min(failures, key=lambda failure: order.index(failure.cause))
     attempts = tuple(line for failure in failures for line in failure.tried or (str(failure),))
     return HubFailure(first.cause, first.reason, attempts)

@@ -6,7 +6,7 @@ the bytes of plain files come by `transfer.py`. Files in Xet storage are left to
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import time
 import uuid
@@ -34,7 +34,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._headers import build_hf_headers, get_token_to_send
 from huggingface_hub.utils._runtime import is_xet_available
 from tqdm.auto import tqdm
 
@@ -49,12 +49,21 @@ from paddock.launcher.weights.base import (
     one_line,
     part_bytes,
 )
+from paddock.launcher.weights.intermediary import (
+    by_proxy,
+    check_token,
+    not_a_hub,
+    refusal_between,
+    token_refused,
+)
 from paddock.launcher.weights.transfer import FULL, PASSING, Trouble, disk_full_failure, retry_after
-from paddock.registry.errors import HubFailure
+from paddock.registry.errors import HubFailure, printable
 from paddock.registry.hubs import COMMIT, hub_site
 from paddock.registry.spec import Source
 
 _SITE = hub_site("huggingface")
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+"""What file systems without symbolic links (exFAT, CIFS) say of one."""
 _DIGESTS = {40: "git", 64: "sha256"}
 """What a digest of so many digits is."""
 
@@ -84,6 +93,7 @@ class HuggingFace:
         """
         revision = source.revision or self.default_revision
         api = HfApi(endpoint=self.endpoint, library_name="paddock")
+        check_token(self.title, self.endpoint, "HF_TOKEN", self._token())
         try:
             info = api.model_info(
                 source.id, revision=revision, timeout=terms.timeout, files_metadata=True
@@ -96,10 +106,13 @@ class HuggingFace:
         except TimeoutException as error:
             raise Trouble("hub_unreachable", f"no answer in {terms.timeout:g} s") from error
         except HTTPError as error:
-            raise Trouble("hub_unreachable", one_line(error)) from error
+            reason = f"{one_line(error)}{by_proxy(self.endpoint)}"
+            raise Trouble("hub_unreachable", reason) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # of no JSON, or another
+            raise self._no_hub(error) from error
         commit = str(info.sha)
         if not COMMIT.fullmatch(commit):
-            raise HubFailure("not_found", f"{self.title} names no commit of {source.id}")
+            raise self._no_hub(f"it names no commit of {source.id}")
         files = tuple(
             RemoteFile(
                 check_name(self.title, one.rfilename),
@@ -129,13 +142,17 @@ class HuggingFace:
         return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
 
     def cache_paths(self, listing: Listing, file: RemoteFile) -> CachePaths:
-        """blobs/ETAG, where the digest is the ETag, with a link in snapshots/COMMIT."""
+        """blobs/ETAG, where the digest is the ETag, with a link in snapshots/COMMIT.
+
+        On a file system without links the file itself stands there, as the client has it.
+        """
         root = self._root(listing.id)
         etag = file.digest.partition(":")[2]
-        blob = root / "blobs" / etag
+        path, blob = root / "snapshots" / listing.commit / file.name, root / "blobs" / etag
+        is_copy = path.is_file() and not path.is_symlink() and not blob.exists()
         return CachePaths(
-            path=root / "snapshots" / listing.commit / file.name,
-            blob=blob,
+            path=path,
+            blob=path if is_copy else blob,
             incomplete=blob.with_name(f"{etag}.incomplete"),
             lock=Path(constants.HF_HUB_CACHE) / ".locks" / root.name / f"{etag}.lock",
         )
@@ -145,6 +162,17 @@ class HuggingFace:
         name = path.resolve().name
         kind = _DIGESTS.get(len(name))
         return f"{kind}:{name}" if kind and path.resolve().parent.name == "blobs" else ""
+
+    def _token(self) -> str | None:
+        """The user's token. Raises `HubFailure` where its file cannot be read."""
+        try:
+            return get_token_to_send(None)
+        except (OSError, ValueError) as error:
+            why = f"its file cannot be read ({one_line(error)})"
+            raise token_refused(self.title, self.endpoint, "HF_TOKEN", why) from error
+
+    def _no_hub(self, why: object) -> HubFailure:
+        return not_a_hub(self.title, self.endpoint, "HF_ENDPOINT", why)
 
     def request(self, listing: Listing, file: RemoteFile) -> Request:
         """The file at the commit, with the user's token, if there is one."""
@@ -189,11 +217,8 @@ class HuggingFace:
     def publish(self, listing: Listing, paths: CachePaths) -> None:
         """The link in the snapshot, and the commit under the branch's name."""
         paths.path.parent.mkdir(parents=True, exist_ok=True)
-        target = os.path.relpath(paths.blob, paths.path.parent)
-        if not paths.path.is_symlink() or os.readlink(paths.path) != target:
-            paths.path.unlink(missing_ok=True)
-            with contextlib.suppress(FileExistsError):  # another process made the same link
-                paths.path.symlink_to(target)
+        if paths.blob != paths.path:
+            _link(paths.path, paths.blob)
         if listing.revision != listing.commit:
             ref = self._root(listing.id) / "refs" / listing.revision
             ref.parent.mkdir(parents=True, exist_ok=True)
@@ -205,6 +230,8 @@ class HuggingFace:
         """From `X-Error-Code`, or the status where a mirror sends none."""
         if code == "EntryNotFound" or (status == 404 and not code):
             return HubFailure("not_found", f"{listing.id} has no file {name}")
+        if status == 401 and code != "GatedRepo" and self._token():
+            return token_refused(self.title, self.endpoint, "HF_TOKEN", "")
         if code in {"RepoNotFound", "RevisionNotFound"}:
             return self._missing_failure(listing.id, listing.revision)
         if status in {401, 403}:
@@ -249,10 +276,20 @@ class HuggingFace:
         return scan.delete_revisions(*(revision.commit_hash for revision in holding))
 
     def _failure_of(self, source: Source, error: HfHubHTTPError) -> HubFailure | Trouble:
+        answer, revision = error.response, source.revision or self.default_revision
         if isinstance(error, GatedRepoError):
             return self._gated_failure(source.id)
-        if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
-            return self._missing_failure(source.id, source.revision or self.default_revision)
+        said = answer.headers.get("x-error-message", "")
+        # To who sends no token, 401 says that a repository is private or is not there.
+        if answer.status_code == 401 and (self._token() or said.startswith("Invalid")):
+            return token_refused(self.title, self.endpoint, "HF_TOKEN", printable(said))
+        missing = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
+        if missing or answer.status_code == 404:
+            return self._missing_failure(source.id, revision)
+        between = refusal_between(self.title, self.endpoint, answer.status_code, answer.headers)
+        return between or self._failure_of_status(source, error)
+
+    def _failure_of_status(self, source: Source, error: HfHubHTTPError) -> HubFailure | Trouble:
         answer = error.response
         if answer.status_code in PASSING:
             cause = "rate_limited" if answer.status_code == 429 else "hub_unreachable"
@@ -260,8 +297,6 @@ class HuggingFace:
             return Trouble(cause, f"HTTP {answer.status_code}", wait)
         if answer.status_code in {401, 403}:
             return self._gated_failure(source.id)
-        if answer.status_code == 404:
-            return self._missing_failure(source.id, source.revision or self.default_revision)
         message = one_line(error)
         attempts = (f"{self.title}, {self.endpoint}: {message}",)
         return HubFailure("hub_unreachable", f"{self.title} answered: {message}", attempts)
@@ -291,6 +326,24 @@ class HuggingFace:
     def _root(self, identity: str) -> Path:
         folder = repo_folder_name(repo_id=identity, repo_type="model")
         return Path(constants.HF_HUB_CACHE) / folder
+
+
+def _link(path: Path, blob: Path) -> None:
+    """Lets `path` lead to the blob; where there are no links, the blob itself is moved there."""
+    target = os.path.relpath(blob, path.parent)
+    if path.is_symlink() and os.readlink(path) == target:
+        return
+    path.unlink(missing_ok=True)
+    try:
+        if not constants.HF_HUB_DISABLE_SYMLINKS:
+            path.symlink_to(target)
+            return
+    except FileExistsError:  # another process made the same link
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    blob.replace(path)
 
 
 def _scan() -> HFCacheInfo | None:

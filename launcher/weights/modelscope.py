@@ -30,12 +30,20 @@ from paddock.launcher.weights.base import (
     one_line,
     part_bytes,
 )
+from paddock.launcher.weights.intermediary import (
+    by_proxy,
+    check_token,
+    not_a_hub,
+    refusal_between,
+    token_refused,
+)
 from paddock.launcher.weights.transfer import PASSING, Trouble
 from paddock.registry.errors import HubFailure
 from paddock.registry.hubs import hub_site
 from paddock.registry.spec import Source
 
 _SITE = hub_site("modelscope")
+TOKEN = "MODELSCOPE_API_TOKEN"  # noqa: S105 - the name of a variable
 
 
 class ModelScope:
@@ -66,12 +74,19 @@ class ModelScope:
             Trouble, HubFailure: see `base.Hub`.
         """
         revision = source.revision or self.default_revision
+        check_token(self.title, self.endpoint, TOKEN, self._config.token)
         try:
             entries = self._api.list_repo_files(source.id, "model", revision=revision)
-        except (NotExistError, AuthenticationError, PermissionDeniedError) as error:
+        except AuthenticationError as error:
+            if self._config.token:
+                raise token_refused(self.title, self.endpoint, TOKEN, "") from error
+            raise self._failure_of(source.id, "", 403, one_line(error)) from error
+        except (NotExistError, PermissionDeniedError) as error:
+            self._check_between(error)
             status = 404 if isinstance(error, NotExistError) else 403
             raise self._failure_of(source.id, "", status, one_line(error)) from error
         except APIError as error:
+            self._check_between(error)
             status = error.status_code or 0
             if status in PASSING:
                 cause = "rate_limited" if status == 429 else "hub_unreachable"
@@ -80,7 +95,10 @@ class ModelScope:
                 ) from error
             raise self._failure_of(source.id, "", status, one_line(error)) from error
         except HubError as error:
-            raise Trouble("hub_unreachable", one_line(error)) from error
+            reason = f"{one_line(error)}{by_proxy(self.endpoint)}"
+            raise Trouble("hub_unreachable", reason) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # of no JSON, or another
+            raise not_a_hub(self.title, self.endpoint, "MODELSCOPE_ENDPOINT", error) from error
         files = tuple(
             RemoteFile(
                 check_name(self.title, file.path),
@@ -93,6 +111,15 @@ class ModelScope:
         if not files:
             raise self._failure_of(source.id, "", 404, f"no files at {revision}")
         return Listing(self.name, source.id, revision, "", files)
+
+    def _check_between(self, error: APIError) -> None:
+        """Raises `HubFailure` where something before the hub has answered, with a page."""
+        if not isinstance(error.response_body, dict):
+            page = {"content-type": "text/html"}
+            code = error.status_code or 0
+            between = refusal_between(self.title, self.endpoint, code, page)
+            if between is not None:
+                raise between from error
 
     def folder(self, source: Source, listing: Listing | None) -> Path | None:
         """The revision's folder."""
@@ -128,6 +155,8 @@ class ModelScope:
 
     def refused(self, listing: Listing, name: str, status: int, code: str) -> HubFailure:
         """From the status."""
+        if status == 401 and self._config.token:
+            return token_refused(self.title, self.endpoint, TOKEN, "")
         return self._failure_of(listing.id, name, status, f"HTTP {status}")
 
     def repositories(self) -> Iterator[Repository]:

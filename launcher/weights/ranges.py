@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from paddock.launcher.weights.base import Hub, Listing, RemoteFile, Terms, one_line
+from paddock.launcher.weights.intermediary import by_proxy, refusal_between
 from paddock.launcher.weights.transfer import PASSING, Trouble, retry, retry_after
 from paddock.launcher.weights.verified import Digest
 from paddock.registry.errors import CorruptFile, HubFailure
@@ -90,7 +91,8 @@ class Reading:
             reason = f"no byte for {self._terms.silence:g} s"
             raise Trouble("stalled", reason) from error
         except httpx2.HTTPError as error:
-            raise Trouble("hub_unreachable", one_line(error)) from error
+            reason = f"{one_line(error)}{by_proxy(request.url)}"
+            raise Trouble("hub_unreachable", reason) from error
 
     def _take(self, answer: httpx2.Response, before: int, count: int) -> bytes:
         """The `count` bytes behind the first `before`; the rest is not read."""
@@ -114,6 +116,10 @@ class Reading:
                 raise Trouble("hub_unreachable", "another range came than the one asked for")
             return True
         if status != 200:
+            hub = self.hub
+            between = refusal_between(hub.title, hub.endpoint, status, answer.headers)
+            if between is not None:
+                raise between
             code = answer.headers.get("x-error-code", "")
             raise self.hub.refused(self.listing, file.name, status, code)
         length = answer.headers.get("content-length", "")

@@ -6,11 +6,13 @@ import json
 import ssl
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from paddock.launcher.weights.intermediary import by_proxy
 from paddock.registry.files import replace_file
 
 REMEMBERED_SECONDS = 600.0
@@ -50,8 +52,8 @@ def unreachable(endpoint: str, timeout: float) -> str | None:
     thread.start()
     thread.join(timeout)
     if not outcome:
-        return f"{endpoint}: no answer in {timeout:g} s"
-    return None if outcome[0] is None else f"{endpoint}: {outcome[0]}"
+        return f"{endpoint}: no answer in {timeout:g} s{by_proxy(endpoint)}"
+    return None if outcome[0] is None else f"{endpoint}: {outcome[0]}{by_proxy(endpoint)}"
 
 
 def _reason_text(reason: object) -> str:
@@ -81,7 +83,8 @@ class Reach:
             failed[endpoint] = time.time()
         elif failed.pop(endpoint, None) is None:
             return None
-        replace_file(self._path, json.dumps(failed))
+        with suppress(OSError):  # it only decides which hub is asked first
+            replace_file(self._path, json.dumps(failed))
         return reason
 
     def _failed(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from paddock.launcher.weights.base import (
     cancelled_failure,
     one_line,
 )
+from paddock.launcher.weights.intermediary import by_proxy, refusal_between
 from paddock.launcher.weights.verified import PIECE, Digest
 from paddock.registry.errors import HubFailure
 
@@ -203,7 +204,8 @@ class Transfer:
             cause = "hub_unreachable" if connecting else "stalled"
             raise Trouble(cause, f"no byte for {seconds:g} s") from error
         except httpx2.HTTPError as error:
-            raise Trouble("hub_unreachable", one_line(error)) from error
+            reason = f"{one_line(error)}{by_proxy(request.url)}"
+            raise Trouble("hub_unreachable", reason) from error
         finally:
             if self._cancelled.is_set():
                 raise cancelled_failure(self._listing.id)
@@ -228,6 +230,10 @@ class Transfer:
             stream.restart()
             raise Trouble("hub_unreachable", f"HTTP 416 for a range within {size} bytes")
         else:
+            hub = self._hub
+            between = refusal_between(hub.title, hub.endpoint, status, answer.headers)
+            if between is not None:
+                raise between
             code = answer.headers.get("x-error-code", "")
             raise self._hub.refused(self._listing, stream.file.name, status, code)
 

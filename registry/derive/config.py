@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from paddock.registry.derive.class_defaults import NAMES, class_defaults
 from paddock.registry.derive.layers import MOST_LAYERS, config_layers
 from paddock.registry.derive.repository import (
     CONFIG,
@@ -18,6 +19,7 @@ from paddock.registry.derive.repository import (
     abilities_by,
     engines_of,
     reckon,
+    scaled_context,
     size_of,
     source_at,
 )
@@ -28,29 +30,10 @@ _ENCODER_TYPES = {
     "deberta", "deberta-v2", "modernbert", "nomic_bert", "new", "ernie", "eurobert",
 }  # fmt: skip
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
-_NAMES = {  # the keys of one number in config.json, which differ between authors
-    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-    "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
-    "expert_size": ("moe_intermediate_size",),
-    "intermediate_size": (
-        "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim",
-    ),
-    "attention_heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
-    "key_value_heads": (
-        "num_key_value_heads", "multi_query_group_num", "num_kv_heads", "n_head_kv",
-    ),
-    "head_dim": ("head_dim",),
-    "vocabulary_size": ("vocab_size", "padded_vocab_size"),
-    "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
-    "experts_per_token": (
-        "num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_k", "top_k_experts",
-    ),
-    "sliding_window": ("sliding_window",),
-    "context": (
-        "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length",
-        "max_seq_len", "model_max_length",
-    ),
-}  # fmt: skip
+_PARTS = ("attn_config", "ffn_config")
+"""Parts of a configuration that hold further numbers of its layers (MPT, DBRX)."""
+_STRETCHED = {"longrope", "su", "llama3"}
+"""Kinds of RoPE scaling whose stated context is the extended one."""
 
 
 class _Config:
@@ -68,14 +51,30 @@ class _Config:
             below = outer.get(name)
             if isinstance(below, dict):
                 outer = self.inner = below
+        parts = (outer.get(name) for name in _PARTS)
+        self.parts = {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
+        model_type = self.top.get("model_type")
+        self.type, self.defaults = class_defaults(model_type, self.inner.get("model_type"))
+        self.filled: dict[str, int] = {}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All values of the language model, those that its class fills in included."""
+        return {**self.defaults, **self.top, **self.parts, **self.inner}
 
     def get(self, key: str) -> Any:
+        value = self.stated(key)
+        is_stated = key in self.inner or key in self.top or key in self.parts
+        return self.defaults.get(key) if value is None and not is_stated else value
+
+    def stated(self, key: str) -> Any:
         value = self.inner.get(key)
+        value = self.parts.get(key) if value is None else value
         return self.top.get(key) if value is None else value
 
     def number(self, name: str) -> int | None:
-        for key in _NAMES[name]:
-            value = self.get(key)
+        for key in NAMES[name]:
+            value = self.stated(key)
             if isinstance(value, list) and value and all(type(item) is int for item in value):
                 value = max(value)
             if value is None:
@@ -83,13 +82,41 @@ class _Config:
             if type(value) is not int or not 0 <= value <= 1 << 53:
                 raise self.fail(f"has {str(value)[:40]} as {key}")
             return value
+        for key in NAMES[name]:
+            if self.get(key) is not None:
+                self.filled[key] = self.defaults[key]
+                return self.filled[key]
         return None
 
     def needed(self, name: str) -> int:
         value = self.number(name)
         if not value:
-            raise self.fail(f"has no {' or '.join(_NAMES[name][:2])}")
+            raise self.fail(f"has no {' or '.join(NAMES[name][:2])}")
         return value
+
+    def key_value_heads(self, heads: int) -> int:
+        """Heads that share a key and a value count as one."""
+        multi_query = self.get("multi_query") is True
+        if multi_query and self.get("new_decoder_architecture") is not True:
+            return 1
+        if self.stated("attn_type") == "multiquery_attention":
+            return 1
+        if self.get("multi_query_attention") is not False:
+            grouped = self.number("grouped_heads")
+        else:
+            grouped = None
+        return self.number("key_value_heads") or grouped or heads
+
+    @property
+    def scaling(self) -> Mapping[str, Any]:
+        """How RoPE is scaled to a longer context; empty where it is not."""
+        for key in ("rope_scaling", "rope_parameters"):
+            value = self.stated(key)
+            if isinstance(value, dict) and isinstance(value.get("full_attention"), dict):
+                value = value["full_attention"]
+            if isinstance(value, dict) and value:
+                return value
+        return {}
 
 
 def from_config(reference: str, repository: RepositoryContents) -> Shape:
@@ -115,7 +142,7 @@ def from_config(reference: str, repository: RepositoryContents) -> Shape:
         "hidden_size": hidden,
         "intermediate_size": inner,
         "attention_heads": heads,
-        "key_value_heads": config.number("key_value_heads") or heads,
+        "key_value_heads": config.key_value_heads(heads),
         "head_dim": config.number("head_dim") or max(1, hidden // heads),
         "vocabulary_size": config.needed("vocabulary_size"),
         "experts": experts,
@@ -123,13 +150,19 @@ def from_config(reference: str, repository: RepositoryContents) -> Shape:
         "sliding_window": (config.number("sliding_window") or None) if windowed else None,
         "tied_embeddings": config.get("tie_word_embeddings") is True,
     }
-    architecture |= config_layers(name, layers, {**config.top, **config.inner})
+    architecture |= config_layers(name, layers, config.values)
     type_ = _type(config, repository, name)
     template, where = _template(repository)
     abilities = abilities_by(type_, template, where, notes)
     if type_ == "LLM" and isinstance(config.top.get("vision_config"), dict):
         abilities.append("vision")
-    shape = Shape(architecture, _context(config, repository, type_), type_, abilities, notes=notes)
+    context = _context(config, repository, type_)
+    if type_ == "LLM":
+        context = _extended(config, context, notes)
+    if config.filled:
+        filled = ", ".join(f"{key} {value}" for key, value in config.filled.items())
+        notes.append(f"{CONFIG} leaves out {filled}: the defaults of Transformers' {config.type}")
+    shape = Shape(architecture, context, type_, abilities, notes=notes)
     _weigh(config, repository, shape)
     return shape
 
@@ -169,6 +202,20 @@ def _context(config: _Config, repository: RepositoryContents, type_: str) -> int
     if not positions and not limit:
         raise config.fail("has no max_position_embeddings, and tokenizer_config.json no limit")
     return positions or limit
+
+
+def _extended(config: _Config, context: int, notes: list[str]) -> int:
+    """The context to which RoPE's scaling extends the one that the model was trained with."""
+    scaling = config.scaling
+    kind = str(scaling.get("rope_type") or scaling.get("type") or "")
+    # Gemma 3 states the context that its scaling has led to.
+    if kind in _STRETCHED or "gemma3" in str(config.top.get("model_type")):
+        return context
+    original = scaling.get("original_max_position_embeddings")
+    longer = scaled_context(kind, scaling.get("factor"), original, context)
+    if longer > context:
+        notes.append(f"context: {context} × {kind} scaling, {longer}")
+    return longer
 
 
 def _limit(data: Any, key: str) -> int:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
+from paddock.registry.derive.gguf_files import Gguf, name_label, projectors_of
 from paddock.registry.derive.layers import MOST_LAYERS, gguf_layers
 from paddock.registry.derive.repository import (
     MOST_SHARDS,
@@ -20,26 +16,14 @@ from paddock.registry.derive.repository import (
     languages_of,
     one_line,
     reckon,
+    scaled_context,
     size_of,
     source_at,
 )
-from paddock.registry.errors import NoSpec
 from paddock.registry.formats import FORMATS, GGUF
 from paddock.registry.gguf import GgufArray, GgufHeader
-from paddock.registry.reference import Reference
-from paddock.registry.shards import shard_names, unsharded_name
-from paddock.registry.spec import Source
 from paddock.registry.spec_fields import PLACEHOLDER
 
-_NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
-_QUANTIZATION = re.compile(
-    r"(?:^|[-._/])"
-    r"((?:(?:UD|i1)-)?(?:IQ[1-4]_(?:XXS|XS|S|M|NL)"
-    r"|Q[1-8]_(?:K(?:_(?:XXL|XL|L|M|S|XS))?|0_[48]_[48]|[01])"
-    r"|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32))"
-    r"(?=$|[-._/])",
-    re.IGNORECASE,
-)
 # llama.h of llama.cpp, enum llama_ftype.
 _FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
@@ -57,64 +41,6 @@ _ENCODERS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Gguf:
-    """A model in one file, or in parts of which `file` is the first."""
-
-    file: str
-    parts: tuple[str, ...]
-    size_bytes: int
-    quantization: str | None
-
-
-def find_ggufs(reference: Reference, files: Mapping[str, int]) -> tuple[list[Gguf], list[str]]:
-    """The models among the files, smallest first, and a note for each file left out.
-
-    Raises:
-        NoSpec: the GGUF files do not make variants.
-    """
-    notes: list[str] = []
-    models: dict[str, Gguf] = {}
-    names = [name for name in files if name.casefold().endswith(".gguf")]
-    only = (shard_names(reference.file) or (reference.file,))[0] if reference.file else None
-    for name in sorted(names, key=lambda name: (files[name], name)):
-        if only and name != only:
-            continue
-        if _NO_MODEL.search(posixpath.basename(name)):
-            notes.append(f"{name} is no model of its own and is left out")
-            continue
-        if not _is_plain(reference, name):
-            notes.append(f"{name} is left out: the name holds what no spec may")
-            continue
-        of_one = shard_names(name) or (name,)
-        if name != of_one[0]:
-            continue
-        missing = [part for part in of_one if part not in files]
-        if missing or (unsharded_name(name) != name and not shard_names(name)):
-            lacking = f"{missing[0]} is not there" if missing else "it is a part of nothing"
-            notes.append(f"{name} is left out: {lacking}")
-            continue
-        models[name] = Gguf(name, of_one, sum(files[part] for part in of_one), _quantization(name))
-    if reference.file and not models:
-        reason = notes[0].removeprefix(reference.file).strip() if notes else "is not there"
-        raise NoSpec(reference.text, reference.file, reason)
-    return list(models.values()), notes
-
-
-def _is_plain(reference: Reference, name: str) -> bool:
-    try:
-        Source(hub=reference.hub, id=reference.id, file_template=name)
-    except ValidationError:
-        return False
-    return "{" not in name
-
-
-def _quantization(name: str) -> str | None:
-    """The last quantization that a path names."""
-    labels = _QUANTIZATION.findall(unsharded_name(name)[: -len(".gguf")])
-    return str(labels[-1]) if labels else None
-
-
 def gguf_weights(
     repository: RepositoryContents, models: Sequence[Gguf], shape: Shape
 ) -> list[dict[str, Any]]:
@@ -126,18 +52,16 @@ def gguf_weights(
     taken: set[str] = set()
     for model in models:
         label = model.quantization or _by_type(repository, model)
+        if label is None or label.casefold() in taken:
+            label = name_label(model.file, taken)
         if label is None:
-            shape.notes.append(f"{model.file} is left out: its name tells no quantization")
-            continue
-        if label.casefold() in taken:
-            note = f"{model.file} is left out: another file is {label} too"
-            shape.notes.append(f"{note}; its own address names it")
+            shape.notes.append(f"{model.file} is left out: its name cannot be told from another's")
             continue
         taken.add(label.casefold())
         single = len(model.parts) > 1 or label not in model.file
         key = model.file if single else model.file.replace(label, PLACEHOLDER)
         groups.setdefault(key, {})[label] = model
-    projectors = _projectors(repository.files)
+    projectors = projectors_of(repository.files, repository.kinds)
     ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
     return [
         {
@@ -270,7 +194,7 @@ def from_header(reference: str, repository: RepositoryContents) -> Shape:
     )
     shape = Shape(
         architecture,
-        header.needed("context_length"),
+        _context(header),
         type_,
         abilities_by(
             type_,
@@ -283,19 +207,23 @@ def from_header(reference: str, repository: RepositoryContents) -> Shape:
         header.text("general.description")[:300],
         header.notes,
     )
-    if projectors := _projectors(repository.files):
+    if projectors := projectors_of(repository.files, repository.kinds):
         shape.notes.append(f"vision: with --multimodal-projector {projectors[0]}; else texts alone")
     return shape
 
 
-def _projectors(files: Iterable[str]) -> list[str]:
-    """Files at the top of the repository that turn pictures into tokens, half precision first."""
-    names = sorted(name for name in files if _is_projector(name) and "/" not in name)
-    return sorted(names, key=lambda name: "f16" not in name.casefold())
-
-
-def _is_projector(name: str) -> bool:
-    return "mmproj" in posixpath.basename(name).casefold() and name.casefold().endswith(".gguf")
+def _context(header: _Header) -> int:
+    """The context, with RoPE's scaling if the header says from what."""
+    context, metadata = header.needed("context_length"), header.header.metadata
+    kind = header.text(f"{header.name}.rope.scaling.type")
+    original = metadata.get(f"{header.name}.rope.scaling.original_context_length")
+    if kind == "linear" and not original:  # Gemma 3 states the context that it has led to
+        return context
+    factor = metadata.get(f"{header.name}.rope.scaling.factor")
+    longer = scaled_context(kind, factor, original, context)
+    if longer > context:
+        header.notes.append(f"context: {context} × {kind} scaling, {longer}")
+    return longer
 
 
 def _words(header: _Header) -> int:

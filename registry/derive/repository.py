@@ -9,7 +9,7 @@ from typing import Any
 
 from paddock.registry.errors import NoSpec
 from paddock.registry.formats import FORMATS, weight_format
-from paddock.registry.gguf import GgufHeader
+from paddock.registry.gguf import GgufHeader, GgufKind
 from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
 from paddock.registry.spec import ModelSpec
@@ -61,6 +61,8 @@ class RepositoryContents:
         texts: the files that were read: parsed JSON, or other text as it is. None stands for a
             file that is too large or not JSON.
         header: of the GGUF file `header_file`, summed over its parts.
+        kinds: what GGUF files are for, as far as their headers were read.
+        foreign: weights that are none, such as a pointer in their place, and what they are.
     """
 
     reference: Reference
@@ -70,6 +72,8 @@ class RepositoryContents:
     texts: Mapping[str, Any]
     header: GgufHeader | None = None
     header_file: str = ""
+    kinds: Mapping[str, GgufKind | str] = field(default_factory=dict)
+    foreign: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,17 @@ class Derived:
 
 @dataclass(frozen=True)
 class Reads:
-    """Files to read: small ones entirely, and the header of each part of one GGUF file."""
+    """Files to read: small ones entirely, and the header of each part of one GGUF file.
+
+    `kinds` are GGUF files whose first entries say what they are for: where there are any, they are
+    read first, and `to_read` is asked again. Of `heads` the first bytes are read: they are too
+    small for weights.
+    """
 
     small: tuple[str, ...]
     gguf: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
 
 
 @dataclass
@@ -228,6 +239,21 @@ def reckon(a: dict[str, Any], notes: list[str]) -> None:
     a["parameters"] = every(a["experts"])
     a["active_parameters"] = every(a["experts_per_token"])
     notes.append("parameters: nobody states them; reckoned from the numbers of its layers")
+
+
+def scaled_context(kind: object, factor: object, original: object, context: int) -> int:
+    """The context that RoPE's scaling gives a model of so many positions, as vLLM reckons it.
+
+    YaRN multiplies the original context; linear and dynamic scaling multiply what is stated. A
+    factor that is none, or no longer context, leaves it as it is.
+    """
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 < factor <= 1024:
+        return context
+    if kind not in {"yarn", "linear", "dynamic", "ntk"}:
+        return context
+    is_stated = type(original) is int and 0 < original <= 1 << 31
+    base = original if is_stated and isinstance(original, int) else context
+    return max(context, round(base * factor))
 
 
 def languages_of(items: Iterable[Any]) -> tuple[str, ...]:

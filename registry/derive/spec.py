@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from paddock.registry.derive.config import from_config, stored_weights
-from paddock.registry.derive.gguf import find_ggufs, from_header, gguf_weights
+from paddock.registry.derive.gguf import from_header, gguf_weights
+from paddock.registry.derive.gguf_files import GgufFiles, Kinds, find_ggufs, parts_to_join
 from paddock.registry.derive.repository import (
     CARD,
     CARD_BYTES,
@@ -23,12 +24,14 @@ from paddock.registry.derive.repository import (
     Reads,
     RepositoryContents,
     Shape,
+    few,
     is_pickled,
     languages_of,
     one_line,
 )
 from paddock.registry.errors import NoSpec
 from paddock.registry.formats import weight_format
+from paddock.registry.gguf import HEAD_BYTES
 from paddock.registry.hubs import find_hub
 from paddock.registry.reference import Reference
 from paddock.registry.shards import unsharded_name
@@ -37,32 +40,56 @@ from paddock.registry.spec_fields import PLACEHOLDER
 
 UNKNOWN_LICENSE, UNKNOWN_LANGUAGE = "unknown", "und"
 RECOMMENDED = ("Q4_K_M", "Q5_K_M")
+NO_KINDS: Kinds = {}
 MOST_NOTES = 40
 MOST_NAMED = 100
 _FRONT = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
 
 
-def to_read(reference: Reference, files: Mapping[str, int]) -> Reads:
-    """The files that hold the facts for a spec.
+def to_read(reference: Reference, files: Mapping[str, int], kinds: Kinds = NO_KINDS) -> Reads:
+    """The files that hold the facts for a spec; `kinds` are those that were read before.
 
     Raises:
         NoSpec: no file is a model, or the file that the reference names is missing.
     """
-    models, _ = find_ggufs(reference, files)
+    found = find_ggufs(reference, files, kinds)
     card = (CARD,) if 0 < files.get(CARD, 0) <= CARD_BYTES else ()
     stored = any(name.endswith(".safetensors") or is_pickled(name) for name in files)
     small: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
     if stored and not reference.file:
         small = tuple(name for name in READ if name in files)
-    if not models and not stored:
-        reason = "has no file of a model: neither .gguf nor .safetensors"
-        raise NoSpec(reference.text, "", reason)
-    if not models:
-        return Reads((*small, *card))
+        heads = tuple(
+            name
+            for name, size in files.items()
+            if name.endswith(".safetensors") and size <= HEAD_BYTES
+        )[:MOST_NAMED]
+    if found.unread:
+        return Reads((*small, *card), (), found.unread, heads)
+    if not found.models and not stored:
+        raise _nothing(reference, found.notes, files)
+    if not found.models:
+        return Reads((*small, *card), heads=heads)
     # Any model will do: the smallest, and one in a single file rather than in parts.
-    first = min(models, key=lambda model: (len(model.parts), model.size_bytes, model.file))
+    first = min(
+        found.models,
+        key=lambda model: (len(model.parts), model.file not in kinds, model.size_bytes, model.file),
+    )
     headers = first.parts if len(first.parts) <= MOST_SHARDS else first.parts[:1]
-    return Reads((*small, *card), headers)
+    return Reads((*small, *card), headers, heads=heads)
+
+
+def _nothing(reference: Reference, notes: Sequence[str], files: Mapping[str, int]) -> NoSpec:
+    """Why a repository without a model has none."""
+    for whole, parts in parts_to_join(files).items():
+        joined = f"cat {' '.join(parts[:3])}{' …' * (len(parts) > 3)} > {whole}"
+        reason = f"has {whole} in {len(parts)} parts, which no engine reads: join them, as in"
+        return NoSpec(reference.text, "", f"{reason} {joined}, and launch the file by its path")
+    names = [name for name in files if name.casefold().endswith(".gguf")]
+    if len(names) == len(notes) == 1:
+        return NoSpec(reference.text, names[0], notes[0].removeprefix(names[0]).strip())
+    reason = f"has no file of a model: {few(notes) or 'neither .gguf nor .safetensors'}"
+    return NoSpec(reference.text, "", reason)
 
 
 def derive(repository: RepositoryContents, today: date) -> Derived:
@@ -72,7 +99,8 @@ def derive(repository: RepositoryContents, today: date) -> Derived:
         NoSpec: with the file that lacks what a spec needs.
     """
     text = repository.reference.text
-    models, notes = find_ggufs(repository.reference, repository.files)
+    found = find_ggufs(repository.reference, repository.files, repository.kinds)
+    models, notes = found.models, [*found.notes, *_companions(found)]
     notes += [
         f"{name} could not be read" for name, data in repository.texts.items() if data is None
     ]
@@ -82,6 +110,8 @@ def derive(repository: RepositoryContents, today: date) -> Derived:
         shape = from_header(text, repository)
         weights += gguf_weights(repository, models, shape)
     has_no_file = not repository.reference.file
+    for name, kind in repository.foreign.items():
+        raise NoSpec(text, name, f"is no safetensors file but {kind}")
     pickles: tuple[str, ...] = ()
     if has_no_file and not repository.chosen and shape is None:
         pickles = tuple(filter(is_pickled, repository.files))
@@ -104,6 +134,12 @@ def derive(repository: RepositoryContents, today: date) -> Derived:
     return Derived(
         text, repository.commit, spec, short_notes, code[:MOST_NAMED], pickles[:MOST_NAMED]
     )
+
+
+def _companions(found: GgufFiles) -> list[str]:
+    if not found.drafters:
+        return []
+    return [f"speculative decoding: {few(found.drafters)} can draft for it"]
 
 
 def _short(notes: Sequence[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from paddock.server.dialects.fields import Neutral, asks_nothing
 from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import EVENTS, Operation, RouteDoc
 from paddock.server.http.shapes import Shape
+from paddock.server.proxy.context_excess import CODE
 from paddock.server.proxy.steps import Encoder, EngineRequest, Event, plain
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -189,6 +191,10 @@ def render_error(body: Body) -> Body:
     its = "invalid_request_error" if error.get("type") == "invalid_request_error" else "api_error"
     its = _ERROR_TYPES.get(str(error.get("code")), its)
     message = str(error.get("message", ""))
+    if error.get("code") == CODE:  # by these words its clients compact what they have
+        message = (
+            f"prompt is too long: {error['n_prompt_tokens']} tokens > {error['n_ctx']} maximum"
+        )
     detail = body.get("detail", message)
     return {"type": "error", "error": {**error, "type": its, "message": message}, "detail": detail}
 
@@ -549,12 +555,10 @@ def _content(message: Body) -> Iterator[Body]:
         yield {"type": "text", "text": message["content"]}
     for call in message.get("tool_calls") or ():
         function = call["function"]
-        try:
+        arguments: Any = {}
+        with suppress(ValueError):  # max_tokens cut it off, and the stop reason says so
             arguments = json.loads(function["arguments"] or "{}")
-        except ValueError:  # max_tokens cut it off: a half call is none
-            yield {"type": "text", "text": function["arguments"]}
-        else:
-            yield _tool_use(call["id"], function["name"], arguments)
+        yield _tool_use(call["id"], function["name"], arguments)
 
 
 def _tool_use(id: str | None, name: str | None, arguments: Any) -> Body:

@@ -8,6 +8,7 @@ nothing is dropped in silence.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -76,8 +77,8 @@ def _logprobs(value: Any) -> str | None:
 
 def _stop(value: Any) -> str | None:
     texts = value if isinstance(value, list) else [value]
-    if len(texts) > 16 or not all(isinstance(text, str) for text in texts):
-        return "must be text, or up to 16 texts"
+    if not all(isinstance(text, str) for text in texts):
+        return "must be text, or a list of texts"
     return "must not be empty: every answer would end before it begins" if "" in texts else None
 
 
@@ -118,12 +119,53 @@ def _messages(value: Any) -> str | None:
             return f"[{index}] must be an object"
         if not isinstance(message.get("role"), str):
             return f"[{index}].role is needed, as text"
-        content = message.get("content")
-        if not (content is None or isinstance(content, str | list)):
-            return f"[{index}].content must be text or a list of parts"
-        for at, part in enumerate(content if isinstance(content, list) else ()):
-            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-                return f"[{index}].content[{at}] must be an object with a type"
+        reason = _content(message.get("content")) or _tool_calls(message.get("tool_calls"))
+        if reason:
+            return f"[{index}].{reason}"
+    return None
+
+
+def _content(value: Any) -> str | None:
+    """What is wrong with a message's content."""
+    if not (value is None or isinstance(value, str | list)):
+        return "content must be text or a list of parts"
+    for at, part in enumerate(value if isinstance(value, list) else ()):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            return f"content[{at}] must be an object with a type"
+        kind = part["type"]
+        if kind in _PARTS and not isinstance(part.get(kind), _PARTS[kind]):
+            return f"content[{at}].{kind} is needed"
+    return None
+
+
+_PARTS: Mapping[str, type | tuple[type, ...]] = {
+    "text": str,
+    "refusal": str,
+    "image_url": (dict, str),
+    "input_audio": dict,
+}
+"""Parts of a message, and what each must have under its own name."""
+
+
+def _tool_calls(calls: Any) -> str | None:
+    if calls is None:
+        return None
+    if not isinstance(calls, list):
+        return "tool_calls must be a list"
+    for index, call in enumerate(calls):
+        if not isinstance(call, dict):
+            return f"tool_calls[{index}] must be an object"
+        if call.get("type", "function") != "function":
+            continue
+        function = call.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return f"tool_calls[{index}].function.name is needed, as text"
+        arguments = function.get("arguments")
+        if isinstance(arguments, str) and arguments.strip():
+            try:
+                json.loads(arguments)
+            except (ValueError, RecursionError):
+                return f"tool_calls[{index}].function.arguments must be JSON"
     return None
 
 
@@ -146,12 +188,13 @@ def _tools(value: Any) -> str | None:
 def _stream_options(value: Any) -> str | None:
     if not isinstance(value, dict):
         return "must be an object"
-    unknown = set(value) - {"include_usage", "include_obfuscation"}
+    known = {"include_usage", "include_obfuscation"}
+    unknown = {name for name in set(value) - known if value[name] not in (None, False)}
     if unknown:
         return f"has no {sorted(unknown)[0]!r} (known: include_usage)"
     return (
         None
-        if isinstance(value.get("include_usage", False), bool)
+        if isinstance(value.get("include_usage") or False, bool)
         else ("include_usage must be true or false")
     )
 
@@ -196,7 +239,7 @@ NEUTRAL: Neutral = {
     "prompt_cache_retention": None,
     "request_id": None,
     "service_tier": ("auto", "default"),
-    "store": (False,),
+    "store": None,
     "best_of": (1,),
     "suffix": ("",),
     "echo": (False,),

@@ -24,6 +24,7 @@ from paddock.server.http import large
 from paddock.server.http.operation import EVENTS, RouteDoc
 from paddock.server.http.shapes import Shape
 from paddock.server.proxy.steps import (
+    BareLogprobs,
     Called,
     Echo,
     Encoder,
@@ -98,7 +99,7 @@ class _SplitRequest:
         fields.pop("model", None)
         streamed = fields.pop("stream", False)
         options = fields.pop("stream_options", None) or {}
-        usage = streamed and options.get("include_usage", False)
+        usage = streamed and bool(options.get("include_usage"))
         return cls(request, raw, fields, streamed, usage, fields.pop("n", 1))
 
     def build_request(
@@ -202,17 +203,48 @@ def chat(
     if not isinstance(request.get("logprobs") or False, bool):
         raise BadValue("logprobs", request["logprobs"], "must be true or false in chats")
     split = _SplitRequest.of(request, raw)
-    messages = split.fields.pop("messages")
+    messages = [_with_arguments(message) for message in split.fields.pop("messages")]
     if split.fields.get("tool_choice") == "none":
         split.fields.pop("tools", None)
     steps: list[Step] = [Called()] if require_tool(split.fields, model) else []
     _merge_template_arguments(split.fields, model)
     body = map_fields(split.fields, model, model.fields.in_chats)
+    if body.get("logprobs") and not body.get("top_logprobs"):
+        steps.append(BareLogprobs())
+        if model.fields.chat_logprobs:  # without a number it gives twenty, and none for 0
+            body["top_logprobs"] = 1
     if body.get("stop") and model.fields.tells_stop and not isinstance(encoder, OpenAI | None):
         steps.append(StoppedBy())
         body[model.fields.tells_stop] = True
     bodies = [{"model": model.name, "messages": messages, **body} for _ in range(split.n)]
     return split.build_request("/v1/chat/completions", bodies, steps, model, encoder)
+
+
+def _with_arguments(message: Body) -> Body:
+    """The message, with JSON where a tool call has no arguments, or has them as an object."""
+    calls = message.get("tool_calls")
+    if not calls or not any(_odd_arguments(call) for call in calls):
+        return message
+    return {
+        **message,
+        "tool_calls": [
+            {**call, "function": {**call["function"], "arguments": arguments}}
+            if (arguments := _odd_arguments(call))
+            else call
+            for call in calls
+        ],
+    }
+
+
+def _odd_arguments(call: Body) -> str:
+    """What stands for arguments that are no JSON text; empty where they are."""
+    function = call.get("function")
+    if not isinstance(function, dict):
+        return ""
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        return "" if arguments.strip() else "{}"
+    return "{}" if arguments is None else encode(arguments).decode()
 
 
 def embeddings(

@@ -70,16 +70,30 @@ def rerank(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineR
     query = _text(wanted.get("query"), "query")
     documents = _documents(wanted.get("documents"))
     top = wanted.get("top_n", len(documents))
+    if isinstance(top, str) and top.strip().isdecimal():
+        top = int(top)
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise BadValue("top_n", top, "must be a whole number of 1 or more")
-    returns_documents = wanted.get("return_documents", False)
-    if not isinstance(returns_documents, bool):
-        raise BadValue("return_documents", returns_documents, "must be true or false")
+    returns_documents = _flag(wanted.get("return_documents", False))
+    if returns_documents is None:
+        raise BadValue("return_documents", wanted["return_documents"], "must be true or false")
     body = {"model": model.name, "query": query, "documents": documents}
     reshape = partial(answer, model.uid, documents if returns_documents else [], top)
     return EngineRequest(
         model.uid, "/v1/rerank", (large.dumps(body),), is_one_object=True, reshape=reshape
     )
+
+
+# Xinference takes these for true and false, and some of its clients send them as text.
+_FLAGS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0", ""), False),
+}
+
+
+def _flag(value: Any) -> bool | None:
+    """A flag, also as text or as 0 and 1; None for what is none."""
+    return value if isinstance(value, bool) else _FLAGS.get(str(value).strip().casefold())
 
 
 def answer(uid: str, documents: list[str], top: int, scored: Event) -> Event:

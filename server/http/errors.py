@@ -59,7 +59,7 @@ STATUS: tuple[tuple[type[PaddockError], int], ...] = (
 
 
 # What a hub said about a reference; everything else is the hub's own failure.
-HUB_STATUS = {"not_found": 404, "gated_repo": 403, "rate_limited": 429}
+HUB_STATUS = {"not_found": 404, "gated_repo": 403, "token_refused": 403, "rate_limited": 429}
 
 
 def status_of(error: PaddockError) -> int:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from paddock.registry.errors import PaddockError
 from paddock.registry.json_codec import decode, encode
 from paddock.server.http.errors import envelope, status_of
+from paddock.server.proxy.context_excess import CODE, find_excess
 from paddock.server.proxy.sinks import EngineRefused
 
 Body = dict[str, Any]
@@ -61,10 +62,14 @@ def error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
                 key: value for key, value in details.items() if key not in {"message", "type"}
             }
             message = str(details.get("message") or message)
-            if "n_prompt_tokens" in fields:  # beyond the context
-                fields["param"] = "prompt"
         else:
             message = str(details)
+    excess = find_excess(message, fields)
+    if excess is not None and error.status < 500:
+        numbers = {"n_prompt_tokens": excess.prompt, "n_ctx": excess.context}
+        body = envelope(error.status, excess.message, CODE, {**numbers, "layer": "engine"})
+        body["error"]["param"] = "prompt"
+        return body
     status = _status(error)
     if status != error.status:
         message = f"its engine answered with status {error.status}: {message}"

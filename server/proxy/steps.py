@@ -9,6 +9,7 @@ engine ends when its client leaves: llama.cpp runs a whole one to its end.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -219,6 +220,19 @@ class LegacyLogprobs:
         return (event,)
 
 
+class BareLogprobs:
+    """No alternatives beside the chosen tokens of a chat, where none were asked for."""
+
+    needle: bytes | None = b'"logprobs":'
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Empties them."""
+        for choice in event.get("choices", ()):
+            for token in (choice.get("logprobs") or {}).get("content") or ():
+                token["top_logprobs"] = []
+        return (event,)
+
+
 def _legacy(
     content: Iterable[dict[str, Any]], offset: int, count: int
 ) -> tuple[dict[str, Any], int]:
@@ -310,12 +324,30 @@ def _called(text: str, reason: str) -> dict[str, Any]:
         call = json.loads(text)
         function = {"name": call["name"], "arguments": json.dumps(call["arguments"])}
     except (ValueError, KeyError, TypeError):  # cut off by max_tokens
-        return {"delta": {"content": text}, "finish_reason": reason}
+        begun = _BEGUN_CALL.match(text)
+        if begun is None:  # before its name was whole: there is no call
+            return {"delta": {} if _is_call(text) else {"content": text}, "finish_reason": reason}
+        function = {"name": json.loads(begun["name"]), "arguments": begun["arguments"] or ""}
+        finish_reason = reason
+    else:
+        finish_reason = "tool_calls"
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function"}
     return {
         "delta": {"tool_calls": [{**call, "function": function}]},
-        "finish_reason": "tool_calls",
+        "finish_reason": finish_reason,
     }
+
+
+_BEGUN_CALL = re.compile(
+    r"\s*\{\s*\"name\"\s*:\s*(?P<name>\"[^\"\\]+\")\s*(?:,\s*(?:\"arguments\"\s*:\s*(?P<arguments>.*))?)?",
+    re.DOTALL,
+)
+
+
+def _is_call(text: str) -> bool:
+    """Whether the text is the beginning of a call, as far as it goes."""
+    plain = re.sub(r"\s", "", text)
+    return '{"name":"'.startswith(plain) or plain.startswith('{"name":"')
 
 
 class Parts:

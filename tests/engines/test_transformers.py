@@ -25,6 +25,7 @@ from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
 from paddock.registry.catalog import Catalog, specs_root
 from tests.engines.child import DEADLINE, Child, serving
 from tests.tensors import changed, halved, in_shards, surplus, without
+from tools import class_defaults
 from tools.tiny_mixtral.corpus import generate_documents
 
 WEIGHTS = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
@@ -274,6 +275,15 @@ def complete(child: Child, prompt: Any, **fields: Any) -> dict[str, Any]:
 
 def said(answer: dict[str, Any]) -> str:
     return str(answer["choices"][0]["text"])
+
+
+def test_the_table_of_class_defaults_is_the_librarys(transformers_home: Path) -> None:
+    """What derived specs fill in of a config.json is what Transformers itself fills in."""
+    assert ENGINE.environment is not None
+    made = ENGINE.environment.installed(transformers_home)
+    assert made is not None
+    written = class_defaults.TABLE.read_text("utf-8")
+    assert written == class_defaults.render(class_defaults.ask(made.python))
 
 
 def test_greedy_answers_are_the_librarys_own(child: Child, reference: list[Any]) -> None:

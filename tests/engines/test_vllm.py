@@ -571,6 +571,20 @@ def test_share_of_a_gpu_is_the_plans() -> None:
     assert "--gpu-memory-utilization" not in arguments(serving(VllmOptions(), weights=WEIGHTS))
 
 
+def test_overrides_of_rope_extend_the_context() -> None:
+    """As vLLM itself reckons it of a factor; other overrides extend nothing."""
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
+    for overrides, longest in (
+        ({"rope_scaling": yarn}, 8192),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2}}, 4096),
+        ({"rope_scaling": "yarn"}, 2048),
+        ({"vocab_size": 9}, 2048),
+        (None, 2048),
+    ):
+        options = VllmOptions.model_validate({"hf_overrides": overrides})
+        assert ENGINE.longest_context(options, 2048) == longest
+
+
 def test_options_have_vllms_names_too() -> None:
     """Those that all engines share are known by either."""
     options = VllmOptions.parse("vLLM", {"max-model-len": "512", "max_num_seqs": 2})

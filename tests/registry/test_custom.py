@@ -324,3 +324,51 @@ def test_wrong_yaml_is_refused_with_its_line(library: Library) -> None:
         library.register("embedding", OWN)
     with pytest.raises(UnknownName):
         library.catalog().lookup("my-own")
+
+
+EMBEDDER = {"model_name": "my-embedder", "dimensions": 384, "max_tokens": 512, "language": ["en"]}
+
+
+@pytest.mark.parametrize(
+    ("more", "source"),
+    [
+        ({"model_uri": "/m/my embedder"}, ("path", "/m/my embedder", None)),
+        ({"model_uri": "file:///m/e%20b#1"}, ("path", "/m/e b#1", None)),
+        ({"model_id": "a/b", "model_revision": "main"}, ("huggingface", "a/b", None)),
+        ({"model_id": "a/b", "model_hub": "modelscope"}, ("modelscope", "a/b", None)),
+        ({"model_uri": "/m/e.Q8_0.gguf"}, ("path", "/m", "e.Q8_0.gguf")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["embedding", "rerank"])
+def test_an_older_registration_has_its_one_variant_at_the_top(
+    kind: str, more: dict[str, Any], source: tuple[str, str, str | None]
+) -> None:
+    """Xinference wrote embedders and rerankers so before they had `model_specs`."""
+    spec, _ = read_upload(kind, json.dumps({**EMBEDDER, **more}), CATALOG)
+    (variant,) = spec.variants
+    (found,) = variant.sources
+    assert (found.hub, found.id, found.file) == source
+    assert spec.context_length == 512
+
+
+def test_an_older_registration_without_a_place_is_told_what_it_needs() -> None:
+    """And one of another type is told by which."""
+    with pytest.raises(BadValue, match="with model_format and model_uri or model_id"):
+        read_upload("embedding", json.dumps(EMBEDDER), CATALOG)
+    with pytest.raises(BadValue, match="--model-type embedding"):
+        read_upload("LLM", json.dumps({**EMBEDDER, "model_id": "a/b"}), CATALOG)
+
+
+@pytest.mark.parametrize("text", [OWN, json.dumps(FLAT), json.dumps([FLAT])])
+def test_a_byte_order_mark_and_a_list_of_one_are_taken(text: str) -> None:
+    """Editors of Windows write the one, and Xinference's files are the other."""
+    if not text.startswith("["):
+        assert read_upload("LLM", f"\ufeff{text}", CATALOG)[0].name.startswith("my-")
+    assert read_upload("LLM", text, CATALOG)[0].name.startswith("my-")
+    with pytest.raises(BadValue, match=r"2 models.*register each model by itself"):
+        read_upload("LLM", json.dumps([FLAT, FLAT]), CATALOG)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """Wherever a spec is read from."""
+    assert parse_spec(b"\xef\xbb\xbf" + OWN.encode(), "x").name == "my-own"

@@ -18,10 +18,10 @@ from paddock.registry.custom import to_yaml
 from paddock.registry.derive import Derived, RepositoryContents, derive, to_read
 from paddock.registry.derive.repository import size_of
 from paddock.registry.errors import CorruptFile, NoSpec
-from paddock.registry.gguf import read_header
+from paddock.registry.gguf import GgufKind, read_header, read_kind
 from paddock.registry.reader import parse_spec
 from paddock.registry.reference import Reference
-from tests.fakes import ARRAY, STRING, Memory, entry, gguf, model_header, text, u32
+from tests.fakes import ARRAY, STRING, Memory, entry, gguf, model_header, tensor, text, u32
 
 # The same examples each time, however slow the machine is.
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,14 +44,46 @@ BERT = {
 TOOLS = "{% if tools %}{{ tools }}{% endif %}{{ messages }}<think>"
 
 
+def typed(type_: str, architecture: str = "") -> bytes:
+    """A GGUF that says that it is of a type, such as an adapter."""
+    named = [entry("general.architecture", STRING, text(architecture))] if architecture else []
+    return gguf([*named, entry("general.type", STRING, text(type_))], [tensor("a", (4, 2))])
+
+
+PROJECTOR, MATRIX = typed("mmproj", "clip"), typed("imatrix")
+
+
 def from_gguf(header: bytes, *names: str, reference: Reference = REPO, **texts: Any) -> Derived:
-    """What is derived of a repository of GGUF files, all with this header."""
+    """What is derived of a repository of GGUF files, all with this header but for companions."""
     files = {name: 1000 * number for number, name in enumerate(names or ("zoo.Q4_0.gguf",), 1)}
+    companions = {"mmproj": PROJECTOR, "imatrix": MATRIX}
+    headers = {
+        name: next((data for word, data in companions.items() if word in name), header)
+        for name in files
+    }
+    return from_files(headers, files, reference, **texts)
+
+
+def from_files(
+    headers: Mapping[str, bytes],
+    sizes: Mapping[str, int] | None = None,
+    reference: Reference = REPO,
+    **texts: Any,
+) -> Derived:
+    """What is derived of a repository of these GGUF files, of which headers are read as needed."""
+    files = dict(sizes or {name: len(data) for name, data in headers.items()})
+    kinds: dict[str, GgufKind | str] = {}
     read = to_read(reference, files)
-    found = read_header(Memory(header))
-    return derive(
-        RepositoryContents(reference, COMMIT, files, (), texts, found, read.gguf[0]), TODAY
-    )
+    while read.kinds:
+        for name in read.kinds:
+            try:
+                kinds[name] = read_kind(Memory(headers[name]))
+            except CorruptFile as error:
+                kinds[name] = error.reason
+        read = to_read(reference, files, kinds)
+    found = read_header(Memory(headers[read.gguf[0]]))
+    contents = RepositoryContents(reference, COMMIT, files, (), texts, found, read.gguf[0], kinds)
+    return derive(contents, TODAY)
 
 
 def from_config(
@@ -70,10 +102,9 @@ def from_config(
 def test_the_bundled_model_is_derived_as_its_spec_states_it() -> None:
     """Of its eight files and one header comes the architecture that was written by hand."""
     files = {path.name: path.stat().st_size for path in (TINY / "ggufv2").iterdir()}
-    read = to_read(REPO, files)
-    assert read.gguf == ("tiny-mixtral.Q2_K.gguf",)
-    header = read_header(Memory((TINY / "ggufv2" / read.gguf[0]).read_bytes()))
-    found = derive(RepositoryContents(REPO, COMMIT, files, (), {}, header, read.gguf[0]), TODAY)
+    assert to_read(REPO, files).kinds == ("tiny-mixtral.Q2_K.gguf",)
+    headers = {name: (TINY / "ggufv2" / name).read_bytes() for name in files}
+    found = from_files(headers)
     written = parse_spec((specs_root() / "llm" / "tiny-mixtral.yaml").read_bytes(), "x")
     stated = written.architecture.model_dump(exclude={"name"})
     assert found.spec.architecture.model_dump(exclude={"name"}) == stated
@@ -103,7 +134,8 @@ def test_a_derived_spec_can_be_registered_as_it_is_printed() -> None:
             u32("llama.block_count", 1),
             u32("llama.attention.head_count", 2),
             u32("llama.vocab_size", 10),
-        ]
+        ],
+        [tensor("a", (4, 2))],
     )
     found = from_gguf(described)
     assert "\n" not in found.spec.description
@@ -153,8 +185,6 @@ def test_names_of_files_tell_the_quantizations(
         (["zoo.Q4_0.gguf", "mmproj-F16.gguf"], "mmproj-F16.gguf is no model of its own"),
         (["zoo.Q4_0.gguf", "zoo.imatrix.gguf"], "zoo.imatrix.gguf is no model of its own"),
         (["zoo.Q4_0.gguf", "zoo (1).Q8_0.gguf"], "the name holds what no spec may"),
-        (["zoo.Q4_0.gguf", "other.q4_0.gguf"], "other.q4_0.gguf is left out: another file"),
-        (["zoo.Q4_0.gguf", "zoo.gguf"], "zoo.gguf is left out: its name tells no quantization"),
         (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-00002.gguf"], "zoo.Q8_0-00002-of-00002.gguf is not"),
         (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-00000.gguf"], "it is a part of nothing"),
         (["zoo.Q4_0.gguf", "zoo.Q8_0-00001-of-99999.gguf"], "it is a part of nothing"),
@@ -178,7 +208,8 @@ def test_a_file_that_is_named_is_the_only_one() -> None:
             u32("llama.block_count", 1),
             u32("llama.attention.head_count", 2),
             u32("llama.vocab_size", 10),
-        ]
+        ],
+        [tensor("a", (4, 2))],
     )
     found = from_gguf(header, "zoo.gguf", "zoo.Q8_0.gguf", reference=one)
     (variant,) = found.spec.variants
@@ -190,8 +221,8 @@ def test_a_file_that_is_named_is_the_only_one() -> None:
     lacking = Reference("huggingface", "keeper/zoo", "main", "lion.gguf")
     with pytest.raises(NoSpec, match=r"lion\.gguf is not there"):
         to_read(lacking, {"zoo.gguf": 1})
-    with pytest.raises(NoSpec, match=r"is no model of its own"):
-        to_read(Reference("path", "/m", None, "mmproj.gguf"), {"mmproj.gguf": 1})
+    with pytest.raises(NoSpec, match=r"is no model of its own, but a projector"):
+        from_gguf(PROJECTOR, "mmproj.gguf", reference=Reference("path", "/m", None, "mmproj.gguf"))
 
 
 def test_abilities_come_from_the_template() -> None:
@@ -264,18 +295,129 @@ def test_what_is_needed_and_missing_is_named(changes: dict[str, Any], says: str)
 
 def test_a_projector_or_adapter_by_another_name_is_no_model() -> None:
     """What the header says counts, not what the file is called."""
-    adapter = gguf(
-        [
-            entry("general.architecture", STRING, text("llama")),
-            entry("general.type", STRING, text("adapter")),
-        ]
-    )
-    with pytest.raises(NoSpec, match="adapter"):
-        from_gguf(adapter)
-    with pytest.raises(NoSpec, match="clip"):
+    with pytest.raises(NoSpec, match=r"zoo\.Q4_0\.gguf is no model of its own, but a LoRA adapter"):
+        from_gguf(typed("adapter", "llama"))
+    with pytest.raises(NoSpec, match="a projector"):
         from_gguf(model_header("clip"))
+    with pytest.raises(NoSpec, match="a vocabulary without weights"):
+        from_gguf(gguf([entry("general.architecture", STRING, text("llama"))]))
     with pytest.raises(NoSpec, match=r"has no general\.architecture"):
-        from_gguf(gguf())
+        from_gguf(gguf([], [tensor("a", (4, 2))]))
+
+
+BIG, DRAFT = model_header(block_count=30), model_header("gemma4-assistant", block_count=4)
+EAGLE = model_header("eagle3", block_count=1)
+SMALL_MODEL = model_header("qwen2", block_count=5, embedding_length=64, attention__head_count=2)
+
+
+@pytest.mark.parametrize(
+    ("headers", "models", "notes"),
+    [
+        (
+            {
+                "zoo-Q4_K_M.gguf": BIG + bytes(3000),
+                "zoo-Q8_0.gguf": BIG + bytes(5000),
+                "zoo-BF16.gguf": BIG + bytes(9000),
+                "mtp-zoo.gguf": DRAFT,
+                "MTP/zoo-Q8_0-MTP.gguf": DRAFT,
+                "MTP/zoo-BF16-MTP.gguf": DRAFT + bytes(50),
+            },
+            {"zoo-Q4_K_M.gguf", "zoo-Q8_0.gguf", "zoo-BF16.gguf"},
+            ["speculative decoding: MTP/zoo-Q8_0-MTP.gguf, mtp-zoo.gguf, MTP/zoo-BF16-MTP.gguf"],
+        ),
+        ({"zoo-Q8_0.gguf": BIG, "zoo-F16.gguf": EAGLE}, {"zoo-Q8_0.gguf"},
+         ["speculative decoding: zoo-F16.gguf"]),
+        ({"zoo-Q8_0.gguf": BIG, "zoo-Q4_0.gguf": BIG, "draft/zoo-Q8_0.gguf": SMALL_MODEL},
+         {"zoo-Q8_0.gguf", "zoo-Q4_0.gguf"}, ["speculative decoding: draft/zoo-Q8_0.gguf"]),
+        ({"zoo-Q8_0.gguf": BIG, "zoo-Q4_0.gguf": BIG, "lion-Q2_K.gguf": SMALL_MODEL},
+         {"zoo-Q8_0.gguf", "zoo-Q4_0.gguf"},
+         ["lion-Q2_K.gguf is left out: it is another model (qwen2, 5 layers of 64)"]),
+        ({"zoo-lora-F16.gguf": typed("adapter", "llama"), "zoo-Q8_0.gguf": BIG},
+         {"zoo-Q8_0.gguf"}, ["zoo-lora-F16.gguf is no model of its own, but a LoRA adapter"]),
+        ({"zoo-F16.gguf": typed("adapter", "llama"), "zoo-Q8_0.gguf": BIG},
+         {"zoo-Q8_0.gguf"}, ["zoo-F16.gguf is no model of its own, but a LoRA adapter"]),
+        ({"Q4_0.gguf": typed("imatrix"), "zoo.Q4_K_M.gguf": BIG},
+         {"zoo.Q4_K_M.gguf"}, ["Q4_0.gguf is no model of its own, but an importance matrix"]),
+        ({"zoo-chat-v2-imatrix.gguf": BIG}, {"zoo-chat-v2-imatrix.gguf"}, []),
+        ({"zoo-mmproj-tuned-Q4_0.gguf": BIG}, {"zoo-mmproj-tuned-Q4_0.gguf"}, []),
+        ({"steer.gguf": model_header("controlvector"), "zoo.Q4_0.gguf": BIG},
+         {"zoo.Q4_0.gguf"}, ["steer.gguf is no model of its own, but a control vector"]),
+        ({"voice-Q8_0.gguf": model_header("wavtokenizer-dec"), "zoo.Q4_0.gguf": BIG},
+         {"zoo.Q4_0.gguf"}, ["voice-Q8_0.gguf is no model of its own, but a vocoder"]),
+        ({"zoo.Q4_0.gguf": b"version https://git-lfs.github.com/spec/v1\n", "zoo.Q8_0.gguf": BIG},
+         {"zoo.Q8_0.gguf"}, ["zoo.Q4_0.gguf is no whole GGUF: not a GGUF file but a Git LFS"]),
+    ],
+)  # fmt: skip
+def test_files_are_what_their_headers_say(
+    headers: dict[str, bytes], models: set[str], notes: list[str]
+) -> None:
+    """Drafters, adapters, matrices and other models beside a model are not taken for it."""
+    found = from_files(headers)
+    assert {variant.sources[0].file for variant in found.spec.variants} == models
+    assert found.spec.architecture.layers == 30
+    for note in notes:
+        assert any(one.startswith(note) for one in found.notes), found.notes
+
+
+def test_a_projector_is_found_by_its_header() -> None:
+    """Whatever it is called; a model with the word in its name is none."""
+    found = from_files(
+        {"zoo.Q4_0.gguf": BIG, "eyes-BF16.gguf": PROJECTOR, "eyes-F16.gguf": PROJECTOR}
+    )
+    assert found.spec.weights[0].projectors == ("eyes-BF16.gguf", "eyes-F16.gguf")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["zoo_Q8.gguf", "zoo_Q5.gguf"], {"Q8", "Q5"}),
+        (["zoo-55IQ2_XXS-34Q2_K.gguf"], {"55IQ2_XXS-34Q2_K"}),
+        (["zoo-IQ4_KS.gguf", "zoo-IQ2_KT.gguf"], {"IQ4_KS", "IQ2_KT"}),
+        (["zoo-smol-IQ4_KSS.gguf", "zoo-Q8_0_R8.gguf"], {"smol-IQ4_KSS", "Q8_0_R8"}),
+        (["zoo-Q4_K_P.gguf", "zoo-Q4_K_M.gguf"], {"Q4_K_P", "Q4_K_M"}),
+        (["zoo.Q4_K_M_v2.gguf", "zoo-FP8.gguf"], {"Q4_K_M", "FP8"}),
+        (["zoo.Q4_0.gguf", "other.q4_0.gguf"], {"Q4_0", "other.q4_0"}),
+        (["zoo.Q4_0.gguf", "zoo.gguf"], {"Q4_0", "zoo"}),
+        (["zoo-abliterated-Q4_0.gguf", "zoo-Q4_0.gguf"], {"Q4_0", "zoo-Q4_0"}),
+        (["a/zoo.gguf", "b/zoo.gguf"], {"zoo", "b-zoo"}),
+    ],
+)
+def test_every_file_has_a_label_by_which_it_can_be_chosen(
+    names: list[str], labels: set[str]
+) -> None:
+    """A publisher's own label; else, or where another file has the same, the file's name."""
+    found = from_gguf(model_header(), *names)
+    assert {variant.quantization for variant in found.spec.variants} == labels
+    assert {variant.sources[0].file for variant in found.spec.variants} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["x.Q8_0.gguf.part1of2", "x.Q8_0.gguf.part2of2"],
+         r"x\.Q8_0\.gguf in 2 parts.*cat x\.Q8_0\.gguf\.part1of2 x\.Q8_0\.gguf\.part2of2 > "),
+        (["x.gguf-split-a", "x.gguf-split-b", "x.gguf-split-c", "x.gguf-split-d"], r"in 4 parts"),
+        (["x.gguf.part-aa", "x.gguf.part-ab"], r"x\.gguf in 2 parts"),
+        (["x.gguf.001", "x.gguf.002"], r"x\.gguf in 2 parts"),
+        (["model.safetensors.part1", "model.safetensors.part2"], r"model\.safetensors in 2 parts"),
+    ],
+)  # fmt: skip
+def test_parts_that_are_to_be_joined_are_told_so(names: list[str], says: str) -> None:
+    """With the command that joins them."""
+    with pytest.raises(NoSpec, match=says):
+        to_read(REPO, dict.fromkeys(names, 1000))
+
+
+def test_weights_that_are_pointers_are_told_so() -> None:
+    """A clone without Git LFS has a text in the place of each file of weights."""
+    files = {"config.json": 1, "model.safetensors": 134}
+    assert to_read(REPO, files).heads == ("model.safetensors",)
+    foreign = {"model.safetensors": "a Git LFS pointer to a file of 9 bytes"}
+    contents = RepositoryContents(
+        REPO, COMMIT, files, ("model.safetensors",), {"config.json": CONFIG}, foreign=foreign
+    )
+    with pytest.raises(NoSpec, match=r"model\.safetensors is no safetensors file but a Git LFS"):
+        derive(contents, TODAY)
 
 
 def test_a_card_tells_licence_and_languages_where_the_header_does_not() -> None:
@@ -306,6 +448,158 @@ def test_transformers_models_are_derived_from_config() -> None:
     assert spec.context_length == 2048
     assert spec.abilities == ("generate", "chat", "tools", "reasoning")
     assert spec.name == "zoo"
+
+
+GEMMA3: dict[str, Any] = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "text_config": {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "torch_dtype": "bfloat16",
+    "vision_config": {"hidden_size": 1152, "num_attention_heads": 16, "num_hidden_layers": 27},
+}
+FALCON: dict[str, Any] = {
+    "architectures": ["FalconForCausalLM"],
+    "model_type": "falcon",
+    "hidden_size": 4544,
+    "multi_query": True,
+    "new_decoder_architecture": False,
+    "num_attention_heads": 71,
+    "num_hidden_layers": 32,
+    "vocab_size": 65024,
+}
+
+
+def test_what_a_config_leaves_out_is_its_classs_default() -> None:
+    """Gemma 3's numbers of heads and its context stand in no config.json of its authors."""
+    found = from_config(GEMMA3)
+    shape = found.spec.architecture
+    assert (shape.attention_heads, shape.key_value_heads, shape.head_dim) == (8, 4, 256)
+    assert (shape.sliding_window, shape.sliding_layers) == (1024, 29)
+    assert found.spec.context_length == 131_072  # which its RoPE scaling has led to
+    assert "vision" in found.spec.abilities
+    (note,) = (one for one in found.notes if one.startswith("config.json leaves out"))
+    assert "num_attention_heads 8" in note
+    assert note.endswith("the defaults of Transformers' gemma3_text")
+    unnamed = {**GEMMA3, "text_config": dict(GEMMA3["text_config"])}
+    del unnamed["text_config"]["model_type"]
+    assert from_config(unnamed).spec.architecture == shape
+    stated = {**CONFIG, "sliding_window": None}
+    assert from_config(stated).spec.architecture.sliding_window is None
+    with pytest.raises(NoSpec, match="has no num_attention_heads"):
+        from_config({**GEMMA3, "model_type": "zoo", "text_config": {"hidden_size": 8}})
+
+
+@pytest.mark.parametrize(
+    ("config", "heads"),
+    [
+        (FALCON, 1),
+        ({**FALCON, "multi_query": False}, 71),
+        ({key: value for key, value in FALCON.items() if key != "multi_query"}, 1),
+        (
+            {**FALCON, "num_attention_heads": 128, "hidden_size": 8192, "num_kv_heads": 8,
+             "new_decoder_architecture": True},
+            8,
+        ),
+        (
+            {**FALCON, "architectures": ["RWForCausalLM"], "model_type": "RefinedWebModel",
+             "max_position_embeddings": 2048},
+            1,
+        ),
+        (
+            {"architectures": ["GPTBigCodeForCausalLM"], "model_type": "gpt_bigcode",
+             "n_embd": 6144, "n_head": 48, "n_layer": 40, "n_positions": 8192, "vocab_size": 49152},
+            1,
+        ),
+        (
+            {"architectures": ["ChatGLMForConditionalGeneration"],
+             "model_type": "chatglm", "multi_query_attention": True, "multi_query_group_num": 2,
+             "num_attention_heads": 32, "hidden_size": 4096, "num_layers": 28, "seq_length": 32768,
+             "padded_vocab_size": 65024},
+            2,
+        ),
+        (
+            {"architectures": ["ChatGLMForConditionalGeneration"], "model_type": "chatglm",
+             "multi_query_attention": False, "multi_query_group_num": 2, "num_attention_heads": 32,
+             "hidden_size": 4096, "num_layers": 28, "seq_length": 2048, "vocab_size": 65024},
+            32,
+        ),
+        (
+            {"architectures": ["MptForCausalLM"], "model_type": "mpt", "d_model": 4096,
+             "n_heads": 32, "n_layers": 32, "max_seq_len": 2048, "vocab_size": 50432,
+             "attn_config": {"attn_type": "multiquery_attention"}},
+            1,
+        ),
+        (
+            {"architectures": ["DbrxForCausalLM"], "model_type": "dbrx", "d_model": 6144,
+             "n_heads": 48, "n_layers": 40, "max_seq_len": 32768, "vocab_size": 100352,
+             "attn_config": {"kv_n_heads": 8}, "ffn_config": {"moe_num_experts": 16}},
+            8,
+        ),
+    ],
+)  # fmt: skip
+def test_heads_that_share_a_key_are_counted_once(config: dict[str, Any], heads: int) -> None:
+    """`multi_query`, its like, and groups that stand in a part of the configuration."""
+    assert from_config(config).spec.architecture.key_value_heads == heads
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}, 8192),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
+        ({"rope_type": "yarn", "factor": 2}, 4096),
+        ({"type": "linear", "factor": 4.0}, 8192),
+        ({"type": "dynamic", "factor": 2.0}, 4096),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 512}, 2048),
+        ({"type": "longrope", "factor": 32.0}, 2048),
+        ({"rope_type": "default"}, 2048),
+        ({"type": "yarn", "factor": 0.5}, 2048),
+        ({"type": "yarn", "factor": "four"}, 2048),
+        ({"type": ["yarn"], "factor": 4}, 2048),
+        (None, 2048),
+        ("yarn", 2048),
+    ],
+)
+def test_rope_scaling_extends_the_context(scaling: Any, context: int) -> None:
+    """Of the older key and of the newer; a context that is stated extended stays as it is."""
+    assert CONFIG["max_position_embeddings"] == 2048
+    for key in ("rope_scaling", "rope_parameters"):
+        assert from_config({**CONFIG, key: scaling}).spec.context_length == context
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "original", "context"),
+    [
+        ("yarn", 4.0, 2048, 8192),
+        ("yarn", 4.0, None, 8192),
+        ("yarn", 4.0, 512, 2048),
+        ("linear", 8.0, None, 2048),
+        ("linear", 2.0, 2048, 4096),
+        ("longrope", 8.0, 256, 2048),
+        ("none", 4.0, 2048, 2048),
+    ],
+)
+def test_rope_scaling_of_a_header_extends_the_context(
+    kind: str, factor: float, original: int | None, context: int
+) -> None:
+    """Linear scaling only from a stated context: Gemma 3's headers state the extended one."""
+    entries = [
+        entry("llama.rope.scaling.type", STRING, text(kind)),
+        entry("llama.rope.scaling.factor", 6, struct.pack("<f", factor)),
+    ]
+    if original:
+        entries.append(u32("llama.rope.scaling.original_context_length", original))
+    header = model_header()
+    count = struct.unpack("<Q", header[16:24])[0] + len(entries)
+    header = header[:16] + struct.pack("<Q", count) + b"".join(entries) + header[24:]
+    assert from_gguf(header).spec.context_length == context
 
 
 def test_parameters_that_nobody_states_are_reckoned() -> None:
@@ -476,9 +770,11 @@ def test_what_would_run_code_is_told() -> None:
 
 def test_a_repository_without_a_model_is_refused() -> None:
     """The error says what was looked for."""
-    for files in ({}, {"README.md": 1}, {"training_args.bin": 1}, {"mmproj-F16.gguf": 1}):
+    for files in ({}, {"README.md": 1}, {"training_args.bin": 1}):
         with pytest.raises(NoSpec, match=r"neither \.gguf nor \.safetensors"):
             to_read(REPO, files)
+    with pytest.raises(NoSpec, match=r"no file of a model: .*a projector, .* an importance matrix"):
+        from_gguf(b"", "mmproj-F16.gguf", "imatrix.gguf")
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,21 @@ def test_fields_are_what_the_error_was_made_of() -> None:
     """JSON output gets the fields by name."""
     assert UidInUse("m", "ready").fields() == {"uid": "m", "state": "ready"}
     assert issubclass(UidInUse, Refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("org/name", "hf:org/name or ms:org/name"),
+        ("p/x.gguf", "./p/x.gguf"),
+        ("a/b/c", "./a/b/c"),
+        ("x.gguf", "./x.gguf"),
+        ("mixtral", ""),
+        ("llama3:8b", ""),
+    ],
+)
+def test_a_name_that_looks_like_a_place_is_told_how_to_name_it(name: str, hint: str) -> None:
+    """A repository by its hub's prefix, a file by its path."""
+    told = str(UnknownName.among("model", name, ["tiny-mixtral"]))
+    assert (hint in told) if hint else ("is named" not in told)
+    assert "is named" not in str(UnknownName.among("engine", name, ["vLLM"]))

@@ -16,9 +16,12 @@ from paddock.registry.gguf import (
     SHORT,
     SHORT_TEXTS,
     FileBytes,
+    GgufKind,
     check_gguf,
+    foreign_kind,
     read_gguf,
     read_header,
+    read_kind,
 )
 from tests.fakes import ARRAY, STRING, Memory, entry, gguf, tensor, text, texts
 
@@ -53,6 +56,48 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert header.metadata == {"general.architecture": "llama", "n": 7}
     assert header.tensors == 2
     assert header.needed_bytes == len(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12345\n",
+         "a Git LFS pointer to a file of 12345 bytes, which git lfs pull brings"),
+        (b"../.git/annex/objects/Xk/9p/SHA256E-s1--4d.gguf", "a git-annex pointer"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\n\n<!-- proxy --><HTML>", "a web page"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><Error>", "a web page"),
+        (b"lmgg" + bytes(90), "a GGML file"),
+        (b"tjgg" + bytes(90), "a GGML file"),
+        (b"algg" + bytes(90), "a LoRA adapter in the format before GGUF"),
+        (b"PK\x03\x04", "a ZIP archive, or a model that PyTorch has pickled"),
+        (b"\x80\x02}q", "a pickle"),
+        (b"\x1f\x8b\x08", "a gzip archive"),
+        (struct.pack("<Q", 90) + b'{"a": 1}', "a safetensors file"),
+        (bytes(600), "zeros: a download that did not come to its end"),
+        (b'{"error": "Invalid username or password."}', "JSON, such as a server's error"),
+        (b"Entry not found", "text"),
+        (b"\xfa\x01" * 20, ""),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_place_of_weights_is_named(head: bytes, kind: str) -> None:
+    """Pointers, pages and files of other formats, by their first bytes."""
+    found = foreign_kind(head)
+    assert found.startswith(kind)
+    assert bool(found) == bool(kind)
+    with pytest.raises(CorruptFile, match="not a GGUF file") as error:
+        read_header(Memory(head))
+    assert found in error.value.reason
+
+
+def test_the_kind_of_a_file_is_read_from_its_first_entries() -> None:
+    """A projector, an adapter and a model, none of them farther than it takes."""
+    projector = gguf([entry("general.type", STRING, text("mmproj")), NAME], [tensor("a", (4, 2))])
+    assert read_kind(Memory(projector)).type == "mmproj"
+    whole = Memory(TINY.read_bytes())
+    assert read_kind(whole) == GgufKind("llama", "model", read_gguf(TINY).tensors, 2, 256)
+    assert whole.reached < HEADER_BYTES
 
 
 def test_the_bundled_model_is_whole() -> None:

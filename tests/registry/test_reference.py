@@ -16,6 +16,7 @@ from paddock.registry.reference import (
     hosts,
     is_reference,
     parse_reference,
+    split_tag,
 )
 
 # The same examples each time, however slow the machine is.
@@ -69,6 +70,17 @@ FILE = "mixtral-8x7b-v0.1.Q4_K_M.gguf"
         ("/srv/models/zoo", "path", ("/srv/models/zoo", None, None)),
         ("/srv//models/./zoo/", "path", ("/srv/models/zoo", None, None)),
         (f"/srv/models/{FILE}", "path", ("/srv/models", None, FILE)),
+        ("/srv/my models/a b.gguf", "path", ("/srv/my models", None, "a b.gguf")),
+        ("/模型/小象.gguf", "path", ("/模型", None, "小象.gguf")),
+        ("/m/a@b(1)~#2/x#1,y.gguf", "path", ("/m/a@b(1)~#2", None, "x#1,y.gguf")),
+        ("/m/a:b/v1..2", "path", ("/m/a:b/v1..2", None, None)),
+        ("/m/[ü] 'x' & $y;/-z", "path", ("/m/[ü] 'x' & $y;/-z", None, None)),
+        ("file:///m/a%20b/x%231.gguf", "path", ("/m/a b", None, "x#1.gguf")),
+        ("file://localhost/m/x#1?y.gguf", "path", ("/m", None, "x#1?y.gguf")),
+        ("file:/m/zoo", "path", ("/m/zoo", None, None)),
+        (f"hf.co/{REPO}", "huggingface", (REPO, None, None)),
+        (f"huggingface.co/{REPO}/blob/main/{FILE}", "huggingface", (REPO, "main", FILE)),
+        (f"modelscope.cn/models/{REPO}", "modelscope", (REPO, None, None)),
     ],
 )
 def test_a_reference_is_read_and_written(
@@ -99,7 +111,11 @@ def test_a_reference_is_read_and_written(
         ("./models/zoo", "must be absolute"),
         ("~/zoo", "must be absolute"),
         ("/srv/../etc", "is not an absolute path"),
-        ("/srv/my models", "is not an absolute path"),
+        ("/srv/./../etc", "is not an absolute path"),
+        ("file://host.example/m/x.gguf", "must be file:///path"),
+        ("file:x.gguf", "must be file:///path"),
+        ("hf:a/b:Q4_K_M", "--quantization Q4_K_M, and the model as hf:a/b"),
+        ("hf.co/a/b/commits/main", "is no address of a model"),
         ("/", "is not an absolute path"),
         ("https://example.com/a/b", "at none of the hubs' hosts (127.0.0.1:8080, "),
         ("https://huggingface.co.example.com/a/b", "at none of the hubs' hosts"),
@@ -119,6 +135,13 @@ def test_a_wrong_reference_is_refused_by_its_value(text: str, says: str) -> None
         parse_reference(text, HOSTS)
     assert any(part in str(caught.value) for part in says.split("|")), str(caught.value)
     assert text.strip()[:100].partition("\n")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("character", ["\x07", "\n", "\x7f", "\u2028", "\ud800"])
+def test_a_path_with_control_characters_is_refused(character: str) -> None:
+    """It would break the lines of logs and files."""
+    with pytest.raises(BadValue, match="is no reference"):
+        parse_reference(f"/srv/a{character}b", HOSTS)
 
 
 @pytest.mark.parametrize("name", ["mixtral-v0.1", "hf", "msx:a/b", "a/b", "", "tiny.gguf"])
@@ -169,3 +192,43 @@ def test_any_text_is_a_reference_or_a_bad_value(text: str) -> None:
     assert isinstance(found, Reference)
     assert ".." not in found.id.split("/")
     assert parse_reference(found.text, HOSTS) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "tag"),
+    [
+        ("hf:a/b:Q4_K_M", "hf:a/b", "Q4_K_M"),
+        ("hf.co/a/b:IQ4_XS", "hf.co/a/b", "IQ4_XS"),
+        ("https://huggingface.co/a/b:UD-Q4_K_XL", "https://huggingface.co/a/b", "UD-Q4_K_XL"),
+        ("ms:a/b@main:Q8_0", "ms:a/b@main", "Q8_0"),
+        ("hf:a/b", "hf:a/b", None),
+        ("/m/a:b", "/m/a:b", None),
+        ("~/a:b", "~/a:b", None),
+        ("file:///m/a:b", "file:///m/a:b", None),
+        ("llama3:8b", "llama3:8b", None),
+        ("http://127.0.0.1:8080/a/b", "http://127.0.0.1:8080/a/b", None),
+    ],
+)
+def test_a_quantization_may_stand_behind_a_colon(name: str, head: str, tag: str | None) -> None:
+    """As Ollama and llama.cpp have it; paths keep their colons."""
+    assert split_tag(name) == (head, tag)
+
+
+def test_the_name_of_a_file_that_is_there_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As people type it: without ./; a name that is no file is left to the catalogue."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "x 1.gguf").touch()
+    assert absolute("p/x 1.gguf") == str(tmp_path / "p" / "x 1.gguf")
+    assert absolute("p/y.gguf") == "p/y.gguf"
+    assert absolute("p") == "p"
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://[::1", "https://", "mirror.example"])
+def test_an_odd_endpoint_spoils_no_other_host(endpoint: str) -> None:
+    """Its client says what is wrong with it; addresses of the hub itself are read all the same."""
+    known = hosts({"HF_ENDPOINT": endpoint})
+    assert parse_reference("https://huggingface.co/a/b", known).id == "a/b"
+    assert "" not in known

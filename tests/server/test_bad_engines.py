@@ -21,6 +21,7 @@ from paddock.server.proxy.shape import fault
 from paddock.server.proxy.sinks import event_of
 from paddock.server.proxy.steps import (
     Assembly,
+    BareLogprobs,
     Called,
     Echo,
     Encoder,
@@ -280,6 +281,7 @@ def steps() -> list[Step]:
         UsageApart(True),
         StoppedBy(),
         LegacyLogprobs(2),
+        BareLogprobs(),
         Echo(["p"], False),
         Called(),
         Parts(1, 1),

@@ -273,6 +273,8 @@ def test_prompt_beyond_the_context_is_refused_with_both_numbers(sdk: Any, tiny: 
         body: Any = refused.value.body
         assert body["n_ctx"] == 2048
         assert body["n_prompt_tokens"] == 3 * repeats + 2
+        assert body["code"] == "context_length_exceeded"
+        assert "maximum context length is 2048 tokens" in body["message"]
 
 
 def test_unknown_model_is_404(sdk: Any, tiny: str) -> None:

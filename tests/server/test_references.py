@@ -90,6 +90,28 @@ async def test_what_cannot_be_derived_is_the_callers_error(
     assert name.rpartition(":")[2].rpartition("@")[0] in answer.json["detail"]
 
 
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:99999", "http://[::1", "nowhere"])
+async def test_an_endpoint_that_is_no_address_is_no_bug(
+    app: ASGIApp, hub: HubServer, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    """The hub's client fails on it, and prints what it likes: the answer has the variable."""
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    answer = await call(app, "POST", "/v1/plan", (), {"model_name": "hf:keeper/zoo"})
+    assert (answer.status, answer.json["error"]["cause"]) == (503, "hub_unreachable")
+    assert "HF_ENDPOINT" in answer.json["detail"] or endpoint in answer.json["detail"]
+
+
+async def test_a_token_whose_file_cannot_be_read_is_no_bug(
+    app: ASGIApp, hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is told as the token, with the path."""
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    answer = await call(app, "POST", "/v1/plan", (), {"model_name": "hf:keeper/zoo"})
+    assert (answer.status, answer.json["error"]["cause"]) == (403, "token_refused")
+    assert str(tmp_path) in answer.json["detail"]
+
+
 async def test_a_hub_that_does_not_answer_is_a_503(
     app: ASGIApp, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

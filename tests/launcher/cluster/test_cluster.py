@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -289,6 +290,35 @@ async def test_a_ray_that_has_not_started_leaves_nothing(
         process.kill()
     assert left == []
     assert not cluster.folder.exists()
+
+
+async def test_a_cluster_that_says_nothing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts the connection; who waits meanwhile gets the same failure, and no second try."""
+    monkeypatch.setattr("paddock.launcher.cluster.cluster.JOIN_SECONDS", 3.0)
+    tries = []
+    attempt = Cluster._connect
+
+    async def counted(cluster: Cluster) -> None:
+        tries.append(cluster)
+        await attempt(cluster)
+
+    monkeypatch.setattr(Cluster, "_connect", counted)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        environ = {"PADDOCK_HOME": str(tmp_path / "other"), "RAY_ADDRESS": address}
+        cluster = Cluster(read_settings(environ=environ))
+        failures = await asyncio.gather(
+            cluster.connect(), cluster.connect(), return_exceptions=True
+        )
+    says = f"the Ray cluster at {address} (RAY_ADDRESS) did not answer within 3 s"
+    assert [str(failure) for failure in failures] == [says, says]
+    assert len(tries) == 1
+    psutil.wait_procs(processes.belonging(cluster.instance), timeout=30)
+    assert processes.belonging(cluster.instance) == []
 
 
 async def test_an_address_where_nobody_listens_is_told(

@@ -166,6 +166,37 @@ def test_a_file_that_is_gated_is_told_so(hub: HubServer, terms: Terms, name: Any
     assert caught.value.cause == "gated_repo"
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("sha256-4d7a", model_header(), "ln -s .*sha256-4d7a sha256-4d7a.gguf"),
+        ("model.bin", b"PK\3\4" + bytes(90), "is a ZIP archive, or a model that PyTorch"),
+        ("notes.txt", b"hello", "is text; a model is a .gguf file, or a folder"),
+        ("x.GGUF.tmp", bytes(90), "is zeros"),
+        ("blob", b"\xfa\x01", "is a file; a model is"),
+    ],
+)
+def test_a_file_without_the_ending_is_told_what_it_is(
+    tmp_path: Path, terms: Terms, name: str, data: bytes, says: str
+) -> None:
+    """A GGUF that another tool keeps as a blob, with the command that links it by a name."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(BadValue, match=says):
+        found_at(Reference("path", str(tmp_path / name)), terms)
+
+
+@pytest.mark.parametrize("folder", ["my models", "模型", "a@(~#)", "a'b & $c"])
+def test_weights_at_any_path_are_derived(tmp_path: Path, terms: Terms, folder: str) -> None:
+    """Paths are what users make them; the file is found again by the spec."""
+    place = tmp_path / folder
+    place.mkdir()
+    (place / "小 象 #1.Q4_0.gguf").write_bytes(model_header())
+    found = found_at(Reference("path", str(place)), terms)
+    (source,) = found.spec.variants[0].sources
+    assert (Path(source.id) / str(source.file)).is_file()
+    assert found.spec.name
+
+
 def test_parts_of_one_model_are_counted_together(hub: HubServer, terms: Terms) -> None:
     """The first part's numbers, the tensors of all."""
     part = model_header()

@@ -265,6 +265,10 @@ def test_each_size_of_a_family_is_reckoned_for_itself() -> None:
         ("8-bit", 8.5),
         ("FP8", 8),
         ("something", 16),
+        ("Q8", 8.5),
+        ("55IQ2_XXS-34Q2_K", 2.5),
+        ("zoo-Q4_0", 4.5),
+        ("qwen3-8b", 16),
     ],
 )
 def test_a_quantizations_name_tells_its_bits(quantization: str, bits: float) -> None:

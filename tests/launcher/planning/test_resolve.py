@@ -250,6 +250,50 @@ def test_a_full_disk_is_refused_before_anything_is_fetched(catalog: Catalog) -> 
     assert plan(catalog, host(disk=0), model_name="tiny-mixtral").weights.here
 
 
+@pytest.mark.parametrize(
+    ("options", "longest"),
+    [
+        ({"rope_scaling": "yarn", "rope_freq_scale": 0.5}, 4096),
+        ({"rope_scaling": "linear", "rope_freq_scale": 0.25}, 8192),
+        ({"rope_freq_scale": 0.5}, 4096),
+        ({"rope_scaling": "none", "rope_freq_scale": 0.5}, 2048),
+        ({"rope_scaling": "yarn"}, 2048),
+        ({"rope_freq_scale": 2.0}, 2048),
+    ],
+)
+def test_rope_scaling_extends_the_context(
+    catalog: Catalog, options: dict[str, Any], longest: int
+) -> None:
+    """What the options extend it to can be asked for, and no more."""
+
+    def made(**wish: Any) -> LaunchPlan:
+        request = {"model_name": "tiny-mixtral", "format": "ggufv2", "engine_options": options}
+        return plan(catalog, **request, **wish)
+
+    assert made(context_length=longest).context_length == longest
+    with pytest.raises(BadValue, match="was trained for 2048 at most"):
+        made(context_length=longest + 1)
+    assert made().context_length <= longest
+
+
+@pytest.mark.parametrize("name", ["tiny-mixtral\n", " tiny-mixtral", "\ttiny-mixtral\r\n"])
+def test_white_space_around_names_is_no_part_of_them(catalog: Catalog, name: str) -> None:
+    """The model would have an id by which nobody can end it."""
+    made = plan(catalog, model_name=name, format="ggufv2 ", quantization="Q2_K\n")
+    assert (made.model_id, made.quantization) == ("tiny-mixtral", "Q2_K")
+    assert plan(catalog, model_name=name, model_uid=" a/b\n", format="ggufv2").model_id == "a/b"
+    with pytest.raises(BadValue, match="model id"):
+        plan(catalog, model_name=name, model_uid="a\nb")
+
+
+def test_a_quantization_behind_a_colon_is_one() -> None:
+    """Of a reference, as other tools write it; one that is asked for otherwise must be the same."""
+    request = LaunchRequest.parse(model_name="hf.co/a/b:Q4_K_M")
+    assert (request.model_name, request.quantization) == ("hf.co/a/b", "Q4_K_M")
+    other = LaunchRequest.parse(model_name="hf:a/b:Q4_K_M", quantization="Q8_0")
+    assert (other.model_name, other.quantization) == ("hf:a/b:Q4_K_M", "Q8_0")
+
+
 def test_n_ctx_and_context_length_are_one_thing(catalog: Catalog) -> None:
     """Either sets the context of a request; both must agree; the model's own is the limit."""
     assert plan(catalog, context_length=512).context_length == 512
@@ -660,3 +704,13 @@ def test_offers_are_what_launches_would_take(catalog: Catalog) -> None:
     assert found["mixtral-v0.1 46_7 pytorch none"] == "Transformers"
     assert all(choice is None or size > choice.loaded_bytes for _, choice, size in offers)
     assert offers[0][0].quantization == plan(catalog).quantization
+
+
+def test_an_architecture_that_nobody_states_is_left_to_the_engine(catalog: Catalog) -> None:
+    """Of a registration without one; an engine that lists what it knows is no judge of it."""
+    spec = catalog.lookup("tiny-mixtral")
+    unnamed = spec.architecture.model_copy(update={"name": "unknown"})
+    named = catalog.including("own", spec.model_copy(update={"architecture": unnamed}))
+    engines = {"llama.cpp": Detection(version="1", architectures=("LlamaForCausalLM",))}
+    made = plan(named, host(engines=engines), model_name="own", format="ggufv2")
+    assert made.engine == "llama.cpp"

@@ -1,6 +1,8 @@
 """Downloads from a hub on loopback that misbehaves: what comes, what is kept, what it is called."""
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,22 +10,27 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import close_session, try_to_load_from_cache
 
 from paddock.launcher.planning.plan import PlannedFile, PlannedWeights
-from paddock.launcher.weights import Progress, Terms, fetch, is_whole
+from paddock.launcher.weights import Progress, Terms, fetch, is_whole, load_hub
 from paddock.launcher.weights.base import Listing, RemoteFile
 from paddock.launcher.weights.progress import Meter
+from paddock.launcher.weights.reachability import unreachable
 from paddock.launcher.weights.select_files import choose
 from paddock.launcher.weights.transfer import retry_after
 from paddock.launcher.weights.verified import Records
 from paddock.registry.errors import HubFailure
+from paddock.registry.hubs import hub_site
 from paddock.registry.spec import Source
 from tests.fakes import COMMIT, Fault, HubServer, Zeros, git_of, sha256_of
 from tests.launcher.conftest import DATA, FILE, REPO
@@ -402,6 +409,177 @@ def test_a_gated_repository_says_where_to_ask(hub: HubServer, terms: Terms) -> N
     assert found.cause == "gated_repo"
     assert f"{hub.endpoint}/models/{REPO}" in str(found)
     assert "MODELSCOPE_API_TOKEN" in str(found)
+
+
+PAGE = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html><html>Log in</html>", b"[]", b"null", b'"hello"', b""]
+)
+def test_a_server_that_is_no_hub_is_told_so(
+    hub: HubServer, terms: Terms, name: str, body: bytes
+) -> None:
+    """A login page, or another service's JSON, is no bug of ours: the address is named."""
+    hub.fail("api", *[Fault(200, PAGE, body=body)] * 3)
+    found = failure(weights(name, FILE), terms)
+    assert (found.cause, hub.endpoint in str(found)) == ("hub_unreachable", True), str(found)
+    assert "_ENDPOINT" in str(found)
+
+
+@pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize("where", ["api", FILE])
+def test_a_token_that_is_not_taken_is_told_so(
+    hub: HubServer, terms: Terms, name: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has expired; the repository is not called gated for it."""
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", "ms_expired")
+    said = {"X-Error-Message": "Invalid credentials in Authorization header"}
+    hub.fail(where, *[Fault(401, said)] * 3)
+    found = failure(weights(name, FILE), terms)
+    assert found.cause == "token_refused", str(found)
+    assert "_TOKEN" in str(found)
+    assert "expired" not in str(found).replace("may have expired", "")
+    assert "gated" not in str(found)
+
+
+@pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize("token", ["hf_ö", "hf_a b", "hf_\x07"])
+def test_a_token_that_is_none_is_told_so(
+    hub: HubServer, terms: Terms, name: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is sent: no header can have it."""
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", token)
+    found = failure(weights(name, FILE), terms)
+    assert found.cause == "token_refused"
+    assert "characters that no token has" in str(found)
+
+
+@pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize("where", ["api", FILE])
+@pytest.mark.parametrize("status", [403, 407])
+def test_what_stands_before_the_hub_is_not_taken_for_it(
+    hub: HubServer, terms: Terms, name: str, where: str, status: int
+) -> None:
+    """A proxy's or a firewall's page; the hub's own refusals have a code."""
+    hub.fail(where, *[Fault(status, PAGE, body=b"<html>Blocked</html>")] * 20)
+    found = failure(weights(name, FILE), terms)
+    assert found.cause == "hub_unreachable", str(found)
+    assert hub.endpoint in str(found)
+    assert "gated" not in str(found)
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """Refuses everything, as a proxy of a company does."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_POST = do_CONNECT = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a proxy that the environment names, and that refuses everything."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    address = f"127.0.0.1:{server.server_address[1]}"
+    for variable in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, f"http://keeper:secret@{address}")
+    monkeypatch.setenv("no_proxy", "")
+    close_session()
+    yield address
+    close_session()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_proxy_that_refuses_is_named(hub: HubServer, terms: Terms, name: str, proxy: str) -> None:
+    """With its address and without its password; for a tunnel as well."""
+    found = failure(weights(name, FILE), terms)
+    assert found.cause == "hub_unreachable", str(found)
+    assert f"the proxy http://{proxy}" in str(found)
+    assert "secret" not in repr((str(found), found.tried))
+    tunnel = unreachable("https://hub.example", 2.0)
+    assert tunnel is not None
+    assert f"by the proxy http://{proxy}" in tunnel
+
+
+def test_a_cache_without_links_has_the_file_itself(
+    hub: HubServer, terms: Terms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the client does on exFAT: it is found again without a request, by both, and removed."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    monkeypatch.setattr(os, "symlink", refused)
+    path = get(weights("huggingface", FILE), terms)
+    assert not path.is_symlink()
+    assert path.read_bytes() == DATA
+    assert not blob(tmp_path).exists()
+    asked = len(hub.asked)
+    assert get(weights("huggingface", FILE), terms) == path
+    assert try_to_load_from_cache(REPO, FILE) == str(path)
+    assert len(hub.asked) == asked
+    other = get(weights("huggingface", "zoo.Q8_0.gguf"), terms)
+    assert other.parent == path.parent
+    path.write_bytes(b"spoilt")
+    assert get(weights("huggingface", FILE), terms).read_bytes() == DATA
+    source = Source(hub="huggingface", id=REPO, file_template=FILE)
+    load_hub("huggingface").remove(source, [path])
+    assert (path.exists(), other.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_cache_without_locks_is_used_all_the_same(
+    hub: HubServer, terms: Terms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    """A lock on this machine stands for the one that its file system does not have."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    flock, taken = fcntl.flock, []
+
+    def refused(handle: int, operation: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        if "/.locks/" in name:
+            raise OSError(code, os.strerror(code))
+        taken.append(name)
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    assert get(weights("huggingface", FILE), terms).read_bytes() == DATA
+    assert any("paddock-locks" in name for name in taken)
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_cache_that_cannot_be_written_is_told_in_a_line(
+    hub: HubServer, terms: Terms, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The path, the system's reason, and the variables that name another folder."""
+    mkdir = Path.mkdir
+
+    def refused(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.is_relative_to(tmp_path / "hf") or path.is_relative_to(tmp_path / "modelscope"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    found = failure(weights(name, FILE), terms)
+    assert found.cause == "not_writable"
+    assert "Read-only file system" in str(found)
+    assert hub_site(name).cache_variable in str(found)
 
 
 @pytest.mark.parametrize("name", HUBS)

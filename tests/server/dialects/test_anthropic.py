@@ -414,10 +414,10 @@ def test_error_ends_a_stream() -> None:
     assert encoder.event(chunk(content="I")) + encoder.close() == b""
 
 
-def test_call_that_was_cut_off_is_no_call() -> None:
-    """What there is of its arguments is text, and the reason is the length."""
+def test_call_that_was_cut_off_is_a_call_without_input() -> None:
+    """Its text is no answer; the reason is the length, by which clients ask again for more."""
     call = {"id": "a", "type": "function", "function": {"name": "feed", "arguments": '{"fo'}}
     choice = {"message": {"content": None, "tool_calls": [call]}, "finish_reason": "length"}
     found = Messages("m").encode_answer({"choices": [choice]})
-    assert found["content"] == [{"type": "text", "text": '{"fo'}]
+    assert found["content"] == [{"type": "tool_use", "id": "a", "name": "feed", "input": {}}]
     assert found["stop_reason"] == "max_tokens"
