@@ -376,8 +376,9 @@ class Vllm(Adapter):
             *(str(environment.python), "-m", "vllm.entrypoints.cli.main"),
             *arguments(serving),
         ]
-        if serving.chat_template:
-            argv += ["--chat-template", serving.chat_template]
+        if serving.chat_template_file:
+            # Not its text, in which vLLM would resolve escapes and spoil what is not ASCII.
+            argv += ["--chat-template", str(serving.chat_template_file)]
         cache = read_settings().home / "cache" / "vllm"
         environ = {
             # Not an argument, because every user of the machine can read those.
