@@ -19,6 +19,7 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.derive.repository import engines_of
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import FORMATS, weight_format
+from paddock.registry.prompts import prompt_names
 from paddock.registry.shards import unsharded_name
 from paddock.registry.spec import ModelSpec
 from paddock.registry.spec_fields import parse_size
@@ -91,8 +92,11 @@ def translate(
         "weights": building.weights,
         "notes": " ".join(notes),
     }
-    if registration.get("chat_template"):
-        data["chat_template"] = registration["chat_template"]
+    template = registration.get("chat_template")
+    if isinstance(template, str) and template in prompt_names():
+        data["chat_format"] = template
+    elif template:
+        data["chat_template"] = template
     try:
         return ModelSpec.model_validate(data)
     except ValidationError as error:
