@@ -17,7 +17,7 @@ import statistics
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import requests
 
 from paddock.engines import load_engine
 from paddock.registry.catalog import specs_root
+from paddock.registry.prompts import EXAMPLE, find_prompt
 from paddock.server.dialects.fields import field_support
 from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
 from tests.conftest import Paddock, make_paddock
@@ -243,6 +244,30 @@ def test_greedy_text_is_the_references(served: Served, ask: Ask, reference: dict
     assert ask.text() == said
     if served.exact:
         assert said == reference["text"]
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in VARIANTS if one.quantization in ONE_EACH], ids=lambda one: one.uid
+)
+def test_a_prompt_format_is_the_published_one(
+    gateway: Paddock, reference: dict[str, Any], one: Served
+) -> None:
+    """Token by token: the example of the format is as long in a chat as it is as a text.
+
+    Llama 2's, which is not the weights' own and has a <s> in its midst.
+    """
+    template = find_prompt("llama-2")
+    named = replace(one, options=(*one.options, "--chat-template", template.name))
+    launch(gateway, named)
+    try:
+        sent = {"messages": list(EXAMPLE), "max_tokens": 1}
+        answer = _ask(named, gateway, reference, chat=True)(**sent)
+        # The tokenizer adds the first one.
+        text = template.example.removeprefix(template.bos)
+        plain = _ask(named, gateway, reference, chat=False)(prompt=text, max_tokens=1)
+        assert answer["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+    finally:
+        gateway.ok("terminate", "--model-uid", named.uid)
 
 
 def test_quantization_costs_little(served: Served, ask: Ask, reference: dict[str, Any]) -> None:

@@ -148,4 +148,4 @@ def test_a_broken_template_is_refused_before_anything_starts(
     assert "line 2" in done.stderr
     done = shared_paddock.run("launch", "tiny-mixtral", "--dry-run", "--chat-template", "mistralv1")
     assert done.returncode != 0
-    assert "did you mean mistral-v1?" in done.stderr
+    assert "did you mean mistral-v1" in done.stderr
