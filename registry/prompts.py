@@ -32,6 +32,7 @@ EXAMPLE: tuple[Mapping[str, str], ...] = (
 """The conversation of each format's example."""
 _ANSWER = EXAMPLE[1]["content"]
 _EOS = "\x00eos\x00"
+_BLANK = "{%- set blank = ' ' %}"
 # Transformers marks an answer's tokens by it, and renders the text as if it were not there.
 _GENERATION = re.compile(r"{%([-+]?)\s*(?:end)?generation\s*([-+]?)%}")
 # A token that ends a turn: <|im_end|>, </s>, <end_of_turn>, <reserved_106>, [EOS].
@@ -97,6 +98,14 @@ def find_prompt(name: str) -> PromptFormat:
 def is_template(text: str) -> bool:
     """Whether a text is a template, and not the name of a format."""
     return "{" in text or "\n" in text
+
+
+def without_blanks(template: str) -> str:
+    """A format's template for a tokenizer that puts a blank after each special token itself.
+
+    Formats set `blank` for those. llama.cpp's SentencePiece makes two of one that is written.
+    """
+    return template.replace(_BLANK, _BLANK.replace("' '", "''"))
 
 
 def check_template(value: str) -> str:

@@ -8,7 +8,7 @@ no guess of its own, and the gateway refuses chats.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from paddock.launcher.planning.plan import LaunchPlan
 from paddock.registry.errors import CorruptFile
 from paddock.registry.formats import weight_format
 from paddock.registry.gguf import read_gguf
-from paddock.registry.prompts import find_prompt, is_token, turn_end
+from paddock.registry.prompts import find_prompt, is_token, turn_end, without_blanks
 
 NO_FORMAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """What an engine is given where chats are refused."""
@@ -73,24 +73,19 @@ def settle_prompt(plan: LaunchPlan, weights: Path | None) -> Prompt:
     if plan.type != "LLM" or weights is None:
         return Prompt(template=plan.chat_template, stop=plan.stop)
     if plan.chat_template is not None:
-        prompt = Prompt(
-            "plan",
-            plan.chat_format,
-            plan.chat_template,
-            plan.stop,
-            tools="tools" in plan.chat_template,
-        )
+        template = plan.chat_template
+        prompt = Prompt("plan", plan.chat_format, template, plan.stop, tools="tools" in template)
     elif (own := next(own_templates(plan, weights), None)) is not None:
         prompt = Prompt("weights", stop=_with_end(plan.stop, own))
     else:
         return replace_own(plan, weights, "the weights bring no chat template")
-    return _with_tokens(prompt, plan, weights)
+    return _fitted(prompt, plan, weights)
 
 
 def replace_own(plan: LaunchPlan, weights: Path | None, reason: str) -> Prompt:
     """The prompt where the weights' own does not count, for the `reason` that is given."""
     prompt = _stand_in(plan, reason)
-    return prompt if weights is None else _with_tokens(prompt, plan, weights)
+    return prompt if weights is None else _fitted(prompt, plan, weights)
 
 
 def _stand_in(plan: LaunchPlan, reason: str) -> Prompt:
@@ -108,11 +103,7 @@ def _stand_in(plan: LaunchPlan, reason: str) -> Prompt:
 def own_templates(plan: LaunchPlan, weights: Path) -> Iterator[str]:
     """The chat templates that the weights bring, the default one first."""
     if weight_format(plan.format).is_single_file:
-        try:
-            metadata = read_gguf(weights).metadata
-        except (CorruptFile, OSError):  # the engine says it better
-            return
-        yield from _texts(metadata.get(GGUF_KEY))
+        yield from _texts(_metadata(weights).get(GGUF_KEY))
         return
     folder = weights if weights.is_dir() else weights.parent
     yield from _texts(_read(folder / "chat_template.jinja"))
@@ -123,20 +114,40 @@ def own_templates(plan: LaunchPlan, weights: Path) -> Iterator[str]:
             yield from _texts(one.get("template") if isinstance(one, dict) else one)
 
 
-def _with_tokens(prompt: Prompt, plan: LaunchPlan, weights: Path) -> Prompt:
-    """The prompt with its stop texts told apart: those that are tokens have numbers in the files.
+def _metadata(weights: Path) -> Mapping[str, Any]:
+    """What a GGUF's header says; nothing of a broken one, of which the engine says more."""
+    try:
+        return read_gguf(weights).metadata
+    except (CorruptFile, OSError):
+        return {}
 
-    llama.cpp ends an answer at every token that looks like a turn's end, whatever else the header
-    names (`special_eog_ids` in its llama-vocab.cpp), so that a GGUF keeps the texts alone.
+
+def _fitted(prompt: Prompt, plan: LaunchPlan, weights: Path) -> Prompt:
+    """The prompt as the weights' tokenizer needs it.
+
+    Of stop texts, those that are tokens have numbers in the files. llama.cpp ends an answer at
+    every token that looks like a turn's end, whatever else the header names (`special_eog_ids` in
+    its llama-vocab.cpp), so that a GGUF keeps the texts alone.
     """
-    tokens: dict[str, int] = {}
-    ends: set[int] = set()
-    if not weight_format(plan.format).is_single_file and prompt.stop:
-        folder = weights if weights.is_dir() else weights.parent
-        tokens, ends = _added_tokens(folder), _end_tokens(folder)
+    if weight_format(plan.format).is_single_file:
+        texts = tuple(text for text in prompt.stop if not is_token(text))
+        template = prompt.template
+        if template is not None and prompt.format is not None and _writes_blanks(weights):
+            template = without_blanks(template)
+        return replace(prompt, stop=texts, template=template)
+    folder = weights if weights.is_dir() else weights.parent
+    tokens = _added_tokens(folder) if prompt.stop else {}
     texts = tuple(text for text in prompt.stop if text not in tokens and not is_token(text))
+    ends = _end_tokens(folder)
     ids = tuple(tokens[text] for text in prompt.stop if text in tokens)
     return replace(prompt, stop=texts, stop_ids=tuple(one for one in ids if one not in ends))
+
+
+def _writes_blanks(weights: Path) -> bool:
+    """Whether llama.cpp puts a blank before each text that follows a special token."""
+    metadata = _metadata(weights)
+    is_sentencepiece = metadata.get("tokenizer.ggml.model") == "llama"
+    return is_sentencepiece and metadata.get("tokenizer.ggml.add_space_prefix") is not False
 
 
 def _added_tokens(folder: Path) -> dict[str, int]:

@@ -18,12 +18,13 @@ from paddock.engines.llama_cpp import LlamaCpp, LlamaCppOptions
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
+from paddock.launcher.replicas.prompt import settle_prompt
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
 from paddock.registry.prompts import EXAMPLE, find_prompt, prompt_names, render
 from tests.engines.child import Child, free_port, serving
 from tests.fakes import STRING, entry, gguf, llama_server, text
-from tests.rewritten import TEMPLATE, rewrite
+from tests.rewritten import TEMPLATE, rewrite, with_sentencepiece
 
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 ENGINE = load_engine("llama.cpp")
@@ -373,3 +374,29 @@ def test_a_formats_end_of_turn_ends_an_answer(tmp_path: Path) -> None:
     assert status == 200, answer
     assert answer["choices"][0]["finish_reason"] == "stop"
     assert answer["choices"][0]["message"]["content"] == ""
+
+
+@pytest.mark.parametrize("name", ["mistral-v1", "mistral-v3", "llama-2"])
+def test_the_tokens_are_the_published_prompt(tmp_path: Path, name: str) -> None:
+    """SentencePiece puts a blank after each special token; none is there twice.
+
+    `[INST]` is a token of its own in mistral-v3, and its blank is the tokenizer's too.
+    """
+    weights = with_sentencepiece(TINY, tmp_path / "pieces.gguf")
+    if name == "mistral-v3":
+        weights = rewrite(weights, tmp_path / "v3.gguf", {}, {700: "[INST]", 701: "[/INST]"})
+    given = plan().model_copy(
+        update={"chat_template": find_prompt(name).template, "chat_format": name}
+    )
+    template = settle_prompt(given, weights).template
+    with Child(ENGINE, wanted(weights, chat_template=template), tmp_path / "log") as child:
+        child.await_health()
+        _, answer = child.post("/apply-template", {"messages": list(EXAMPLE)})
+        told = {"content": answer["prompt"], "add_special": True, "with_pieces": True}
+        _, tokens = child.post("/tokenize", {**told, "parse_special": True})
+        _, chat = child.post("/v1/chat/completions", {"messages": list(EXAMPLE), "max_tokens": 1})
+    pieces = [token["piece"] for token in tokens["tokens"]]
+    assert chat["usage"]["prompt_tokens"] == len(pieces)
+    # Meta's own code encodes each pair as a text, and so with a blank before it.
+    expected = find_prompt(name).example.replace("<s>[INST] U", "<s> [INST] U", 2)
+    assert "".join(pieces) == (expected if name == "llama-2" else find_prompt(name).example)

@@ -13,8 +13,8 @@ from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.prompt import NO_FORMAT, replace_own, settle_prompt
 from paddock.registry.catalog import Catalog, specs_root
-from paddock.registry.prompts import find_prompt
-from tests.rewritten import TEMPLATE, rewrite
+from paddock.registry.prompts import EXAMPLE, find_prompt, render, without_blanks
+from tests.rewritten import TEMPLATE, rewrite, with_sentencepiece
 
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 ENGINES = {name: Detection("1") for name in ("llama.cpp", "Transformers")}
@@ -54,6 +54,19 @@ def test_the_spec_stands_in_for_weights_without_a_template(bare: Path) -> None:
     assert prompt.tools is False
     assert "mistral-v1" in prompt.note
     assert (prompt.stop, prompt.stop_ids) == ((), ())
+
+
+def test_blanks_that_the_tokenizer_writes_are_left_to_it(tmp_path: Path) -> None:
+    """Of formats alone: a user's template is taken as it is."""
+    weights = with_sentencepiece(TINY, tmp_path / "pieces.gguf")
+    prompt = settle_prompt(planned("mixtral-instruct-v0.1"), weights)
+    template = find_prompt("mistral-v1").template
+    assert prompt.template == without_blanks(template) != template
+    assert render(prompt.template, EXAMPLE, "<s>", "</s>").startswith(
+        "<s>[INST] U1 [/INST] A1</s>[INST]"
+    )
+    given = planned("mixtral-instruct-v0.1", chat_template=template)
+    assert settle_prompt(given, weights).template == template
 
 
 def test_the_weights_own_counts_before_the_specs(tmp_path: Path) -> None:
