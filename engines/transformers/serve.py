@@ -135,6 +135,7 @@ class Model:
         if settings["chat_template"]:
             self.tokenizer.chat_template = settings["chat_template"]
         _check_template(self.tokenizer)
+        self.takes_parts = _takes_parts(self.tokenizer)
         ends = self.tokenizer.eos_token_id if loaded.ends is None else loaded.ends
         self._ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
         self._chat_ends = [*self._ends, *settings["stop_ids"]]
@@ -230,6 +231,24 @@ def _check_template(tokenizer: Any) -> None:
         return
 
 
+def _takes_parts(tokenizer: Any) -> bool:
+    """Whether the chat template takes a content in parts. Many write the list as Python does."""
+    parts = [{"type": "text", "text": "a"}]
+    try:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
+    except Exception:  # noqa: BLE001 - a template may raise anything
+        return False
+    return "type" not in text
+
+
+def _joined(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with its parts as one text, a line each, as llama.cpp and vLLM join them."""
+    parts = message.get("content")
+    if not isinstance(parts, list):
+        return message
+    return {**message, "content": "\n".join(str(part.get("text", "")) for part in parts)}
+
+
 def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
     """The worker's process, and our end of the pipe to it."""
     ours, theirs = Pipe()
@@ -300,10 +319,13 @@ def _parse_request(model: Model, body: dict[str, Any], chat: bool) -> ParsedRequ
 def _chat_prompt(model: Model, body: dict[str, Any]) -> list[int]:
     if not model.tokenizer.chat_template:
         raise Refused("the model has no chat template", "messages")
+    messages = body["messages"]
+    if not model.takes_parts:
+        messages = [_joined(message) for message in messages]
     try:
         # The template writes the special tokens itself, so none are added to its text.
         encoded = model.tokenizer.apply_chat_template(
-            body["messages"],
+            messages,
             add_generation_prompt=body.get("add_generation_prompt", True),
             tokenize=True,
             return_dict=True,

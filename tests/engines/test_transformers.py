@@ -736,3 +736,15 @@ def test_a_template_that_is_none_has_its_cause(
         diagnosis = diagnose_exit(ENGINE, plan(), child.await_end(), None, child.lines())
     assert diagnosis.cause == "chat_template"
     assert "--chat-template FILE" in (diagnosis.next_command or "")
+
+
+def test_a_content_in_parts_is_its_text(child: Child) -> None:
+    """For a template that takes texts alone, and would write a list of parts as Python does."""
+    parts = [{"type": "text", "text": "Tell me"}, {"type": "text", "text": "a story."}]
+    counts = []
+    for content in (parts, "Tell me\na story."):
+        messages = [{"role": "user", "content": content}]
+        status, answer = child.post("/v1/chat/completions", {"messages": messages, "max_tokens": 1})
+        assert status == 200
+        counts.append(answer["usage"]["prompt_tokens"])
+    assert counts[0] == counts[1]
