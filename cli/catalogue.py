@@ -9,6 +9,7 @@ import click
 
 from paddock.cli.options import Output, Settings, connected, offline
 from paddock.cli.output import say_reading, size, table
+from paddock.registry.errors import BadValue
 from paddock.registry.reference import absolute, is_reference
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def registrations(settings: Settings, output: Output) -> None:
 @click.command(short_help="Print a model's spec, or the one derived from a repository.")
 @click.argument("name")
 @click.option("--offline", "asks_nobody", is_flag=True, help="Ask no hub.")
+@click.option("--prompt", "as_prompt", is_flag=True, help="Print a chat as the model gets it.")
 @connected
-def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> None:
+def show(name: str, asks_nobody: bool, as_prompt: bool, settings: Settings, output: Output) -> None:
     """Print a model's spec, or the one derived from a repository.
 
     NAME is a model's, or a reference, such as hf:owner/name or ms:owner/name, also with @revision,
@@ -52,8 +54,12 @@ def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> No
     configuration and the header of a GGUF file, and no weights. What it does not tell is noted.
     The YAML can be changed and registered.
 
+    With --prompt, the example is in the format that the spec names, or in its own template. It
+    counts where the weights bring no chat template.
+
     \b
     Example:
+      paddock show mixtral-instruct-v0.1 --prompt
       paddock show hf:TheBloke/Mixtral-8x7B-v0.1-GGUF > mixtral.yaml
       paddock register --file mixtral.yaml
     """
@@ -66,11 +72,36 @@ def show(name: str, asks_nobody: bool, settings: Settings, output: Output) -> No
         description = client.show(reference, offline=asks_nobody)
     else:
         description = _show_locally(settings, reference, asks_nobody)
+    if as_prompt:
+        _show_prompt(name, description["spec"], output)
+        return
     for note in description["notes"]:
         output.talk(f"note: {note}")
     for format, risk in description["consent"].items():
         output.talk(f"{format} needs --trust {description['commit']}: {risk}")
     output.result(description, description["yaml"].rstrip("\n"))
+
+
+def _show_prompt(name: str, spec: dict[str, Any], output: Output) -> None:
+    from paddock.registry.prompts import EXAMPLE, find_prompt, render
+
+    stop = list(spec.get("stop") or [])
+    if spec.get("chat_template"):
+        prompt, source = render(spec["chat_template"], EXAMPLE), ["the spec's own template"]
+    elif spec.get("chat_format"):
+        found = find_prompt(spec["chat_format"])
+        prompt = render(found.template, EXAMPLE, found.bos, found.eos)
+        source = list(found.sources)
+        stop += [text for text in found.stop if text not in stop]
+    else:
+        reason = "its spec names no prompt format; chats need a chat template in its weights"
+        raise BadValue("model", name, f"{reason}, or --chat-template at the launch")
+    output.talk(f"format: {spec.get('chat_format') or 'a template'}")
+    for one in source:
+        output.talk(f"source: {one}")
+    output.talk(f"ends at: {', '.join(stop) or 'the end of text'}")
+    result = {"format": spec.get("chat_format"), "prompt": prompt, "stop": stop, "sources": source}
+    output.result(result, prompt)
 
 
 def _show_locally(settings: Settings, name: str, asks_nobody: bool) -> dict[str, Any]:

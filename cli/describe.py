@@ -62,6 +62,19 @@ def _restarts(count: int) -> str:
     return f", {count} restart{'s' * (count != 1)}" if count else ""
 
 
+def _chat_lines(chat: dict[str, Any] | None) -> list[str]:
+    if chat is None:
+        return []
+    template = {
+        "plan": chat["format"] or "the template of the launch or registration",
+        "weights": "the weights' own template",
+        "spec": chat["format"],
+        "none": "no template: chats are refused",
+    }[chat["source"]]
+    reason = f" ({chat['reason']})" if chat["reason"] else ""
+    return [f"  chats by      {template}{reason}"]
+
+
 def _replica_lines(replica: dict[str, Any], now: float) -> list[str]:
     node = f" on {replica['worker_address']}" if replica["worker_address"] else ""
     process = f", pid {replica['pid']}" if replica["pid"] else ""
@@ -72,6 +85,7 @@ def _replica_lines(replica: dict[str, Any], now: float) -> list[str]:
     lines = [
         f"{replica['replica_uid']} is {replica['model_state']}{node}{process}{since}{restarts}"
     ]
+    lines += _chat_lines(replica["chat"])
     failure = replica["last_failure"]
     if failure is not None:
         lines.append(f"  last failure  {failure['cause']}: {failure['message']}")

@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from paddock.cli.options import LOCK_FILE, F
+from paddock.registry.errors import BadValue
 from paddock.registry.hubs import AUTO, hub_names
 from paddock.registry.launch_fields import Kind, LaunchField, Taker, launch_fields
 from paddock.registry.reference import absolute
+
+LONGEST_PATH = 4096
 
 
 def with_launch_options(taker: Taker, without: tuple[str, ...] = ()) -> Callable[[F], F]:
@@ -93,9 +96,21 @@ def _adapters(pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     return {"lora_list": adapters}
 
 
+def _template(value: str) -> str:
+    """The text of a file; what is no file is a template itself, or the name of a format."""
+    path = Path(value).expanduser() if len(value) < LONGEST_PATH and "{" not in value else None
+    if path is None or not path.is_file():
+        return value
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadValue("--chat-template", value, f"cannot be read: {error}") from None
+
+
 _BODY_VALUES: Mapping[Kind, Callable[[Any], Any]] = {
     "reference": absolute,
     "path": _absolute,
     "file": _absolute_file,
     "adapters": _adapters,
+    "template": _template,
 }

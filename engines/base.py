@@ -202,6 +202,9 @@ class Serving:
         context_length: tokens that one request gets (prompt and answer).
         slots: requests served side by side.
         api_key: the key that the engine shall require, if it can check one.
+        chat_template: in place of the one in the weights; None: that one counts.
+        chat_template_file: the same in a file.
+        stop_ids: tokens that end an answer in a chat, beside those that the weights name.
         projector: a file that turns pictures into tokens, if the weights need one.
         quantization: the variant's. If the files are not quantized, it is made while they are read.
         cache_bytes: the plan's bytes for the key-value cache of all slots; 0: not counted.
@@ -217,6 +220,8 @@ class Serving:
     abilities: tuple[str, ...]
     options: EngineOptions
     chat_template: str | None = None
+    chat_template_file: Path | None = None
+    stop_ids: tuple[int, ...] = ()
     projector: Path | None = None
     quantization: str = "none"
     cache_bytes: int = 0

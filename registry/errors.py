@@ -302,15 +302,17 @@ class FieldRefused(Refused):
 
 @dataclass(eq=False)
 class NotAble(Refused):
-    """Model `uid` lacks `ability`."""
+    """Model `uid` lacks `ability`; for a `reason`, where it is not the model's own nature."""
 
     uid: str
     ability: str
     abilities: tuple[str, ...] = ()
+    reason: str = ""
 
     def __str__(self) -> str:
         has = ", ".join(self.abilities) or "none"
-        return f"model '{self.uid}' has no ability '{self.ability}' (it has: {has})"
+        text = f"model '{self.uid}' has no ability '{self.ability}' (it has: {has})"
+        return f"{text}: {self.reason}" if self.reason else text
 
 
 @dataclass(eq=False)

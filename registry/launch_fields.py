@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from paddock.registry.abilities import model_types
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.hubs import AUTO
+from paddock.registry.prompts import check_template
 
 Kind = Literal[
     "text",
@@ -35,6 +36,7 @@ Kind = Literal[
     "gpus",
     "indices",
     "adapters",
+    "template",
     "entry",
 ]
 """What a value is.
@@ -43,7 +45,9 @@ Kind = Literal[
 abilities belong to: packages may add some. `file` is a path, or the name of a file
 in the model's repository. The command line makes relative paths absolute. `solved` is a count, or
 `auto`. `bytes` is a size such as 24GB. `gpus` is a number of GPUs, `auto` or `none`; `indices` are
-indices of GPUs. `adapters` is Xinference's `peft_model_config`. `entry` is an entry of a lockfile.
+indices of GPUs. `adapters` is Xinference's `peft_model_config`. `template` is
+a chat template, or the name of a prompt format; the command line reads it from a file. `entry` is
+an entry of a lockfile.
 """
 Taker = Literal["launch", "pull", "lock", "replicas"]
 """Commands and routes. `replicas` is the route that adds replicas to a model; no command does."""
@@ -237,6 +241,10 @@ def _adapters(launch_field: LaunchField, value: Any) -> list[str]:
     return [str(path) for path in paths]
 
 
+def _template(launch_field: LaunchField, value: Any) -> str:
+    return check_template(_text(launch_field, value))
+
+
 _SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([MGT]i?B?)", re.IGNORECASE)
 _UNITS = {
     f"{letter}{unit}": factor**power
@@ -258,6 +266,7 @@ _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "gpus": _gpus,
     "indices": _indices,
     "adapters": _adapters,
+    "template": _template,
     # `LaunchRequest` reads sizes and entries of lockfiles: their modules import pydantic.
 }
 
@@ -413,6 +422,15 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
         help="GGUF that lets a GGUF see pictures.",
         help_of={"pull": "Bring this projector too."},
         description="A file beside a GGUF that makes tokens of pictures",
+    ),
+    LaunchField(
+        key="chat_template",
+        attribute="chat_template",
+        kind="template",
+        flags=("--chat-template",),
+        metavar="FILE|NAME",
+        help="Jinja file, or format such as chatml, for chats.",
+        description="Jinja template, or the name of a prompt format, in place of the model's own",
     ),
     LaunchField(
         key="trust",

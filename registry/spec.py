@@ -27,6 +27,7 @@ from paddock.registry.abilities import needed_ability
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import weight_format
 from paddock.registry.hubs import find_hub
+from paddock.registry.prompts import prompt_names
 from paddock.registry.spec_fields import (
     ABSOLUTE,
     BELOW,
@@ -395,8 +396,10 @@ class ModelSpec(_Frozen):
     """Tokens of prompt and answer together."""
     architecture: Architecture
     """The shape; at the first size where there are several, for which `shape` tells each."""
+    chat_format: Name | None = None
+    """Format of the prompt where the weights bring no chat template: a file of specs/prompts."""
     chat_template: Verbatim | None = None
-    """Jinja template that overrides the model's own; rarely wanted."""
+    """Jinja template that counts before the weights' own; rarely wanted."""
     stop: Distinct[Verbatim] = ()
     """Strings that end an answer, beside the model's own end-of-text token."""
     weights: AtLeastOne[Weights]
@@ -522,6 +525,11 @@ class ModelSpec(_Frozen):
                     )
                     raise wrong_value(reason, ("weights", index, "quantizations", position))
                 seen[key] = index
+        if self.chat_format is not None and self.chat_format not in prompt_names():
+            raise wrong_value(
+                str(UnknownName.among("prompt format", self.chat_format, prompt_names())),
+                ("chat_format",),
+            )
         known = {quantization for weights in self.weights for quantization in weights.quantizations}
         for index, quantization in enumerate(self.recommended):
             if quantization not in known:

@@ -18,6 +18,7 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.derive.repository import engines_of
 from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import FORMATS, weight_format
+from paddock.registry.prompts import prompt_names
 from paddock.registry.reference import parse_reference
 from paddock.registry.shards import unsharded_name
 from paddock.registry.spec import UNKNOWN_ARCHITECTURE, ModelSpec
@@ -102,8 +103,11 @@ def translate(
         "weights": building.weights,
         "notes": " ".join(notes),
     }
-    if registration.get("chat_template"):
-        data["chat_template"] = registration["chat_template"]
+    template = registration.get("chat_template")
+    if isinstance(template, str) and template in prompt_names():
+        data["chat_format"] = template
+    elif template:
+        data["chat_template"] = template
     try:
         return ModelSpec.model_validate(data)
     except ValidationError as error:

@@ -64,7 +64,8 @@ def texts(key: str, values: Sequence[str]) -> bytes:
 def model_header(architecture: str = "llama", **changes: int | str | None) -> bytes:
     """A GGUF with the metadata of a small model and one tensor; None leaves a number out.
 
-    Changes are of the architecture's numbers, with two underscores for a dot, or of `template`.
+    Changes are of the architecture's numbers, with two underscores for a dot, or of `template` and
+    `tool_template`.
     """
     numbers: dict[str, Any] = {
         "context_length": 2048,
@@ -74,7 +75,7 @@ def model_header(architecture: str = "llama", **changes: int | str | None) -> by
         "attention__head_count": 4,
         "attention__head_count_kv": 2,
     }
-    template = changes.pop("template", None)
+    template, for_tools = changes.pop("template", None), changes.pop("tool_template", None)
     numbers |= changes
     entries = [entry("general.architecture", STRING, text(architecture))]
     entries += [
@@ -85,6 +86,9 @@ def model_header(architecture: str = "llama", **changes: int | str | None) -> by
     entries.append(texts("tokenizer.ggml.tokens", [f"t{number}" for number in range(1000)]))
     if template is not None:
         entries.append(entry("tokenizer.chat_template", STRING, text(str(template))))
+    if for_tools is not None:
+        key = "tokenizer.chat_template.tool_use"
+        entries.append(entry(key, STRING, text(str(for_tools))))
     return gguf(entries, [tensor("token_embd.weight", (256, 1000))], bytes(256 * 1000 * 4))
 
 

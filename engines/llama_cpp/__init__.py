@@ -227,6 +227,16 @@ class LlamaCpp(Adapter):
             "weights_mismatch",
             "the file has not this model's weights: {0}",
         ),
+        Symptom(
+            re.compile(r"common_chat_templates_init: error: (.*)"),
+            "chat_template",
+            "llama.cpp cannot read the chat template: {0}",
+        ),
+        Symptom(
+            re.compile(r"chat template parsing error"),
+            "chat_template",
+            "llama.cpp cannot use the chat template",
+        ),
         out_of_memory("(?:unable|failed) to allocate", "cudaMalloc failed", "out of memory"),
         port_in_use("couldn't bind"),
         Symptom(
@@ -463,8 +473,8 @@ def _llama_server(program: str, serving: Serving) -> Command:
         argv.append("--mlock")
     if serving.projector:
         argv += ["--mmproj", str(serving.projector)]
-    if serving.chat_template:
-        argv += ["--chat-template", serving.chat_template]
+    if serving.chat_template_file:
+        argv += ["--chat-template-file", str(serving.chat_template_file)]
     if "embed" in serving.abilities:
         argv.append("--embeddings")
     if "rerank" in serving.abilities:

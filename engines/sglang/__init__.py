@@ -268,8 +268,8 @@ def arguments(serving: Serving) -> list[str]:
         *("--tool-call-parser", options.tool_call_parser, "--log-level-http", "warning"),
         "--constrained-json-disable-any-whitespace",
     ]
-    if serving.chat_template:
-        argv += ["--chat-template", serving.chat_template]
+    if serving.chat_template_file:
+        argv += ["--chat-template", str(serving.chat_template_file)]
     if options.lora_paths:
         argv += ["--enable-lora", "--lora-paths", *options.lora_paths]
     for name in (

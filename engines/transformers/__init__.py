@@ -138,6 +138,11 @@ class Transformers(Adapter):
             "weights_mismatch",
             "the files are not this model's weights: a tensor of {0}",
         ),
+        Symptom(
+            re.compile(r"^chat_template: (.*)"),
+            "chat_template",
+            "Transformers cannot read the chat template: {0}",
+        ),
         out_of_memory(),  # first, since it also causes what follows
         Symptom(
             re.compile(r"^not_numbers: (.*)"),
@@ -214,6 +219,7 @@ class Transformers(Adapter):
             "context": serving.context_length,
             "slots": serving.slots,
             "chat_template": serving.chat_template,
+            "stop_ids": list(serving.stop_ids),
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(

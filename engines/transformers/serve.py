@@ -134,10 +134,13 @@ class Model:
             sys.exit("no_tokenizer: it knows no words")
         if settings["chat_template"]:
             self.tokenizer.chat_template = settings["chat_template"]
+        _check_template(self.tokenizer)
+        self.takes_parts = _takes_parts(self.tokenizer)
         ends = self.tokenizer.eos_token_id if loaded.ends is None else loaded.ends
         self._ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        self._chat_ends = [*self._ends, *settings["stop_ids"]]
         loop.add_reader(self._pipe.fileno(), self._hear)
-        async for _ in self.tokens([0], Sampling(temperature=0), 1, endless=True):
+        async for _ in self.tokens([0], Sampling(temperature=0), 1, []):
             pass
 
     def _hear(self) -> None:
@@ -165,16 +168,18 @@ class Model:
         return len(self._queues)
 
     async def tokens(
-        self, prompt: list[int], sampling: Sampling, most: int, endless: bool
+        self, prompt: list[int], sampling: Sampling, most: int, ends: list[int]
     ) -> AsyncGenerator[Token, None]:
-        """The tokens of an answer, as they come. Closing the iterator ends the work on the answer.
+        """The tokens of an answer, as they come, to the first of `ends`.
+
+        Closing the iterator ends the work on the answer.
 
         Raises:
             RuntimeError: the batch failed.
         """
         number = next(self._numbers)
         queue = self._queues[number] = asyncio.Queue()
-        self._pipe.send((number, Ask(prompt, sampling, most, [] if endless else self._ends)))
+        self._pipe.send((number, Ask(prompt, sampling, most, ends)))
         over = False
         try:
             while True:
@@ -192,9 +197,9 @@ class Model:
             if not over:
                 self._pipe.send((number, None))
 
-    def ends(self, token: int) -> bool:
-        """Whether a token ends a text."""
-        return token in self._ends
+    def ends(self, chat: bool) -> list[int]:
+        """The tokens that end a text, or an answer in a chat."""
+        return self._chat_ends if chat else self._ends
 
     def check(self, prompt: list[int], most: int | None) -> int:
         """The tokens that an answer may have. Raises `Refused` for a prompt that is too long."""
@@ -210,6 +215,38 @@ class Model:
             reason = f"the prompt has {len(prompt)} tokens, and the context {self.context}"
             raise Refused(f"{reason}; shorten it, or launch with more context", "prompt")
         return room if most is None else min(room, most)
+
+
+def _check_template(tokenizer: Any) -> None:
+    """Ends the process where the chat template is no template. It may refuse the example."""
+    if not tokenizer.chat_template:
+        return
+    from jinja2 import TemplateSyntaxError, UndefinedError
+
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    except (TemplateSyntaxError, UndefinedError) as error:
+        sys.exit(f"chat_template: {error}")
+    except Exception:  # noqa: BLE001 - a template may raise anything for messages that it refuses
+        return
+
+
+def _takes_parts(tokenizer: Any) -> bool:
+    """Whether the chat template takes a content in parts. Many write the list as Python does."""
+    parts = [{"type": "text", "text": "a"}]
+    try:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
+    except Exception:  # noqa: BLE001 - a template may raise anything
+        return False
+    return "type" not in text
+
+
+def _joined(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with its parts as one text, a line each, as llama.cpp and vLLM join them."""
+    parts = message.get("content")
+    if not isinstance(parts, list):
+        return message
+    return {**message, "content": "\n".join(str(part.get("text", "")) for part in parts)}
 
 
 def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
@@ -282,10 +319,13 @@ def _parse_request(model: Model, body: dict[str, Any], chat: bool) -> ParsedRequ
 def _chat_prompt(model: Model, body: dict[str, Any]) -> list[int]:
     if not model.tokenizer.chat_template:
         raise Refused("the model has no chat template", "messages")
+    messages = body["messages"]
+    if not model.takes_parts:
+        messages = [_joined(message) for message in messages]
     try:
         # The template writes the special tokens itself, so none are added to its text.
         encoded = model.tokenizer.apply_chat_template(
-            body["messages"],
+            messages,
             add_generation_prompt=body.get("add_generation_prompt", True),
             tokenize=True,
             return_dict=True,
@@ -317,14 +357,15 @@ class Answer:
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """All events, as OpenAI's JSON; the last one has the finish reason."""
         request, text = self._request, Text(self._model.tokenizer, self._request.stops)
-        tokens = self._model.tokens(request.prompt, request.sampling, request.most, request.endless)
+        ends = [] if request.endless else self._model.ends(request.chat)
+        tokens = self._model.tokens(request.prompt, request.sampling, request.most, ends)
         if request.chat:
             yield self._event({"role": "assistant", "content": ""})
         waiting: list[Token] = []
         async with contextlib.aclosing(tokens):
             async for token in tokens:
                 self._count += 1
-                if not request.endless and self._model.ends(token.id):
+                if token.id in ends:
                     self._reason = "stop"
                     break
                 waiting.append(token)

@@ -388,8 +388,6 @@ class Vllm(Adapter):
             *(str(environment.python), "-m", "vllm.entrypoints.cli.main"),
             *arguments(serving),
         ]
-        if serving.chat_template:
-            argv += ["--chat-template", serving.chat_template]
         cache = read_settings().home / "cache" / "vllm"
         environ = {
             # Not an argument, because every user of the machine can read those.
@@ -434,6 +432,12 @@ def _cpu(options: VllmOptions) -> dict[str, str]:
     return environ
 
 
+def _chat_template(serving: Serving) -> tuple[str, ...]:
+    # Not its text, in which vLLM would resolve escapes and spoil what is not ASCII.
+    file = serving.chat_template_file
+    return () if file is None else ("--chat-template", str(file))
+
+
 def arguments(serving: Serving) -> list[str]:
     """The command line behind `vllm`."""
     options = serving.options
@@ -459,6 +463,7 @@ def arguments(serving: Serving) -> list[str]:
         # Of the backends that can forbid it, guidance does not know what required tools ask for.
         "--structured-outputs-config",
         json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
+        *_chat_template(serving),
     ]
     if options.gpu_memory_utilization is not None:
         argv += ["--gpu-memory-utilization", f"{options.gpu_memory_utilization:g}"]

@@ -57,6 +57,21 @@ class ModelStatus:
         """Whether a request has somewhere to go, be it to a replica that is not heard of."""
         return not self.stopping and any(r.endpoint is not None for r in self.replicas)
 
+    @cached_property
+    def chat(self) -> dict[str, Any]:
+        """How its replicas chat (`replicas/prompt.py`); empty while none has said it."""
+        return next((one.chat for one in self.replicas if one.chat is not None), {})
+
+    @cached_property
+    def abilities(self) -> tuple[str, ...]:
+        """What it can do: the plan's abilities, but for those that its chat template denies."""
+        denied = set()
+        if self.chat.get("source") == "none":
+            denied = {"chat", "tools"}
+        elif self.chat.get("tools") is False:
+            denied = {"tools"}
+        return tuple(name for name in self.plan.abilities if name not in denied)
+
     @property
     def restarts(self) -> int:
         """How often its replicas were started again, in all."""

@@ -9,6 +9,7 @@ from typing import Any
 from paddock.launcher.planning.plan import LaunchRequest
 from paddock.registry.hubs import AUTO
 from paddock.registry.launch_fields import LaunchField, launch_fields
+from paddock.registry.prompts import is_template
 
 
 def launch_command(request: LaunchRequest) -> str:
@@ -30,7 +31,9 @@ def _option(field: LaunchField, request: LaunchRequest) -> Iterator[str]:
         return
     flag = next(flag for flag in field.flags if flag.startswith("--"))
     yield flag
-    if field.kind not in {"flag", "entry"}:
+    if field.kind == "template" and is_template(value):
+        yield "FILE"
+    elif field.kind not in {"flag", "entry"}:
         yield _text(value)
 
 

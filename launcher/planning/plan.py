@@ -54,6 +54,7 @@ class LaunchRequest(_Frozen):
     `lock` pins all that it names: what else is asked for must not contradict it. `first_hub` is the
     one to ask first where no `hub` is asked for: a setting, and no wish. `projector` is a file
     beside a GGUF that makes tokens of pictures: one that the spec names, or an absolute path.
+    `chat_template` is a template, or the name of a prompt format.
     `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
     the driver's index. `automatic` are the attributes that were asked for as `auto`: they are left
     open, and solved for the memory that is free. `fit` gives up what does not fit what is free,
@@ -79,6 +80,7 @@ class LaunchRequest(_Frozen):
     trust: str | None = None
     first_hub: str | None = None
     projector: str | None = None
+    chat_template: str | None = None
     n_gpu: int | None = None
     gpu_idx: tuple[int, ...] = ()
     engine_options: dict[str, Any] = Field(default_factory=dict)
@@ -363,8 +365,11 @@ class LaunchPlan(_Frozen):
     `gpus` are each replica's, by its number; none: it computes on the processor, or chooses itself.
     `context_length` is what one request gets (0: an attached endpoint does not say); `slots`
     requests are served side by side by each replica. `refused` maps each engine that was passed
-    over to its reason. `install` is the command that has to come first, where the engine is only
-    assumed. `attached`: nothing is launched, somebody else serves the model.
+    over to its reason. `chat_template` is one that counts before the weights' own; `chat_format`
+    names the prompt format that it is of, or else the one that counts where the weights bring none.
+    `stop` are texts that end an answer in a chat, beside those of what then counts. `install` is
+    the command that has to come first, where the engine is only assumed. `attached`: nothing is
+    launched, somebody else serves the model.
     """
 
     model_id: str
@@ -386,6 +391,8 @@ class LaunchPlan(_Frozen):
     memory: MemoryEstimate
     gpus: tuple[tuple[PlannedGpu, ...], ...] = ()
     chat_template: str | None = None
+    chat_format: str | None = None
+    stop: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     description: str = ""
     reasons: tuple[str, ...] = ()

@@ -37,6 +37,7 @@ from paddock.launcher.planning.plan import (
     LaunchRequest,
     PlannedWeights,
 )
+from paddock.launcher.planning.prompt import plan_prompt
 from paddock.launcher.planning.reservations import explain_reservations
 from paddock.launcher.planning.shrink import Change, changes
 from paddock.launcher.planning.weight_sources import (
@@ -156,6 +157,7 @@ def draft(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> Dr
     context, slots, capacity_reasons = choose_context_and_slots(fit)
     memory = fit.memory(context, slots)
     weights, abilities = with_projector(request, spec, best)
+    chat = plan_prompt(request, spec)
     gpus = gpus_of_replicas(memory, best.gpus)
     plan = LaunchPlan(
         model_id=request.uid,
@@ -164,7 +166,7 @@ def draft(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> Dr
         format=best.variant.format,
         size=best.variant.size,
         quantization=best.variant.quantization,
-        abilities=abilities,
+        abilities=chat.abilities(abilities),
         engine=best.engine.name,
         engine_version=best.host.engines[best.engine.name].version,
         options=fit.options.model_dump(mode="json"),
@@ -176,7 +178,7 @@ def draft(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> Dr
         weights=weights,
         memory=memory,
         gpus=gpus,
-        chat_template=spec.chat_template,
+        **chat.fields,
         languages=spec.languages,
         description=spec.description,
         reasons=(
@@ -185,6 +187,7 @@ def draft(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> Dr
             *filter(None, [explain_reservations(best.host)]),
             *capacity_reasons,
             *explain_options(requested, fit.options),
+            *chat.reasons,
         ),
         refused=search.refused,
     )

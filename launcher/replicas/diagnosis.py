@@ -30,6 +30,7 @@ Cause = Literal[
     "oom_host",  # others took the memory between the plan and the start: nothing was begun
     "unsupported_arch",  # the engine does not know the model's architecture
     "bad_option",  # the engine refused one of its options
+    "chat_template",  # the engine refused the chat template
     "load_failed",  # the engine said that it could not load the model
     "engine_exited",  # the engine ended by itself
     "engine_killed",  # a signal ended the engine
@@ -151,6 +152,8 @@ def _next(cause: Cause, plan: LaunchPlan) -> str:
         if plan.context_length > 1024:
             return launch_command(plan, "--context-length", str(plan.context_length // 2))
         return shlex.join(["paddock", "estimate", plan.name])
+    if cause == "chat_template":
+        return launch_command(plan, "--chat-template", "FILE")
     if cause == "port_in_use":
         return launch_command(plan)
     return shlex.join(["paddock", "logs", "--model-uid", plan.model_id])

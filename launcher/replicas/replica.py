@@ -51,6 +51,7 @@ from paddock.launcher.replicas.health import (
     Look,
 )
 from paddock.launcher.replicas.logs import read_after, read_tail
+from paddock.launcher.replicas.prompt import Prompt, replace_own, settle_prompt
 from paddock.launcher.replicas.relay import Relay
 from paddock.launcher.replicas.status import ReplicaConfig, ReplicaStatus
 from paddock.registry.abilities import smallest_request
@@ -106,6 +107,7 @@ class Replica:
         self._life_task: asyncio.Task[None] | None = None
         self._fetching: asyncio.Future[Path | None] | None = None
         self._projector: Path | None = None
+        self._prompt = Prompt()
         self._warden: asyncio.subprocess.Process | None = None
         self._end_task: asyncio.Task[dict[str, Any]] | None = None
         self._relay: Relay | None = None
@@ -175,7 +177,13 @@ class Replica:
             yield choice.get("text", "")
 
     async def chat(self, messages: list[dict[str, Any]], **fields: Any) -> AsyncIterator[str]:
-        """Streams the answer's text; `fields` are those of `/v1/chat/completions`."""
+        """Streams the answer's text; `fields` are those of `/v1/chat/completions`.
+
+        Raises:
+            RuntimeError: the replica is not ready, or has no chat template.
+        """
+        if self._prompt.source == "none":
+            raise RuntimeError(f"{self._config.replica_id} has {self._prompt.note or 'no chat'}")
         body = {"model": self._plan.model_id, "messages": messages, **fields}
         async for choice in self._ready_client().stream("/v1/chat/completions", body):
             yield choice.get("delta", {}).get("content") or ""
@@ -185,14 +193,31 @@ class Replica:
         try:
             weights = await self._bring_weights()
             await asyncio.to_thread(self._check_memory)
-            await self._start_engine(weights)
-            await self._until_ready()
+            self._prompt = await asyncio.to_thread(settle_prompt, self._plan, weights)
+            try:
+                await self._start_engine(weights)
+                await self._until_ready()
+            except Failure as failure:
+                if failure.diagnosis.cause != "chat_template" or self._prompt.source != "weights":
+                    raise
+                # Only the engine can tell whether it reads the weights' own.
+                reason = failure.diagnosis.message
+                self._prompt = await asyncio.to_thread(replace_own, self._plan, weights, reason)
+                await self._start_engine(weights)
+                await self._until_ready()
             await self._until_token()
             load_seconds = time.monotonic() - self._launched_at
             await self._open_relay()
             took = await self._measure(load_seconds)
             endpoint = self._relay.endpoint if self._relay else f"http://127.0.0.1:{self._port}"
-            self._set(state="ready", endpoint=endpoint, note="", ready_at=time.time(), took=took)
+            self._set(
+                state="ready",
+                endpoint=endpoint,
+                note=self._prompt.note,
+                ready_at=time.time(),
+                took=took,
+                chat=self._prompt.to_json(),
+            )
             end = await self._until_end()
             if self._status.state != "unhealthy":  # else the diagnosis is there: it hung
                 self._fail_unless_stopping(await self._exit_diagnosis(end))
@@ -295,7 +320,9 @@ class Replica:
                 slots=self._plan.slots,
                 abilities=self._plan.abilities,
                 options=self._engine.options.parse(self._plan.engine, self._plan.options),
-                chat_template=self._plan.chat_template,
+                chat_template=self._prompt.template,
+                chat_template_file=await asyncio.to_thread(self._write_template),
+                stop_ids=self._prompt.stop_ids,
                 projector=self._projector,
                 quantization=self._plan.quantization,
                 cache_bytes=self._plan.memory.cache_bytes,
@@ -336,6 +363,15 @@ class Replica:
         self._set(pid=json.loads(first)["pid"] if first else None)
         if self._cancelled.is_set():  # `stop` came while there was no leash to slip yet
             self._slip_leash()
+
+    def _write_template(self) -> Path | None:
+        """The chat template in a file, for engines that take it as no argument."""
+        if self._prompt.template is None:
+            return None
+        path = self._log.with_suffix(".jinja")
+        with open_private(path, "wb") as file:
+            file.write(self._prompt.template.encode())
+        return path
 
     async def _wait_end(self, warden: asyncio.subprocess.Process) -> dict[str, Any]:
         """The warden's last report; if it was killed, its engine was killed with it."""

@@ -55,6 +55,7 @@ class ReplicaStatus:
 
     `took` is what its engine has taken, from when it is ready: `weights_bytes` of the files,
     `start_bytes`, `peak_bytes`, `load_seconds` (`engines/evidence.py`, `Measurement`).
+    `chat` says how it was started to chat (`prompt.py`, `Prompt.to_json`).
     `key` is what `endpoint` asks for, and never leaves the gateway. While it downloads, `files` are
     `weights.progress.FileProgress` as dicts; speed and time left are None where they are not known.
     The last six are the fleet's, not the actor's: how often it was started again and after what,
@@ -79,6 +80,7 @@ class ReplicaStatus:
     diagnosis: dict[str, Any] | None = None
     actor_pid: int | None = None
     took: dict[str, Any] | None = None
+    chat: dict[str, Any] | None = None
     restarts: int = 0
     last_failure: dict[str, Any] | None = None
     next_try_at: float | None = None

@@ -33,6 +33,7 @@ _FILE_TYPES = {
     30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
 }  # fmt: skip
 FILE_TYPE_NUMBERS = {name: number for number, name in _FILE_TYPES.items()}
+_TOOL_TEMPLATE = "tokenizer.chat_template.tool_use"
 _RANK = 4
 # GGUF's names of networks that give vectors and no text.
 _ENCODERS = {
@@ -189,16 +190,17 @@ def from_header(reference: str, repository: RepositoryContents) -> Shape:
         type_ = "rerank"
     elif pooling or header.name in _ENCODERS:
         type_ = "embedding"
-    template = (
-        repository.header.metadata.get("tokenizer.chat_template") if repository.header else None
-    )
+    metadata = repository.header.metadata if repository.header else {}
+    # llama.cpp takes the second for requests with tools.
+    named = (metadata.get("tokenizer.chat_template"), metadata.get(_TOOL_TEMPLATE))
+    template = "\n".join(text for text in named if isinstance(text, str))
     shape = Shape(
         architecture,
         _context(header),
         type_,
         abilities_by(
             type_,
-            template if isinstance(template, str) else "",
+            template,
             repository.header_file,
             header.notes,
         ),

@@ -6,8 +6,8 @@ the shapes that the document shows, the fields that it takes, and the encoder of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engines import attached, load_engine
@@ -35,6 +35,8 @@ class Model:
     """The name that requests to an attached endpoint use; empty: the model's id, as everywhere."""
     silence_seconds: float = SILENCE_SECONDS
     """How long its engine may send nothing before a request is given up."""
+    chat: Mapping[str, Any] = field(default_factory=dict)
+    """How it chats (`launcher/replicas/prompt.py`); empty: as its engine does by itself."""
 
     @classmethod
     def of(cls, status: ModelStatus) -> Model:
@@ -44,7 +46,14 @@ class Model:
         served = plan.attached.model if plan.attached else ""
         silence = status.silence_seconds or SILENCE_SECONDS
         return cls(
-            status.uid, plan.abilities, plan.engine, fields, plan.context_length, served, silence
+            status.uid,
+            status.abilities,
+            plan.engine,
+            fields,
+            plan.context_length,
+            served,
+            silence,
+            status.chat,
         )
 
     @property
@@ -55,7 +64,17 @@ class Model:
     def needs(self, ability: str) -> None:
         """Raises `NotAble` if the model lacks the ability."""
         if ability not in self.abilities:
-            raise NotAble(self.uid, ability, self.abilities)
+            raise NotAble(self.uid, ability, self.abilities, self._denial(ability))
+
+    def _denial(self, ability: str) -> str:
+        """What its chat template has to do with a missing ability, and what mends it."""
+        if ability == "chat" and self.chat.get("reason"):
+            reason = self.chat["reason"]
+        elif ability == "tools" and self.chat.get("tools") is False:
+            reason = "its chat template shows no tools"
+        else:
+            return ""
+        return f"{reason}; launch it with --chat-template FILE"
 
 
 @dataclass(frozen=True)

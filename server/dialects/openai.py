@@ -216,6 +216,7 @@ def chat(
     if body.get("stop") and model.fields.tells_stop and not isinstance(encoder, OpenAI | None):
         steps.append(StoppedBy())
         body[model.fields.tells_stop] = True
+    _add_stops(body, model)
     bodies = [{"model": model.name, "messages": messages, **body} for _ in range(split.n)]
     return split.build_request("/v1/chat/completions", bodies, steps, model, encoder)
 
@@ -326,6 +327,17 @@ def _merge_template_arguments(wanted: Body, model: Model) -> None:
             raise FieldRefused(next(iter(arguments)), model.engine)
         request = wanted.get("chat_template_kwargs") or {}
         wanted["chat_template_kwargs"] = {**arguments, **request}
+
+
+def _add_stops(body: Body, model: Model) -> None:
+    """What ends an answer in the model's chat template and is not known to its engine."""
+    ids = model.chat.get("stop_token_ids") or []
+    if ids and "stop_token_ids" in model.fields.in_chats:
+        body["stop_token_ids"] = [*(body.get("stop_token_ids") or []), *ids]
+    texts = model.chat.get("stop") or []
+    if texts and "stop" in model.fields.in_chats:
+        stop = body.get("stop") or []
+        body["stop"] = [*([stop] if isinstance(stop, str) else stop), *texts]
 
 
 def _encode_body(body: Body, request: Body, raw: bytes) -> bytes:

@@ -297,6 +297,9 @@ class Inference:
             exchange.timeline.taken = time.perf_counter()
             exchange.timeline.replica_id = replica.replica_id
             try:
+                if engine_request.chat and (replica.chat or {}).get("source") == "none":
+                    # It came back while the request waited: its weights bring no chat template.
+                    self._model(engine_request.uid).needs("chat")
                 return await self._ask(exchange, lease, engine_request, part, sink)
             except EngineRefused as error:
                 # Some say in their errors with which key they were asked.

@@ -19,6 +19,7 @@ from paddock.registry.catalog import Catalog
 from paddock.registry.custom import find
 from paddock.registry.errors import NotFound
 from paddock.registry.hubs import LOCAL
+from paddock.registry.prompts import find_prompt
 from paddock.registry.spec import ModelSpec, Variant
 from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import Operation, RouteDoc
@@ -140,11 +141,20 @@ class Catalogue:
 def _prompts(catalog: Catalog) -> Response:
     return JSONResponse(
         {
-            spec.name: {"chat_template": spec.chat_template, "stop": list(spec.stop)}
+            spec.name: _prompt(spec)
             for spec in catalog
-            if spec.chat_template is not None or spec.stop
+            if spec.chat_template is not None or spec.chat_format is not None or spec.stop
         }
     )
+
+
+def _prompt(spec: ModelSpec) -> dict[str, Any]:
+    template, stop = spec.chat_template, list(spec.stop)
+    if template is None and spec.chat_format is not None:
+        known = find_prompt(spec.chat_format)
+        template = known.template
+        stop += [text for text in known.stop if text not in stop]
+    return {"chat_template": template, "stop": stop}
 
 
 def _families(catalog: Catalog) -> Response:

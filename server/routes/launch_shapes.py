@@ -45,6 +45,7 @@ _TYPES: Mapping[Kind, Any] = {
     "gpus": int | str,
     "indices": list[int] | int | str,
     "adapters": Adapters,
+    "template": str,
     "entry": LockedModel,
 }
 

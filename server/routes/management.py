@@ -103,6 +103,20 @@ class Models(Shape):
     data: list[Listed]
 
 
+class ReplicaChat(Shape):
+    """How a replica was started to chat."""
+
+    source: Literal["plan", "weights", "spec", "none"] = Field(
+        description="Whose chat template counts: the launch's or registration's, the weights' own, "
+        "the spec's format; none: chats are refused"
+    )
+    format: str | None = Field(description="Its prompt format, by Paddock's name of it")
+    tools: bool | None = Field(description="Whether it shows tools; null: as the spec says")
+    stop: list[str] = Field(description="Texts that end an answer")
+    stop_token_ids: list[int] = Field(description="Tokens that do, beside the weights' own")
+    reason: str = Field(description="Why the weights' own does not count, or there is none")
+
+
 class InstanceReplica(Shape):
     """One running copy. `status` is Xinference's word, `model_state` ours."""
 
@@ -121,6 +135,7 @@ class InstanceReplica(Shape):
     restarts: int = Field(description="How often it was started again")
     last_failure: Diagnosis | None = Field(description="Why, the last time")
     next_try_at: float | None = Field(description="When it is started next, since 1970")
+    chat: ReplicaChat | None = Field(description="null: it is no chat's, or not known yet")
 
 
 class Replica(InstanceReplica):

@@ -89,7 +89,7 @@ def description(status: ModelStatus) -> dict[str, Any]:
         "accelerators": sorted({str(gpu.index) for group in plan.gpus for gpu in group}, key=int),
         "model_name": plan.model,
         "model_lang": list(plan.languages),
-        "model_ability": list(plan.abilities),
+        "model_ability": list(status.abilities),
         "model_description": plan.description,
         "model_format": plan.format,
         "model_size_in_billions": billions(plan.size),
@@ -139,7 +139,7 @@ def instance(status: ModelStatus) -> dict[str, Any]:
         "model_name": plan.model,
         "model_uid": status.uid,
         "model_version": version(plan.model, plan.size, plan.format, plan.quantization),
-        "model_ability": list(plan.abilities),
+        "model_ability": list(status.abilities),
         "replica": plan.replicas,
         # Xinference's clients use a model that is READY: one replica that serves is enough.
         "status": "READY" if status.can_serve else _STATUS[status.state],
@@ -173,6 +173,7 @@ def _replica(replica: ReplicaStatus) -> dict[str, Any]:
         "restarts": replica.restarts,
         "last_failure": replica.last_failure,
         "next_try_at": replica.next_try_at,
+        "chat": replica.chat,
     }
 
 

@@ -32,6 +32,7 @@ def replica(**changes: Any) -> dict[str, Any]:
         "created_ts": 0,
         "restarts": 1,
         "last_failure": FAILURE,
+        "chat": None,
         "next_try_at": 1002.0,
     }
     return {**waiting, **changes}

@@ -12,11 +12,13 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,17 @@ import openai
 import psutil
 import pytest
 import requests
+import yaml
 
 from paddock.engines import load_engine
 from paddock.registry.catalog import specs_root
+from paddock.registry.prompts import EXAMPLE, find_prompt
 from paddock.server.dialects.fields import field_support
 from tests.conformance.cases import CASES, CHAT_ONLY, COMPLETIONS_ONLY, PROMPT, QUESTION, Ask
 from tests.conftest import Paddock, make_paddock
 from tests.launcher.weights.test_hubs import until
 from tests.processor import has_tiles
+from tests.rewritten import TEMPLATE, rewrite
 from tools.tiny_mixtral.corpus import generate_documents
 
 GGUF = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
@@ -174,11 +179,11 @@ def served(request: pytest.FixtureRequest, gateway: Paddock) -> Iterator[Served]
     gateway.ok("terminate", "--model-uid", one.uid)
 
 
-def launch(gateway: Paddock, one: Served) -> None:
+def launch(gateway: Paddock, one: Served, *more: str, name: str = NAME) -> None:
     """Launches a variant under its own id."""
     variant = ("-f", one.format, "-q", one.quantization, "-en", one.engine)
     room = ("--context-length", str(CONTEXT), "--n_parallel", "4")
-    gateway.ok("launch", NAME, "-u", one.uid, *variant, *room, *one.options)
+    gateway.ok("launch", name, "-u", one.uid, *variant, *room, *one.options, *more)
 
 
 @pytest.fixture
@@ -243,6 +248,80 @@ def test_greedy_text_is_the_references(served: Served, ask: Ask, reference: dict
     assert ask.text() == said
     if served.exact:
         assert said == reference["text"]
+
+
+@pytest.fixture(scope="module")
+def bare(gateway: Paddock, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same weights without a chat template; their spec names Llama 2's format.
+
+    That is not the weights' own, and has a <s> in its midst.
+    """
+    folder = tmp_path_factory.mktemp("bare")
+    weights = specs_root() / "weights" / "tiny-mixtral"
+    shutil.copytree(weights / "pytorch" / "none", folder / "plain")
+    settings = folder / "plain" / "tokenizer_config.json"
+    told = json.loads(settings.read_text())
+    del told["chat_template"]
+    settings.write_text(json.dumps(told))
+    (folder / "gguf").mkdir()
+    name = "tiny-mixtral.Q4_K_M.gguf"
+    rewrite(weights / "ggufv2" / name, folder / "gguf" / name, {TEMPLATE: None})
+    spec = yaml.safe_load((specs_root() / "llm" / "tiny-mixtral.yaml").read_text())
+    spec |= {"name": "tiny-bare", "chat_format": "llama-2"}
+    plain, _, quantized = spec["weights"]
+    plain["sources"] = [{"hub": "path", "id": str(folder / "plain")}]
+    plain["quantizations"] = ["none"]
+    quantized["sources"] = [{"hub": "path", "id": str(folder / "gguf"), "file_template": name}]
+    quantized["quantizations"] = ["Q4_K_M"]
+    spec["weights"] = [plain, quantized]
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    gateway.ok("register", "--file", str(folder / "spec.yaml"))
+    del spec["chat_format"]
+    (folder / "none.yaml").write_text(yaml.safe_dump({**spec, "name": "tiny-bare-none"}))
+    gateway.ok("register", "--file", str(folder / "none.yaml"))
+    return "tiny-bare"
+
+
+ON_EACH_ENGINE = pytest.mark.parametrize(
+    "one", [one for one in VARIANTS if one.quantization in ONE_EACH], ids=lambda one: one.uid
+)
+
+
+@ON_EACH_ENGINE
+@pytest.mark.parametrize("by", ["the spec", "the user"])
+def test_a_prompt_format_is_the_published_one(
+    gateway: Paddock, reference: dict[str, Any], bare: str, one: Served, by: str
+) -> None:
+    """Token by token: its example is as long in a chat as it is as a text."""
+    known = find_prompt("llama-2")
+    options = ("--chat-template", known.name) if by == "the user" else ()
+    with launched(gateway, bare if by == "the spec" else NAME, one, *options):
+        sent = {"messages": list(EXAMPLE), "max_tokens": 1}
+        answer = _ask(one, gateway, reference, chat=True)(**sent)
+        # The tokenizer adds the first one.
+        text = known.example.removeprefix(known.bos)
+        plain = _ask(one, gateway, reference, chat=False)(prompt=text, max_tokens=1)
+        assert answer["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+
+
+@ON_EACH_ENGINE
+def test_without_a_chat_template_there_is_no_chat(
+    gateway: Paddock, reference: dict[str, Any], bare: str, one: Served
+) -> None:
+    """Neither one that the engine guesses: a chat is refused, and a text is continued."""
+    with launched(gateway, f"{bare}-none", one):
+        assert _ask(one, gateway, reference, chat=False).text()
+        with pytest.raises(Refused, match=r"no chat template.*--chat-template") as refused:
+            _ask(one, gateway, reference, chat=True)()
+        assert refused.value.status == 400
+
+
+@contextmanager
+def launched(gateway: Paddock, name: str, one: Served, *options: str) -> Iterator[None]:
+    """A model on a variant's engine, under the variant's id."""
+    launch(gateway, one, *options, name=name)
+    yield
+    gateway.ok("terminate", "--model-uid", one.uid)
 
 
 def test_quantization_costs_little(served: Served, ask: Ask, reference: dict[str, Any]) -> None:

@@ -18,10 +18,13 @@ from paddock.engines.llama_cpp import LlamaCpp, LlamaCppOptions
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
+from paddock.launcher.replicas.prompt import settle_prompt
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
+from paddock.registry.prompts import EXAMPLE, find_prompt, prompt_names, render
 from tests.engines.child import Child, free_port, serving
 from tests.fakes import STRING, entry, gguf, llama_server, text
+from tests.rewritten import TEMPLATE, rewrite, with_sentencepiece
 
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 ENGINE = load_engine("llama.cpp")
@@ -284,7 +287,10 @@ def test_a_llama_server_takes_the_place(tmp_path: Path, monkeypatch: pytest.Monk
         "rope_freq_scale": 0.25,
         "lora": "/a.gguf,/b.gguf",
     }
-    asked = wanted(given=given, slots=2, context_length=300, model_id="a/b", chat_template="{{x}}")
+    template = tmp_path / "x.jinja"
+    asked = wanted(
+        given=given, slots=2, context_length=300, model_id="a/b", chat_template_file=template
+    )
     with Child(ENGINE, asked, tmp_path / "log") as child:
         child.await_health()
         status, answer = child.post("/v1/completions", {"prompt": "x"})
@@ -306,7 +312,7 @@ def test_a_llama_server_takes_the_place(tmp_path: Path, monkeypatch: pytest.Monk
         "--rope-scaling": "yarn",
         "--rope-freq-base": "10000.0",
         "--rope-freq-scale": "0.25",
-        "--chat-template": "{{x}}",
+        "--chat-template-file": str(template),
         "--lora": "/b.gguf",
     }
     assert {name: pairs[name] for name in expected} == expected
@@ -330,3 +336,67 @@ def test_without_xllamacpp_a_llama_server_on_path_is_taken(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert LlamaCpp().detect().version == f"llama-server ({program})"
     assert LlamaCpp().command(wanted(port=free_port())).argv[0] == str(program)
+
+
+@pytest.mark.parametrize("name", prompt_names())
+def test_a_prompt_format_is_rendered_as_jinja2_does(tmp_path: Path, name: str) -> None:
+    """llama.cpp's own Jinja gives the same text, without the BOS that it adds as a token."""
+    template = find_prompt(name).template
+    bare = rewrite(TINY, tmp_path / "bare.gguf", {TEMPLATE: None})
+    with Child(ENGINE, wanted(bare, chat_template=template), tmp_path / "log") as child:
+        child.await_health()
+        for system in ((), ({"role": "system", "content": "S"},)):
+            messages = [*system, *EXAMPLE]
+            status, answer = child.post("/apply-template", {"messages": messages})
+            assert status == 200, answer
+            assert answer["prompt"] == render(template, messages, "<s>", "</s>").removeprefix("<s>")
+
+
+@pytest.mark.parametrize("own", ["{{ if .System }}{{ .System }}{{ end }}", "{% for m in x %}{{ m"])
+def test_a_template_that_is_none_has_its_cause(tmp_path: Path, own: str) -> None:
+    """Go's language and broken Jinja: `chat_template`, and the way out is a template."""
+    broken = rewrite(TINY, tmp_path / "broken.gguf", {TEMPLATE: own})
+    with Child(ENGINE, wanted(broken), tmp_path / "log") as child:
+        diagnosis = failure(child)
+    assert diagnosis.cause == "chat_template"
+    assert "--chat-template FILE" in (diagnosis.next_command or "")
+
+
+def test_a_formats_end_of_turn_ends_an_answer(tmp_path: Path) -> None:
+    """<|im_end|> does, though the file's end of text is another token."""
+    token = 700
+    chatml = rewrite(TINY, tmp_path / "chatml.gguf", {TEMPLATE: None}, {token: "<|im_end|>"})
+    template = find_prompt("chatml").template
+    with Child(ENGINE, wanted(chatml, chat_template=template), tmp_path / "log") as child:
+        child.await_health()
+        body = {"messages": [EXAMPLE[0]], "max_tokens": 5, "logit_bias": {str(token): 100}}
+        status, answer = child.post("/v1/chat/completions", body)
+    assert status == 200, answer
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["choices"][0]["message"]["content"] == ""
+
+
+@pytest.mark.parametrize("name", ["mistral-v1", "mistral-v3", "llama-2"])
+def test_the_tokens_are_the_published_prompt(tmp_path: Path, name: str) -> None:
+    """SentencePiece puts a blank after each special token; none is there twice.
+
+    `[INST]` is a token of its own in mistral-v3, and its blank is the tokenizer's too.
+    """
+    weights = with_sentencepiece(TINY, tmp_path / "pieces.gguf")
+    if name == "mistral-v3":
+        weights = rewrite(weights, tmp_path / "v3.gguf", {}, {700: "[INST]", 701: "[/INST]"})
+    given = plan().model_copy(
+        update={"chat_template": find_prompt(name).template, "chat_format": name}
+    )
+    template = settle_prompt(given, weights).template
+    with Child(ENGINE, wanted(weights, chat_template=template), tmp_path / "log") as child:
+        child.await_health()
+        _, answer = child.post("/apply-template", {"messages": list(EXAMPLE)})
+        told = {"content": answer["prompt"], "add_special": True, "with_pieces": True}
+        _, tokens = child.post("/tokenize", {**told, "parse_special": True})
+        _, chat = child.post("/v1/chat/completions", {"messages": list(EXAMPLE), "max_tokens": 1})
+    pieces = [token["piece"] for token in tokens["tokens"]]
+    assert chat["usage"]["prompt_tokens"] == len(pieces)
+    # Meta's own code encodes each pair as a text, and so with a blank before it.
+    expected = find_prompt(name).example.replace("<s>[INST] U", "<s> [INST] U", 2)
+    assert "".join(pieces) == (expected if name == "llama-2" else find_prompt(name).example)

@@ -297,3 +297,12 @@ def test_what_it_cannot_load_is_refused() -> None:
     plain = next(one for one in variants if one.format == "pytorch")
     assert ENGINE.refuses(plain, HOST) is None
     assert ENGINE.refuses(plain.model_copy(update={"quantization": "8-bit"}), HOST)
+
+
+def test_a_chat_template_is_given_as_a_file() -> None:
+    """Nothing is said of one where the weights' own counts."""
+    file = Path("/home/x.jinja")
+    given = serving(SglangOptions(), weights=WEIGHTS, chat_template="x", chat_template_file=file)
+    line = arguments(given)
+    assert line[line.index("--chat-template") + 1] == str(file)
+    assert "--chat-template" not in arguments(serving(SglangOptions(), weights=WEIGHTS))

@@ -23,6 +23,7 @@ from paddock.launcher.planning.plan import LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
 from paddock.registry.catalog import Catalog, specs_root
+from paddock.registry.prompts import EXAMPLE, find_prompt, prompt_names, render
 from tests.engines.child import DEADLINE, Child, serving
 from tests.tensors import changed, halved, in_shards, surplus, without
 from tools import class_defaults
@@ -54,6 +55,16 @@ chat = [{"role": "user", "content": prompts[0]}]
 ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
 told.append({"tokens": len(ids), "first": ids[:3], "bos": tokenizer.bos_token_id})
 print(json.dumps(told))
+"""
+# What each template makes of each conversation.
+RENDERED = """
+import json, sys
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+templates, conversations = map(json.loads, sys.argv[2:])
+print(json.dumps([[tokenizer.apply_chat_template(
+    one, chat_template=template, tokenize=False, add_generation_prompt=True)
+    for one in conversations] for template in templates]))
 """
 # Feeds texts' tokens one by one; characters of several tokens must come whole.
 PIECES = """
@@ -692,3 +703,58 @@ def test_plan_names_the_engine_and_its_memory() -> None:
     assert (made.engine, made.engine_version) == ("Transformers", "5.23.0")
     assert made.memory.cache_bytes > 0
     assert made.options["n_threads"] == 1
+
+
+def test_prompt_formats_are_rendered_as_jinja2_does(transformers_home: Path) -> None:
+    """By the library's own Jinja, with its tokenizer's ends of texts."""
+    templates = [find_prompt(name).template for name in prompt_names()]
+    conversations = [EXAMPLE, ({"role": "system", "content": "S"}, *EXAMPLE)]
+    told = python(
+        transformers_home, RENDERED, str(WEIGHTS), json.dumps(templates), json.dumps(conversations)
+    )
+    assert told == [
+        [render(template, messages, "<s>", "</s>") for messages in conversations]
+        for template in templates
+    ]
+
+
+def test_a_template_and_its_end_of_turn_count_in_chats(
+    transformers_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt is the template's; a token that ends a turn ends chats, and no completions."""
+    monkeypatch.setenv("PADDOCK_HOME", str(transformers_home))
+    template, end = find_prompt("chatml").template, 700
+    asked = wanted(chat_template=template, stop_ids=(end,))
+    with Child(ENGINE, asked, tmp_path / "log") as child:
+        child.await_health()
+        forced = {"max_tokens": 4, "logit_bias": {str(end): 100}}
+        _, chat = child.post("/v1/chat/completions", {"messages": [EXAMPLE[0]], **forced})
+        assert chat["choices"][0]["finish_reason"] == "stop"
+        prompt = render(template, [EXAMPLE[0]])
+        _, plain = child.post("/v1/completions", {"prompt": prompt, **forced})
+        assert plain["choices"][0]["finish_reason"] == "length"
+        # ChatML writes no <s>, which the tokenizer adds to a completion's prompt.
+        assert chat["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] - 1
+
+
+def test_a_template_that_is_none_has_its_cause(
+    transformers_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken Jinja ends the process before it serves, as on llama.cpp."""
+    monkeypatch.setenv("PADDOCK_HOME", str(transformers_home))
+    with Child(ENGINE, wanted(chat_template="{% for m in x %}{{ m"), tmp_path / "log") as child:
+        diagnosis = diagnose_exit(ENGINE, plan(), child.await_end(), None, child.lines())
+    assert diagnosis.cause == "chat_template"
+    assert "--chat-template FILE" in (diagnosis.next_command or "")
+
+
+def test_a_content_in_parts_is_its_text(child: Child) -> None:
+    """For a template that takes texts alone, and would write a list of parts as Python does."""
+    parts = [{"type": "text", "text": "Tell me"}, {"type": "text", "text": "a story."}]
+    counts = []
+    for content in (parts, "Tell me\na story."):
+        messages = [{"role": "user", "content": content}]
+        status, answer = child.post("/v1/chat/completions", {"messages": messages, "max_tokens": 1})
+        assert status == 200
+        counts.append(answer["usage"]["prompt_tokens"])
+    assert counts[0] == counts[1]

@@ -617,3 +617,12 @@ def test_build_for_gpus_is_refused_where_there_are_none(
     assert "paddock engine install vllm --force" in ENGINE.detect().missing
     monkeypatch.setattr(vllm, "find_accelerator", lambda: "cuda")
     assert ENGINE.detect().cuda
+
+
+def test_a_chat_template_is_given_as_a_file() -> None:
+    """Nothing is said of one where the weights' own counts."""
+    file = Path("/home/x.jinja")
+    given = serving(VllmOptions(), weights=WEIGHTS, chat_template="x", chat_template_file=file)
+    line = arguments(given)
+    assert line[line.index("--chat-template") + 1] == str(file)
+    assert "--chat-template" not in arguments(serving(VllmOptions(), weights=WEIGHTS))

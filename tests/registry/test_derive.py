@@ -232,6 +232,8 @@ def test_abilities_come_from_the_template() -> None:
     )  # fmt: skip
     plain = from_gguf(model_header(template="{{ messages }}"))
     assert plain.spec.abilities == ("generate", "chat")
+    beside = from_gguf(model_header(template="{{ messages }}", tool_template=TOOLS))
+    assert "tools" in beside.spec.abilities
     bare = from_gguf(model_header())
     assert bare.spec.abilities == ("generate",)
     assert any(note.startswith("chat: zoo.Q4_0.gguf has no chat template") for note in bare.notes)

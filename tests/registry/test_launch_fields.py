@@ -47,6 +47,7 @@ EXAMPLES: dict[str, Any] = {
     "gpus": "2",
     "indices": "1,0",
     "adapters": {"lora_list": [{"lora_name": "a", "local_path": "/a"}]},
+    "template": "chatml",
     "entry": {
         "model": "m",
         "format": "ggufv2",

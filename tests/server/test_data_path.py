@@ -119,7 +119,6 @@ class World:
             raise NotLaunched(uid)
         plan = SimpleNamespace(
             engine="echo",
-            abilities=("generate", "chat"),
             context_length=100,
             slots=self.slot_count,
             attached=None,
@@ -127,6 +126,8 @@ class World:
         return SimpleNamespace(
             uid=uid,
             plan=plan,
+            abilities=("generate", "chat"),
+            chat={},
             state="ready",
             can_serve=True,
             replicas=tuple(self.replicas),

@@ -27,6 +27,7 @@ export const LAUNCH_FIELDS: readonly LaunchField[] = [
   { key: "n_gpu", type: "text", flags: ["--n-gpu"] },
   { key: "gpu_idx", type: "text", flags: ["--gpu-idx"] },
   { key: "multimodal_projector", type: "text", flags: ["--multimodal-projector"] },
+  { key: "chat_template", type: "text", flags: ["--chat-template"] },
   { key: "trust", type: "text", flags: ["--trust"] },
   { key: "fit", type: "flag", flags: ["--fit"] },
   { key: "force", type: "flag", flags: ["--force"] },

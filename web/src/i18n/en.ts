@@ -78,6 +78,7 @@ export const en = {
       oom_host: "Others took the memory before the start",
       unsupported_arch: "The engine does not know the model's architecture",
       bad_option: "The engine refused an option",
+      chat_template: "The engine could not read the chat template",
       load_failed: "The engine could not load the model",
       engine_exited: "The engine ended by itself",
       engine_killed: "The engine was killed",

@@ -80,6 +80,7 @@ export const zh: Texts = {
       oom_host: "启动前内存已被其他程序占用",
       unsupported_arch: "引擎不支持此模型架构",
       bad_option: "引擎拒绝了一个选项",
+      chat_template: "引擎无法读取对话模板",
       load_failed: "引擎无法加载模型",
       engine_exited: "引擎自行退出",
       engine_killed: "引擎被终止",
