@@ -274,6 +274,8 @@ class RequestFields:
         renamed: common name of a field → its name in this engine.
         refused: reasons, for fields whose refusal needs one.
         usage_in_completions: its streams of completions always carry usage.
+        converts_schemas: beside tools, and where the model thinks, it honours a schema by itself.
+        guided: its field `grammar` takes what llguidance compiles, and enforces it.
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
         too_long: its message for an input that is too long, if it sends a 5xx status with it.
@@ -293,6 +295,8 @@ class RequestFields:
     chat_logprobs: bool = False
     closes_after_stream: bool = False
     free_tool_choice: bool = False
+    guided: bool = False
+    converts_schemas: bool = False
     tells_stop: str = ""
     counts_at: str = ""
 

@@ -175,6 +175,8 @@ FIELDS = RequestFields(
     too_long=re.compile(rb"is too large to process|increase the physical batch size"),
     closes_after_stream=True,
     free_tool_choice=True,
+    guided=True,
+    converts_schemas=True,
     tells_stop="verbose",
     counts_at="/v1/chat/completions/input_tokens",
 )

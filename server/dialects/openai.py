@@ -20,6 +20,7 @@ from paddock.server.dialects.fields import (
     validate,
 )
 from paddock.server.dialects.required_tools import require_tool
+from paddock.server.dialects.schemas import constrain
 from paddock.server.http import large
 from paddock.server.http.operation import EVENTS, RouteDoc
 from paddock.server.http.shapes import Shape
@@ -165,6 +166,7 @@ def completions(
         steps.append(_echo(prompts, split, model))
     elif split.fields.get("max_tokens") == 0:
         raise BadValue("max_tokens", 0, "must be at least 1, but for echo")
+    constrain(split.fields, model, model.fields.in_completions)
     body = map_fields(split.fields, model, model.fields.in_completions)
     logprobs = body.get("logprobs")
     if logprobs is not None:
@@ -208,6 +210,7 @@ def chat(
         split.fields.pop("tools", None)
     steps: list[Step] = [Called()] if require_tool(split.fields, model) else []
     _merge_template_arguments(split.fields, model)
+    constrain(split.fields, model, model.fields.in_chats)
     body = map_fields(split.fields, model, model.fields.in_chats)
     if body.get("logprobs") and not body.get("top_logprobs"):
         steps.append(BareLogprobs())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.server.dialects.base import Body, Model
+from paddock.server.dialects.schemas import make_standalone
 
 
 def require_tool(fields: Body, model: Model) -> bool:
@@ -38,12 +39,14 @@ def require_tool(fields: Body, model: Model) -> bool:
 
 
 def _call_schema(functions: Mapping[str, Body]) -> Body:
-    """One object that is a call of one of the functions. Definitions must stand at its root."""
+    """One object that is a call of one of the functions; their definitions stand at its root."""
     definitions: Body = {}
     calls = []
-    for name, function in functions.items():
+    for index, (name, function) in enumerate(functions.items()):
         parameters = {"type": "object", **(function.get("parameters") or {})}
-        definitions |= parameters.pop("$defs", None) or {}
+        path = f"tools[{index}].function.parameters"
+        parameters = make_standalone(parameters, path, f"t{index}_")
+        definitions |= parameters.pop("$defs", {})
         properties = {"name": {"const": name}, "arguments": parameters}
         calls.append(
             {
