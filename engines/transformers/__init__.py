@@ -102,7 +102,10 @@ class Transformers(Adapter):
         name="transformers",
         requirements=(FOLDER / "requirements.txt", FOLDER / "requirements-built.txt"),
         distribution="transformers",
-        modules=("torch", "transformers", "gptqmodel", "bitsandbytes", "peft", "uvicorn"),
+        modules=(
+            *("torch", "transformers", "gptqmodel", "bitsandbytes", "peft", "uvicorn"),
+            "llguidance",
+        ),
         extra=("torch", "transformers", "accelerate"),
         architectures=_ARCHITECTURES,
     )
@@ -113,16 +116,17 @@ class Transformers(Adapter):
             (
                 *("max_tokens", "seed", "stop", "temperature", "top_p", "logit_bias", "logprobs"),
                 *("frequency_penalty", "presence_penalty", "repetition_penalty"),
-                *("top_k", "min_p", "ignore_eos"),
+                *("top_k", "min_p", "ignore_eos", "grammar"),
             )
         ),
         chat=frozenset(
             (
                 *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
-                "add_generation_prompt",
+                *("add_generation_prompt", "response_format"),
             )
         ),
-        renamed={"repeat_penalty": "repetition_penalty"},
+        renamed={"repeat_penalty": "repetition_penalty", "guided_grammar": "grammar"},
+        guided=True,
         counts_at="/v1/chat/completions/input_tokens",
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (

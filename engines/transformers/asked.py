@@ -21,6 +21,8 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     top_logprobs: int | None = None
+    grammar: str = ""
+    """In llguidance's words; the answer is one of its texts. Empty: any."""
 
     @cached_property
     def as_is(self) -> bool:

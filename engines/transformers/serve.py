@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 import uvicorn
 import uvloop
 from asked import Ask, Sampling, Token
+from llguidance import LLMatcher
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -274,7 +275,10 @@ def _sampling(body: dict[str, Any], vocabulary: int, top: int | None) -> Samplin
         values["temperature"] = 0.0
     if "seed" in values:
         values["seed"] = int(values["seed"]) % (1 << 63)
-    return Sampling(**values, logit_bias=bias, top_logprobs=top)
+    grammar = body.get("grammar") or ""
+    if grammar and (reason := LLMatcher.validate_grammar(grammar)):
+        raise Refused(f"the grammar cannot be used: {reason}", "grammar")
+    return Sampling(**values, logit_bias=bias, top_logprobs=top, grammar=grammar)
 
 
 @dataclass

@@ -25,9 +25,11 @@ from typing import Any, ClassVar, NoReturn
 import alike
 import attention
 import bnb
+import llguidance.hf
 import torch
 from asked import Ask, Loaded, Sampling, Token
-from transformers import AutoConfig, AutoModelForCausalLM
+from llguidance import LLMatcher, LLTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.configuration_utils import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.cb_logits_processors import (
     ContinuousBatchingLogitsProcessor,
@@ -39,6 +41,7 @@ BITS = {"4-bit": 4, "8-bit": 8}
 ALIVE_SECONDS = 0.25
 """How often the batch's thread is checked for life."""
 
+DEAD_END = "no token goes on as the grammar says"
 NOT_NUMBERS = "the model's scores are not numbers: its values overflow in the type of its weights"
 
 Messages = list[tuple[int, Token | str | None]]
@@ -53,6 +56,7 @@ class Running:
     sampling: Sampling
     generator: torch.Generator | None = None
     counts: dict[int, int] = field(default_factory=dict)
+    matcher: LLMatcher | None = None
     trial: alike.Text | None = None
     """Set for a trial, which no client has sent: its tokens are fixed, and its scores are kept."""
 
@@ -83,16 +87,17 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Scores of shape [rows, vocabulary], with all but the chosen tokens ruled out."""
-        best, ids = scores.max(dim=-1)
-        chosen = ids.tolist()
         messages: Messages = []
         requests = [self.running.get(name) for name in self._rows]  # None: just cancelled
+        allowed = self._rule_out(scores, requests, messages)
+        best, ids = allowed.max(dim=-1)
+        chosen = ids.tolist()
         for row, finite in enumerate(best.isfinite().tolist()):
             if not finite and (request := requests[row]):
                 # Any token chosen by them would be nonsense, and the draw would end the batch.
                 requests[row], chosen[row] = None, 0
                 messages.append((request.number, NOT_NUMBERS))
-        self._draw(scores, requests, chosen)
+        self._draw(allowed, requests, chosen)
         for row, request in enumerate(requests):
             if request is None:
                 continue
@@ -102,18 +107,40 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
                 continue
             if not request.sampling.drawn:
                 try:
-                    chosen[row] = _chosen(scores[row], chosen[row], request)
+                    chosen[row] = _chosen(allowed[row], chosen[row], request)
                 except RuntimeError as error:  # else it would be the end of the whole batch
                     messages.append((request.number, f"no token can be chosen: {error}"))
                     continue
             token = _token(scores[row], chosen[row], request.sampling.top_logprobs)
             if not request.sampling.as_is:
                 request.counts[token.id] = request.counts.get(token.id, 0) + 1
+            if request.matcher is not None:
+                request.matcher.consume_token(token.id)
             messages.append((request.number, token))
         if messages:
             self._tell(messages)
         ids = torch.tensor(chosen, device=scores.device).unsqueeze(-1)
         return torch.full_like(scores, -math.inf).scatter_(-1, ids, 0.0)
+
+    def _rule_out(
+        self, scores: torch.Tensor, requests: list[Running | None], messages: Messages
+    ) -> torch.Tensor:
+        """The scores, of requests with a grammar of its tokens alone; a copy where there are any.
+
+        A request whose grammar allows no token has failed: it is taken out of the row.
+        """
+        allowed = scores
+        for row, request in enumerate(requests):
+            if request is None or request.matcher is None:
+                continue
+            mask = _mask(request.matcher, scores.shape[-1])
+            if not mask.any():
+                messages.append((request.number, DEAD_END))
+                requests[row] = None
+                continue
+            allowed = scores.clone() if allowed is scores else allowed
+            allowed[row].masked_fill_(~mask.to(scores.device), -math.inf)
+        return allowed
 
     def _draw(
         self, scores: torch.Tensor, requests: list[Running | None], chosen: list[int]
@@ -134,6 +161,16 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
             if request.generator is not None:
                 ids[index] = int(torch.multinomial(chances[index], 1, generator=request.generator))
             chosen[row] = ids[index]
+
+
+def _mask(matcher: LLMatcher, width: int) -> torch.Tensor:
+    """Which of the vocabulary's tokens may come next: of shape [width], true or false."""
+    packed = torch.frombuffer(bytearray(matcher.compute_bitmask()), dtype=torch.uint8)
+    bits = packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8))
+    mask = torch.zeros(width, dtype=torch.bool)
+    known = bits.bitwise_and(1).flatten().bool()[:width]
+    mask[: len(known)] = known
+    return mask
 
 
 def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
@@ -271,6 +308,8 @@ class Batch:
             torch.cuda.empty_cache()
         self._sampler = Sampler(self._tell)
         self._strict = options["compare"]
+        self._path = settings["path"]
+        self._vocabularies: dict[int, LLTokenizer] = {}
         context, slots = settings["context"], settings["slots"]
         self._vocabulary = self._model.config.get_text_config().vocab_size
         attention.cap_scores(self._model)
@@ -353,11 +392,23 @@ class Batch:
         generator = None
         if ask.sampling.seed is not None:
             generator = torch.Generator(self._model.device).manual_seed(ask.sampling.seed)
-        name = str(number)
-        self._sampler.running[name] = Running(number, ask.prompt, ask.sampling, generator)
+        name, running = str(number), Running(number, ask.prompt, ask.sampling, generator)
+        if ask.sampling.grammar:
+            running.matcher = self._match(ask.sampling.grammar, ask.ends)
+        self._sampler.running[name] = running
         self._manager.add_request(
             ask.prompt, name, max_new_tokens=ask.most, eos_token_id=ask.ends or -1
         )
+
+    def _match(self, grammar: str, ends: list[int]) -> LLMatcher:
+        """Follows the grammar. The first one waits for the vocabulary, for a second."""
+        end = ends[0] if ends else -1
+        if end not in self._vocabularies:
+            tokenizer = AutoTokenizer.from_pretrained(self._path)
+            width = max(self._vocabulary, len(tokenizer))
+            eos = None if end < 0 else end
+            self._vocabularies[end] = llguidance.hf.from_tokenizer(tokenizer, width, eos)
+        return LLMatcher(self._vocabularies[end], grammar, log_level=0)
 
     def _leave(self, number: int) -> None:
         if self._sampler.running.pop(str(number), None) is not None:

@@ -119,8 +119,10 @@ def _copy(schema: Any, path: str, refer: Callable[[Any, str, int], str], depth: 
         raise BadValue(path, "…", f"a schema may have {MAX_DEPTH} levels at most")
     copied: Body = {}
     for key, value in schema.items():
-        if key in ("$defs", "definitions"):
-            continue  # what is referred to is copied where it is met
+        if key in ("$defs", "definitions", "$id"):
+            continue  # what is referred to is copied where it is met, and lies in the schema itself
+        if key == "$schema" and not _is_draft(value):
+            continue
         if key == "$ref":
             copied[key] = refer(value, path, depth + 1)
         elif key in _MAP and isinstance(value, dict):
@@ -138,6 +140,12 @@ def _copy(schema: Any, path: str, refer: Callable[[Any, str, int], str], depth: 
         else:
             copied[key] = value
     return copied
+
+
+def _is_draft(value: Any) -> bool:
+    return (
+        isinstance(value, str) and re.match(r"https?://json-schema\.org/draft", value) is not None
+    )
 
 
 def list_places(schema: Any, path: str) -> Iterator[tuple[str, Body]]:

@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Served:
     Attributes:
         exact: its arithmetic is the reference's.
         ties: it draws among tokens that are equally likely, which there are in 16 bits.
+        beside: it is launched beside the one of all tests, which may run at the same time.
     """
 
     engine: str
@@ -65,11 +66,13 @@ class Served:
     options: tuple[str, ...] = ()
     exact: bool = False
     ties: bool = False
+    beside: bool = False
 
     @property
     def uid(self) -> str:
         """Its id."""
-        return f"{self.engine}-{self.format}-{self.quantization}".lower()
+        uid = f"{self.engine}-{self.format}-{self.quantization}".lower()
+        return f"{uid}-beside" if self.beside else uid
 
 
 EAGER = ("--enforce_eager", "--tool_call_parser", "hermes")
@@ -295,12 +298,12 @@ def test_a_prompt_format_is_the_published_one(
     """Token by token: its example is as long in a chat as it is as a text."""
     known = find_prompt("llama-2")
     options = ("--chat-template", known.name) if by == "the user" else ()
-    with launched(gateway, bare if by == "the spec" else NAME, one, *options):
+    with launched(gateway, bare if by == "the spec" else NAME, one, *options) as beside:
         sent = {"messages": list(EXAMPLE), "max_tokens": 1}
-        answer = _ask(one, gateway, reference, chat=True)(**sent)
+        answer = _ask(beside, gateway, reference, chat=True)(**sent)
         # The tokenizer adds the first one.
         text = known.example.removeprefix(known.bos)
-        plain = _ask(one, gateway, reference, chat=False)(prompt=text, max_tokens=1)
+        plain = _ask(beside, gateway, reference, chat=False)(prompt=text, max_tokens=1)
         assert answer["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
 
 
@@ -309,18 +312,19 @@ def test_without_a_chat_template_there_is_no_chat(
     gateway: Paddock, reference: dict[str, Any], bare: str, one: Served
 ) -> None:
     """Neither one that the engine guesses: a chat is refused, and a text is continued."""
-    with launched(gateway, f"{bare}-none", one):
-        assert _ask(one, gateway, reference, chat=False).text()
+    with launched(gateway, f"{bare}-none", one) as beside:
+        assert _ask(beside, gateway, reference, chat=False).text()
         with pytest.raises(Refused, match=r"no chat template.*--chat-template") as refused:
-            _ask(one, gateway, reference, chat=True)()
+            _ask(beside, gateway, reference, chat=True)()
         assert refused.value.status == 400
 
 
 @contextmanager
-def launched(gateway: Paddock, name: str, one: Served, *options: str) -> Iterator[None]:
-    """A model on a variant's engine, under the variant's id."""
+def launched(gateway: Paddock, name: str, one: Served, *options: str) -> Iterator[Served]:
+    """A model on a variant's engine, under an id of its own."""
+    one = replace(one, beside=True)
     launch(gateway, one, *options, name=name)
-    yield
+    yield one
     gateway.ok("terminate", "--model-uid", one.uid)
 
 

@@ -63,7 +63,7 @@ def test_clients_embed(zoo: Paddock, sdk: Any) -> None:
             assert one.model == "minilm"
             assert one.data[0].embedding == pytest.approx(theirs[number % len(TEXTS)], abs=1e-5)
     for fields, says in (
-        ({"input": "ab9?" * 200}, "the model takes 256"),
+        ({"input": "ab9?" * 200}, "context length is 256 tokens"),
         ({"input": "a", "dimensions": 10}, "dimensions"),
         ({"input": "a", "extra_body": {"truncate": True}}, "truncate"),
     ):

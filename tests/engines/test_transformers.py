@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from jsonschema import Draft202012Validator
 
 from paddock.engines import load_engine
 from paddock.engines.base import Host, Serving
@@ -24,6 +25,7 @@ from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import Diagnosis, diagnose_exit
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.prompts import EXAMPLE, find_prompt, prompt_names, render
+from paddock.server.dialects.schemas import make_standalone, write_grammar
 from tests.engines.child import DEADLINE, Child, serving
 from tests.tensors import changed, halved, in_shards, surplus, without
 from tools import class_defaults
@@ -372,6 +374,50 @@ def test_sampling_fields_do_what_they_say(child: Child) -> None:
         plain = complete(child, PROMPTS[0], logprobs=0)["choices"][0]["logprobs"]
         assert len(set(told["tokens"])) > len(set(plain["tokens"]))
     assert said(complete(child, PROMPTS[0], repetition_penalty=1.8)) != greedy
+
+
+def grammar(schema: Any) -> str:
+    """As the gateway writes it."""
+    return write_grammar(make_standalone(schema, "schema"), "schema", "Transformers")
+
+
+def test_grammars_bind_from_the_first_token_to_the_last(child: Child) -> None:
+    """At temperatures at which a model says anything, in rows beside others that are free."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "age": {"type": "integer", "minimum": 100, "maximum": 999, "multipleOf": 7},
+            "code": {"type": "string", "pattern": r"^\d{3}$"},
+        },
+        "required": ["age", "code"],
+        "additionalProperties": False,
+    }
+    fields: dict[str, Any] = {"temperature": 1.5, "max_tokens": 60}
+    free = complete(child, "The old lion", temperature=0, max_tokens=20)
+
+    def bound(seed: int) -> dict[str, Any]:
+        narrow = {"top_p": 0.9} if seed % 2 else {"logprobs": 1}
+        wish = {**fields, **narrow, "seed": seed, "grammar": grammar(schema)}
+        return complete(child, "The old lion", **wish)
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(bound, seed) for seed in range(8)]
+        beside = threads.submit(complete, child, "The old lion", temperature=0, max_tokens=20)
+        texts = [said(one.result()) for one in answers]
+        assert said(beside.result()) == said(free)
+    for text in texts:
+        Draft202012Validator(schema).validate(json.loads(text))
+    assert len(set(texts)) > 1
+    greedy = complete(child, "The", temperature=0, max_tokens=60, grammar=grammar(schema))
+    Draft202012Validator(schema).validate(json.loads(said(greedy)))
+    assert greedy["choices"][0]["finish_reason"] == "stop"
+
+
+def test_grammar_that_is_none_is_refused(child: Child) -> None:
+    """By its field, and before anything is computed."""
+    status, answer = child.post("/v1/completions", {"prompt": "The", "grammar": "root ::= [a-z"})
+    assert status == 400
+    assert "grammar" in answer["error"]["message"]
 
 
 def test_log_probabilities_are_the_librarys_own(child: Child, reference: list[Any]) -> None:

@@ -196,7 +196,7 @@ def test_xinferences_client_ranks(client: Client, ranker: str) -> None:
         ({"documents": ["a", 5]}, "documents[1]"),
         ({"documents": [{"image": "x"}]}, "documents[0]"),
         ({"top_n": 0}, "top_n"),
-        ({"return_documents": "yes"}, "return_documents"),
+        ({"return_documents": "maybe"}, "return_documents"),
         ({"max_chunks_per_doc": 3}, "max_chunks_per_doc"),
         ({"query": "xyzzy " * 200}, "tokens"),
     ],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +112,31 @@ def test_what_is_no_schema_or_cannot_be_met_is_refused(schema: Any) -> None:
     with pytest.raises(BadValue) as refusal:
         sent(response_format=form(schema))
     assert refusal.value.name.startswith(PLACE)
+
+
+ROWS = re.findall(
+    r"^\| `(\{.*?\})`(.*?)\| (enforced|asks nothing|refused) \|$",
+    Path("docs/schemas.md").read_text("utf-8"),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("example", "more", "verdict"), ROWS)
+def test_the_documented_table_is_true(example: str, more: str, verdict: str) -> None:
+    """Each row's example, and the other formats that a row names."""
+    schema = json.loads(example)
+    others = [{**schema, "format": name} for name in re.findall(r"`(.*?)`", more)]
+    for one in (schema, *others):
+        if verdict == "refused":
+            with pytest.raises((BadValue, FieldRefused)):
+                sent(response_format=form(one))
+        else:
+            assert sent(response_format=form(one))["grammar"]
+
+
+def test_the_table_was_found() -> None:
+    """All of it."""
+    assert len(ROWS) == 30
 
 
 @pytest.mark.parametrize("model", [MODEL, THINKER])
