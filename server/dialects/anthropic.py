@@ -26,6 +26,7 @@ from paddock.server.access.keys import principal
 from paddock.server.dialects import openai
 from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.dialects.fields import Neutral, asks_nothing
+from paddock.server.dialects.schemas import in_words
 from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import EVENTS, Operation, RouteDoc
 from paddock.server.http.shapes import Shape
@@ -159,7 +160,8 @@ def messages(request: Body, model: Model, raw: bytes, encoder: Encoder) -> Engin
     if "reasoning_budget_tokens" not in model.fields.chat:
         # Anthropic calls it a target that an answer may miss.
         wanted.pop("reasoning_budget_tokens", None)
-    return openai.chat(wanted, model, raw, encoder)
+    with in_words("output_config.format", "input_schema"):
+        return openai.chat(wanted, model, raw, encoder)
 
 
 def count(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineRequest:

@@ -20,6 +20,7 @@ from paddock.registry.json_codec import encode
 from paddock.server.dialects import openai
 from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.dialects.fields import CHECKS, Neutral, asks_nothing
+from paddock.server.dialects.schemas import in_words
 from paddock.server.http.operation import EVENTS, RouteDoc
 from paddock.server.http.shapes import Shape
 from paddock.server.proxy.steps import Encoder, EngineRequest, Event, plain
@@ -115,7 +116,8 @@ def respond(request: Body, model: Model, raw: bytes, encoder: Encoder) -> Engine
     """Makes out a translated request; an effort is refused where the model cannot reason."""
     if request.get("reasoning_effort") is not None:
         model.needs("reasoning")
-    return openai.chat(request, model, raw, encoder)
+    with in_words("text.format", "parameters"):
+        return openai.chat(request, model, raw, encoder)
 
 
 def _instructions(value: Any) -> Iterator[Body]:

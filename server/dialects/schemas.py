@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -272,6 +273,21 @@ def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
     for name in ("response_format", "json_schema", "guided_json"):
         fields.pop(name, None)
     fields["grammar"] = write_grammar(schema, path, model.engine)
+
+
+@contextmanager
+def in_words(form: str, parameters: str) -> Iterator[None]:
+    """Tells places in another dialect's words: of the wanted form, and of a tool's parameters.
+
+    Raises:
+        BadValue, FieldRefused: as they come, by the other name.
+    """
+    try:
+        yield
+    except (BadValue, FieldRefused) as error:
+        words = error.name.replace("response_format.json_schema", form, 1)
+        error.name = words.replace(".function.parameters", f".{parameters}", 1)
+        raise
 
 
 def _find_wanted(wanted: Body, guided: bool) -> tuple[Any, str]:

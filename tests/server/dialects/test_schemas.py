@@ -13,6 +13,7 @@ import pytest
 
 from paddock.engines import load_engine
 from paddock.registry.errors import BadValue, FieldRefused, Refused
+from paddock.server.dialects import anthropic, responses
 from paddock.server.dialects.base import Model
 from paddock.server.dialects.openai import chat, completions
 from paddock.server.dialects.schemas import (
@@ -237,6 +238,37 @@ def test_bounds_of_tools_take_no_memory() -> None:
             sent(tools=[tool("count", huge)], tool_choice=choice)
         assert refusal.value.name == "tools[0].function.parameters.properties.n.minimum"
     assert bound_for_converter({"minimum": 5.5}, "s") == {"minimum": 5.5}
+
+
+def test_places_are_in_the_dialects_own_words() -> None:
+    """Where the client wrote it."""
+    odd = {"type": "array", "uniqueItems": True}
+    huge = {"properties": {"n": {"type": "integer", "minimum": 2**60}}}
+    messages = [{"role": "user", "content": "Hello"}]
+    for dialect, path, body, tools, words in (
+        (
+            anthropic,
+            anthropic.messages,
+            {"messages": messages, "max_tokens": 9},
+            [{"name": "f", "input_schema": huge}],
+            ("output_config.format.schema.uniqueItems", "tools[0].input_schema.properties.n"),
+        ),
+        (
+            responses,
+            responses.respond,
+            {"input": "Hello"},
+            [{"type": "function", "name": "f", "parameters": huge}],
+            ("text.format.schema.uniqueItems", "tools[0].parameters.properties.n"),
+        ),
+    ):
+        wish = {"type": "json_schema", "name": "x", "schema": odd}
+        form = {"text": {"format": wish}} if dialect is responses else {}
+        form = form or {"output_config": {"format": {"type": "json_schema", "schema": odd}}}
+        for extra, place in ((form, words[0]), ({"tools": tools}, words[1])):
+            request, encoder = dialect.to_openai({"model": "zoo", **body, **extra})
+            with pytest.raises((BadValue, FieldRefused)) as refusal:
+                path(request, MODEL, b"", encoder)
+            assert str(refusal.value).startswith(place)
 
 
 def test_model_that_thinks_keeps_its_engines_own_way() -> None:
