@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ class SqliteStore:
             raise
 
     def _open(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._use_wal()
         self._db.execute("PRAGMA synchronous = NORMAL")
         # Looked at within the transaction: two gateways that start at once must not both create.
         with self._transaction():
@@ -126,6 +127,18 @@ class SqliteStore:
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.execute("DELETE FROM writer")
             self._db.execute("INSERT INTO writer VALUES (?)", (paddock.__version__,))
+
+    def _use_wal(self) -> None:
+        """To change the mode SQLite does not wait for others that change it at the same time."""
+        deadline = time.monotonic() + LOCKED_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _create(self) -> None:
         for statement in _SCHEMA:
