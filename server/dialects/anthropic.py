@@ -25,8 +25,8 @@ from paddock.registry.json_codec import encode
 from paddock.server.access.keys import principal
 from paddock.server.dialects import openai
 from paddock.server.dialects.base import Body, Call, Dialect, Model
+from paddock.server.dialects.constraints import in_words
 from paddock.server.dialects.fields import Neutral, asks_nothing
-from paddock.server.dialects.schemas import in_words
 from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import EVENTS, Operation, RouteDoc
 from paddock.server.http.shapes import Shape

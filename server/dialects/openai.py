@@ -11,6 +11,7 @@ from pydantic import Field
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.registry.json_codec import encode
 from paddock.server.dialects.base import Body, Call, Dialect, Model
+from paddock.server.dialects.constraints import constrain
 from paddock.server.dialects.fields import (
     MAX_CHOICES,
     MAX_SEED,
@@ -20,7 +21,6 @@ from paddock.server.dialects.fields import (
     validate,
 )
 from paddock.server.dialects.required_tools import require_tool
-from paddock.server.dialects.schemas import constrain
 from paddock.server.http import large
 from paddock.server.http.operation import EVENTS, RouteDoc
 from paddock.server.http.shapes import Shape

@@ -19,8 +19,8 @@ from paddock.registry.errors import BadValue
 from paddock.registry.json_codec import encode
 from paddock.server.dialects import openai
 from paddock.server.dialects.base import Body, Call, Dialect, Model
+from paddock.server.dialects.constraints import in_words
 from paddock.server.dialects.fields import CHECKS, Neutral, asks_nothing
-from paddock.server.dialects.schemas import in_words
 from paddock.server.http.operation import EVENTS, RouteDoc
 from paddock.server.http.shapes import Shape
 from paddock.server.proxy.steps import Encoder, EngineRequest, Event, plain

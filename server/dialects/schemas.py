@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +18,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.registry.json_codec import decode, encode
-from paddock.server.dialects.base import Body, Model
+from paddock.server.dialects.base import Body
 
 MAX_DEPTH = 64
 """Levels of a schema; what is deeper is a mistake, or meant badly."""
@@ -240,98 +239,6 @@ def _types(schema: Body) -> tuple[str, ...]:
     return tuple(kind) if isinstance(kind, list) else (kind,) if isinstance(kind, str) else ()
 
 
-def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
-    """Puts the schemas of a request's fields as the model's engine takes and honours them.
-
-    `taken` are the engine's fields on this route.
-
-    Raises:
-        BadValue: a field of the wrong form, or a schema that is none.
-        FieldRefused: a keyword that the engine cannot enforce; with its place in the request.
-    """
-    wanted = fields.get("response_format")
-    schema, path = None, ""
-    if wanted and "response_format" in taken:
-        schema, path = _find_wanted(wanted, model.fields.guided)
-    for name in ("json_schema", "guided_json"):
-        if fields.get(name) is not None and model.fields.guided:
-            schema, path = fields[name], name
-    if model.fields.guided and fields.get("tools"):
-        fields["tools"] = [_bound_tool(tool, at) for at, tool in enumerate(fields["tools"])]
-    if schema is None or not model.fields.guided:
-        return
-    schema = make_standalone(schema, path)
-    if fields.get("tools") or _thinks(fields, model):
-        # A grammar would bind from the first token, and llama.cpp takes none beside tools.
-        if not model.fields.converts_schemas:
-            reason = "cannot be enforced where the model thinks; with enable_thinking: false it is"
-            raise FieldRefused(path, model.engine, reason)
-        if not fields.get("tools"):
-            check_converter(schema, path, model.engine)
-        _put(fields, path, bound_for_converter(schema, path))
-        return
-    for name in ("response_format", "json_schema", "guided_json"):
-        fields.pop(name, None)
-    fields["grammar"] = write_grammar(schema, path, model.engine)
-
-
-@contextmanager
-def in_words(form: str, parameters: str) -> Iterator[None]:
-    """Tells places in another dialect's words: of the wanted form, and of a tool's parameters.
-
-    Raises:
-        BadValue, FieldRefused: as they come, by the other name.
-    """
-    try:
-        yield
-    except (BadValue, FieldRefused) as error:
-        words = error.name.replace("response_format.json_schema", form, 1)
-        error.name = words.replace(".function.parameters", f".{parameters}", 1)
-        raise
-
-
-def _find_wanted(wanted: Body, guided: bool) -> tuple[Any, str]:
-    """The schema of a `response_format`, and its place; None: it has none."""
-    kind = wanted.get("type")
-    if kind == "json_schema":
-        inner = wanted.get("json_schema")
-        if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
-            hint = " (it stands beside json_schema, not in it)" if "schema" in wanted else ""
-            reason = f"is needed: a JSON schema{hint}"
-            raise BadValue("response_format.json_schema.schema", None, reason)
-        return inner["schema"], "response_format.json_schema.schema"
-    if kind == "json_object" and wanted.get("schema") is not None:  # llama.cpp's own form
-        return wanted["schema"], "response_format.schema"
-    if guided and kind not in ("text", "json_object"):
-        raise BadValue("response_format.type", kind, "must be text, json_object or json_schema")
-    return None, ""
-
-
-def _put(fields: Body, path: str, schema: Body) -> None:
-    if path.startswith("response_format"):
-        form = {"name": "answer", "schema": schema}
-        fields["response_format"] = {"type": "json_schema", "json_schema": form}
-    else:
-        fields[path] = schema
-
-
-def _bound_tool(tool: Body, index: int) -> Body:
-    """The tool, its parameters with definitions of their own, and bounds that cost no memory."""
-    parameters, path = tool["function"].get("parameters"), f"tools[{index}].function.parameters"
-    if not isinstance(parameters, dict):
-        return tool
-    if any("$ref" in one for _, one in list_places(parameters, path)):
-        parameters = make_standalone(parameters, path, f"t{index}_")
-    function = {**tool["function"], "parameters": bound_for_converter(parameters, path)}
-    return {**tool, "function": function}
-
-
-def _thinks(fields: Body, model: Model) -> bool:
-    """Whether the model may think before it answers."""
-    arguments = fields.get("chat_template_kwargs") or {}
-    return "reasoning" in model.abilities and arguments.get("enable_thinking") is not False
-
-
 def write_grammar(schema: Body, path: str, engine: str) -> str:
     """The grammar in llguidance's words that enforces a standalone schema.
 
@@ -343,7 +250,7 @@ def write_grammar(schema: Body, path: str, engine: str) -> str:
     """
     check_size(schema, path)
     grammar = _grammar_text(schema)
-    failure = _check(grammar)
+    failure = find_fault(grammar)
     if failure:
         raise _explain(failure, schema, path, engine)
     for at, one in list_places(schema, path):
@@ -399,7 +306,8 @@ def _is_dead(grammar: str) -> bool:
 
 
 @lru_cache(512)
-def _check(grammar: str) -> str:
+def find_fault(grammar: str) -> str:
+    """What llguidance says against a grammar; empty: nothing."""
     return str(LLMatcher.validate_grammar(grammar, _vocabulary()))
 
 

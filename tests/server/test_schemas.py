@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import psutil
@@ -60,6 +61,16 @@ def test_what_converters_drop_is_enforced(client: Client, tiny: str, schema: Any
     assert told
     for answer in told:
         Draft202012Validator(schema).validate(answer)
+
+
+def test_patterns_and_lists_of_answers_are_enforced(client: Client, tiny: str) -> None:
+    """Whole answers are of them; in completions too."""
+    for seed in range(5):
+        fields = {**COMMON, "seed": seed}
+        chat = client.chat(tiny, MESSAGES, guided_regex="[0-9]{3}/[a-c]", **fields)
+        assert re.fullmatch("[0-9]{3}/[a-c]", chat["choices"][0]["message"]["content"])
+        text = client.complete(tiny, "The", guided_choice=["a lion", "an ähre"], **fields)
+        assert text["choices"][0]["text"] in {"a lion", "an ähre"}
 
 
 def test_streams_and_several_answers_are_bound_too(client: Client, tiny: str) -> None:
