@@ -26,6 +26,7 @@ import alike
 import attention
 import bnb
 import llguidance.hf
+import numpy
 import torch
 from asked import Ask, Loaded, Sampling, Token
 from llguidance import LLMatcher, LLTokenizer
@@ -129,18 +130,23 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
 
         A request whose grammar allows no token has failed: it is taken out of the row.
         """
-        allowed = scores
+        masks: dict[int, bytes] = {}
         for row, request in enumerate(requests):
             if request is None or request.matcher is None:
                 continue
-            mask = _mask(request.matcher, scores.shape[-1])
-            if not mask.any():
+            masks[row] = request.matcher.compute_bitmask()
+            if not masks[row].strip(b"\0"):
                 messages.append((request.number, DEAD_END))
                 requests[row] = None
-                continue
-            allowed = scores.clone() if allowed is scores else allowed
-            allowed[row].masked_fill_(~mask.to(scores.device), -math.inf)
-        return allowed
+        if not masks:
+            return scores
+        packed = numpy.frombuffer(b"".join(masks.values()), dtype=numpy.uint8)
+        bits = numpy.unpackbits(packed.reshape(len(masks), -1), axis=1, bitorder="little")
+        width = min(bits.shape[1], scores.shape[-1])
+        ruled_out = numpy.zeros(scores.shape, dtype=bool)
+        rows = list(masks)
+        ruled_out[rows, :width], ruled_out[rows, width:] = bits[:, :width] == 0, True
+        return scores.masked_fill(torch.from_numpy(ruled_out).to(scores.device), -math.inf)
 
     def _draw(
         self, scores: torch.Tensor, requests: list[Running | None], chosen: list[int]
@@ -161,16 +167,6 @@ class Sampler(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]  # it ha
             if request.generator is not None:
                 ids[index] = int(torch.multinomial(chances[index], 1, generator=request.generator))
             chosen[row] = ids[index]
-
-
-def _mask(matcher: LLMatcher, width: int) -> torch.Tensor:
-    """Which of the vocabulary's tokens may come next: of shape [width], true or false."""
-    packed = torch.frombuffer(bytearray(matcher.compute_bitmask()), dtype=torch.uint8)
-    bits = packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8))
-    mask = torch.zeros(width, dtype=torch.bool)
-    known = bits.bitwise_and(1).flatten().bool()[:width]
-    mask[: len(known)] = known
-    return mask
 
 
 def _chosen(scores: torch.Tensor, best: int, request: Running) -> int:
