@@ -13,6 +13,7 @@ from paddock.engines.base import (
     EngineOptions,
     Host,
     Progress,
+    RequestFields,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Adapter:
     """Answers by the names that options have everywhere: n_ctx, n_parallel, n_threads, dtype."""
 
     name: ClassVar[str]
+    fields: ClassVar[RequestFields]
     environment: ClassVar[Environment | None] = None
     allocates_cache: ClassVar[bool] = False
     made_for_gpus: ClassVar[bool] = False
@@ -50,6 +52,10 @@ class Adapter:
     def context_and_slots(self, options: EngineOptions) -> tuple[int | None, int | None]:
         """The context for each request and the slots that the options ask for."""
         return getattr(options, "n_ctx", None), getattr(options, "n_parallel", None)
+
+    def fields_of(self, version: str) -> RequestFields:
+        """The same of every version."""
+        return self.fields
 
     def longest_context(self, options: EngineOptions, trained: int) -> int:
         """What the model was trained for."""

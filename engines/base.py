@@ -368,6 +368,10 @@ class Engine(Protocol):
         """The context for each request and the slots that the options ask for; None: left open."""
         ...
 
+    def fields_of(self, version: str) -> RequestFields:
+        """`fields`, as this version of it takes them, in the words of its `Detection`."""
+        ...
+
     def longest_context(self, options: EngineOptions, trained: int) -> int:
         """The context to which the options extend a model of `trained` positions, such as by RoPE.
 

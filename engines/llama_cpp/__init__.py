@@ -270,6 +270,10 @@ class LlamaCpp(Adapter):
             return Detection(version=f"llama-server ({program})")
         return Detection(missing="neither xllamacpp nor a llama-server is installed")
 
+    def fields_of(self, version: str) -> RequestFields:
+        """A `llama-server` is mostly built without llguidance, and takes schemas its own way."""
+        return replace(FIELDS, guided=False) if version.startswith("llama-server") else FIELDS
+
     def longest_context(self, options: EngineOptions, trained: int) -> int:
         """RoPE's frequency scale is one by the factor; llama.cpp's kind of scaling is linear."""
         assert isinstance(options, LlamaCppOptions)

@@ -261,7 +261,7 @@ def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connectio
         return subprocess.Popen(command, env=environ, pass_fds=[end]), ours
 
 
-def _sampling(body: dict[str, Any], vocabulary: int, top: int | None) -> Sampling:
+def _sampling(body: dict[str, Any], vocabulary: int, top: int | None, fast: bool) -> Sampling:
     bias = tuple(
         (int(token), float(amount)) for token, amount in (body.get("logit_bias") or {}).items()
     )
@@ -276,6 +276,8 @@ def _sampling(body: dict[str, Any], vocabulary: int, top: int | None) -> Samplin
     if "seed" in values:
         values["seed"] = int(values["seed"]) % (1 << 63)
     grammar = body.get("grammar") or ""
+    if grammar and not fast:
+        raise Refused("the model's tokenizer is none that grammars can be made of", "grammar")
     if grammar and (reason := LLMatcher.validate_grammar(grammar)):
         raise Refused(f"the grammar cannot be used: {reason}", "grammar")
     return Sampling(**values, logit_bias=bias, top_logprobs=top, grammar=grammar)
@@ -310,7 +312,7 @@ def _parse_request(model: Model, body: dict[str, Any], chat: bool) -> ParsedRequ
     return ParsedRequest(
         chat=chat,
         prompt=list(prompt),
-        sampling=_sampling(body, model.vocabulary, top),
+        sampling=_sampling(body, model.vocabulary, top, model.tokenizer.is_fast),
         most=model.check(list(prompt), limit),
         stops=[stops] if isinstance(stops, str) else list(stops),
         endless=bool(body.get("ignore_eos")),

@@ -145,15 +145,16 @@ class Planner:
         hosts = await self._hosts_for(target)
         if request.assume_gpu is not None:
             assumed = [with_gpu(host, request.assume_gpu) for host in hosts]
-            return self._note_missing(await self._plan_alone(target, assumed), hosts)
+            planned = await self._planned(target, assumed, asks_size=True)
+            return self._note_missing(planned.plan, hosts)
         try:
-            return await self._plan_alone(target, hosts)
+            return (await self._planned(target, hosts, asks_size=True)).plan
         except NoEngine as refusal:
             try:
-                plan = await self._plan_alone(target, with_all_engines(hosts))
+                planned = await self._planned(target, with_all_engines(hosts), asks_size=True)
             except NoEngine:
                 raise refusal from None
-            return self._note_missing(plan, hosts)
+            return self._note_missing(planned.plan, hosts)
 
     async def ask_exactly(
         self, name: str, rows: Sequence[Mapping[str, Any]], slots: int = 1, say: Say = _say_nothing
@@ -191,16 +192,6 @@ class Planner:
                 failures[failure] = None
         return list(failures)
 
-    async def _plan_alone(self, target: ResolvedReference, hosts: Sequence[Host]) -> LaunchPlan:
-        """The plan, with the size of weights that nobody states as the hub says it.
-
-        A launch does not wait for that: it asks the hub for the weights themselves.
-        """
-        planned, _ = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
-        if await self._hub.learn_size(planned.plan.weights):
-            hosts = self._with_evidence(hosts)
-        return (await self._planned(target, hosts)).plan
-
     def _with_evidence(self, hosts: Sequence[Host]) -> list[Host]:
         return [replace(host, evidence=self._truth.evidence()) for host in hosts]
 
@@ -230,15 +221,24 @@ class Planner:
         return await self._planned(target, await self._hosts_for(target), may_download)
 
     async def _planned(
-        self, target: ResolvedReference, hosts: Sequence[Host], may_download: bool = False
+        self,
+        target: ResolvedReference,
+        hosts: Sequence[Host],
+        may_download: bool = False,
+        asks_size: bool = False,
     ) -> Planned:
         """The plan on these hosts, by what the engine of the chosen candidate itself says.
 
-        Before memory refuses a launch, the engine is asked, too: the formula may be wrong.
+        With `asks_size` also by what the hub says of weights whose size nobody states. A launch
+        does not wait for that: it asks the hub for the weights themselves. Before memory refuses a
+        launch, the engine is asked, too: the formula may be wrong.
         """
         failure, name = "", target.request.model_name
         # In a thread: what is offered in place of a refused launch takes many plans.
         planned, refusal = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
+        if asks_size and await self._hub.learn_size(planned.plan.weights):
+            hosts = self._with_evidence(hosts)
+            planned, refusal = await asyncio.to_thread(self._plan_or_refuse, target, hosts)
         for _ in range(MOST_QUESTIONS):
             shape = target.catalog.lookup(name).shape(planned.plan.size)
             knows_more, failure = await self._asker.ask(

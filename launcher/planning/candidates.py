@@ -152,6 +152,8 @@ def _group(
     paths = tuple(request.paths)
 
     def is_of_model(name: str) -> bool:
+        if request.lock is not None:  # it names places that the spec does not
+            return True
         return name in sources or name.startswith(folders) or name.startswith(paths)
 
     groups: list[tuple[Host, list[Host]]] = []

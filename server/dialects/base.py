@@ -42,7 +42,8 @@ class Model:
     def of(cls, status: ModelStatus) -> Model:
         """From a launched model's status."""
         plan = status.plan
-        fields = attached.FIELDS if plan.attached else load_engine(plan.engine).fields
+        engine = load_engine(plan.engine) if plan.attached is None else None
+        fields = attached.FIELDS if engine is None else engine.fields_of(plan.engine_version)
         served = plan.attached.model if plan.attached else ""
         silence = status.silence_seconds or SILENCE_SECONDS
         return cls(

@@ -57,9 +57,11 @@ def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
         FieldRefused: a keyword that the engine cannot enforce; with its place in the request.
     """
     form = fields.get("response_format") if "response_format" in taken else None
-    wanted = [one for one in (_find_schema(form, model.fields.guided) if form else None,) if one]
-    if not model.fields.guided:
+    takes_schemas = model.fields.guided or model.fields.converts_schemas
+    schema_wanted = _find_schema(form, takes_schemas) if form else None
+    if not takes_schemas:
         return
+    wanted = [schema_wanted] if schema_wanted is not None else []
     if fields.get("tools"):
         fields["tools"] = [_bound_tool(tool, at) for at, tool in enumerate(fields["tools"])]
     wanted += _find_others(fields)
@@ -69,20 +71,32 @@ def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
         reason = f"does not go with {wanted[0].path}"
         raise FieldRefused(wanted[1].path, model.engine, reason)
     (only,) = wanted
+    # A grammar would bind from the first token, and llama.cpp takes none beside tools.
+    hinders = None if model.fields.guided else "is not enforced by this build of the engine"
+    if "response_format" in taken and _thinks(fields, model):
+        hinders = "is not enforced where the model thinks; with enable_thinking: false it is"
+    if fields.get("tools"):
+        hinders = "is not enforced beside tools"
     if only.kind == "json":
         schema = make_standalone(only.value, only.path)
-        # A grammar would bind from the first token, and llama.cpp takes none beside tools.
-        if fields.get("tools") or _thinks(fields, model):
-            _leave_to_engine(fields, only, schema, model)
+        if hinders:
+            form = _convert(fields, only, schema, model, hinders)
+            _clear(fields)
+            name = "response_format" if "response_format" in taken else "json_schema"
+            fields[name] = form if name == "response_format" else form["json_schema"]["schema"]
             return
         text = write_grammar(schema, only.path, model.engine)
-    elif only.kind != "grammar" and (fields.get("tools") or _thinks(fields, model)):
-        raise FieldRefused(only.path, model.engine, "does not go with tools, nor with thinking")
+    elif only.kind != "grammar" and hinders:
+        raise FieldRefused(only.path, model.engine, hinders)
     else:
         text = _write(only)
+    _clear(fields)
+    fields["grammar"] = text
+
+
+def _clear(fields: Body) -> None:
     for name in ("response_format", "structured_outputs", *_SPELLINGS):
         fields.pop(name, None)
-    fields["grammar"] = text
 
 
 def _find_schema(form: Body, guided: bool) -> Constraint | None:
@@ -150,18 +164,16 @@ def _write(wanted: Constraint) -> str:
     return grammar
 
 
-def _leave_to_engine(fields: Body, wanted: Constraint, schema: Body, model: Model) -> None:
-    """Beside tools, and after thoughts, llama.cpp's own converter takes the schema."""
+def _convert(
+    fields: Body, wanted: Constraint, schema: Body, model: Model, hinders: str
+) -> dict[str, Any]:
+    """A `response_format` for llama.cpp's own converter, where something hinders a grammar."""
     if not model.fields.converts_schemas:
-        reason = "cannot be enforced where the model thinks; with enable_thinking: false it is"
-        raise FieldRefused(wanted.path, model.engine, reason)
+        raise FieldRefused(wanted.path, model.engine, hinders)
     if not fields.get("tools"):
-        check_converter(schema, wanted.path, model.engine)
-    bounded = bound_for_converter(schema, wanted.path)
-    for name in ("structured_outputs", *_SPELLINGS):
-        fields.pop(name, None)
-    form = {"name": "answer", "schema": bounded}
-    fields["response_format"] = {"type": "json_schema", "json_schema": form}
+        check_converter(schema, wanted.path, model.engine, hinders)
+    form = {"name": "answer", "schema": bound_for_converter(schema, wanted.path)}
+    return {"type": "json_schema", "json_schema": form}
 
 
 def _bound_tool(tool: Body, index: int) -> Body:

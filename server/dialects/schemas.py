@@ -222,7 +222,7 @@ def bound_for_converter(schema: Body, path: str) -> Body:
     return schema
 
 
-def check_converter(schema: Body, path: str, engine: str) -> None:
+def check_converter(schema: Body, path: str, engine: str, reason: str) -> None:
     """Refuses what llama.cpp's own converter does not enforce. Raises `FieldRefused`."""
     for at, one in list_places(schema, path):
         numbers = "integer" in _types(one) and "number" not in _types(one)
@@ -230,7 +230,6 @@ def check_converter(schema: Body, path: str, engine: str) -> None:
             is_known = key in _OF_CONVERTER or (key in _BOUNDS and numbers)
             if is_known and (key != "format" or value in _OF_CONVERTER_FORMATS):
                 continue
-            reason = "is not enforced where the model thinks; with enable_thinking: false it is"
             raise FieldRefused(f"{at}.{key}", engine, reason)
 
 

@@ -98,6 +98,32 @@ def test_patterns_do_not_go_with_tools_or_thinking(more: Any) -> None:
         assert sent("llama.cpp", **more, guided_regex="a", enable_thinking=False)["grammar"]
 
 
+def test_a_llama_server_of_ones_own_takes_schemas_its_own_way() -> None:
+    """It mostly has no llguidance: what its converter does not enforce is refused."""
+    engine = load_engine("llama.cpp")
+    fields = engine.fields_of("llama-server (/usr/bin/llama-server)")
+    model = Model("zoo", ABILITIES, "llama.cpp", fields, 2048)
+    request: dict[str, Any] = {"model": "zoo", "messages": [{"role": "user", "content": "Hi"}]}
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    body = json.loads(chat({**request, "response_format": form}, model).bodies[0])
+    assert body["response_format"]["json_schema"]["schema"] == schema
+    text = {"model": "zoo", "prompt": "x", "guided_json": schema}
+    assert json.loads(completions(text, model).bodies[0])["json_schema"] == schema
+    for odd in ({"guided_json": {"uniqueItems": True}}, {"guided_regex": "a"}):
+        with pytest.raises(FieldRefused, match="this build"):
+            chat({**request, **odd}, model)
+    assert engine.fields_of("2026.10") is engine.fields
+
+
+def test_completions_of_a_model_that_thinks_are_bound() -> None:
+    """Without a chat template nothing thinks."""
+    abilities = (*ABILITIES, "reasoning")
+    model = Model("zoo", abilities, "llama.cpp", load_engine("llama.cpp").fields, 2048)
+    request = {"model": "zoo", "prompt": "x", "guided_json": {"multipleOf": 7, "type": "integer"}}
+    assert json.loads(completions(request, model).bodies[0])["grammar"]
+
+
 def test_schema_of_a_model_that_thinks_is_refused_where_nothing_enforces_it() -> None:
     """Transformers has no way of its own; with the way out."""
     form = {"type": "json_object"}
