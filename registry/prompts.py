@@ -161,7 +161,10 @@ def render(
     try:
         compiled = _environment().from_string(_plain(template))
         text = compiled.render(messages=messages, bos_token=bos, eos_token=eos, **variables)
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+    except (
+        *(TemplateError, TypeError, ValueError, LookupError, ArithmeticError),
+        RecursionError,
+    ) as error:
         raise BadValue("chat template", template, str(error)) from None
     return str(text)
 

@@ -28,6 +28,7 @@ from paddock.registry.errors import (
 )
 from paddock.registry.launch_fields import fields_by_key
 from paddock.registry.lockfile import LockedModel
+from paddock.registry.spec import source_key
 from paddock.server.routes.xinference_shapes import launch_request
 
 GB = 1_000_000_000
@@ -632,6 +633,14 @@ def test_a_lock_is_obeyed_in_all_that_it_names(catalog: Catalog) -> None:
     assert LaunchPlan.from_json(found.to_json()) == found
     _, pulled = resolve_weights(request(lock=locked()), catalog, [host()])
     assert pulled.lock == locked()
+
+
+def test_locked_files_tell_nodes_apart(catalog: Catalog) -> None:
+    """They lie where the spec does not look for any: the node that has them is taken."""
+    key = source_key(locked().source)
+    nodes = [host(), dataclasses.replace(host(), node="b" * 56, name="other", files={key: 1000})]
+    found = resolve(request(lock=locked()), catalog, nodes)
+    assert (found.node_name, found.weights.here) == ("other", True)
 
 
 def request(**given: Any) -> LaunchRequest:
