@@ -119,6 +119,7 @@ class World:
             raise NotLaunched(uid)
         plan = SimpleNamespace(
             engine="echo",
+            engine_version="1",
             context_length=100,
             slots=self.slot_count,
             attached=None,
