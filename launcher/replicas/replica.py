@@ -37,6 +37,7 @@ from paddock.launcher.replicas.diagnosis import (
     Cause,
     Diagnosis,
     Failure,
+    diagnose_excess,
     diagnose_exit,
     launch_command,
 )
@@ -50,6 +51,7 @@ from paddock.launcher.replicas.health import (
     Health,
     Look,
 )
+from paddock.launcher.replicas.limit import loading_limit, serving_limit
 from paddock.launcher.replicas.logs import read_after, read_tail
 from paddock.launcher.replicas.prompt import Prompt, replace_own, settle_prompt
 from paddock.launcher.replicas.relay import Relay
@@ -122,6 +124,7 @@ class Replica:
         self._probed_cpu_seconds = 0.0
         self._weights_bytes = 0
         self._launched_at = self._measured_at = 0.0
+        self._limit = 0
 
     async def begin(self) -> ReplicaStatus:
         """Starts the life of the replica, once, and returns at once."""
@@ -209,6 +212,7 @@ class Replica:
             load_seconds = time.monotonic() - self._launched_at
             await self._open_relay()
             took = await self._measure(load_seconds)
+            await self._set_limit()
             endpoint = self._relay.endpoint if self._relay else f"http://127.0.0.1:{self._port}"
             self._set(
                 state="ready",
@@ -347,9 +351,11 @@ class Replica:
                 before = self._log.replace(self._log.with_suffix(".log.1"))
                 before.chmod(0o600)  # an older version's
         self._launched_at = time.monotonic()
+        self._limit = loading_limit(self._plan, memory()[0])
         with open_private(self._log, "wb") as log:
             self._warden = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),
+                str(self._limit),
                 *command.argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -383,7 +389,7 @@ class Replica:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._status.pid, signal.SIGKILL)
             await asyncio.to_thread(self._end_rest)
-        lost = {"code": None, "signal": 9, "stopped": False}
+        lost = {"code": None, "signal": 9, "stopped": False, "held_bytes": 0}
         return dict(json.loads(last)) if last.strip() else lost
 
     def _end_rest(self) -> None:
@@ -505,6 +511,18 @@ class Replica:
             "load_seconds": round(load_seconds, 3),
         }
 
+    async def _set_limit(self) -> None:
+        """Tells the warden how much memory an engine that serves may hold, by what it holds now."""
+        pid, warden = self._status.pid, self._warden
+        if pid is None or warden is None or warden.stdin is None or warden.stdin.is_closing():
+            return
+        held = await asyncio.to_thread(own_bytes, pid)
+        total, _ = memory()
+        self._limit = serving_limit(self._plan, total, held, self._engine.allocates_cache)
+        with contextlib.suppress(OSError):  # the warden has ended, which says more
+            warden.stdin.write(f"{self._limit}\n".encode())
+            await warden.stdin.drain()
+
     async def _measure_again(self) -> None:
         """Tells what the engine has taken, if it is more than before."""
         before = self._status.took
@@ -597,8 +615,10 @@ class Replica:
             message = f"the disk of {folder} is full, and {self._plan.engine} ends without its log"
             return Diagnosis("disk_full", f"{message}; make room", launch_command(self._plan))
         lines = await asyncio.to_thread(read_tail, self._log, EXIT_LINES)
+        if end["held_bytes"]:
+            return diagnose_excess(self._plan, end["held_bytes"], self._limit, lines)
         if end["stopped"]:  # by a signal to its warden: the service or the machine is being ended
-            end = {"code": None, "signal": signal.SIGTERM}
+            end = {**end, "code": None, "signal": signal.SIGTERM}
         is_oom = end["signal"] == signal.SIGKILL and oom_kills() > self._oom_kills
         return diagnose_exit(self._engine, self._plan, end["code"], end["signal"], lines, is_oom)
 
