@@ -30,7 +30,7 @@ from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
 from paddock.launcher.hosts import gpus, processes
 from paddock.launcher.hosts.environ import engine_environment
-from paddock.launcher.hosts.machine import disk, memory, oom_kills, own_bytes
+from paddock.launcher.hosts.machine import disk, mapped_bytes, memory, oom_kills, own_bytes
 from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.diagnosis import (
     LINES,
@@ -123,6 +123,8 @@ class Replica:
         self._probed_at = 0.0
         self._probed_cpu_seconds = 0.0
         self._weights_bytes = 0
+        self._mapped: frozenset[str] = frozenset()
+        self._mapped_bytes = 0
         self._launched_at = self._measured_at = 0.0
         self._limit = 0
 
@@ -223,6 +225,7 @@ class Replica:
                 chat=self._prompt.to_json(),
             )
             end = await self._until_end()
+            self._note_peak(end)
             if self._status.state != "unhealthy":  # else the diagnosis is there: it hung
                 self._fail_unless_stopping(await self._exit_diagnosis(end))
         except Failure as failure:
@@ -334,6 +337,8 @@ class Replica:
             )
         )
         self._weights_bytes = await asyncio.to_thread(_size, weights, self._plan.weights.size_bytes)
+        if not self._plan.memory.paged:
+            self._mapped = frozenset(str(one.resolve()) for one in _tensor_files(weights))
         make_private(self._log.parent)
         own = {**command.environ, processes.INSTANCE_VARIABLE: self._config.instance}
         own |= {
@@ -389,7 +394,7 @@ class Replica:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._status.pid, signal.SIGKILL)
             await asyncio.to_thread(self._end_rest)
-        lost = {"code": None, "signal": 9, "stopped": False, "held_bytes": 0}
+        lost = {"code": None, "signal": 9, "stopped": False, "held_bytes": 0, "peak_bytes": 0}
         return dict(json.loads(last)) if last.strip() else lost
 
     def _end_rest(self) -> None:
@@ -500,7 +505,7 @@ class Replica:
     async def _measure(self, load_seconds: float) -> dict[str, Any] | None:
         """What the engine has taken until now; None where that cannot be told."""
         pid = self._status.pid
-        now = await asyncio.to_thread(_taken, pid, not self._on_processor) if pid else 0
+        now = await asyncio.to_thread(self._taken, pid) if pid else 0
         self._measured_at = time.monotonic()
         if not now:
             return None
@@ -510,6 +515,20 @@ class Replica:
             "peak_bytes": now,
             "load_seconds": round(load_seconds, 3),
         }
+
+    def _taken(self, pid: int) -> int:
+        """Memory that the engine holds, of GPUs if it computes there.
+
+        Some engines leave weights in the pages of their files, where a plan counts them as memory.
+        """
+        if self._on_processor:
+            self._mapped_bytes = mapped_bytes(pid, self._mapped)
+            return own_bytes(pid) + self._mapped_bytes
+        held = gpus.held_bytes()
+        with contextlib.suppress(psutil.Error):
+            first = psutil.Process(pid)
+            return sum(held.get(one.pid, 0) for one in (first, *first.children(recursive=True)))
+        return 0
 
     async def _set_limit(self) -> None:
         """Tells the warden how much memory an engine that serves may hold, by what it holds now."""
@@ -529,6 +548,15 @@ class Replica:
         later = await self._measure(0.0) if before is not None else None
         if before is not None and later is not None and later["peak_bytes"] > before["peak_bytes"]:
             self._set(took={**before, "peak_bytes": later["peak_bytes"]})
+
+    def _note_peak(self, end: dict[str, Any]) -> None:
+        """Tells the most that the engine held while it served, unless it went over its limit."""
+        took = self._status.took
+        if took is None or not self._on_processor or end["held_bytes"]:
+            return
+        peak = end["peak_bytes"] + self._mapped_bytes
+        if peak > took["peak_bytes"]:
+            self._set(took={**took, "peak_bytes": peak})
 
     async def _counters_moved(self) -> bool | None:
         """Whether the engine's counters differ from those of the last time; None: no counters."""
@@ -650,20 +678,12 @@ def _node_address() -> str:
 def _size(weights: Path | None, planned_bytes: int) -> int:
     """Bytes of the files that the engine is given; of a folder as planned, once they are there."""
     if weights is None or weights.is_dir():
-        files = [] if weights is None else list(weights.glob("*.safetensors"))
-        return sum(one.stat().st_size for one in files) or planned_bytes
+        return sum(one.stat().st_size for one in _tensor_files(weights)) or planned_bytes
     return file_bytes(weights)
 
 
-def _taken(pid: int, on_gpus: bool) -> int:
-    """Memory that a process and those below it hold, of GPUs if it computes there."""
-    if not on_gpus:
-        return own_bytes(pid)
-    held = gpus.held_bytes()
-    with contextlib.suppress(psutil.Error):
-        first = psutil.Process(pid)
-        return sum(held.get(one.pid, 0) for one in (first, *first.children(recursive=True)))
-    return 0
+def _tensor_files(weights: Path | None) -> list[Path]:
+    return [] if weights is None or not weights.is_dir() else list(weights.glob("*.safetensors"))
 
 
 def _cpu_seconds(pid: int | None) -> float:

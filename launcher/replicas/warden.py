@@ -13,12 +13,13 @@ some 30 ms. A process of its own between the replica's actor and the engine, bec
 stdin is a leash: when it closes, the engine is stopped (SIGTERM, after GRACE_SECONDS SIGKILL). If
 the warden itself is killed, the kernel kills the engine (PR_SET_PDEATHSIG).
 stdout gets one JSON line `{"pid": …}` at the start and `{"code": …, "signal": …, "stopped": …,
-"held_bytes": …}` at the end, when no process of the engine is left. stderr is the engine's log, for
-both its streams.
+"held_bytes": …, "peak_bytes": …}` at the end, when no process of the engine is left. stderr is the
+engine's log, for both its streams.
 
 When the engine's processes hold more than LIMIT_BYTES of their own (memory that no file backs),
 they are ended at once, and `held_bytes` says how much that was; else it is 0. A line on stdin is
-another limit; 0 is none. Should memory run out first, the kernel ends engines before others.
+another limit; 0 is none. `peak_bytes` is the most that they held since the last such line. Should
+memory run out first, the kernel ends engines before others.
 """
 
 import contextlib
@@ -36,6 +37,8 @@ LOOK_SECONDS = 0.1
 """Between two looks at the engine's memory."""
 FAMILY_SECONDS = 2.0
 """Between two looks for the processes that it has started, and after memory that was shared."""
+PEAK_STEP = 0.01
+"""By how much more they must hold than before for the exact sum to be taken."""
 KILLED_FIRST = "800"
 """Of 1,000: what the kernel adds to the engine's part of the memory when it chooses what to end."""
 LINUX = sys.platform == "linux"
@@ -110,36 +113,46 @@ def _kilobytes(path: str, names: tuple[str, ...]) -> int:
 
 
 class _Memory:
-    """What the engine's processes hold of their own, and whether that is too much."""
+    """What the engine's processes hold of their own, at most, and whether that is too much."""
 
     def __init__(self, engine: int, limit: int) -> None:
-        self.limit = limit
         self._engine = engine
         self._family = [engine]
         self._look_at = self._search_at = 0.0
+        self.begin(limit)
+
+    def begin(self, limit: int) -> None:
+        """Counts anew, with this limit."""
+        self.limit = limit
+        self.peak = 0
+        self._rough = 0
 
     @property
     def pause(self) -> float | None:
-        """Seconds until the next look; None: there is no limit."""
-        return max(0.0, self._look_at - time.monotonic()) if self.limit and LINUX else None
+        """Seconds until the next look; None: none comes."""
+        return max(0.0, self._look_at - time.monotonic()) if LINUX else None
 
     def excess(self) -> int:
         """The bytes that they hold, if it is time to look and they are over the limit; else 0."""
         now = time.monotonic()
-        if not self.limit or not LINUX or now < self._look_at:
+        if not LINUX or now < self._look_at:
             return 0
         self._look_at = now + LOOK_SECONDS
         if now >= self._search_at:
             self._search_at = now + FAMILY_SECONDS
             self._family = _descendants() or [self._engine]
-        names = ("RssAnon", "VmSwap")
-        if self._sum("status", names) <= self.limit:
+        # It counts twice what a process shares with one that it forked. The exact sum is dear.
+        rough = self._sum("status", ("RssAnon", "VmSwap"))
+        is_over = 0 < self.limit < rough
+        if not is_over and rough <= self._rough * (1 + PEAK_STEP):
             return 0
-        # That counts twice what a process shares with one that it forked. The exact sum is dear.
-        held = self._sum("smaps_rollup", ("Pss_Anon", "SwapPss"))
-        if held > self.limit:
+        self._rough = max(self._rough, rough)
+        held = self._sum("smaps_rollup", ("Pss_Anon", "Pss_Shmem", "SwapPss"))
+        self.peak = max(self.peak, held)
+        if 0 < self.limit < held:
             return held
-        self._look_at = now + FAMILY_SECONDS
+        if is_over:
+            self._look_at = now + FAMILY_SECONDS
         return 0
 
     def _sum(self, file: str, names: tuple[str, ...]) -> int:
@@ -229,11 +242,12 @@ def main() -> None:
             stopping = stopping or not read
             *lines, said = (said + read).split(b"\n")
             for line in lines:
-                memory.limit = int(line)
+                memory.begin(int(line))
     status = _clear(engine, status)
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-    _report({"code": code, "signal": number, "stopped": stopping, "held_bytes": held})
+    ended = {"code": code, "signal": number, "stopped": stopping}
+    _report({**ended, "held_bytes": held, "peak_bytes": memory.peak})
 
 
 def _report(line: dict[str, object]) -> None:
