@@ -185,16 +185,22 @@ FIELDS = RequestFields(
             *("tools", "tool_choice", "parallel_tool_calls"),
         )
     ),
-    renamed={"repeat_penalty": "repetition_penalty", "lora_name": "model"},
+    renamed={
+        "repeat_penalty": "repetition_penalty",
+        "lora_name": "model",
+        "json_schema": "response_format",
+        "guided_json": "response_format",
+        "grammar": "structured_outputs",
+        "guided_grammar": "structured_outputs",
+        "guided_regex": "structured_outputs",
+        "guided_choice": "structured_outputs",
+    },
     refused={
         "priority": "it serves requests in the order in which they come",
         "prompt_logprobs": "it has none to give in a stream, as which all requests are sent on",
         "use_beam_search": "it cannot stream it, and all requests are sent on as streams",
-        "guided_json": "give the schema as response_format",
-        "json_schema": "give the schema as response_format",
-        "grammar": 'give it as structured_outputs: {"grammar": …}',
-        "guided_grammar": 'give it as structured_outputs: {"grammar": …}',
     },
+    converter="xgrammar",
     counts_at="/tokenize",
 )
 
