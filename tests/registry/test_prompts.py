@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -123,19 +124,19 @@ CALLED = (
     {"role": "tool", "tool_call_id": "1", "content": "R1"},
     {"role": "tool", "tool_call_id": "2", "content": "R2"},
 )
-ASKED = """# Tools
+ASKED = f"""# Tools
 
 You may call one or more functions to assist with the user query.
 
 You are provided with function signatures within <tools></tools> XML tags:
 <tools>
-{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
+{json.dumps(TOOLS[0])}
 </tools>
 
 For each function call, return a json object with function name and arguments within \
 <tool_call></tool_call> XML tags:
 <tool_call>
-{"name": <function-name>, "arguments": <args-json-object>}
+{{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call><|im_end|>
 <|im_start|>user
 U1<|im_end|>
