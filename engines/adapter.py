@@ -39,6 +39,7 @@ class Adapter:
     made_for_gpus: ClassVar[bool] = False
     progress: ClassVar[Progress | None] = None
     smaller_cache: ClassVar[Mapping[str, str]] = {}
+    tool_parsers: ClassVar[Mapping[str, str] | None] = None
 
     def detect(self) -> Detection:
         """Whether its environment is there."""
@@ -73,6 +74,11 @@ class Adapter:
     def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """One."""
         return Devices(1)
+
+    def tool_parser(self, options: EngineOptions, format: str | None) -> str | None:
+        """The one of the option `tool_call_parser`, if there is one; else the format's."""
+        chosen: str | None = getattr(options, "tool_call_parser", None)
+        return chosen or (self.tool_parsers or {}).get(format or "")
 
     def pages(self, options: EngineOptions) -> bool:
         """Weights are read into memory."""

@@ -209,6 +209,9 @@ class Serving:
         quantization: the variant's. If the files are not quantized, it is made while they are read.
         cache_bytes: the plan's bytes for the key-value cache of all slots; 0: not counted.
         gpu_share: the plan's part of each GPU's memory for it; 0: it has no GPU.
+        tool_format: how the model writes calls (`registry/tool_formats.py`); None: not known, or
+            no tools.
+        reasoning_format: how it marks its thoughts (`registry/reasoning_formats.py`), likewise.
     """
 
     model_id: str
@@ -226,6 +229,8 @@ class Serving:
     quantization: str = "none"
     cache_bytes: int = 0
     gpu_share: float = 0.0
+    tool_format: str | None = None
+    reasoning_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -343,6 +348,9 @@ class Engine(Protocol):
     """Counters of its work; None: it has none."""
     symptoms: ClassVar[tuple[Symptom, ...]]
     fields: ClassVar[RequestFields]
+    tool_parsers: ClassVar[Mapping[str, str] | None]
+    """Formats of calls (`registry/tool_formats.py`), and its names of their parsers; None: it finds
+    the format by itself, whatever it is."""
 
     def detect(self) -> Detection:
         """Looks for the engine on this node, without importing it."""
@@ -383,6 +391,13 @@ class Engine(Protocol):
         """How many of a node's `gpus` it computes on, where it was detected for GPUs.
 
         `Devices(0)`: it uses none of them.
+        """
+        ...
+
+    def tool_parser(self, options: EngineOptions, format: str | None) -> str | None:
+        """What it calls the parser of a model's calls, the user's choice first; None: it has none.
+
+        Asked only of engines with `tool_parsers`.
         """
         ...
 

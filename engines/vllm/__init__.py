@@ -144,11 +144,13 @@ class VllmOptions(EngineOptions):
     tool_call_parser: str | None = Field(
         None,
         pattern=r"^[a-z0-9_-]+$",
-        description="how the model writes tool calls (mistral, hermes, …); without it requests"
-        " with tools are refused",
+        description="how the model writes tool calls (mistral, hermes, …); left out: as its chat"
+        " template does",
     )
     reasoning_parser: str | None = Field(
-        None, pattern=r"^[a-z0-9_-]+$", description="how the model marks its reasoning"
+        None,
+        pattern=r"^[a-z0-9_-]+$",
+        description="how the model marks its reasoning; left out: as its chat template does",
     )
     seed: int = Field(0, ge=0, description="seed of requests that have none")
 
@@ -197,6 +199,20 @@ FIELDS = RequestFields(
     },
     counts_at="/tokenize",
 )
+
+TOOL_PARSERS = {
+    **{
+        name: name
+        for name in (
+            *("hermes", "mistral", "llama3_json", "qwen3_coder", "seed_oss", "glm45", "glm47"),
+            *("deepseek_v3", "deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi_k2", "kimi_k3"),
+            *("minimax_m2", "minimax_m3", "gemma4", "openai", "lfm2", "granite", "apertus"),
+            *("phi4_mini_json", "gigachat3", "minicpm5", "muse_glimmer"),
+        )
+    },
+    "mistral_args": "mistral",
+    "hunyuan": "hy_v3",
+}
 
 SYMPTOMS = (
     WRONG_WEIGHTS,
@@ -318,6 +334,7 @@ class Vllm(Adapter):
     )
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = SYMPTOMS
+    tool_parsers: ClassVar[Mapping[str, str] | None] = TOOL_PARSERS
 
     def detect(self) -> Detection:
         """Its environment; one for GPUs does not start where there is none."""
@@ -438,6 +455,18 @@ def _chat_template(serving: Serving) -> tuple[str, ...]:
     return () if file is None else ("--chat-template", str(file))
 
 
+def _parsers(serving: Serving, options: VllmOptions) -> list[str]:
+    """How answers are taken apart: as the user says, else as the chat template does."""
+    argv = []
+    if calls := options.tool_call_parser or TOOL_PARSERS.get(serving.tool_format or ""):
+        argv += ["--enable-auto-tool-choice", "--tool-call-parser", calls]
+        argv += ["--tool-strict-level", "parameter"]  # without it arguments may be anything
+    # The names of reasoning formats are those of its parsers.
+    if thoughts := options.reasoning_parser or serving.reasoning_format:
+        argv += ["--reasoning-parser", thoughts]
+    return argv
+
+
 def arguments(serving: Serving) -> list[str]:
     """The command line behind `vllm`."""
     options = serving.options
@@ -477,10 +506,8 @@ def arguments(serving: Serving) -> list[str]:
         argv += ["--enable-lora", "--max-lora-rank", str(options.max_lora_rank)]
         argv += ["--max-loras", str(len(options.lora_modules))]
         argv += ["--lora-modules", *options.lora_modules]
-    if options.tool_call_parser:
-        argv += ["--enable-auto-tool-choice", "--tool-call-parser", options.tool_call_parser]
-        argv += ["--tool-strict-level", "parameter"]  # without it arguments may be anything
-    for name in ("max_num_batched_tokens", "block_size", "quantization", "reasoning_parser"):
+    argv += _parsers(serving, options)
+    for name in ("max_num_batched_tokens", "block_size", "quantization"):
         value = getattr(options, name)
         if value is not None:
             argv += [f"--{name.replace('_', '-')}", str(value)]

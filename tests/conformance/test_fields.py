@@ -39,6 +39,7 @@ from tests.conftest import Paddock, make_paddock
 from tests.launcher.weights.test_hubs import until
 from tests.processor import has_tiles
 from tests.rewritten import TEMPLATE, rewrite
+from tests.templates import HERMES
 from tools.tiny_mixtral.corpus import generate_documents
 
 GGUF = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
@@ -75,7 +76,7 @@ class Served:
         return f"{uid}-beside" if self.beside else uid
 
 
-EAGER = ("--enforce_eager", "--tool_call_parser", "hermes")
+EAGER = ("--enforce_eager",)
 VARIANTS = (
     *(Served("llama.cpp", "ggufv2", quantization) for quantization in GGUF),
     Served("Transformers", "pytorch", "none", ("--dtype", "float32"), exact=True),
@@ -151,11 +152,19 @@ def gateway(
     spec = (specs_root() / "llm" / "tiny-mixtral.yaml").read_text()
     spec = spec.replace("tiny-mixtral", NAME, 1).replace("chat]", "chat, tools]", 1)
     spec = spec.replace("weights:\n", f"weights:\n{AWQ.format(path=awq)}", 1)
+    spec += f"chat_template: {json.dumps(_with_tools())}\n"
     (home / "spec.yaml").write_text(spec)
     paddock.ok("register", "--file", str(home / "spec.yaml"))
     yield paddock
     assert paddock.run("stop").returncode == 0
     assert paddock.processes() == []
+
+
+def _with_tools() -> str:
+    """The weights' own template, and Hermes' beside it for chats with tools."""
+    weights = specs_root() / "weights" / "tiny-mixtral" / "pytorch" / "none"
+    own = json.loads((weights / "tokenizer_config.json").read_text())["chat_template"]
+    return "{%- if tools %}" + HERMES + "{%- else %}" + own + "{%- endif %}"
 
 
 @pytest.fixture(scope="module")
