@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -36,6 +37,7 @@ from paddock.engines.symptoms import (
     port_in_use,
     unknown_architecture,
 )
+from paddock.registry.reasoning_formats import reasoning_format
 
 if TYPE_CHECKING:
     from paddock.registry.spec import Architecture
@@ -44,6 +46,11 @@ FOLDER = Path(__file__).parent
 PROCESS_BYTES = 600_000_000
 """Python, torch and Transformers, without a model."""
 
+TOOL_FORMATS = (
+    *("hermes", "mistral", "mistral_args", "llama3_json", "granite", "phi4_mini_json"),
+    *("deepseek_v31", "qwen3_coder", "seed_oss", "glm45", "glm47", "minimax_m2"),
+)
+"""The formats that `calls.py` reads."""
 # The classes that `AutoModelForCausalLM` can make.
 _ARCHITECTURES = """
 import json
@@ -90,6 +97,14 @@ class TransformersOptions(EngineOptions):
     n_parallel: int | None = Field(None, ge=1, le=1024, description="requests side by side")
 
 
+def _thought(format: str | None) -> tuple[str, ...]:
+    """What begins and what ends a thought. Harmony has more around answers than that."""
+    if format is None or format == "openai_gptoss":
+        return ()
+    found = reasoning_format(format)
+    return found.start, found.end
+
+
 class Transformers(Adapter):
     """See the module."""
 
@@ -123,12 +138,14 @@ class Transformers(Adapter):
             (
                 *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
                 *("add_generation_prompt", "response_format"),
+                *("tools", "tool_choice", "parallel_tool_calls"),
             )
         ),
         renamed={"repeat_penalty": "repetition_penalty", "guided_grammar": "grammar"},
         guided=True,
         counts_at="/v1/chat/completions/input_tokens",
     )
+    tool_parsers: ClassVar[Mapping[str, str] | None] = {name: name for name in TOOL_FORMATS}
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
         MISSHAPEN,
@@ -224,6 +241,8 @@ class Transformers(Adapter):
             "slots": serving.slots,
             "chat_template": serving.chat_template,
             "stop_ids": list(serving.stop_ids),
+            "tool_format": serving.tool_format,
+            "thought": _thought(serving.reasoning_format),
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(
