@@ -285,6 +285,8 @@ class RequestFields:
         closes_after_stream: it closes a connection after a stream, whatever its header says.
         too_long: its message for an input that is too long, if it sends a 5xx status with it.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
+        strict_tools: it holds the arguments of strict tools to their schemas, by a grammar.
+        thoughts: its name for thoughts in an answer, where that is not `reasoning_content`.
         tells_stop: a field that makes it name the stop text that ended an answer.
         counts_at: its route that only counts the tokens of a chat's prompt.
     """
@@ -302,6 +304,8 @@ class RequestFields:
     free_tool_choice: bool = False
     guided: bool = False
     converts_schemas: bool = False
+    strict_tools: bool = False
+    thoughts: str = ""
     tells_stop: str = ""
     counts_at: str = ""
 

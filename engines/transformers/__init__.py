@@ -143,6 +143,7 @@ class Transformers(Adapter):
         ),
         renamed={"repeat_penalty": "repetition_penalty", "guided_grammar": "grammar"},
         guided=True,
+        strict_tools=True,
         counts_at="/v1/chat/completions/input_tokens",
     )
     tool_parsers: ClassVar[Mapping[str, str] | None] = {name: name for name in TOOL_FORMATS}

@@ -166,7 +166,7 @@ class Parser:
 
 
 def markers(format: str, thought: tuple[str, ...]) -> set[str]:
-    """Texts that may be special tokens, and must be there to be read."""
+    """The texts of a format and of thoughts that may be special tokens, and must be kept."""
     form = FORMS.get(format)
     found = {*thought, *AROUND.get(format, ())}
     if form is not None:

@@ -185,7 +185,7 @@ class Reader:
 
 
 def find_first(text: str, marks: tuple[str, ...], begin: int) -> tuple[int, str] | None:
-    """The first of the marks in the text, and where it is; of several there the longest."""
+    """Where the first mark is, and which, of several there the longest; None: there is none."""
     found = [(at, -len(mark), mark) for mark in marks if (at := text.find(mark, begin)) >= 0]
     return (min(found)[0], min(found)[2]) if found else None
 

@@ -371,7 +371,7 @@ class Answer:
             yield self._piece(piece, [] if index else tokens)
 
     def usage(self) -> dict[str, Any]:
-        """The tokens of prompt and answer."""
+        """The object that OpenAI calls so: the tokens of prompt and answer, and of thoughts."""
         prompt = len(self._request.prompt)
         counts: dict[str, Any] = {
             "prompt_tokens": prompt,

@@ -184,10 +184,15 @@ FIELDS = RequestFields(
         (
             *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
             *("add_generation_prompt", "continue_final_message"),
-            *("tools", "tool_choice", "parallel_tool_calls"),
+            *("tools", "tool_choice", "parallel_tool_calls", "thinking_token_budget"),
         )
     ),
-    renamed={"repeat_penalty": "repetition_penalty", "lora_name": "model"},
+    renamed={
+        "repeat_penalty": "repetition_penalty",
+        "lora_name": "model",
+        "reasoning_budget_tokens": "thinking_token_budget",
+    },
+    thoughts="reasoning",
     refused={
         "priority": "it serves requests in the order in which they come",
         "prompt_logprobs": "it has none to give in a stream, as which all requests are sent on",

@@ -196,6 +196,22 @@ class StoppedBy:
         return (event,)
 
 
+class Thoughts:
+    """Thoughts as `reasoning_content`, for engines that have another name for them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.needle: bytes | None = b'"%b":' % name.encode()
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Renames them."""
+        for choice in event.get("choices", ()):
+            delta = choice.get("delta") or {}
+            if self._name in delta:
+                delta["reasoning_content"] = delta.pop(self._name)
+        return (event,)
+
+
 class LegacyLogprobs:
     """llama.cpp gives completions the chat's `logprobs`; this is the shape of the old route.
 
