@@ -371,7 +371,7 @@ class Answer:
             yield self._piece(piece, [] if index else tokens)
 
     def usage(self) -> dict[str, Any]:
-        """The object that OpenAI calls so: the tokens of prompt and answer, and of thoughts."""
+        """The tokens of prompt, answer and thoughts, as `usage` of OpenAI has them."""
         prompt = len(self._request.prompt)
         counts: dict[str, Any] = {
             "prompt_tokens": prompt,

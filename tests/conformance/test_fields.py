@@ -337,6 +337,88 @@ def launched(gateway: Paddock, name: str, one: Served, *options: str) -> Iterato
     gateway.ok("terminate", "--model-uid", one.uid)
 
 
+def _with_definition(name: str, kind: str, schema: str) -> dict[str, Any]:
+    """A tool whose argument is of a definition that others have under the same name."""
+    definition = {
+        "type": "object",
+        "properties": {kind: {"enum": [schema]}},
+        "required": [kind],
+        "additionalProperties": False,
+    }
+    parameters = {
+        "type": "object",
+        "properties": {"f": {"$ref": "#/$defs/Filter"}},
+        "required": ["f"],
+        "additionalProperties": False,
+        "$defs": {"Filter": definition},
+    }
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+PAIR = [_with_definition("find_book", "isbn", "a"), _with_definition("find_car", "wheels", "b")]
+FOUND = {"find_book": {"f": {"isbn": "a"}}, "find_car": {"f": {"wheels": "b"}}}
+
+
+def test_each_tool_is_called_by_its_own_definitions(served: Served, chat: Ask) -> None:
+    """Required or named, at any temperature, whole and streamed; and no flag says how."""
+    for name in ("required", *FOUND):
+        choice = name if name == "required" else {"type": "function", "function": {"name": name}}
+        fields = {"tools": PAIR, "tool_choice": choice, "max_tokens": 120, "temperature": 1.0}
+        answer = chat(**fields, parallel_tool_calls=False)["choices"][0]
+        (call,) = answer["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == FOUND[call["function"]["name"]]
+        assert name in ("required", call["function"]["name"])
+        assert not answer["message"]["content"]
+        deltas = [event["choices"][0]["delta"] for event in chat.events(**fields)]
+        parts = [part for delta in deltas for part in delta.get("tool_calls") or ()]
+        assert parts[0]["function"]["name"] in FOUND
+        first = [part for part in parts if part["index"] == 0]
+        text = "".join(part["function"].get("arguments") or "" for part in first)
+        assert json.loads(text) == FOUND[parts[0]["function"]["name"]]
+        assert not any(delta.get("content") for delta in deltas)
+
+
+def test_tools_that_are_not_to_be_called_are_not_shown(served: Served, chat: Ask) -> None:
+    """With `none` the prompt is as without; left to choose, the model sees them, and may answer."""
+    plain, none, auto = (
+        chat(**fields, max_tokens=4)
+        for fields in ({}, {"tools": PAIR, "tool_choice": "none"}, {"tools": PAIR})
+    )
+    assert none["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+    assert auto["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"]
+    assert auto["choices"][0]["finish_reason"] in {"stop", "length", "tool_calls"}
+
+
+def test_a_call_that_is_cut_off_is_told_as_one(served: Served, chat: Ask) -> None:
+    """With its arguments so far and the reason; never as a text."""
+    choice = {"type": "function", "function": {"name": "find_book"}}
+    fields = {"tools": PAIR, "tool_choice": choice, "temperature": 0}
+    (whole,) = chat(**fields, max_tokens=120)["choices"][0]["message"]["tool_calls"]
+    for most in (1, 12, 24):
+        answer = chat(**fields, max_tokens=most)["choices"][0]
+        if answer["finish_reason"] != "length":
+            break
+        assert not answer["message"]["content"]
+        for call in answer["message"].get("tool_calls") or ():
+            assert call["function"]["name"] == "find_book"
+            begun = re.sub(r"\s", "", call["function"]["arguments"])
+            assert re.sub(r"\s", "", whole["function"]["arguments"]).startswith(begun)
+
+
+def test_calls_and_results_of_the_history_are_shown(served: Served, chat: Ask) -> None:
+    """Also a call without arguments, as some clients send it."""
+    for arguments in ('{"f": {"isbn": "a"}}', ""):
+        function = {"name": "find_book", "arguments": arguments}
+        call = {"id": "call_1", "type": "function", "function": function}
+        history = [
+            *QUESTION,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "It is on the shelf."},
+        ]
+        answer = chat(messages=history, tools=PAIR, max_tokens=4)
+        assert answer["choices"][0]["finish_reason"] in {"stop", "length", "tool_calls"}
+
+
 def test_quantization_costs_little(served: Served, ask: Ask, reference: dict[str, Any]) -> None:
     """Perplexity, token by token through the gateway, beside the library's of the plain weights."""
 
