@@ -70,7 +70,12 @@ TOOL_FORMATS: tuple[ToolFormat, ...] = (
     ),
     _format(
         "mistral",
-        rf'\[TOOL_CALLS\]\s*\[\{{"name": "look_up", "arguments": {_OBJECT}',
+        rf'\[TOOL_CALLS\]\s+\[\{{"name": "look_up", "arguments": {_OBJECT}',
+        '[TOOL_CALLS] [{"name": "find", "arguments": {"word": "a"}}]',
+    ),
+    _format(
+        "mistral_nemo",
+        rf'\[TOOL_CALLS\]\[\{{"name": "look_up", "arguments": {_OBJECT}',
         '[TOOL_CALLS][{"name": "find", "arguments": {"word": "a"}}]',
     ),
     _format(
@@ -161,7 +166,8 @@ TOOL_FORMATS: tuple[ToolFormat, ...] = (
     _format(
         "openai",
         r"to=functions\.look_up<\|channel\|>commentary",
-        '<|channel|>commentary to=functions.find <|constrain|>json<|message|>{"word": "a"}<|call|>',
+        "<|start|>assistant<|channel|>commentary to=functions.find <|constrain|>json<|message|>"
+        '{"word": "a"}<|call|>',
     ),
     _format(
         "lfm2",

@@ -26,7 +26,8 @@ HERMES = """{%- if tools %}
 
 CALLS = {
     "hermes": '<tool_call>\\n{"name": "NAME", "arguments": JSON}\\n</tool_call>',
-    "mistral": '[TOOL_CALLS][{"name": "NAME", "arguments": JSON, "id": "abcdefghi"}]',
+    "mistral": '[TOOL_CALLS] [{"name": "NAME", "arguments": JSON, "id": "abcdefghi"}]',
+    "mistral_nemo": '[TOOL_CALLS][{"name": "NAME", "arguments": JSON, "id": "abcdefghi"}]',
     "mistral_args": "[TOOL_CALLS]NAME[CALL_ID]abcdefghi[ARGS]JSON",
     "llama3_json": '<|end_header_id|>\\n\\n{"name": "NAME", "parameters": JSON}',
     "qwen3_coder": "<tool_call>\\n<function=NAME>\\n<parameter=word>\\nWORD\\n</parameter>\\n"

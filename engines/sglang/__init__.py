@@ -183,7 +183,6 @@ TOOL_PARSERS = {
     "gigachat3": "gigachat3",
     "minicpm5": "minicpm5",
     "hunyuan": "hunyuan",
-    "muse_glimmer": "muse",
 }
 REASONING_PARSERS = {
     "gemma4": "gemma4",

@@ -47,8 +47,8 @@ PROCESS_BYTES = 600_000_000
 """Python, torch and Transformers, without a model."""
 
 TOOL_FORMATS = (
-    *("hermes", "mistral", "mistral_args", "llama3_json", "granite", "phi4_mini_json"),
-    *("deepseek_v31", "qwen3_coder", "seed_oss", "glm45", "glm47", "minimax_m2"),
+    *("hermes", "mistral", "mistral_nemo", "mistral_args", "llama3_json", "granite"),
+    *("phi4_mini_json", "deepseek_v31", "qwen3_coder", "seed_oss", "glm45", "glm47", "minimax_m2"),
 )
 """The formats that `calls.py` reads."""
 # The classes that `AutoModelForCausalLM` can make.

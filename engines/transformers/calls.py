@@ -83,6 +83,7 @@ _PAIRS = TagForm(
 FORMS: Mapping[str, JsonForm | TagForm] = {
     "hermes": JsonForm(("<tool_call>",), "</tool_call>"),
     "mistral": _MISTRAL,
+    "mistral_nemo": _MISTRAL,
     "mistral_args": _MISTRAL,
     "llama3_json": JsonForm(key="parameters"),
     "granite": JsonForm(("<|tool_call|>",), listed=True),

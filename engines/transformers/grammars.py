@@ -140,7 +140,8 @@ class _Writer:
     def _list(self, form: JsonForm | TagForm) -> str:
         one = self._call(form)
         more = f'(", " {one})*' if self._wanted.parallel else ""
-        return f'"[" {one} {more} "]"'
+        blank = '" "' if self._wanted.format == "mistral" else ""
+        return f'{blank} "[" {one} {more} "]"'
 
     def _call(self, form: JsonForm | TagForm, begun: str = "") -> str:
         """A call of one of the tools; `begun` of it is written already."""

@@ -215,6 +215,7 @@ TOOL_PARSERS = {
             *("phi4_mini_json", "gigachat3", "minicpm5", "muse_glimmer"),
         )
     },
+    "mistral_nemo": "mistral",
     "mistral_args": "mistral",
     "hunyuan": "hy_v3",
 }
