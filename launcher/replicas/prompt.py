@@ -182,7 +182,10 @@ def _fitted(prompt: Prompt, plan: LaunchPlan, weights: Path) -> Prompt:
             template = without_blanks(template)
         return replace(prompt, stop=texts, template=template)
     folder = weights if weights.is_dir() else weights.parent
-    tokens = _added_tokens(folder) if prompt.stop else {}
+    tokens = _added_tokens(folder) if prompt.stop or prompt.reasoning_format else {}
+    if prompt.reasoning_format == "deepseek_r1" and "</think>" not in tokens:
+        # Its parsers want tokens, and would not start; these read the same from the text.
+        prompt = replace(prompt, reasoning_format="qwen3")
     texts = tuple(text for text in prompt.stop if text not in tokens and not is_token(text))
     ends = _end_tokens(folder)
     ids = tuple(tokens[text] for text in prompt.stop if text in tokens)

@@ -363,7 +363,8 @@ def test_each_tool_is_called_by_its_own_definitions(served: Served, chat: Ask) -
     """Required or named, at any temperature, whole and streamed; and no flag says how."""
     for name in ("required", *FOUND):
         choice = name if name == "required" else {"type": "function", "function": {"name": name}}
-        fields = {"tools": PAIR, "tool_choice": choice, "max_tokens": 120, "temperature": 1.0}
+        fields: dict[str, Any] = {"tools": PAIR, "tool_choice": choice}
+        fields |= {"max_tokens": 120, "temperature": 1.0}
         fields["logit_bias"] = chat.blanks  # of which small models write no end
         answer = chat(**fields, parallel_tool_calls=False)["choices"][0]
         (call,) = answer["message"]["tool_calls"]
