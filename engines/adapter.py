@@ -40,6 +40,7 @@ class Adapter:
     progress: ClassVar[Progress | None] = None
     smaller_cache: ClassVar[Mapping[str, str]] = {}
     tool_parsers: ClassVar[Mapping[str, str] | None] = None
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = None
 
     def detect(self) -> Detection:
         """Whether its environment is there."""

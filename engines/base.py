@@ -355,6 +355,8 @@ class Engine(Protocol):
     tool_parsers: ClassVar[Mapping[str, str] | None]
     """Formats of calls (`registry/tool_formats.py`), and its names of their parsers; None: it finds
     the format by itself, whatever it is."""
+    reasoning_parsers: ClassVar[Mapping[str, str] | None]
+    """The same of thoughts (`registry/reasoning_formats.py`)."""
 
     def detect(self) -> Detection:
         """Looks for the engine on this node, without importing it."""

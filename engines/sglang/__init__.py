@@ -221,6 +221,7 @@ class Sglang(Adapter):
     health_path: ClassVar[str] = "/ready"
     fields: ClassVar[RequestFields] = FIELDS
     tool_parsers: ClassVar[Mapping[str, str] | None] = TOOL_PARSERS
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = REASONING_PARSERS
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         unknown_architecture("SGLang"),
         Symptom(

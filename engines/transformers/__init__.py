@@ -37,7 +37,7 @@ from paddock.engines.symptoms import (
     port_in_use,
     unknown_architecture,
 )
-from paddock.registry.reasoning_formats import reasoning_format
+from paddock.registry.reasoning_formats import REASONING_FORMATS, reasoning_format
 
 if TYPE_CHECKING:
     from paddock.registry.spec import Architecture
@@ -97,14 +97,6 @@ class TransformersOptions(EngineOptions):
     n_parallel: int | None = Field(None, ge=1, le=1024, description="requests side by side")
 
 
-def _thought(format: str | None) -> tuple[str, ...]:
-    """What begins and what ends a thought. Harmony has more around answers than that."""
-    if format is None or format == "openai_gptoss":
-        return ()
-    found = reasoning_format(format)
-    return found.start, found.end
-
-
 class Transformers(Adapter):
     """See the module."""
 
@@ -147,6 +139,12 @@ class Transformers(Adapter):
         counts_at="/v1/chat/completions/input_tokens",
     )
     tool_parsers: ClassVar[Mapping[str, str] | None] = {name: name for name in TOOL_FORMATS}
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = {
+        # Harmony has more around an answer than what begins and ends a thought.
+        one.name: one.name
+        for one in REASONING_FORMATS
+        if one.name != "openai_gptoss"
+    }
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
         MISSHAPEN,
@@ -229,6 +227,13 @@ class Transformers(Adapter):
         )
         return PROCESS_BYTES + options.n_batch * row
 
+    def _thought(self, format: str | None) -> tuple[str, ...]:
+        """What begins and what ends a thought, where it is known."""
+        if format is None or format not in (self.reasoning_parsers or {}):
+            return ()
+        found = reasoning_format(format)
+        return found.start, found.end
+
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""
         environment = self.environment.active()
@@ -243,7 +248,7 @@ class Transformers(Adapter):
             "chat_template": serving.chat_template,
             "stop_ids": list(serving.stop_ids),
             "tool_format": serving.tool_format,
-            "thought": _thought(serving.reasoning_format),
+            "thought": self._thought(serving.reasoning_format),
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(

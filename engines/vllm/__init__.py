@@ -43,6 +43,7 @@ from paddock.engines.symptoms import (
     unknown_architecture,
 )
 from paddock.registry.derive.repository import scaled_context
+from paddock.registry.reasoning_formats import REASONING_FORMATS
 from paddock.registry.settings import read_settings
 
 if TYPE_CHECKING:
@@ -220,6 +221,8 @@ TOOL_PARSERS = {
     "hunyuan": "hy_v3",
 }
 
+REASONING_PARSERS = {one.name: one.name for one in REASONING_FORMATS}
+
 SYMPTOMS = (
     WRONG_WEIGHTS,
     Symptom(
@@ -341,6 +344,7 @@ class Vllm(Adapter):
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = SYMPTOMS
     tool_parsers: ClassVar[Mapping[str, str] | None] = TOOL_PARSERS
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = REASONING_PARSERS
 
     def detect(self) -> Detection:
         """Its environment; one for GPUs does not start where there is none."""
@@ -467,8 +471,8 @@ def _parsers(serving: Serving, options: VllmOptions) -> list[str]:
     if calls := options.tool_call_parser or TOOL_PARSERS.get(serving.tool_format or ""):
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", calls]
         argv += ["--tool-strict-level", "parameter"]  # without it arguments may be anything
-    # The names of reasoning formats are those of its parsers.
-    if thoughts := options.reasoning_parser or serving.reasoning_format:
+    found = REASONING_PARSERS.get(serving.reasoning_format or "")
+    if thoughts := options.reasoning_parser or found:
         argv += ["--reasoning-parser", thoughts]
     return argv
 
