@@ -39,6 +39,7 @@ from paddock.server.proxy.steps import (
     StoppedBy,
     Thoughts,
     UsageApart,
+    WithoutCalls,
     named,
 )
 
@@ -210,7 +211,11 @@ def chat(
     messages = [_with_arguments(message) for message in split.fields.pop("messages")]
     if split.fields.get("tool_choice") == "none":
         split.fields.pop("tools", None)
-    steps: list[Step] = [Called()] if require_tool(split.fields, model) else []
+    steps: list[Step] = []
+    if split.fields.get("tools"):
+        steps.append(Called() if require_tool(split.fields, model) else WithoutCalls())
+    else:
+        require_tool(split.fields, model)
     check_strict_tools(split.fields, model)
     switch_thinking(split.fields, model)
     constrain(split.fields, model, model.fields.in_chats)

@@ -421,6 +421,34 @@ def test_calls_and_results_of_the_history_are_shown(served: Served, chat: Ask) -
         assert answer["choices"][0]["finish_reason"] in {"stop", "length", "tool_calls"}
 
 
+def test_a_tool_is_called_in_every_dialect(served: Served, gateway: Paddock, sdk: Any) -> None:
+    """Anthropic's and OpenAI's clients see a call as their own, whole and streamed."""
+    function = PAIR[0]["function"]
+    tool: Any = {"name": function["name"], "input_schema": function["parameters"]}
+    wanted: Any = {"model": served.uid, "messages": FOOD, "max_tokens": 200, "tools": [tool]}
+    wanted["tool_choice"] = {"type": "any"}
+    with anthropic.Anthropic(base_url=gateway.record["endpoint"], api_key="none") as client:
+        told = client.messages.create(**wanted)
+        with client.messages.stream(**wanted) as stream:
+            streamed = stream.get_final_message()
+    for message in (told, streamed):
+        if message.stop_reason == "max_tokens":  # blanks, of which small models write no end
+            continue
+        assert message.stop_reason == "tool_use"
+        call = message.content[0]
+        assert (call.type, call.name, call.input) == ("tool_use", "find_book", FOUND["find_book"])
+    answer = sdk.responses.create(
+        model=served.uid,
+        input="What does the elephant eat?",
+        tools=[{"type": "function", **function}],
+        tool_choice="required",
+        max_output_tokens=200,
+    )
+    if answer.status == "completed":
+        assert answer.output[0].type == "function_call"
+        assert json.loads(answer.output[0].arguments) == FOUND["find_book"]
+
+
 def test_quantization_costs_little(served: Served, ask: Ask, reference: dict[str, Any]) -> None:
     """Perplexity, token by token through the gateway, beside the library's of the plain weights."""
 

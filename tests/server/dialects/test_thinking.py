@@ -12,7 +12,7 @@ from paddock.engines.base import RequestFields
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.server.dialects.base import Model
 from paddock.server.dialects.openai import chat
-from paddock.server.proxy.steps import Thoughts
+from paddock.server.proxy.steps import Thoughts, WithoutCalls
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 ABILITIES = ("generate", "chat", "tools", "reasoning")
@@ -107,6 +107,16 @@ def test_thoughts_have_one_name() -> None:
     (event,) = Thoughts("reasoning").event(0, {"choices": [{"delta": delta}, {}]})
     assert event["choices"][0]["delta"] == {"reasoning_content": "Hm.", "content": None}
     assert Thoughts("reasoning").needle == b'"reasoning":'
+
+
+def test_an_answer_without_calls_does_not_end_for_their_sake() -> None:
+    """In a stream and as a whole, choice by choice."""
+    call = {"delta": {"tool_calls": [{"index": 0}]}, "index": 1}
+    ends = [{"index": at, "delta": {}, "finish_reason": "tool_calls"} for at in (0, 1)]
+    step = WithoutCalls()
+    step.event(0, {"choices": [call]})
+    (event,) = step.event(0, {"choices": ends})
+    assert [choice["finish_reason"] for choice in event["choices"]] == ["stop", "tool_calls"]
 
 
 def test_strict_tools_are_refused_by_the_keyword_that_cannot_be_enforced() -> None:
