@@ -1,8 +1,9 @@
 """How models mark their thoughts, found out by their chat template.
 
 The marks stand in the template's text; whether it opens a thought in the prompt, and whether it can
-be told not to, shows when it is rendered. Names are those of vLLM's parsers; what the other engines
-call them stands in their adapters. An unknown form is None: the thoughts then stay in the answer.
+be told not to, shows when it is rendered. Names are those of vLLM's parsers, but for `think`; the
+names that other engines have stand in their adapters. An unknown form is None: thoughts then stay
+in the answer.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ REASONING_FORMATS: tuple[ReasoningFormat, ...] = (
     ReasoningFormat("deepseek_v3", *_THINK),  # does not think, unless it is told to
     ReasoningFormat("qwen3", *_THINK),  # thinks, unless it is told not to
     ReasoningFormat("deepseek_r1", *_THINK),  # always thinks
+    ReasoningFormat("think", *_THINK),  # begins a thought itself, or does not think at all
 )
 _BY_NAME = {one.name: one for one in REASONING_FORMATS}
 _OFF = {"enable_thinking": False, "thinking": False}
@@ -79,7 +81,9 @@ def find_reasoning(template: str) -> str | None:
     usual, off, on = (_prompt_end(template, given) for given in ({}, _OFF, _ON))
     if usual == off != on:
         return "deepseek_v3"
-    return "qwen3" if usual != off else "deepseek_r1"
+    if usual != off:
+        return "qwen3"
+    return "deepseek_r1" if usual.rstrip().endswith(_THINK[0]) else "think"
 
 
 def _prompt_end(template: str, given: dict[str, Any]) -> str:

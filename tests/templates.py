@@ -84,7 +84,7 @@ _TURNS = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor 
 THOUGHTS: list[tuple[str, str | None]] = [
     ("{% for m in messages %}{{ m.content }}{% endfor %}", None),
     (_TURNS + "{{ '<think>\\n' }}", "deepseek_r1"),
-    (_TURNS, "deepseek_r1"),
+    (_TURNS, "think"),
     (
         _TURNS + "{% if enable_thinking is defined and enable_thinking is false %}"
         "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}",

@@ -195,6 +195,7 @@ REASONING_PARSERS = {
     "deepseek_v3": "deepseek-v3",
     "qwen3": "qwen3",
     "deepseek_r1": "deepseek-r1",
+    "think": "qwen3",
 }
 
 

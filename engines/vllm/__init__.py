@@ -221,7 +221,8 @@ TOOL_PARSERS = {
     "hunyuan": "hy_v3",
 }
 
-REASONING_PARSERS = {one.name: one.name for one in REASONING_FORMATS}
+# Not "think": its parsers take all of an answer without any marks for a thought.
+REASONING_PARSERS = {one.name: one.name for one in REASONING_FORMATS if one.name != "think"}
 
 SYMPTOMS = (
     WRONG_WEIGHTS,

@@ -111,7 +111,10 @@ def _with_formats(prompt: Prompt, plan: LaunchPlan, templates: tuple[str, ...]) 
     at its word, and engines that find the form by themselves are left to it.
     """
     if "reasoning" in plan.abilities:
-        prompt = replace(prompt, reasoning_format=find_reasoning(templates[0]))
+        thoughts = find_reasoning(templates[0])
+        if thoughts == "think" and plan.derived is None:  # as a spec knows, and no template can
+            thoughts = "deepseek_r1"
+        prompt = replace(prompt, reasoning_format=thoughts)
     engine = load_engine(plan.engine)
     if "tools" not in plan.abilities or engine.tool_parsers is None:
         return prompt
