@@ -340,6 +340,8 @@ class Engine(Protocol):
     """Whether it takes the cache of all slots when it starts, and not as requests fill it."""
     smaller_cache: ClassVar[Mapping[str, str]]
     """Options by which its cache takes less and loses little; empty: it has none."""
+    gpu_bytes: ClassVar[int]
+    """What it takes of each GPU beside `overhead_bytes`: the driver's context, workspaces."""
     made_for_gpus: ClassVar[bool]
     """Whether such a launch prefers it where it computes on GPUs."""
     environment: ClassVar[Environment | None]
