@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -279,7 +279,8 @@ class RequestFields:
         renamed: common name of a field → its name in this engine.
         refused: reasons, for fields whose refusal needs one.
         usage_in_completions: its streams of completions always carry usage.
-        converts_schemas: beside tools, and where the model thinks, it honours a schema by itself.
+        converter: what makes its grammars of schemas by itself: of all, or where the model thinks
+            and beside tools if it is `guided`.
         guided: its field `grammar` takes what llguidance compiles, and enforces it.
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
@@ -303,7 +304,7 @@ class RequestFields:
     closes_after_stream: bool = False
     free_tool_choice: bool = False
     guided: bool = False
-    converts_schemas: bool = False
+    converter: Literal["", "llama.cpp", "xgrammar"] = ""
     strict_tools: bool = False
     thoughts: str = ""
     tells_stop: str = ""

@@ -176,7 +176,7 @@ FIELDS = RequestFields(
     closes_after_stream=True,
     free_tool_choice=True,
     guided=True,
-    converts_schemas=True,
+    converter="llama.cpp",
     tells_stop="verbose",
     counts_at="/v1/chat/completions/input_tokens",
 )

@@ -23,8 +23,7 @@ class Setup:
 
     `engine` and `options` are None where no engine for the format has an adapter. `pooled`: the
     model embeds or ranks. With a `subject`, of any context and slots, the `evidence` of it counts;
-    `stored_bytes` are those of the files, None where that is a guess. `gpus` is how many it computes
-    on.
+    `stored_bytes` are those of the files, None where that is a guess; `gpus` is their number.
     """
 
     architecture: Architecture
