@@ -435,7 +435,7 @@ def test_a_tool_is_called_in_every_dialect(served: Served, gateway: Paddock, sdk
         if message.stop_reason == "max_tokens":  # blanks, of which small models write no end
             continue
         assert message.stop_reason == "tool_use"
-        call = message.content[0]
+        call: Any = message.content[0]
         assert (call.type, call.name, call.input) == ("tool_use", "find_book", FOUND["find_book"])
     answer = sdk.responses.create(
         model=served.uid,

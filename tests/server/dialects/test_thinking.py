@@ -112,7 +112,7 @@ def test_thoughts_have_one_name() -> None:
 def test_an_answer_without_calls_does_not_end_for_their_sake() -> None:
     """In a stream and as a whole, choice by choice."""
     call = {"delta": {"tool_calls": [{"index": 0}]}, "index": 1}
-    ends = [{"index": at, "delta": {}, "finish_reason": "tool_calls"} for at in (0, 1)]
+    ends: Any = [{"index": at, "delta": {}, "finish_reason": "tool_calls"} for at in (0, 1)]
     step = WithoutCalls()
     step.event(0, {"choices": [call]})
     (event,) = step.event(0, {"choices": ends})
