@@ -72,7 +72,14 @@ def _chat_lines(chat: dict[str, Any] | None) -> list[str]:
         "none": "no template: chats are refused",
     }[chat["source"]]
     reason = f" ({chat['reason']})" if chat["reason"] else ""
-    return [f"  chats by      {template}{reason}"]
+    lines = [f"  chats by      {template}{reason}"]
+    if chat.get("tools_reason"):
+        lines.append(f"  no tools      {chat['tools_reason']}")
+    elif chat.get("tool_format"):
+        lines.append(f"  calls tools   as {chat['tool_format']}")
+    if chat.get("reasoning_format"):
+        lines.append(f"  thinks        as {chat['reasoning_format']}")
+    return lines
 
 
 def _replica_lines(replica: dict[str, Any], now: float) -> list[str]:

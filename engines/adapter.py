@@ -40,6 +40,8 @@ class Adapter:
     gpu_bytes: ClassVar[int] = 0
     progress: ClassVar[Progress | None] = None
     smaller_cache: ClassVar[Mapping[str, str]] = {}
+    tool_parsers: ClassVar[Mapping[str, str] | None] = None
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = None
 
     def detect(self) -> Detection:
         """Whether its environment is there."""
@@ -74,6 +76,11 @@ class Adapter:
     def devices(self, options: EngineOptions, gpus: int) -> Devices:
         """One."""
         return Devices(1)
+
+    def tool_parser(self, options: EngineOptions, format: str | None) -> str | None:
+        """The one of the option `tool_call_parser`, if there is one; else the format's."""
+        chosen: str | None = getattr(options, "tool_call_parser", None)
+        return chosen or (self.tool_parsers or {}).get(format or "")
 
     def pages(self, options: EngineOptions) -> bool:
         """Weights are read into memory."""

@@ -209,6 +209,9 @@ class Serving:
         quantization: the variant's. If the files are not quantized, it is made while they are read.
         cache_bytes: the plan's bytes for the key-value cache of all slots; 0: not counted.
         gpu_share: the plan's part of each GPU's memory for it; 0: it has no GPU.
+        tool_format: how the model writes calls (`registry/tool_formats.py`); None: not known, or
+            no tools.
+        reasoning_format: how it marks its thoughts (`registry/reasoning_formats.py`), likewise.
     """
 
     model_id: str
@@ -226,6 +229,8 @@ class Serving:
     quantization: str = "none"
     cache_bytes: int = 0
     gpu_share: float = 0.0
+    tool_format: str | None = None
+    reasoning_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +286,8 @@ class RequestFields:
         closes_after_stream: it closes a connection after a stream, whatever its header says.
         too_long: its message for an input that is too long, if it sends a 5xx status with it.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
+        strict_tools: it holds the arguments of strict tools to their schemas, by a grammar.
+        thoughts: its name for thoughts in an answer, where that is not `reasoning_content`.
         tells_stop: a field that makes it name the stop text that ended an answer.
         counts_at: its route that only counts the tokens of a chat's prompt.
     """
@@ -298,6 +305,8 @@ class RequestFields:
     free_tool_choice: bool = False
     guided: bool = False
     converter: Literal["", "llama.cpp", "xgrammar"] = ""
+    strict_tools: bool = False
+    thoughts: str = ""
     tells_stop: str = ""
     counts_at: str = ""
 
@@ -346,6 +355,11 @@ class Engine(Protocol):
     """Counters of its work; None: it has none."""
     symptoms: ClassVar[tuple[Symptom, ...]]
     fields: ClassVar[RequestFields]
+    tool_parsers: ClassVar[Mapping[str, str] | None]
+    """Formats of calls (`registry/tool_formats.py`), and its names of their parsers; None: it finds
+    the format by itself, whatever it is."""
+    reasoning_parsers: ClassVar[Mapping[str, str] | None]
+    """The same of thoughts (`registry/reasoning_formats.py`)."""
 
     def detect(self) -> Detection:
         """Looks for the engine on this node, without importing it."""
@@ -386,6 +400,13 @@ class Engine(Protocol):
         """How many of a node's `gpus` it computes on, where it was detected for GPUs.
 
         `Devices(0)`: it uses none of them.
+        """
+        ...
+
+    def tool_parser(self, options: EngineOptions, format: str | None) -> str | None:
+        """What it calls the parser of a model's calls, the user's choice first; None: it has none.
+
+        Asked only of engines with `tool_parsers`.
         """
         ...
 

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from paddock.launcher.fleet.store import SqliteStore
 from paddock.registry.catalog import Catalog
 from paddock.registry.custom import Library
 from paddock.registry.launch_fields import launch_fields
+from paddock.registry.reasoning_formats import REASONING_FORMATS
 from paddock.registry.settings import SETTINGS, read_settings
 from paddock.registry.spec import ModelSpec
+from paddock.registry.tool_formats import TOOL_FORMATS
 from paddock.server.dialects.fields import field_support
 from paddock.server.http.app import create_app
 from paddock.server.routes.openapi import document
@@ -187,6 +190,32 @@ def engine_fields() -> str:
     return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}"
 
 
+def format_tables() -> str:
+    """`docs/tools.md`, with the tables of formats between their marks."""
+    text = (ROOT / "docs/tools.md").read_text("utf-8")
+    served = [one for one in engines() if one.formats and "LLM" in one.types]
+    for kind, names in (
+        ("tool", [one.name for one in TOOL_FORMATS]),
+        ("reasoning", [one.name for one in REASONING_FORMATS]),
+    ):
+        lines = ["| format | " + " | ".join(engine.name for engine in served) + " |"]
+        lines.append("|---" * (len(served) + 1) + "|")
+        for name in names:
+            cells = [_parser(getattr(engine, f"{kind}_parsers"), name) for engine in served]
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+        begin, end = f"<!-- {kind}: written by `make docs` -->", f"<!-- end of {kind} -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def _parser(parsers: Mapping[str, str] | None, name: str) -> str:
+    """What an engine calls its parser of a format."""
+    if parsers is None:
+        return "by itself"
+    return f"`{parsers[name]}`" if name in parsers else "–"
+
+
 def _standing(engine: Engine, name: str) -> str:
     """In completions and in chats, said once where it is the same."""
     ways = [field_support(engine.fields, name, chat) for chat in (False, True)]
@@ -200,6 +229,7 @@ def _standing(engine: Engine, name: str) -> str:
 
 DOCUMENTS = {
     "docs/engines.md": engine_fields,
+    "docs/tools.md": format_tables,
     "docs/cli.md": command_reference,
     "docs/settings.md": settings_table,
     "docs/models.md": model_table,

@@ -116,11 +116,15 @@ class SglangOptions(EngineOptions):
     speculative_num_steps: int | None = Field(None, ge=1, description="steps of each draft")
     speculative_eagle_topk: int | None = Field(None, ge=1, description="branches of each step")
     speculative_num_draft_tokens: int | None = Field(None, ge=1, description="tokens of each draft")
-    tool_call_parser: str = Field(
-        "auto", pattern=r"^[a-z0-9_-]+$", description="how the model writes tool calls"
+    tool_call_parser: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_-]+$",
+        description="how the model writes tool calls; left out: as its chat template does",
     )
     reasoning_parser: str | None = Field(
-        None, pattern=r"^[a-z0-9_-]+$", description="how the model marks its reasoning"
+        None,
+        pattern=r"^[a-z0-9_-]+$",
+        description="how the model marks its reasoning; left out: as its chat template does",
     )
     random_seed: int = Field(0, ge=0, description="seed of requests that have none")
 
@@ -160,6 +164,45 @@ FIELDS = RequestFields(
 )
 
 
+TOOL_PARSERS = {
+    "hermes": "hermes",
+    "mistral": "mistral",
+    "mistral_args": "mistral",
+    "llama3_json": "llama3",
+    "qwen3_coder": "qwen3_coder",
+    "glm45": "glm45",
+    "glm47": "glm47",
+    "deepseek_v3": "deepseekv3",
+    "deepseek_v31": "deepseekv31",
+    "deepseek_v32": "deepseekv32",
+    "deepseek_v4": "deepseekv4",
+    "kimi_k2": "kimi_k2",
+    "kimi_k3": "kimi_k3",
+    "minimax_m2": "minimax-m2",
+    "minimax_m3": "minimax-m3",
+    "gemma4": "gemma4",
+    "openai": "gpt-oss",
+    "lfm2": "lfm2",
+    "apertus": "apertus2509",
+    "gigachat3": "gigachat3",
+    "minicpm5": "minicpm5",
+    "hunyuan": "hunyuan",
+}
+REASONING_PARSERS = {
+    "gemma4": "gemma4",
+    "openai_gptoss": "gpt-oss",
+    "mistral": "mistral",
+    "minimax_m2": "minimax",
+    "minimax_m3": "minimax-m3",
+    "kimi_k2": "kimi_k2",
+    "glm45": "glm45",
+    "deepseek_v3": "deepseek-v3",
+    "qwen3": "qwen3",
+    "deepseek_r1": "deepseek-r1",
+    "think": "qwen3",
+}
+
+
 class Sglang(Adapter):
     """See the module."""
 
@@ -182,6 +225,8 @@ class Sglang(Adapter):
     # Its /health asks the model for a token and takes a second or more.
     health_path: ClassVar[str] = "/ready"
     fields: ClassVar[RequestFields] = FIELDS
+    tool_parsers: ClassVar[Mapping[str, str] | None] = TOOL_PARSERS
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = REASONING_PARSERS
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         unknown_architecture("SGLang"),
         Symptom(
@@ -269,9 +314,13 @@ def arguments(serving: Serving) -> list[str]:
         *("--load-format", options.load_format, "--random-seed", str(options.random_seed)),
         *("--tp-size", str(options.tp_size), "--pp-size", str(options.pp_size)),
         *("--ep-size", str(options.ep_size), "--cpu-offload-gb", str(options.cpu_offload_gb)),
-        *("--tool-call-parser", options.tool_call_parser, "--log-level-http", "warning"),
-        "--constrained-json-disable-any-whitespace",
+        *("--log-level-http", "warning", "--constrained-json-disable-any-whitespace"),
     ]
+    if parser := options.tool_call_parser or TOOL_PARSERS.get(serving.tool_format or ""):
+        argv += ["--tool-call-parser", parser]
+    thoughts = REASONING_PARSERS.get(serving.reasoning_format or "")
+    if thoughts := options.reasoning_parser or thoughts:
+        argv += ["--reasoning-parser", thoughts]
     if serving.chat_template_file:
         argv += ["--chat-template", str(serving.chat_template_file)]
     if options.lora_paths:
@@ -279,7 +328,7 @@ def arguments(serving: Serving) -> list[str]:
     for name in (
         *("mem_fraction_static", "quantization", "attention_backend", "chunked_prefill_size"),
         *("speculative_algorithm", "speculative_draft_model_path", "speculative_num_steps"),
-        *("speculative_eagle_topk", "speculative_num_draft_tokens", "reasoning_parser"),
+        *("speculative_eagle_topk", "speculative_num_draft_tokens"),
     ):
         value = getattr(options, name)
         if value is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -36,6 +37,7 @@ from paddock.engines.symptoms import (
     port_in_use,
     unknown_architecture,
 )
+from paddock.registry.reasoning_formats import REASONING_FORMATS, reasoning_format
 
 if TYPE_CHECKING:
     from paddock.registry.spec import Architecture
@@ -44,6 +46,11 @@ FOLDER = Path(__file__).parent
 PROCESS_BYTES = 450_000_000
 """Both processes with torch and Transformers, without a model: 400 to 510 MB were measured."""
 
+TOOL_FORMATS = (
+    *("hermes", "mistral", "mistral_nemo", "mistral_args", "llama3_json", "granite"),
+    *("phi4_mini_json", "deepseek_v31", "qwen3_coder", "seed_oss", "glm45", "glm47", "minimax_m2"),
+)
+"""The formats that `calls.py` reads."""
 # The classes that `AutoModelForCausalLM` can make.
 _ARCHITECTURES = """
 import json
@@ -124,12 +131,21 @@ class Transformers(Adapter):
             (
                 *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
                 *("add_generation_prompt", "response_format"),
+                *("tools", "tool_choice", "parallel_tool_calls"),
             )
         ),
         renamed={"repeat_penalty": "repetition_penalty", "guided_grammar": "grammar"},
         guided=True,
+        strict_tools=True,
         counts_at="/v1/chat/completions/input_tokens",
     )
+    tool_parsers: ClassVar[Mapping[str, str] | None] = {name: name for name in TOOL_FORMATS}
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = {
+        # Harmony has more around an answer than what begins and ends a thought.
+        one.name: one.name
+        for one in REASONING_FORMATS
+        if one.name != "openai_gptoss"
+    }
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
         MISSHAPEN,
@@ -219,6 +235,13 @@ class Transformers(Adapter):
         logits = slots * 3 * 4 * architecture.vocabulary_size
         return PROCESS_BYTES + options.n_batch * row + logits
 
+    def _thought(self, format: str | None) -> tuple[str, ...]:
+        """What begins and what ends a thought, where it is known."""
+        if format is None or format not in (self.reasoning_parsers or {}):
+            return ()
+        found = reasoning_format(format)
+        return found.start, found.end
+
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""
         environment = self.environment.active()
@@ -232,6 +255,8 @@ class Transformers(Adapter):
             "slots": serving.slots,
             "chat_template": serving.chat_template,
             "stop_ids": list(serving.stop_ids),
+            "tool_format": serving.tool_format,
+            "thought": self._thought(serving.reasoning_format),
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -29,6 +29,8 @@ from typing import Any, NoReturn
 import uvicorn
 import uvloop
 from asked import Ask, Sampling, Token
+from calls import Expected, Parser, Piece
+from conversation import Conversation, Refused, check_template
 from llguidance import LLMatcher
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -42,19 +44,17 @@ COLD = 1e-5
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
-class Refused(Exception):
-    """A request that cannot be served; `field` is what is wrong with it."""
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
-
-
 class Text:
-    """A growing answer's text, which holds back what may be the beginning of a stop text."""
+    """A growing answer's text, which holds back what may be the beginning of a stop text.
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+    Special tokens are left out: all, or those of `dropped` alone.
+    """
+
+    def __init__(
+        self, tokenizer: Any, stops: Sequence[str], dropped: frozenset[int] | None = None
+    ) -> None:
         self._tokenizer = tokenizer
+        self._dropped = dropped
         self._stops = stops
         self._ids: list[int] = []
         self._from = 0
@@ -63,7 +63,9 @@ class Text:
         self.stopped = False
 
     def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        if self._dropped is None:
+            return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self._tokenizer.decode([one for one in ids if one not in self._dropped]))
 
     def add(self, token: int) -> str:
         """The text that may go out with a token. It has only complete characters."""
@@ -135,8 +137,9 @@ class Model:
             sys.exit("no_tokenizer: it knows no words")
         if settings["chat_template"]:
             self.tokenizer.chat_template = settings["chat_template"]
-        _check_template(self.tokenizer)
-        self.takes_parts = _takes_parts(self.tokenizer)
+        check_template(self.tokenizer)
+        form, thought = settings["tool_format"], settings["thought"]
+        self.conversation = Conversation(self.tokenizer, form, thought)
         ends = self.tokenizer.eos_token_id if loaded.ends is None else loaded.ends
         self._ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
         self._chat_ends = [*self._ends, *settings["stop_ids"]]
@@ -218,38 +221,6 @@ class Model:
         return room if most is None else min(room, most)
 
 
-def _check_template(tokenizer: Any) -> None:
-    """Ends the process where the chat template is no template. It may refuse the example."""
-    if not tokenizer.chat_template:
-        return
-    from jinja2 import TemplateSyntaxError, UndefinedError
-
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
-    except (TemplateSyntaxError, UndefinedError) as error:
-        sys.exit(f"chat_template: {error}")
-    except Exception:  # noqa: BLE001 - a template may raise anything for messages that it refuses
-        return
-
-
-def _takes_parts(tokenizer: Any) -> bool:
-    """Whether the chat template takes a content in parts. Many write the list as Python does."""
-    parts = [{"type": "text", "text": "a"}]
-    try:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
-    except Exception:  # noqa: BLE001 - a template may raise anything
-        return False
-    return "type" not in text
-
-
-def _joined(message: dict[str, Any]) -> dict[str, Any]:
-    """A message with its parts as one text, a line each, as llama.cpp and vLLM join them."""
-    parts = message.get("content")
-    if not isinstance(parts, list):
-        return message
-    return {**message, "content": "\n".join(str(part.get("text", "")) for part in parts)}
-
-
 def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
     """The worker's process, and our end of the pipe to it."""
     ours, theirs = Pipe()
@@ -261,7 +232,8 @@ def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connectio
         return subprocess.Popen(command, env=environ, pass_fds=[end]), ours
 
 
-def _sampling(body: dict[str, Any], vocabulary: int, top: int | None, fast: bool) -> Sampling:
+def _sampling(body: dict[str, Any], model: Model, top: int | None, grammar: str) -> Sampling:
+    vocabulary, fast = model.vocabulary, model.tokenizer.is_fast
     bias = tuple(
         (int(token), float(amount)) for token, amount in (body.get("logit_bias") or {}).items()
     )
@@ -275,7 +247,7 @@ def _sampling(body: dict[str, Any], vocabulary: int, top: int | None, fast: bool
         values["temperature"] = 0.0
     if "seed" in values:
         values["seed"] = int(values["seed"]) % (1 << 63)
-    grammar = body.get("grammar") or ""
+    grammar = grammar or body.get("grammar") or ""
     if grammar and not fast:
         raise Refused("the model's tokenizer is none that grammars can be made of", "grammar")
     if grammar and (reason := LLMatcher.validate_grammar(grammar)):
@@ -296,11 +268,15 @@ class ParsedRequest:
     stream: bool
     usage: bool
     top: int | None
+    expected: Expected | None = None
 
 
 def _parse_request(model: Model, body: dict[str, Any], chat: bool) -> ParsedRequest:
+    expected, grammar = None, ""
     if chat:
-        prompt = _chat_prompt(model, body)
+        prompt = model.conversation.prompt(body)
+        expected = model.conversation.expect(body, prompt)
+        grammar = model.conversation.grammar(body, expected)
         top = int(body.get("top_logprobs") or 0) if body.get("logprobs") else None
     else:
         prompt = body["prompt"]
@@ -312,34 +288,15 @@ def _parse_request(model: Model, body: dict[str, Any], chat: bool) -> ParsedRequ
     return ParsedRequest(
         chat=chat,
         prompt=list(prompt),
-        sampling=_sampling(body, model.vocabulary, top, model.tokenizer.is_fast),
+        sampling=_sampling(body, model, top, grammar),
         most=model.check(list(prompt), limit),
         stops=[stops] if isinstance(stops, str) else list(stops),
         endless=bool(body.get("ignore_eos")),
         stream=bool(body.get("stream")),
         usage=bool((body.get("stream_options") or {}).get("include_usage")),
         top=top,
+        expected=expected,
     )
-
-
-def _chat_prompt(model: Model, body: dict[str, Any]) -> list[int]:
-    if not model.tokenizer.chat_template:
-        raise Refused("the model has no chat template", "messages")
-    messages = body["messages"]
-    if not model.takes_parts:
-        messages = [_joined(message) for message in messages]
-    try:
-        # The template writes the special tokens itself, so none are added to its text.
-        encoded = model.tokenizer.apply_chat_template(
-            messages,
-            add_generation_prompt=body.get("add_generation_prompt", True),
-            tokenize=True,
-            return_dict=True,
-            **(body.get("chat_template_kwargs") or {}),
-        )
-    except Exception as error:  # a template may raise anything for messages that it does not take
-        raise Refused(f"the chat template refused the messages: {error}", "messages") from error
-    return list(encoded["input_ids"])
 
 
 class Answer:
@@ -351,6 +308,9 @@ class Answer:
         self._count = 0
         self._reason = "length"
         self._offset = 0
+        self._parser = None if request.expected is None else Parser(request.expected)
+        self._calls = 0
+        self._thought = 0
         kind = "chat.completion.chunk" if request.chat else "text_completion"
         prefix = "chatcmpl" if request.chat else "cmpl"
         self._base = {
@@ -362,7 +322,9 @@ class Answer:
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """All events, as OpenAI's JSON; the last one has the finish reason."""
-        request, text = self._request, Text(self._model.tokenizer, self._request.stops)
+        request = self._request
+        dropped = None if self._parser is None else self._model.conversation.dropped
+        text = Text(self._model.tokenizer, request.stops, dropped)
         ends = [] if request.endless else self._model.ends(request.chat)
         tokens = self._model.tokens(request.prompt, request.sampling, request.most, ends)
         if request.chat:
@@ -378,34 +340,68 @@ class Answer:
                 piece = text.add(token.id)
                 if text.stopped:
                     self._reason = "stop"
-                if piece:
-                    yield self._piece(piece, waiting)
+                for event in self._pieces(piece, waiting):
+                    yield event
                     waiting = []
+                self._thought += self._parser is not None and self._parser.thinks
                 if text.stopped:
                     break
         piece = "" if text.stopped else text.end()
         if text.stopped:
             self._reason = "stop"
-        if piece or (waiting and not text.stopped):  # tokens without text have probabilities too
-            yield self._piece(piece, waiting)
+        for event in self._pieces(piece, waiting, over=True):
+            yield event
+            waiting = []
+        if waiting and not text.stopped:  # tokens without text have probabilities too
+            yield self._piece(Piece("content", ""), waiting)
+        if self._calls and self._reason == "stop":
+            self._reason = "tool_calls"
         yield self._event({} if request.chat else "", finish_reason=self._reason)
 
-    def usage(self) -> dict[str, int]:
-        """The tokens of prompt and answer."""
+    def _pieces(
+        self, text: str, tokens: list[Token], over: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """The events of a text, of which the first has the tokens' probabilities."""
+        if self._parser is None:
+            pieces = [Piece("content", text)] if text else []
+        else:
+            pieces = self._parser.feed(text) if text else []
+            pieces += self._parser.end(self._reason == "length") if over else []
+        for index, piece in enumerate(pieces):
+            yield self._piece(piece, [] if index else tokens)
+
+    def usage(self) -> dict[str, Any]:
+        """The tokens of prompt, answer and thoughts, as `usage` of OpenAI has them."""
         prompt = len(self._request.prompt)
-        return {
+        counts: dict[str, Any] = {
             "prompt_tokens": prompt,
             "completion_tokens": self._count,
             "total_tokens": prompt + self._count,
         }
+        if self._thought:
+            counts["completion_tokens_details"] = {"reasoning_tokens": self._thought}
+        return counts
 
     def last(self) -> dict[str, Any]:
         """The event with the `usage`, which has no `choices`."""
         return {**self._base, "choices": [], "usage": self.usage()}
 
-    def _piece(self, piece: str, tokens: list[Token]) -> dict[str, Any]:
-        logprobs = self._logprobs(tokens) if self._request.top is not None else None
-        return self._event({"content": piece} if self._request.chat else piece, logprobs)
+    def _piece(self, piece: Piece, tokens: list[Token]) -> dict[str, Any]:
+        logprobs = self._logprobs(tokens) if tokens and self._request.top is not None else None
+        return self._event(self._delta(piece) if self._request.chat else piece.text, logprobs)
+
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        if piece.kind == "content":
+            return {"content": piece.text}
+        if piece.kind == "reasoning":
+            return {"reasoning_content": piece.text}
+        call: dict[str, Any] = {"function": {"arguments": piece.text}}
+        if piece.kind == "call":
+            self._calls += 1
+            function = {"name": piece.text, "arguments": ""}
+            name = self._model.conversation.new_id()
+            call = {"id": name, "type": "function", "function": function}
+        return {"tool_calls": [{"index": self._calls - 1, **call}]}
 
     def _event(
         self, content: Any, logprobs: Any = None, finish_reason: str | None = None
@@ -474,9 +470,24 @@ async def _merged(answer: Answer, chat: bool) -> dict[str, Any]:
     if not chat:
         text = "".join(choice["text"] for choice in choices)
         return {**base, "choices": [{"text": text, **end}]}
-    text = "".join(choice["delta"].get("content", "") for choice in choices)
-    message = {"role": "assistant", "content": text}
+    message = _message([choice["delta"] for choice in choices])
     return {**base, "object": "chat.completion", "choices": [{"message": message, **end}]}
+
+
+def _message(deltas: list[dict[str, Any]]) -> dict[str, Any]:
+    """All deltas of a chat as one message."""
+    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    for delta in deltas:
+        for key in ("content", "reasoning_content"):
+            if key in delta:
+                message[key] = message.get(key, "") + delta[key]
+        for call in delta.get("tool_calls", ()):
+            calls = message.setdefault("tool_calls", [])
+            if "id" in call:
+                calls.append({key: value for key, value in call.items() if key != "index"})
+            else:
+                calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+    return message
 
 
 def _error(status: int, message: str, field: str | None = None) -> Response:
@@ -514,7 +525,7 @@ def application(model: Model, key: str) -> Starlette:
         if not opened(request):
             return _error(401, "this engine answers its gateway alone")
         try:
-            prompt = _chat_prompt(model, json.loads(await request.body()))
+            prompt = model.conversation.prompt(json.loads(await request.body()))
         except Refused as error:
             return _error(400, str(error), error.field)
         return JSONResponse({"input_tokens": len(prompt)})

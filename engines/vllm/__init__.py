@@ -43,6 +43,7 @@ from paddock.engines.symptoms import (
     unknown_architecture,
 )
 from paddock.registry.derive.repository import scaled_context
+from paddock.registry.reasoning_formats import REASONING_FORMATS
 from paddock.registry.settings import read_settings
 
 if TYPE_CHECKING:
@@ -144,11 +145,13 @@ class VllmOptions(EngineOptions):
     tool_call_parser: str | None = Field(
         None,
         pattern=r"^[a-z0-9_-]+$",
-        description="how the model writes tool calls (mistral, hermes, …); without it requests"
-        " with tools are refused",
+        description="how the model writes tool calls (mistral, hermes, …); left out: as its chat"
+        " template does",
     )
     reasoning_parser: str | None = Field(
-        None, pattern=r"^[a-z0-9_-]+$", description="how the model marks its reasoning"
+        None,
+        pattern=r"^[a-z0-9_-]+$",
+        description="how the model marks its reasoning; left out: as its chat template does",
     )
     seed: int = Field(0, ge=0, description="seed of requests that have none")
 
@@ -182,12 +185,13 @@ FIELDS = RequestFields(
         (
             *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
             *("add_generation_prompt", "continue_final_message"),
-            *("tools", "tool_choice", "parallel_tool_calls"),
+            *("tools", "tool_choice", "parallel_tool_calls", "thinking_token_budget"),
         )
     ),
     renamed={
         "repeat_penalty": "repetition_penalty",
         "lora_name": "model",
+        "reasoning_budget_tokens": "thinking_token_budget",
         "json_schema": "response_format",
         "guided_json": "response_format",
         "grammar": "structured_outputs",
@@ -195,6 +199,7 @@ FIELDS = RequestFields(
         "guided_regex": "structured_outputs",
         "guided_choice": "structured_outputs",
     },
+    thoughts="reasoning",
     refused={
         "priority": "it serves requests in the order in which they come",
         "prompt_logprobs": "it has none to give in a stream, as which all requests are sent on",
@@ -203,6 +208,24 @@ FIELDS = RequestFields(
     converter="xgrammar",
     counts_at="/tokenize",
 )
+
+TOOL_PARSERS = {
+    **{
+        name: name
+        for name in (
+            *("hermes", "mistral", "llama3_json", "qwen3_coder", "seed_oss", "glm45", "glm47"),
+            *("deepseek_v3", "deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi_k2", "kimi_k3"),
+            *("minimax_m2", "minimax_m3", "gemma4", "openai", "lfm2", "granite", "apertus"),
+            *("phi4_mini_json", "gigachat3", "minicpm5", "muse_glimmer"),
+        )
+    },
+    "mistral_nemo": "mistral",
+    "mistral_args": "mistral",
+    "hunyuan": "hy_v3",
+}
+
+# Not "think": its parsers take all of an answer without any marks for a thought.
+REASONING_PARSERS = {one.name: one.name for one in REASONING_FORMATS if one.name != "think"}
 
 SYMPTOMS = (
     WRONG_WEIGHTS,
@@ -324,6 +347,8 @@ class Vllm(Adapter):
     )
     fields: ClassVar[RequestFields] = FIELDS
     symptoms: ClassVar[tuple[Symptom, ...]] = SYMPTOMS
+    tool_parsers: ClassVar[Mapping[str, str] | None] = TOOL_PARSERS
+    reasoning_parsers: ClassVar[Mapping[str, str] | None] = REASONING_PARSERS
 
     def detect(self) -> Detection:
         """Its environment; one for GPUs does not start where there is none."""
@@ -447,6 +472,18 @@ def _chat_template(serving: Serving) -> tuple[str, ...]:
     return () if file is None else ("--chat-template", str(file))
 
 
+def _parsers(serving: Serving, options: VllmOptions) -> list[str]:
+    """How answers are taken apart: as the user says, else as the chat template does."""
+    argv = []
+    if calls := options.tool_call_parser or TOOL_PARSERS.get(serving.tool_format or ""):
+        argv += ["--enable-auto-tool-choice", "--tool-call-parser", calls]
+        argv += ["--tool-strict-level", "parameter"]  # without it arguments may be anything
+    found = REASONING_PARSERS.get(serving.reasoning_format or "")
+    if thoughts := options.reasoning_parser or found:
+        argv += ["--reasoning-parser", thoughts]
+    return argv
+
+
 def arguments(serving: Serving) -> list[str]:
     """The command line behind `vllm`."""
     options = serving.options
@@ -486,10 +523,8 @@ def arguments(serving: Serving) -> list[str]:
         argv += ["--enable-lora", "--max-lora-rank", str(options.max_lora_rank)]
         argv += ["--max-loras", str(len(options.lora_modules))]
         argv += ["--lora-modules", *options.lora_modules]
-    if options.tool_call_parser:
-        argv += ["--enable-auto-tool-choice", "--tool-call-parser", options.tool_call_parser]
-        argv += ["--tool-strict-level", "parameter"]  # without it arguments may be anything
-    for name in ("max_num_batched_tokens", "block_size", "quantization", "reasoning_parser"):
+    argv += _parsers(serving, options)
+    for name in ("max_num_batched_tokens", "block_size", "quantization"):
         value = getattr(options, name)
         if value is not None:
             argv += [f"--{name.replace('_', '-')}", str(value)]

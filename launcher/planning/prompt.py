@@ -8,6 +8,7 @@ from typing import Any
 from paddock.launcher.planning.plan import LaunchRequest
 from paddock.registry.prompts import find_prompt, is_template, turn_end
 from paddock.registry.spec import ModelSpec
+from paddock.registry.tool_formats import find_tools
 
 WAY_OUT = "--chat-template FILE or NAME gives it one"
 
@@ -41,7 +42,10 @@ class PlannedPrompt:
 
     def abilities(self, known: tuple[str, ...]) -> tuple[str, ...]:
         """The abilities of the model with it."""
-        return known if not self.given or "chat" in known else (*known, "chat")
+        if not self.given or self.template is None:
+            return known
+        added = ("chat", "tools") if find_tools(self.template).format else ("chat",)
+        return (*known, *(ability for ability in added if ability not in known))
 
 
 def plan_prompt(request: LaunchRequest, spec: ModelSpec) -> PlannedPrompt:
@@ -57,6 +61,8 @@ def plan_prompt(request: LaunchRequest, spec: ModelSpec) -> PlannedPrompt:
     if text is not None:
         by_user = request.chat_template is not None
         reason = f"chat template: {'yours' if by_user else 'the spec has one of its own'}"
+        if form := find_tools(text).format:
+            reason += f"; it writes calls of tools as {form}"
         stop = _merge(spec.stop, (turn_end(text),))
         return PlannedPrompt(text, None, stop, (reason,), given=by_user)
     if "chat" not in spec.abilities:

@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engines import load_engine
 from paddock.launcher.planning.plan import LaunchPlan
 from paddock.registry.errors import CorruptFile
 from paddock.registry.formats import weight_format
 from paddock.registry.gguf import read_gguf
 from paddock.registry.prompts import find_prompt, is_token, turn_end, without_blanks
+from paddock.registry.reasoning_formats import find_reasoning
+from paddock.registry.tool_formats import find_tools
 
 NO_FORMAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """What an engine is given where chats are refused."""
@@ -37,7 +40,10 @@ class Prompt:
         template: what the engine is given; None: it reads the weights' own.
         stop: texts that end an answer, and are no tokens.
         stop_ids: tokens that end one, and are not named as such by the weights.
-        tools: whether it can show tools; None: as the spec says.
+        tools: whether it can show tools, and its calls be read; None: as the spec says.
+        tools_reason: why there are no tools, with the way out.
+        tool_format: how the model writes calls (`registry/tool_formats.py`), if it is known.
+        reasoning_format: how it marks its thoughts, likewise.
         reason: why there is no chat, or why the weights' own does not count.
     """
 
@@ -47,6 +53,9 @@ class Prompt:
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
     tools: bool | None = None
+    tools_reason: str = ""
+    tool_format: str | None = None
+    reasoning_format: str | None = None
     reason: str = ""
 
     @property
@@ -62,6 +71,9 @@ class Prompt:
             "source": self.source,
             "format": self.format,
             "tools": self.tools,
+            "tools_reason": self.tools_reason,
+            "tool_format": self.tool_format,
+            "reasoning_format": self.reasoning_format,
             "stop": list(self.stop),
             "stop_token_ids": list(self.stop_ids),
             "reason": self.reason,
@@ -75,17 +87,54 @@ def settle_prompt(plan: LaunchPlan, weights: Path | None) -> Prompt:
     if plan.chat_template is not None:
         template = plan.chat_template
         prompt = Prompt("plan", plan.chat_format, template, plan.stop, tools="tools" in template)
-    elif (own := next(own_templates(plan, weights), None)) is not None:
-        prompt = Prompt("weights", stop=_with_end(plan.stop, own))
+        templates: tuple[str, ...] = (template,)
+    elif templates := tuple(own_templates(plan, weights)):
+        prompt = Prompt("weights", stop=_with_end(plan.stop, templates[0]))
     else:
         return replace_own(plan, weights, "the weights bring no chat template")
-    return _fitted(prompt, plan, weights)
+    return _fitted(_with_formats(prompt, plan, templates), plan, weights)
 
 
 def replace_own(plan: LaunchPlan, weights: Path | None, reason: str) -> Prompt:
     """The prompt where the weights' own does not count, for the `reason` that is given."""
     prompt = _stand_in(plan, reason)
+    if prompt.source == "spec" and prompt.template is not None:
+        prompt = _with_formats(prompt, plan, (prompt.template,))
     return prompt if weights is None else _fitted(prompt, plan, weights)
+
+
+def _with_formats(prompt: Prompt, plan: LaunchPlan, templates: tuple[str, ...]) -> Prompt:
+    """The prompt with the forms of calls and of thoughts, as the templates have them.
+
+    There are no tools where the template shows none, or the engine cannot read its calls: they
+    would be dropped in silence, and calls be told as text. A parser that the user names is taken
+    at its word, and engines that find the form by themselves are left to it.
+    """
+    if "reasoning" in plan.abilities:
+        thoughts = find_reasoning(templates[0])
+        if thoughts == "think" and plan.derived is None:  # as a spec knows, and no template can
+            thoughts = "deepseek_r1"
+        prompt = replace(prompt, reasoning_format=thoughts)
+    engine = load_engine(plan.engine)
+    if "tools" not in plan.abilities or engine.tool_parsers is None:
+        return prompt
+    found = [find_tools(template) for template in templates]
+    shown = any(one.shown for one in found)
+    form = next((one.format for one in found if one.format is not None), None)
+    prompt = replace(prompt, tool_format=form)
+    options = engine.options.parse(plan.engine, plan.options)
+    if engine.tool_parser(options, None) is not None:
+        return prompt
+    if not shown:
+        reason = "its chat template shows no tools; launch it with --chat-template FILE"
+    elif engine.tool_parser(options, form) is None:
+        known = f"({form}) is not one that {plan.engine} reads" if form else "is not known"
+        has_option = "tool_call_parser" in engine.options.model_fields
+        out = "--tool_call_parser NAME" if has_option else "--model-engine NAME: another may"
+        reason = f"the form in which its chat template writes calls {known}; {out}"
+    else:
+        return prompt
+    return replace(prompt, tools=False, tools_reason=reason)
 
 
 def _stand_in(plan: LaunchPlan, reason: str) -> Prompt:
@@ -136,7 +185,10 @@ def _fitted(prompt: Prompt, plan: LaunchPlan, weights: Path) -> Prompt:
             template = without_blanks(template)
         return replace(prompt, stop=texts, template=template)
     folder = weights if weights.is_dir() else weights.parent
-    tokens = _added_tokens(folder) if prompt.stop else {}
+    tokens = _added_tokens(folder) if prompt.stop or prompt.reasoning_format else {}
+    if prompt.reasoning_format == "deepseek_r1" and "</think>" not in tokens:
+        # Its parsers want tokens, and would not start; these read the same from the text.
+        prompt = replace(prompt, reasoning_format="qwen3")
     texts = tuple(text for text in prompt.stop if text not in tokens and not is_token(text))
     ends = _end_tokens(folder)
     ids = tuple(tokens[text] for text in prompt.stop if text in tokens)

@@ -334,6 +334,8 @@ class Replica:
                 quantization=self._plan.quantization,
                 cache_bytes=self._plan.memory.cache_bytes,
                 gpu_share=self._plan.gpu_share,
+                tool_format=self._prompt.tool_format,
+                reasoning_format=self._prompt.reasoning_format,
             )
         )
         self._weights_bytes = await asyncio.to_thread(_size, weights, self._plan.weights.size_bytes)

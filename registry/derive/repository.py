@@ -204,6 +204,11 @@ def source_at(repository: RepositoryContents, file: str | None = None) -> dict[s
     return {key: value for key, value in source.items() if value is not None}
 
 
+_THINKS = (
+    r"</?think>|enable_thinking|reasoning_content|<\|channel\|?>|\[THINK\]|<seed:think>|<mm:think>"
+)
+
+
 def abilities_by(type_: str, template: str, where: str, notes: list[str]) -> list[str]:
     """The abilities of a model by its type and by the chat template in the file `where`."""
     if type_ != "LLM":
@@ -214,7 +219,7 @@ def abilities_by(type_: str, template: str, where: str, notes: list[str]) -> lis
     abilities = ["generate", "chat"]
     if re.search(r"\btools\b", template):
         abilities.append("tools")
-    if re.search(r"</?think>|enable_thinking|reasoning_content|<\|channel\|>", template):
+    if re.search(_THINKS, template):
         abilities.append("reasoning")
     return abilities
 

@@ -27,6 +27,7 @@ from paddock.server.dialects import openai
 from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.dialects.constraints import in_words
 from paddock.server.dialects.fields import Neutral, asks_nothing
+from paddock.server.dialects.thinking import takes_budget
 from paddock.server.http.json_response import JSONResponse
 from paddock.server.http.operation import EVENTS, Operation, RouteDoc
 from paddock.server.http.shapes import Shape
@@ -157,7 +158,7 @@ def messages(request: Body, model: Model, raw: bytes, encoder: Encoder) -> Engin
         model.needs("reasoning")
     elif "reasoning" not in model.abilities:
         wanted.pop("enable_thinking", None)
-    if "reasoning_budget_tokens" not in model.fields.chat:
+    if not takes_budget(model):
         # Anthropic calls it a target that an answer may miss.
         wanted.pop("reasoning_budget_tokens", None)
     with in_words("output_config.format", "input_schema"):

@@ -72,6 +72,8 @@ class Model:
         if ability == "chat" and self.chat.get("reason"):
             reason = self.chat["reason"]
         elif ability == "tools" and self.chat.get("tools") is False:
+            if told := self.chat.get("tools_reason"):
+                return str(told)
             reason = "its chat template shows no tools"
         else:
             return ""

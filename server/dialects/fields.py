@@ -260,6 +260,8 @@ NEUTRAL: Neutral = {
 }
 
 
+THINKING = frozenset(("enable_thinking", "reasoning_effort", "thinking", "reasoning", "think"))
+"""Fields that `thinking.py` makes arguments of the chat template of."""
 FieldSupport = Literal["honoured", "translated", "emulated", "refused"]
 EMULATED_FIELDS = frozenset(("n", "best_of", "echo", "stream", "stream_options"))
 """Fields that the gateway does for every engine."""
@@ -273,7 +275,7 @@ def field_support(fields: RequestFields, name: str, chat: bool) -> FieldSupport:
     if name in EMULATED_FIELDS:
         return "refused" if chat and name in {"echo", "best_of"} else "emulated"
     taken = fields.in_chats if chat else fields.in_completions
-    if name in {"enable_thinking", "reasoning_effort"} and chat:
+    if name in THINKING and chat:
         name = "chat_template_kwargs"
     its = name if name in taken else fields.renamed.get(name, name)
     if its not in taken or its in fields.refused:

@@ -20,7 +20,8 @@ from paddock.server.dialects.fields import (
     map_fields,
     validate,
 )
-from paddock.server.dialects.required_tools import require_tool
+from paddock.server.dialects.required_tools import check_strict_tools, require_tool
+from paddock.server.dialects.thinking import switch_thinking
 from paddock.server.http import large
 from paddock.server.http.operation import EVENTS, RouteDoc
 from paddock.server.http.shapes import Shape
@@ -36,7 +37,9 @@ from paddock.server.proxy.steps import (
     Parts,
     Step,
     StoppedBy,
+    Thoughts,
     UsageApart,
+    WithoutCalls,
     named,
 )
 
@@ -208,8 +211,13 @@ def chat(
     messages = [_with_arguments(message) for message in split.fields.pop("messages")]
     if split.fields.get("tool_choice") == "none":
         split.fields.pop("tools", None)
-    steps: list[Step] = [Called()] if require_tool(split.fields, model) else []
-    _merge_template_arguments(split.fields, model)
+    steps: list[Step] = []
+    if split.fields.get("tools"):
+        steps.append(Called() if require_tool(split.fields, model) else WithoutCalls())
+    else:
+        require_tool(split.fields, model)
+    check_strict_tools(split.fields, model)
+    switch_thinking(split.fields, model)
     constrain(split.fields, model, model.fields.in_chats)
     body = map_fields(split.fields, model, model.fields.in_chats)
     if body.get("logprobs") and not body.get("top_logprobs"):
@@ -219,6 +227,8 @@ def chat(
     if body.get("stop") and model.fields.tells_stop and not isinstance(encoder, OpenAI | None):
         steps.append(StoppedBy())
         body[model.fields.tells_stop] = True
+    if model.fields.thoughts:
+        steps.append(Thoughts(model.fields.thoughts))
     _add_stops(body, model)
     bodies = [{"model": model.name, "messages": messages, **body} for _ in range(split.n)]
     return split.build_request("/v1/chat/completions", bodies, steps, model, encoder)
@@ -318,18 +328,6 @@ def media(request: Body) -> list[Body]:
         for part in message["content"]
     )
     return messages if found else []
-
-
-def _merge_template_arguments(wanted: Body, model: Model) -> None:
-    """Fields that are arguments of the model's chat template."""
-    arguments = {
-        name: wanted.pop(name) for name in ("enable_thinking", "reasoning_effort") if name in wanted
-    }
-    if arguments:
-        if "chat_template_kwargs" not in model.fields.chat:
-            raise FieldRefused(next(iter(arguments)), model.engine)
-        request = wanted.get("chat_template_kwargs") or {}
-        wanted["chat_template_kwargs"] = {**arguments, **request}
 
 
 def _add_stops(body: Body, model: Model) -> None:

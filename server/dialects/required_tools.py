@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.server.dialects.base import Body, Model
-from paddock.server.dialects.schemas import make_standalone
+from paddock.server.dialects.schemas import make_standalone, write_grammar
 
 
 def require_tool(fields: Body, model: Model) -> bool:
@@ -36,6 +36,22 @@ def require_tool(fields: Body, model: Model) -> bool:
     schema = {"name": "call", "schema": _call_schema(functions)}
     fields["response_format"] = {"type": "json_schema", "json_schema": schema}
     return True
+
+
+def check_strict_tools(fields: Body, model: Model) -> None:
+    """Refuses strict tools whose schemas an engine that enforces them cannot.
+
+    Raises:
+        BadValue: nothing satisfies a schema, or it is none.
+        FieldRefused: a keyword that cannot be enforced; with its place.
+    """
+    if not model.fields.strict_tools:
+        return
+    for index, tool in enumerate(fields.get("tools") or ()):
+        function = tool["function"]
+        if function.get("strict") and isinstance(function.get("parameters"), dict):
+            path = f"tools[{index}].function.parameters"
+            write_grammar(make_standalone(function["parameters"], path), path, model.engine)
 
 
 def _call_schema(functions: Mapping[str, Body]) -> Body:

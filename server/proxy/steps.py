@@ -196,6 +196,44 @@ class StoppedBy:
         return (event,)
 
 
+class Thoughts:
+    """Thoughts as `reasoning_content`, for engines that have another name for them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.needle: bytes | None = b'"%b":' % name.encode()
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Renames them."""
+        for choice in event.get("choices", ()):
+            delta = choice.get("delta") or {}
+            if self._name in delta:
+                delta["reasoning_content"] = delta.pop(self._name)
+        return (event,)
+
+
+class WithoutCalls:
+    """An end for the sake of calls is none where there were no calls.
+
+    vLLM tells it of every answer to `required`, also of one that ended within its thoughts.
+    """
+
+    needle: bytes | None = b'"tool_calls"'
+
+    def __init__(self) -> None:
+        self._called: set[tuple[int, int]] = set()
+
+    def event(self, part: int, event: Event) -> Iterable[Event]:
+        """Mends the reason."""
+        for choice in event.get("choices", ()):
+            at = (part, choice.get("index", 0))
+            if (choice.get("delta") or {}).get("tool_calls"):
+                self._called.add(at)
+            if choice.get("finish_reason") == "tool_calls" and at not in self._called:
+                choice["finish_reason"] = "stop"
+        return (event,)
+
+
 class LegacyLogprobs:
     """llama.cpp gives completions the chat's `logprobs`; this is the shape of the old route.
 

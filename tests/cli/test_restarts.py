@@ -129,3 +129,14 @@ def test_events_say_why_and_when() -> None:
     }
     said = _line("replica", data).partition("  ")[2]
     assert said == "m-rep0 is pending; oom: memory ran out; starts again in 1.5 s, restart 1"
+
+
+def test_describe_says_how_it_calls_and_thinks() -> None:
+    """Or why it has no tools."""
+    chat = {"source": "weights", "format": None, "reason": "", "reasoning_format": "qwen3"}
+    told = description(model(replica(chat={**chat, "tool_format": "hermes"})), now=0)
+    assert "  calls tools   as hermes\n  thinks        as qwen3" in told
+    denied = {**chat, "reasoning_format": None, "tools_reason": "its template shows none"}
+    assert "  no tools      its template shows none" in description(
+        model(replica(chat=denied)), now=0
+    )

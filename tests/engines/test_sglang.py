@@ -19,7 +19,13 @@ import pytest
 from paddock.engines import environment, load_engine
 from paddock.engines import sglang as adapter
 from paddock.engines.base import Detection, Host
-from paddock.engines.sglang import Sglang, SglangOptions, arguments
+from paddock.engines.sglang import (
+    REASONING_PARSERS,
+    TOOL_PARSERS,
+    Sglang,
+    SglangOptions,
+    arguments,
+)
 from paddock.launcher.planning.plan import LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import diagnose_exit
@@ -27,6 +33,8 @@ from paddock.launcher.replicas.replica import Replica
 from paddock.launcher.replicas.status import ReplicaConfig
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
+from paddock.registry.reasoning_formats import REASONING_FORMATS
+from paddock.registry.tool_formats import TOOL_FORMATS
 from tests.conftest import ENGINES
 from tests.engines.child import DEADLINE, Child, serving
 from tests.engines.test_transformers import WEIGHTS, until
@@ -48,6 +56,43 @@ for line in json.loads(sys.argv[2]):
     found = vars(parser.parse_args(line))
     told.append({name: value if isinstance(value, (int, str, float, bool, type(None)))
                  else str(value) for name, value in found.items()})
+print(json.dumps(told))
+"""
+
+
+# Reads an example of each format with SGLang's own parser of it, without what these do not need.
+READ_CALLS = """
+import json, sys, types
+from importlib.machinery import ModuleSpec
+from unittest.mock import MagicMock
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        known = ("IPython", "zmq", "pybase64", "uvloop", "sgl_kernel", "decord", "torchao")
+        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] in known else None
+    def create_module(self, spec):
+        made = MagicMock(name=spec.name)
+        made.__path__, made.__spec__ = [], spec
+        return made
+    def exec_module(self, module):
+        pass
+sys.meta_path.append(Absent())
+for name, given in (
+    ("sglang", {"__path__": [sys.argv[1] + "/sglang"]}),
+    ("orjson", {"loads": json.loads, "dumps": lambda value, **_: json.dumps(value).encode(),
+                "JSONDecodeError": json.JSONDecodeError}),
+):
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(given)
+from sglang.srt.entrypoints.openai.protocol import Tool
+from sglang.srt.function_call.function_call_parser import FunctionCallParser
+from sglang.srt.parser.reasoning_parser import ReasoningParser
+parameters = {"type": "object", "properties": {"word": {"type": "string"}}}
+function = {"name": "find", "parameters": parameters}
+tools = [Tool.model_validate({"type": "function", "function": function})]
+told = {"calls": {}, "thoughts": list(ReasoningParser.DetectorMap)}
+for name, parser, example in json.loads(sys.argv[2]):
+    _, calls = FunctionCallParser(tools, parser).parse_non_stream(example)
+    told["calls"][name] = [[call.name, json.loads(call.parameters)] for call in calls]
 print(json.dumps(told))
 """
 
@@ -205,6 +250,52 @@ def test_only_the_gateway_is_answered(child: Child) -> None:
         assert child.post("/v1/completions", {"prompt": "a"}, key)[0] == 401
     command = " ".join(psutil.Process(child.process.pid).cmdline())
     assert child.wanted.api_key not in command
+
+
+def test_formats_are_those_of_sglangs_parsers(library: Path, vllm_home: Path) -> None:
+    """Each reads the example of the format that it is named for; and it knows each of thoughts."""
+    from paddock.engines.vllm import Vllm
+
+    made = Vllm.environment.installed(vllm_home)
+    assert made is not None
+    given = [
+        (one.name, TOOL_PARSERS[one.name], one.example)
+        for one in TOOL_FORMATS
+        if one.name in TOOL_PARSERS
+    ]
+    done = subprocess.run(
+        [str(made.python), "-B", "-c", READ_CALLS, str(library), json.dumps(given)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["calls"] == {name: [["find", {"word": "a"}]] for name in TOOL_PARSERS}
+    assert set(REASONING_PARSERS.values()) <= set(told["thoughts"])
+    assert set(REASONING_PARSERS) <= {one.name for one in REASONING_FORMATS}
+
+
+def test_parsers_follow_from_the_chat_template() -> None:
+    """Unless the user names others; without a form that is known there is none."""
+
+    def parsers(tools: str | None, thoughts: str | None, **options: Any) -> list[str]:
+        formats = {"tool_format": tools, "reasoning_format": thoughts}
+        line = arguments(serving(SglangOptions(**options), weights=WEIGHTS, **formats))
+        found = [at for at, word in enumerate(line) if word.endswith("-parser")]
+        return [f"{line[at]} {line[at + 1]}" for at in found]
+
+    assert parsers(None, None) == parsers("granite", "seed_oss") == []
+    assert parsers("llama3_json", "minimax_m2") == [
+        "--tool-call-parser llama3",
+        "--reasoning-parser minimax",
+    ]
+    own = {"tool_call_parser": "auto", "reasoning_parser": "qwen3"}
+    assert parsers("hermes", "deepseek_r1", **own) == [
+        "--tool-call-parser auto",
+        "--reasoning-parser qwen3",
+    ]
 
 
 def test_it_is_asked_for_its_architectures(library: Path) -> None:

@@ -18,12 +18,14 @@ import pytest
 from paddock.engines import load_engine, vllm
 from paddock.engines.base import Detection, Host
 from paddock.engines.environment import CURRENT
-from paddock.engines.vllm import Vllm, VllmOptions, arguments
+from paddock.engines.vllm import TOOL_PARSERS, Vllm, VllmOptions, arguments
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
 from paddock.launcher.replicas.diagnosis import diagnose_exit
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
+from paddock.registry.reasoning_formats import REASONING_FORMATS
+from paddock.registry.tool_formats import TOOL_FORMATS
 from tests.engines.child import DEADLINE, Child, keeps_the_contract, serving
 from tests.engines.test_transformers import (
     GPTQ,
@@ -78,6 +80,31 @@ for path in json.loads(sys.argv[2]):
             told.append("")
         except (ValueError, NotImplementedError) as error:
             told.append(str(error))
+print(json.dumps(told))
+"""
+# Reads an example of each format with vLLM's own parser of it. Its tokenizer has the marks, as one
+# of a model with such calls has.
+READ_CALLS = """
+import json, re, sys
+from transformers import AutoTokenizer
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
+parameters = {"type": "object", "properties": {"word": {"type": "string"}}}
+tools = [{"type": "function", "function": {"name": "find", "parameters": parameters}}]
+messages = [{"role": "user", "content": "a"}]
+request = ChatCompletionRequest(messages=messages, model="m", tools=tools)
+told = {"calls": {}, "thoughts": ReasoningParserManager.list_registered()}
+for name, parser, example in json.loads(sys.argv[2]):
+    tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+    marks = set(re.findall(r"</?[^<>\\s]+>|\\[/?[A-Z_]+\\]", example)) | {"<|python_tag|>"}
+    tokenizer.add_tokens(sorted(marks | {"<tool_calls>", "</tool_calls>"}), special_tokens=True)
+    made = ToolParserManager.get_tool_parser(parser)
+    if name != "openai":  # the server reads Harmony by itself, and has the parser for its name
+        made = made(tokenizer, request.tools).extract_tool_calls(example, request)
+        made = [[call.function.name, json.loads(call.function.arguments)]
+                for call in made.tool_calls]
+    told["calls"][name] = made if name != "openai" else None
 print(json.dumps(told))
 """
 MODEL = "zoo/keeper.1"
@@ -547,6 +574,39 @@ def test_command_line_is_understood(vllm_home: Path) -> None:
         assert full[name] == value, name
     assert full["enable_lora"]
     assert full["enable_auto_tool_choice"]
+
+
+def test_formats_are_those_of_vllms_parsers(vllm_home: Path) -> None:
+    """Each reads the example of the format that it is named for; and it knows each of thoughts."""
+    given = [(one.name, TOOL_PARSERS[one.name], one.example) for one in TOOL_FORMATS]
+    told = python(vllm_home, READ_CALLS, str(WEIGHTS), json.dumps(given))
+    assert told["calls"].pop("openai") is None
+    assert told["calls"] == {
+        name: [["find", {"word": "a"}]] for name in TOOL_PARSERS if name != "openai"
+    }
+    assert {one.name for one in REASONING_FORMATS} - {"think"} <= set(told["thoughts"])
+
+
+def test_parsers_follow_from_the_chat_template() -> None:
+    """Unless the user names others, and where there is something to take apart."""
+
+    def parsers(tools: str | None, thoughts: str | None, **options: Any) -> list[str]:
+        formats = {"tool_format": tools, "reasoning_format": thoughts}
+        line = arguments(serving(VllmOptions(**options), weights=WEIGHTS, **formats))
+        found = [at for at, word in enumerate(line) if word.endswith("-parser")]
+        assert ("--enable-auto-tool-choice" in line) == ("--tool-call-parser" in line)
+        return [f"{line[at]} {line[at + 1]}" for at in found]
+
+    assert parsers(None, None) == []
+    assert parsers("mistral_args", "qwen3") == [
+        "--tool-call-parser mistral",
+        "--reasoning-parser qwen3",
+    ]
+    own = {"tool_call_parser": "xlam", "reasoning_parser": "olmo3"}
+    assert parsers("hermes", "qwen3", **own) == [
+        "--tool-call-parser xlam",
+        "--reasoning-parser olmo3",
+    ]
 
 
 def test_threads_and_cores() -> None:

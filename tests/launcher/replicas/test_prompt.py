@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from paddock.engines.base import Detection, Host
 from paddock.launcher.planning.plan import LaunchPlan, LaunchRequest
 from paddock.launcher.planning.resolve import resolve
-from paddock.launcher.replicas.prompt import NO_FORMAT, replace_own, settle_prompt
+from paddock.launcher.replicas.prompt import NO_FORMAT, Prompt, replace_own, settle_prompt
 from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.prompts import EXAMPLE, find_prompt, render, without_blanks
 from tests.rewritten import TEMPLATE, rewrite, with_sentencepiece
+from tests.templates import HERMES, with_calls
 
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
 ENGINES = {name: Detection("1") for name in ("llama.cpp", "Transformers")}
@@ -147,3 +149,83 @@ def test_the_plan_says_which_one_counts() -> None:
     assert reason(chosen) == "chat template mistral-v1: you named it"
     assert chosen.abilities == ("generate", "chat")
     assert (chosen.chat_format, chosen.stop) == ("mistral-v1", ("</s>",))
+
+
+SHOWS = "{{ tools }}{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+SHOWS += "CALL {{ c.function.name }}{% endfor %}{% endfor %}"
+
+
+def with_tools(name: str, engine: str, tmp_path: Path, template: str, **options: Any) -> Prompt:
+    """The prompt of a model that can call tools and think, with a template of its weights."""
+    host = replace(HOST, engines={engine: Detection("1")})
+    request = LaunchRequest.parse(
+        model_name=name, format="pytorch", quantization="none", model_engine=engine, force=True
+    )
+    plan = resolve(request, Catalog.load(), [host])
+    abilities = ("generate", "chat", "tools", "reasoning")
+    plan = plan.model_copy(update={"abilities": abilities, "options": {**plan.options, **options}})
+    return settle_prompt(plan, folder(tmp_path, tokenizer_config={"chat_template": template}))
+
+
+@pytest.mark.parametrize("engine", ["Transformers", "vLLM", "SGLang"])
+def test_the_form_of_calls_and_thoughts_is_the_templates(engine: str, tmp_path: Path) -> None:
+    """The gateway learns it with the rest."""
+    template = HERMES + "{{ '<think>' if enable_thinking else '<think></think>' }}"
+    prompt = with_tools("tiny-mixtral", engine, tmp_path, template)
+    assert (prompt.tools, prompt.tool_format) == (None, "hermes")
+    assert prompt.reasoning_format == "deepseek_v3"
+    told = prompt.to_json()
+    assert told is not None
+    assert (told["tool_format"], told["tools_reason"]) == ("hermes", "")
+
+
+@pytest.mark.parametrize("engine", ["Transformers", "vLLM", "SGLang"])
+def test_tools_that_could_not_be_read_or_are_not_shown_are_denied(
+    engine: str, tmp_path: Path
+) -> None:
+    """With the way out; a parser that the user names is taken at its word."""
+    unknown = with_tools("tiny-mixtral", engine, tmp_path, SHOWS)
+    assert (unknown.tools, unknown.tool_format) == (False, None)
+    way_out = "--model-engine" if engine == "Transformers" else "--tool_call_parser"
+    assert way_out in unknown.tools_reason
+    hidden = with_tools("tiny-mixtral", engine, tmp_path, OWN)
+    assert hidden.tools is False
+    assert "shows no tools" in hidden.tools_reason
+    assert "--chat-template" in hidden.tools_reason
+    if engine != "Transformers":
+        own = with_tools("tiny-mixtral", engine, tmp_path, SHOWS, tool_call_parser="xlam")
+        assert own.tools is None
+    foreign = with_tools("tiny-mixtral", engine, tmp_path, with_calls("kimi_k2"))
+    assert (foreign.tools is False) == (engine == "Transformers")
+    assert ("kimi_k2" in foreign.tools_reason) == (engine == "Transformers")
+
+
+def test_an_engine_that_finds_the_form_by_itself_is_left_to_it(tmp_path: Path) -> None:
+    """llama.cpp calls tools with any template."""
+    abilities = ("generate", "chat", "tools")
+    plan = planned("tiny-mixtral").model_copy(update={"abilities": abilities})
+    prompt = settle_prompt(plan, rewrite(TINY, tmp_path / "own.gguf", {TEMPLATE: OWN}))
+    assert (prompt.tools, prompt.tools_reason) == (None, "")
+
+
+def test_a_users_template_with_a_known_form_gives_the_ability() -> None:
+    """The plan says so; with another one it stays as the spec has it."""
+    plan = planned("tiny-mixtral", chat_template=HERMES)
+    assert "tools" in plan.abilities
+    assert any("calls of tools as hermes" in reason for reason in plan.reasons)
+    assert "tools" not in planned("tiny-mixtral", chat_template=SHOWS).abilities
+
+
+@pytest.mark.parametrize(("tokens", "form"), [(["</think>"], "deepseek_r1"), ([], "qwen3")])
+def test_marks_of_thoughts_that_are_no_tokens_have_a_parser_too(
+    tokens: list[str], form: str, tmp_path: Path
+) -> None:
+    """Else the engine would not start with the one for models that always think."""
+    folder(tmp_path)
+    added = [{"id": 9 + at, "content": token} for at, token in enumerate(tokens)]
+    template = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}<think>"
+    given: Any = {"tokenizer": {"added_tokens": added}}
+    plan = planned("tiny-mixtral", "pytorch")
+    plan = plan.model_copy(update={"abilities": ("chat", "reasoning")})
+    given["tokenizer_config"] = {"chat_template": template}
+    assert settle_prompt(plan, folder(tmp_path, **given)).reasoning_format == form
