@@ -33,7 +33,20 @@ def test_a_template_without_tools_shows_none() -> None:
     """Though it may name them: what counts is what reaches the model."""
     assert find_tools(PLAIN) == TemplateTools(False, None)
     assert find_tools("{# tools #}" + PLAIN) == TemplateTools(False, None)
-    assert not any(find_tools(find_prompt(name).template).shown for name in prompt_names())
+
+
+@pytest.mark.parametrize("name", prompt_names())
+def test_formats_of_specs_have_tools_in_a_known_form_or_none(name: str) -> None:
+    """Those of Qwen and QwQ have Hermes's; a thought is told by its marks."""
+    is_hermes = name.startswith(("qwen2.5", "qwen3", "qwq"))
+    shown = TemplateTools(True, "hermes") if is_hermes else TemplateTools(False, None)
+    assert find_tools(find_prompt(name).template) == shown
+    thoughts = {
+        "qwen3": "qwen3",
+        "deepseek-r1-0528": "think",
+        **dict.fromkeys(("deepseek-r1", "qwen3-thinking", "qwq"), "deepseek_r1"),
+    }
+    assert find_reasoning(find_prompt(name).template) == thoughts.get(name)
 
 
 def test_an_unknown_form_is_none() -> None:
