@@ -288,6 +288,7 @@ class RequestFields:
         chat_logprobs: its completions have `logprobs` in the chat's shape.
         strict_tools: it holds the arguments of strict tools to their schemas, by a grammar.
         thoughts: its name for thoughts in an answer, where that is not `reasoning_content`.
+        binds_answer: a field that takes a grammar as `grammar` does, of what follows the thoughts.
         tells_stop: a field that makes it name the stop text that ended an answer.
         counts_at: its route that only counts the tokens of a chat's prompt.
     """
@@ -307,6 +308,7 @@ class RequestFields:
     converter: Literal["", "llama.cpp", "xgrammar"] = ""
     strict_tools: bool = False
     thoughts: str = ""
+    binds_answer: str = ""
     tells_stop: str = ""
     counts_at: str = ""
 

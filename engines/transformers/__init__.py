@@ -131,10 +131,11 @@ class Transformers(Adapter):
             (
                 *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
                 *("add_generation_prompt", "response_format"),
-                *("tools", "tool_choice", "parallel_tool_calls"),
+                *("tools", "tool_choice", "parallel_tool_calls", "answer_grammar"),
             )
         ),
         renamed={"repeat_penalty": "repetition_penalty", "guided_grammar": "grammar"},
+        binds_answer="answer_grammar",
         guided=True,
         strict_tools=True,
         counts_at="/v1/chat/completions/input_tokens",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from calls import FORMS, Expected, markers
-from grammars import Tool, Wanted, write_grammar
+from grammars import Tool, Wanted, bind_answer, write_grammar
 from llguidance import LLMatcher
 
 Message = dict[str, Any]
@@ -89,9 +89,15 @@ class Conversation:
         return Expected(form, schemas, required and bool(tools), self._thought, thinks)
 
     def grammar(self, body: dict[str, Any], expected: Expected | None) -> str:
-        """What holds the answer to the tools' choice; empty: nothing has to. Raises `Refused`."""
+        """What holds the answer to the choice of tools or to its form; empty: nothing has to.
+
+        Raises `Refused`.
+        """
         if expected is None or not expected.format:
-            return ""
+            answer: str = body.get("answer_grammar") or ""
+            if answer and expected is not None:
+                answer = str(bind_answer(answer, expected.thought, expected.thinks, self._tokens))
+            return answer
         choice, parallel = body.get("tool_choice"), body.get("parallel_tool_calls") is not False
         functions = [tool["function"] for tool in _shown(body)]
         if isinstance(choice, dict):

@@ -53,6 +53,18 @@ class Wanted:
     tokens: Mapping[str, int]
 
 
+def bind_answer(
+    grammar: str, thought: tuple[str, ...], thinks: bool, tokens: Mapping[str, int]
+) -> str:
+    """The grammar of an answer that a thought may stand before, or stands before already.
+
+    `grammar` has one rule, `start`, on one line behind its head.
+    """
+    _, _, answer = grammar.partition("\nstart: ")
+    writer = _Writer(Wanted("", (), False, False, thought, thinks, tokens))
+    return writer.bind(answer)
+
+
 def write_grammar(wanted: Wanted) -> str:
     """The grammar, in llguidance's words."""
     return _Writer(wanted).write()
@@ -69,6 +81,11 @@ class _Writer:
         form = FORMS[self._wanted.format]
         calls = self._calls(form) if self._wanted.required else self._among_text(form)
         return "\n".join([HEAD, f"start: {self._thought()}{calls}", *self._rules])
+
+    def bind(self, answer: str) -> str:
+        return "\n".join(
+            [HEAD, f"start: {self._thought()}answer", f"answer: {answer}", *self._rules]
+        )
 
     def _rule(self, name: str, body: str, suffix: str = "") -> str:
         name = f"{name}{len(self._rules)}"

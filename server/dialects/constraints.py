@@ -78,19 +78,16 @@ def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
         _clear(fields)
         fields |= written
         return
-    # A grammar would bind from the first token, and llama.cpp takes none beside tools.
-    hinders = None if model.fields.guided else "is not enforced by this build of the engine"
-    if "response_format" in taken and _thinks(fields, model):
-        hinders = "is not enforced where the model thinks; with enable_thinking: false it is"
-    if fields.get("tools"):
-        hinders = "is not enforced beside tools"
+    name, hinders = _find_field(fields, model, "response_format" in taken)
     if only.kind == "json":
         schema = make_standalone(only.value, only.path)
         if hinders:
             form = _convert(fields, only, schema, model, hinders)
             _clear(fields)
-            name = "response_format" if "response_format" in taken else "json_schema"
-            fields[name] = form if name == "response_format" else form["json_schema"]["schema"]
+            if "response_format" in taken:
+                fields["response_format"] = form
+            else:
+                fields["json_schema"] = form["json_schema"]["schema"]
             return
         text = write_grammar(schema, only.path, model.engine)
     elif only.kind != "grammar" and hinders:
@@ -98,7 +95,25 @@ def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
     else:
         text = _write(only)
     _clear(fields)
-    fields["grammar"] = text
+    fields["grammar" if only.kind == "grammar" else name] = text
+
+
+def _find_field(fields: Body, model: Model, chats: bool) -> tuple[str, str]:
+    """The engine's field for a grammar, and why it cannot be one; empty: it can.
+
+    A grammar binds from the first token, or what follows the thoughts where the engine tells them
+    apart. llama.cpp takes none beside tools.
+    """
+    if fields.get("tools"):
+        return "grammar", "is not enforced beside tools"
+    if not model.fields.guided:
+        return "grammar", "is not enforced by this build of the engine"
+    if not chats or not _thinks(fields, model):
+        return "grammar", ""
+    if model.fields.binds_answer and model.chat.get("reasoning_format"):
+        return model.fields.binds_answer, ""
+    reason = "is not enforced where the model thinks; with enable_thinking: false it is"
+    return "grammar", reason
 
 
 def _clear(fields: Body) -> None:

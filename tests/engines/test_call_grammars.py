@@ -12,9 +12,10 @@ from llguidance import LLMatcher
 
 from paddock.registry.tool_formats import TOOL_FORMATS
 from paddock.server.dialects.schemas import _vocabulary
+from paddock.server.dialects.schemas import write_grammar as write_schema
 from tests.engines.test_calls import FORMS, ON_EACH_FORM, read
 
-from grammars import Tool, Wanted, write_grammar  # isort: skip
+from grammars import Tool, Wanted, bind_answer, write_grammar  # isort: skip
 
 FIND = Tool(
     "find",
@@ -165,3 +166,25 @@ def test_arguments_in_tags_are_in_order_and_optional_ones_may_lack(form: str) ->
     for word in ("a < b", "</p>", "two\nlines"):
         assert accepts(written, call.replace("a\n", f"{word}\n").replace(">a<", f">{word}<"))
     assert not accepts(written, call.replace("word", "count"))
+
+
+@pytest.mark.parametrize(
+    ("thinks", "right", "wrong"),
+    [
+        (
+            False,
+            ("<think>\nWell, {.\n</think>\n\n{}", '{"a":1}', "<think></think>{}"),
+            ("Well.</think>{}", "<think>Well.</think>So.", "<think>Well.", "{}</think>{}"),
+        ),
+        (True, ("Well, {.\n</think>\n\n{}", "</think>{}"), ("{}", "Well.</think>So.", "Well.")),
+    ],
+)
+def test_an_answer_is_bound_behind_its_thought(
+    thinks: bool, right: tuple[str, ...], wrong: tuple[str, ...]
+) -> None:
+    """A thought may come, or has begun in the prompt; what follows it is of the grammar."""
+    answer = write_schema({"type": "object"}, "schema", "Transformers")
+    written = bind_answer(answer, ("<think>", "</think>"), thinks, {})
+    assert not LLMatcher.validate_grammar(written, _vocabulary())
+    assert all(accepts(written, text) for text in right)
+    assert not any(accepts(written, text) for text in wrong)

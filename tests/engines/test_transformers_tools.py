@@ -270,3 +270,14 @@ def test_special_tokens_that_begin_a_call_are_read(mistral: tuple[Child, dict[st
     own = f'%llguidance {{}}\nstart: "Yes." <[{begin}]> "feed" <[{split}]> "{{\\"food\\": 1}}"'
     told = ask(child, tools=TOOLS, grammar=own)
     assert (told["content"], told["calls"]) == ("Yes.", [["feed", '{"food": 1}']])
+
+
+def test_an_answer_is_bound_behind_its_thought(hermes: Child) -> None:
+    """A thought in the prompt goes on first; without one the answer begins at once."""
+    only = {"answer_grammar": '%llguidance {}\nstart: "yes" | "no"'}
+    told = ask(hermes, **only)
+    assert told["content"] in {"yes", "no"}
+    on = ask(hermes, **only, chat_template_kwargs={"enable_thinking": True}, max_tokens=60)
+    # tiny-mixtral thinks until its tokens are spent, and nothing of that is an answer.
+    assert on["reasoning_content"]
+    assert not on["content"] or on["content"] in {"yes", "no"}

@@ -125,8 +125,32 @@ def test_completions_of_a_model_that_thinks_are_bound() -> None:
 
 
 def test_schema_of_a_model_that_thinks_is_refused_where_nothing_enforces_it() -> None:
-    """Transformers has no way of its own; with the way out."""
+    """Transformers, where the form of the thoughts is not known; with the way out."""
     form = {"type": "json_object"}
     with pytest.raises(FieldRefused, match="enable_thinking: false"):
         sent("Transformers", thinks=True, response_format=form)
     assert sent("Transformers", thinks=True, response_format=form, enable_thinking=False)["grammar"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"guided_regex": "a|b"},
+        {"guided_choice": ["a", "b"]},
+    ],
+)
+def test_answers_behind_known_thoughts_are_bound(fields: Any) -> None:
+    """Where Transformers knows how the model marks its thoughts; completions have none."""
+    model = Model(
+        "zoo", (*ABILITIES, "reasoning"), "Transformers", load_engine("Transformers").fields, 2048
+    )
+    model = replace(model, chat={"reasoning_format": "qwen3"})
+    request = {"model": "zoo", "messages": [{"role": "user", "content": "Hello"}], **fields}
+    body = json.loads(chat(request, model).bodies[0])
+    assert body["answer_grammar"].startswith("%llguidance {}\nstart: ")
+    assert not {"grammar", *fields} & set(body)
+    off = json.loads(chat({**request, "enable_thinking": False}, model).bodies[0])
+    assert off["grammar"] == body["answer_grammar"]
+    with pytest.raises(FieldRefused, match="beside tools"):
+        chat({**request, "tools": [TOOL]}, model)
