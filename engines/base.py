@@ -20,6 +20,7 @@ from paddock.registry.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
+    from paddock.registry.retrieval import Ranking
     from paddock.registry.spec import Architecture, Variant
 
 
@@ -209,6 +210,7 @@ class Serving:
         quantization: the variant's. If the files are not quantized, it is made while they are read.
         cache_bytes: the plan's bytes for the key-value cache of all slots; 0: not counted.
         gpu_share: the plan's part of each GPU's memory for it; 0: it has no GPU.
+        ranking: how a language model ranks.
     """
 
     model_id: str
@@ -226,6 +228,7 @@ class Serving:
     quantization: str = "none"
     cache_bytes: int = 0
     gpu_share: float = 0.0
+    ranking: Ranking | None = None
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ class SentenceTransformers(Adapter):
             "port": serving.port,
             "context": serving.context_length,
             "abilities": serving.abilities,
+            "ranking": serving.ranking and serving.ranking.to_json(),
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(

@@ -327,6 +327,7 @@ class Replica:
                 quantization=self._plan.quantization,
                 cache_bytes=self._plan.memory.cache_bytes,
                 gpu_share=self._plan.gpu_share,
+                ranking=self._plan.ranking,
             )
         )
         self._weights_bytes = await asyncio.to_thread(_size, weights, self._plan.weights.size_bytes)
