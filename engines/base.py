@@ -273,7 +273,8 @@ class RequestFields:
         honoured: fields of completions and of chats that it acts on, its own beyond OpenAI's too.
         completions: fields that it acts on in completions alone.
         chat: fields that it acts on in chats alone.
-        embeddings: fields of `/v1/embeddings`.
+        embeddings: fields of `/v1/embeddings`; `prompt` and `truncate` in the gateway's own form.
+        rerank: likewise of `/v1/rerank`.
         renamed: common name of a field → its name in this engine.
         refused: reasons, for fields whose refusal needs one.
         usage_in_completions: its streams of completions always carry usage.
@@ -285,12 +286,14 @@ class RequestFields:
         chat_logprobs: its completions have `logprobs` in the chat's shape.
         tells_stop: a field that makes it name the stop text that ended an answer.
         counts_at: its route that only counts the tokens of a chat's prompt.
+        tokenizes_at: its route that turns a text into tokens, beside which one turns them back.
     """
 
     honoured: frozenset[str] = frozenset()
     completions: frozenset[str] = frozenset()
     chat: frozenset[str] = frozenset()
     embeddings: frozenset[str] = frozenset()
+    rerank: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     usage_in_completions: bool = False
@@ -302,6 +305,7 @@ class RequestFields:
     converts_schemas: bool = False
     tells_stop: str = ""
     counts_at: str = ""
+    tokenizes_at: str = ""
 
     @cached_property
     def in_completions(self) -> frozenset[str]:

@@ -73,6 +73,7 @@ REPACK_SHARE = 0.9
 
 # Started by its path: as a module it would first import this package, which takes 0.2 s.
 SERVE = Path(__file__).with_name("serve.py")
+RANK_CHECK = Path(__file__).with_name("rank_check.py")
 
 
 class LlamaCppOptions(EngineOptions):
@@ -168,6 +169,8 @@ FIELDS = RequestFields(
     refused={
         "suffix": "fill-in-the-middle is another route of this engine",
         "dimensions": "the model has one number of dimensions",
+        "instruction": "the prompt of pairs is in the GGUF file, with an instruction of its own; "
+        "the model's safetensors take another, on sentence-transformers",
         "lora_name": "adapters are chosen by launch option lora, or by field lora",
     },
     usage_in_completions=True,
@@ -179,6 +182,7 @@ FIELDS = RequestFields(
     converts_schemas=True,
     tells_stop="verbose",
     counts_at="/v1/chat/completions/input_tokens",
+    tokenizes_at="/tokenize",
 )
 
 
@@ -211,6 +215,7 @@ class LlamaCpp(Adapter):
             "bad_option",
             "a LoRA adapter could not be loaded",
         ),
+        Symptom(re.compile(r"^cannot_rank: (.*)"), "unsupported_arch", "{0}"),
         Symptom(
             re.compile(r"llama_init_from_model: (.* requires .*)"),
             "bad_option",
@@ -484,7 +489,7 @@ def _llama_server(program: str, serving: Serving) -> Command:
     if "embed" in serving.abilities:
         argv.append("--embeddings")
     if "rerank" in serving.abilities:
-        argv.append("--reranking")
+        argv = [sys.executable, "-P", str(RANK_CHECK), str(serving.weights), *argv, "--reranking"]
     for adapter in options.lora:
         argv += ["--lora", str(Path(adapter).expanduser())]
     # The key is in the environment, because every user of the machine can read arguments.

@@ -90,7 +90,10 @@ class SentenceTransformers(Adapter):
     context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = RequestFields(
-        embeddings=frozenset(("encoding_format", "dimensions", "prompt_name")),
+        embeddings=frozenset(
+            ("encoding_format", "dimensions", "prompt", "prompt_name", "truncate")
+        ),
+        rerank=frozenset(("instruction", "truncate")),
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,

@@ -64,7 +64,7 @@ from paddock.server.proxy.sinks import (
     RewritingSink,
     UpstreamLost,
 )
-from paddock.server.proxy.steps import Assembly, EngineRequest
+from paddock.server.proxy.steps import Assembly, EngineRequest, Event
 from paddock.server.proxy.upstream import Pool, post_bytes
 from paddock.server.telemetry.metrics import Load
 from paddock.server.telemetry.timeline import Timeline
@@ -339,25 +339,51 @@ class Inference:
         part: int,
         sink: Callable[[int], PartSink],
     ) -> PartSink:
-        """One part on one replica: on a kept connection, and if that breaks first, on a new one."""
+        """One part on one replica."""
+        body = engine_request.bodies[part]
+        if engine_request.prepare is not None:
+            body = await engine_request.prepare(partial(self._ask_beside, exchange, lease))
+        return await self._send(
+            exchange, lease, engine_request.path, body, lambda: sink(part), engine_request.reusable
+        )
+
+    async def _ask_beside(self, exchange: Exchange, lease: Lease, path: str, body: Event) -> Event:
+        """What the replica answers on another of its routes."""
+        size = sum(len(value) for value in body.values() if isinstance(value, str | list))
+        encoded = await apart(size, partial(large.dumps, body))
+        timeline = Timeline(path)  # the client's is of the request itself
+        sink = await self._send(exchange, lease, path, encoded, lambda: BufferingSink(timeline))
+        assert isinstance(sink, BufferingSink)
+        try:
+            answer = decode(b"".join(sink.parts))
+        except ValueError:
+            raise EngineRefused(502, NO_SHAPE) from None
+        if not isinstance(answer, dict):
+            raise EngineRefused(502, NO_SHAPE)
+        return answer
+
+    async def _send(
+        self,
+        exchange: Exchange,
+        lease: Lease,
+        path: str,
+        body: bytes,
+        sink: Callable[[], PartSink],
+        reusable: bool = True,
+    ) -> PartSink:
+        """Asks a replica: on a kept connection, and if that breaks first, on a new one."""
         replica = lease.replica
         assert replica.endpoint is not None
-        request = post_bytes(
-            replica.endpoint, replica.key, engine_request.path, engine_request.bodies[part]
-        )
+        request = post_bytes(replica.endpoint, replica.key, path, body)
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
             try:
-                return await exchange.send_and_wait(
-                    upstream, lease, request, sink(part), engine_request.reusable
-                )
+                return await exchange.send_and_wait(upstream, lease, request, sink(), reusable)
             except UpstreamLost:
                 if lease.revoked:
                     raise
         upstream = await self._pool.connect(replica.endpoint)
-        return await exchange.send_and_wait(
-            upstream, lease, request, sink(part), engine_request.reusable
-        )
+        return await exchange.send_and_wait(upstream, lease, request, sink(), reusable)
 
 
 def _assembled(engine_request: EngineRequest, parts: Sequence[AssemblingSink]) -> Assembly:
