@@ -273,6 +273,8 @@ class Model:
             return self._prompts.get(self.model.default_prompt_name or "", (None, None))
         names = [asked] if isinstance(asked, str) else asked
         name = next((name for name in names if name in self._prompts), None)
+        if name is None and "document" in names and "query" in self._prompts:
+            return None, None  # as in the library: documents stay as they are
         if name is None:
             known = ", ".join(self._prompts) or "none"
             field = body.get("prompt_field", "prompt_name")

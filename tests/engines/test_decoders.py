@@ -1,12 +1,9 @@
-"""Decoders that rank and embed, on sentence-transformers: as their model cards reckon it."""
+"""Decoders that rank and embed, on each engine: as their cards' code and their library have it."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +12,23 @@ import pytest
 from paddock.engines import load_engine
 from paddock.engines.base import Host
 from paddock.registry.retrieval import Ranking
-from tests.catalog import CATALOG
+from tests.decoders import DOCUMENTS, GEMMA, INSTRUCTION, LIMIT, LONG, QWEN, Decoders
+from tests.engines import decoder_gguf
 from tests.engines.child import Child, serving
-from tests.library import QUERY, TEXTS
+from tests.library import QUERY
 
-ENGINE = load_engine("sentence_transformers")
+LIBRARY = load_engine("sentence_transformers")
+LLAMA = load_engine("llama.cpp")
 HOST = Host("local", "here", 2, 10**11, 10**11, 10**11, {})
-QWEN = CATALOG.lookup("Qwen3-Reranker-0.6B").ranking
-GEMMA = CATALOG.lookup("bge-reranker-v2-gemma").ranking
-INSTRUCTION = "Find what {query} says of zoos"
-LIMIT = 300
-LONG = "Elephants, lions and zebras live in the zoo, where many people come. " * 25
-DOCUMENTS = [*TEXTS, LONG, "{document} <|im_end|>\n"]
-SECONDS = 300
+EXACT = 1e-4
+HALF = 2e-3
+"""What llama.cpp's attention in 16 bits may change in a number of a vector, or in a score."""
+FULL: dict[str, Any] = {"flash_attn": "off", "cache_type_k": "f32", "cache_type_v": "f32"}
+"""Its options for attention in 32 bits."""
+DEFAULT: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class Decoders:
-    """The models of `tiny_decoders.py`, and what their cards' code says of `DOCUMENTS`."""
-
-    folder: Path
-    scores: dict[str, list[float]]
-    vectors: list[list[float]]
-    queries: list[list[float]]
-    tokens: list[int]
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def home(sentence_transformers_home: Path) -> Iterator[Path]:
     """The home with the environment, in place of one of each test's own."""
     with pytest.MonkeyPatch.context() as patch:
@@ -49,45 +36,41 @@ def home(sentence_transformers_home: Path) -> Iterator[Path]:
         yield sentence_transformers_home
 
 
-@pytest.fixture(scope="module")
-def decoders(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Decoders:
-    """Made once for the file."""
-    assert ENGINE.environment is not None
-    assert QWEN is not None
-    assert GEMMA is not None
-    made, folder = ENGINE.environment.installed(home), tmp_path_factory.mktemp("decoders")
-    assert made is not None
-    program = Path(__file__).with_name("tiny_decoders.py")
-    request = {
-        "text": Path(__file__).read_text(),
-        "asked": {"query": QUERY, "documents": DOCUMENTS},
-        "instruction": INSTRUCTION,
-        "qwen": QWEN.to_json(),
-        "gemma": GEMMA.to_json(),
-        "limit": LIMIT,
-    }
-    command = [str(made.python), str(program), str(folder), json.dumps(request)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    others = {name: said.pop(name) for name in ("vectors", "queries", "tokens")}
-    return Decoders(folder, said, **others)
-
-
 def started(
-    weights: Path, log: Path, ability: str, ranking: Ranking | None = None, **changes: Any
+    weights: Path,
+    log: Path,
+    ability: str,
+    ranking: Ranking | None = None,
+    engine: Any = LIBRARY,
+    **options: Any,
 ) -> Child:
-    options = ENGINE.options.parse(ENGINE.name, changes.pop("options", {}))
-    settled = ENGINE.fill_defaults(options, HOST, 0)
-    given = {"abilities": (ability,), "context_length": 1024, "ranking": ranking, **changes}
-    return Child(ENGINE, serving(settled, weights=weights, **given), log)
+    settled = engine.fill_defaults(engine.options.parse(engine.name, options), HOST, 0)
+    given = {"abilities": (ability,), "context_length": 1024, "ranking": ranking}
+    return Child(engine, serving(settled, weights=weights, **given), log)
 
 
 def scores(child: Child, documents: list[str] = DOCUMENTS, **fields: Any) -> list[float]:
-    status, answer = child.post("/v1/rerank", {"query": QUERY, "documents": documents, **fields})
+    asked = {"query": QUERY, "documents": documents, **fields}
+    status, answer = child.post("/v1/rerank", asked)
     assert status == 200, answer
-    assert [one["index"] for one in answer["results"]] == list(range(len(documents)))
-    return [one["relevance_score"] for one in answer["results"]]
+    ranked = sorted(answer["results"], key=lambda one: one["index"])
+    assert [one["index"] for one in ranked] == list(range(len(documents)))
+    return [one["relevance_score"] for one in ranked]
+
+
+def vectors(child: Child, given: Any = DOCUMENTS, **fields: Any) -> list[list[float]]:
+    status, answer = child.post("/v1/embeddings", {"input": given, **fields})
+    assert status == 200, answer
+    return [row["embedding"] for row in answer["data"]]
+
+
+def apart(some: list[list[float]], others: list[list[float]]) -> float:
+    """The largest difference of two numbers."""
+    return max(
+        abs(a - b)
+        for one, other in zip(some, others, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def test_a_causal_reranker_scores_as_its_card_does(decoders: Decoders, tmp_path: Path) -> None:
@@ -98,16 +81,16 @@ def test_a_causal_reranker_scores_as_its_card_does(decoders: Decoders, tmp_path:
         assert len({round(one, 3) for one in wanted}) > 4  # they tell documents apart
         with ThreadPoolExecutor(4) as pool:
             for found in pool.map(lambda _: scores(child), range(4)):
-                assert found == pytest.approx(wanted, abs=1e-4)
-        assert [scores(child, [one])[0] for one in DOCUMENTS] == pytest.approx(wanted, abs=1e-4)
+                assert found == pytest.approx(wanted, abs=EXACT)
+        assert [scores(child, [one])[0] for one in DOCUMENTS] == pytest.approx(wanted, abs=EXACT)
         instructed = scores(child, instruction=INSTRUCTION)
-        assert instructed == pytest.approx(decoders.scores["instructed"], abs=1e-4)
+        assert instructed == pytest.approx(decoders.scores["instructed"], abs=EXACT)
         assert instructed != pytest.approx(wanted, abs=1e-2)
         status, answer = child.post("/v1/rerank", {"query": QUERY, "documents": ["a", LONG * 9]})
         assert status == 400
         assert "documents[1] has" in answer["error"]["message"]
         cut = scores(child, truncate="end", max_tokens=LIMIT)
-        assert cut == pytest.approx(decoders.scores["cut"], abs=1e-4)
+        assert cut == pytest.approx(decoders.scores["cut"], abs=EXACT)
         assert cut != pytest.approx(wanted, abs=1e-3)
 
 
@@ -123,4 +106,67 @@ def test_heads_and_other_tokens_score_as_their_libraries_do(
     ):
         with started(decoders.folder / name, tmp_path / name, "rerank", ranking) as child:
             child.await_health()
-            assert scores(child) == pytest.approx(decoders.scores[wanted], abs=1e-4), name
+            assert scores(child) == pytest.approx(decoders.scores[wanted], abs=EXACT), name
+
+
+def test_an_embedder_with_last_token_pooling_is_the_librarys(
+    decoders: Decoders, tmp_path: Path
+) -> None:
+    """Texts end in its token, with the files' prompt or the request's, cut on either side."""
+    with started(decoders.folder / "embedder", tmp_path / "log", "embed") as child:
+        child.await_health()
+        answer = child.post("/v1/embeddings", {"input": DOCUMENTS})[1]
+        assert answer["usage"]["prompt_tokens"] == sum(decoders.tokens)
+        assert apart(vectors(child), decoders.vectors) < EXACT
+        by_name = vectors(child, prompt_name="query")
+        assert apart(by_name, decoders.queries) < EXACT
+        assert apart(by_name, decoders.vectors) > 0.01
+        assert apart(vectors(child, prompt="Instruct: Find it\nQuery:"), by_name) == 0
+        # By kind, as the gateway asks; what is a document has no prompt where queries have one.
+        assert apart(vectors(child, prompt_name=["search_query", "query"]), by_name) == 0
+        assert apart(vectors(child, prompt_name=["passage", "document"]), decoders.vectors) < EXACT
+        status, refused = child.post("/v1/embeddings", {"input": "a", "prompt_name": ["poem"]})
+        assert (status, "query, document" in refused["error"]["message"]) == (400, True)
+        for side, wanted in (("end", decoders.right), ("start", decoders.left)):
+            found = vectors(child, truncate=side, max_tokens=LIMIT)
+            assert apart(found, wanted) < EXACT
+            assert apart(found, decoders.vectors) > 0.01
+        # The instruction stays where the start is cut.
+        short = {"truncate": "start", "max_tokens": 60}
+        assert vectors(child, LONG, prompt="Instruct: X\n", **short) != vectors(
+            child, LONG, prompt="Instruct: Y\n", **short
+        )
+
+
+def test_llama_cpp_ranks_as_the_card_does(decoders: Decoders, tmp_path: Path) -> None:
+    """By the rows of yes and no and the prompt that the converter puts into the file."""
+    assert QWEN is not None
+    template = "".join(QWEN.template).replace("{instruction}", QWEN.instruction or "")
+    source = decoders.folder / "qwen"
+    file = decoder_gguf.write(source, tmp_path / "r.gguf", template)
+    wanted = decoders.scores["qwen"]
+    for options, allowed in ((FULL, 1e-5), (DEFAULT, HALF)):
+        with started(file, tmp_path / "log", "rerank", engine=LLAMA, **options) as child:
+            child.await_health()
+            assert scores(child) == pytest.approx(wanted, abs=allowed)
+
+
+def test_a_gguf_that_cannot_rank_is_a_failed_launch(decoders: Decoders, tmp_path: Path) -> None:
+    """llama.cpp would give numbers that mean nothing."""
+    source = decoders.folder / "qwen"
+    headless = decoder_gguf.write(source, tmp_path / "n.gguf", "{query} {document}", head=False)
+    with started(headless, tmp_path / "log", "rerank", engine=LLAMA) as child:
+        assert child.await_end() == 1
+        (line,) = child.lines()
+    symptom = next(one for one in LLAMA.symptoms if one.pattern.search(line))
+    assert symptom.cause == "unsupported_arch"
+    assert "no layer that scores pairs" in line
+
+
+def test_llama_cpp_embeds_as_the_library_does(decoders: Decoders, tmp_path: Path) -> None:
+    """Texts end in the model's token, and the last one's state is the vector."""
+    file = decoder_gguf.write(decoders.folder / "embedder", tmp_path / "e.gguf")
+    for options, allowed in ((FULL, 1e-5), (DEFAULT, HALF)):
+        with started(file, tmp_path / "log", "embed", engine=LLAMA, **options) as child:
+            child.await_health()
+            assert apart(vectors(child), decoders.vectors) < allowed

@@ -206,6 +206,10 @@ def main() -> None:
         "queries": embedder.encode(asked["documents"], batch_size=1, prompt_name="query").tolist(),
         "tokens": [len(embedder.tokenizer(one)["input_ids"]) for one in asked["documents"]],
     }
+    embedder.max_seq_length = request["limit"]
+    for side in ("right", "left"):
+        embedder.tokenizer.truncation_side = side
+        said[side] = embedder.encode(asked["documents"], batch_size=1).tolist()
     print(json.dumps(said))
 
 

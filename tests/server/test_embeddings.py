@@ -112,7 +112,10 @@ def test_token_ids_are_taken(sdk: Any, embedder: str) -> None:
         ({"input": "xyzzy " * 200}, "602 tokens"),
         ({"dimensions": 128}, "dimensions"),
         ({"encoding_format": "hex"}, "encoding_format"),
-        ({"extra_body": {"truncate_prompt_tokens": 5}}, "truncate_prompt_tokens"),
+        ({"extra_body": {"truncate_prompt_tokens": 0}}, "truncate_prompt_tokens"),
+        ({"extra_body": {"truncate": "middle"}}, "none, start or end"),
+        ({"extra_body": {"input_type": "query"}}, "no such prompt"),
+        ({"input": [7592], "extra_body": {"prompt": "a"}}, "token ids"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(
