@@ -174,6 +174,9 @@ class Model:
             name: self._prompt_and_length(text) for name, text in self.model.prompts.items()
         }
         self._around = self._special()
+        if _ends_texts(settings["path"]) and not self._around[1]:
+            # Its last token would be pooled in place of the one that it was trained with.
+            sys.exit("unsupported: the tokenizer ends each text by code of its own (add_eos_token)")
         self.sliceable, self.slices = _slices(first.config)
         self._pairs: PairPrompt | None = None
         if self.ranks and ranking:
@@ -299,6 +302,12 @@ class Model:
             return list(out["sentence_embedding"].float().cpu())
         scores = self.model.activation_fn(out["scores"].float())
         return list(scores.reshape(len(rows)).cpu())
+
+
+def _ends_texts(path: str) -> bool:
+    """Whether the files say that each text ends in a token."""
+    file = Path(path) / "tokenizer_config.json"
+    return file.exists() and bool(json.loads(file.read_text("utf-8")).get("add_eos_token"))
 
 
 def _load(path: str, ranking: dict[str, Any] | None, ranks: bool, options: dict[str, Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -170,3 +172,18 @@ def test_llama_cpp_embeds_as_the_library_does(decoders: Decoders, tmp_path: Path
         with started(file, tmp_path / "log", "embed", engine=LLAMA, **options) as child:
             child.await_health()
             assert apart(vectors(child), decoders.vectors) < allowed
+
+
+def test_a_tokenizer_that_would_end_texts_by_code_is_refused(
+    decoders: Decoders, tmp_path: Path
+) -> None:
+    """Without that token the vector would be another one's."""
+    folder = tmp_path / "m"
+    shutil.copytree(decoders.folder / "embedder", folder)
+    words = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**words, "post_processor": None}))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "add_eos_token": True}))
+    with started(folder, tmp_path / "log", "embed") as child:
+        assert child.await_end() == 1
+        assert "add_eos_token" in child.lines()[-1]
