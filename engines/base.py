@@ -20,7 +20,7 @@ from paddock.registry.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
-    from paddock.registry.retrieval import Ranking
+    from paddock.registry.retrieval import Embedding, Ranking
     from paddock.registry.spec import Architecture, Variant
 
 
@@ -210,6 +210,7 @@ class Serving:
         quantization: the variant's. If the files are not quantized, it is made while they are read.
         cache_bytes: the plan's bytes for the key-value cache of all slots; 0: not counted.
         gpu_share: the plan's part of each GPU's memory for it; 0: it has no GPU.
+        embedding: how the model embeds, by its spec.
         ranking: how a language model ranks.
     """
 
@@ -228,6 +229,7 @@ class Serving:
     quantization: str = "none"
     cache_bytes: int = 0
     gpu_share: float = 0.0
+    embedding: Embedding | None = None
     ranking: Ranking | None = None
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 from paddock.registry.spec_fields import (
     Count,
     Distinct,
+    Flag,
     Name,
     Verbatim,
     split_pairs,
@@ -51,6 +52,8 @@ class Embedding(_Frozen):
     """Texts to put before an input, by their names: query, document, …; an empty one is none."""
     instruct: Verbatim | None = None
     """The same with a place for an instruction of the request's: Instruct: {instruction}."""
+    ends_texts: Flag = False
+    """Whether each text ends in a token, whose state is the vector (last-token pooling)."""
     dimensions: Distinct[Count] = ()
     """Lengths to which vectors may be cut, of a model that was trained for it (matryoshka)."""
     dimensions_from: Count | None = None

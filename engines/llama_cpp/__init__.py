@@ -73,7 +73,7 @@ REPACK_SHARE = 0.9
 
 # Started by its path: as a module it would first import this package, which takes 0.2 s.
 SERVE = Path(__file__).with_name("serve.py")
-RANK_CHECK = Path(__file__).with_name("rank_check.py")
+POOLED_CHECK = Path(__file__).with_name("pooled_check.py")
 
 
 class LlamaCppOptions(EngineOptions):
@@ -215,7 +215,7 @@ class LlamaCpp(Adapter):
             "bad_option",
             "a LoRA adapter could not be loaded",
         ),
-        Symptom(re.compile(r"^cannot_rank: (.*)"), "unsupported_arch", "{0}"),
+        Symptom(re.compile(r"^unfit: (.*)"), "unsupported_arch", "{0}"),
         Symptom(
             re.compile(r"llama_init_from_model: (.* requires .*)"),
             "bad_option",
@@ -386,7 +386,7 @@ class LlamaCpp(Adapter):
         """The built-in server as a child of ours, or a `llama-server`."""
         program = _program()
         if program:
-            return _llama_server(program, serving)
+            return _checked(_llama_server(program, serving), serving)
         return Command(
             argv=(sys.executable, "-P", str(SERVE), json.dumps(launch_settings(serving))),
             environ={"PADDOCK_ENGINE_KEY": serving.api_key, **QUIET},
@@ -412,6 +412,7 @@ def launch_settings(serving: Serving) -> dict[str, Any]:
         "slots": serving.slots,
         "embedding": "embed" in serving.abilities,
         "rerank": "rerank" in serving.abilities,
+        "need": _need(serving),
         "chat_template": serving.chat_template,
         "projector": serving.projector and str(serving.projector),
         "options": serving.options.model_dump(mode="json"),
@@ -452,6 +453,22 @@ def _is_pooled(serving: Serving) -> bool:
     return bool({"embed", "rerank"} & set(serving.abilities))
 
 
+def _need(serving: Serving) -> str:
+    """What the file is checked for (`pooled_check.py`); empty: nothing."""
+    if "rerank" in serving.abilities:
+        return "rank"
+    return "end" if serving.embedding is not None and serving.embedding.ends_texts else ""
+
+
+def _checked(command: Command, serving: Serving) -> Command:
+    """The command after a look at the file, where it has to have something of its own."""
+    need = _need(serving)
+    if not need:
+        return command
+    look = (sys.executable, "-P", str(POOLED_CHECK), need, str(serving.weights))
+    return replace(command, argv=(*look, *command.argv))
+
+
 def _llama_server(program: str, serving: Serving) -> Command:
     options = serving.options
     assert isinstance(options, LlamaCppOptions)
@@ -489,7 +506,7 @@ def _llama_server(program: str, serving: Serving) -> Command:
     if "embed" in serving.abilities:
         argv.append("--embeddings")
     if "rerank" in serving.abilities:
-        argv = [sys.executable, "-P", str(RANK_CHECK), str(serving.weights), *argv, "--reranking"]
+        argv.append("--reranking")
     for adapter in options.lora:
         argv += ["--lora", str(Path(adapter).expanduser())]
     # The key is in the environment, because every user of the machine can read arguments.

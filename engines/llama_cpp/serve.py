@@ -91,10 +91,10 @@ def main() -> None:
     # There is nothing to tidy: the server's destructor would only wait for a batch to finish.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     settings = json.loads(sys.argv[1])
-    if settings["rerank"]:
-        from paddock.engines.llama_cpp.rank_check import check
+    if settings["need"]:
+        from paddock.engines.llama_cpp.pooled_check import check
 
-        check(Path(settings["path"]))
+        check(settings["need"], Path(settings["path"]))
     params = server_params(settings)
     import xllamacpp
 

@@ -147,6 +147,7 @@ class SentenceTransformers(Adapter):
             "port": serving.port,
             "context": serving.context_length,
             "abilities": serving.abilities,
+            "ends_texts": serving.embedding is not None and serving.embedding.ends_texts,
             "ranking": serving.ranking and serving.ranking.to_json(),
             "options": serving.options.model_dump(mode="json"),
         }

@@ -174,7 +174,7 @@ class Model:
             name: self._prompt_and_length(text) for name, text in self.model.prompts.items()
         }
         self._around = self._special()
-        if _ends_texts(settings["path"]) and not self._around[1]:
+        if (settings["ends_texts"] or _ends_texts(settings["path"])) and not self._around[1]:
             # Its last token would be pooled in place of the one that it was trained with.
             sys.exit("unsupported: the tokenizer ends each text by code of its own (add_eos_token)")
         self.sliceable, self.slices = _slices(first.config)

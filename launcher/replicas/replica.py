@@ -327,6 +327,7 @@ class Replica:
                 quantization=self._plan.quantization,
                 cache_bytes=self._plan.memory.cache_bytes,
                 gpu_share=self._plan.gpu_share,
+                embedding=self._plan.embedding,
                 ranking=self._plan.ranking,
             )
         )

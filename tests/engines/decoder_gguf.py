@@ -54,7 +54,8 @@ def write(
     if template is not None:
         writer.add_pooling_type(gguf.PoolingType.RANK)
         writer.add_classifier_output_labels(["yes", "no"])
-        writer.add_chat_template([{"name": "rerank", "template": template}])
+        if template:
+            writer.add_chat_template([{"name": "rerank", "template": template}])
         if head:
             rows = weights["embed_tokens.weight"][[ids["yes"], ids["no"]]]
             writer.add_tensor("cls.output.weight", np.ascontiguousarray(rows))

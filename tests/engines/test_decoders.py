@@ -13,6 +13,8 @@ import pytest
 
 from paddock.engines import load_engine
 from paddock.engines.base import Host
+from paddock.engines.llama_cpp.pooled_check import why_unfit
+from paddock.registry.gguf import read_gguf
 from paddock.registry.retrieval import Ranking
 from tests.decoders import DOCUMENTS, GEMMA, INSTRUCTION, LIMIT, LONG, QWEN, Decoders
 from tests.engines import decoder_gguf
@@ -163,6 +165,11 @@ def test_a_gguf_that_cannot_rank_is_a_failed_launch(decoders: Decoders, tmp_path
     symptom = next(one for one in LLAMA.symptoms if one.pattern.search(line))
     assert symptom.cause == "unsupported_arch"
     assert "no layer that scores pairs" in line
+    wordless = decoder_gguf.write(source, tmp_path / "w.gguf", "")
+    assert "no prompt of pairs" in (why_unfit("rank", [read_gguf(wordless)]) or "")
+    ended = decoder_gguf.write(decoders.folder / "embedder", tmp_path / "e.gguf")
+    assert why_unfit("end", [read_gguf(ended)]) is None
+    assert "add_eos_token" in (why_unfit("end", [read_gguf(wordless)]) or "")
 
 
 def test_llama_cpp_embeds_as_the_library_does(decoders: Decoders, tmp_path: Path) -> None:
