@@ -284,7 +284,8 @@ class RequestFields:
         guided: its field `grammar` takes what llguidance compiles, and enforces it.
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
-        too_long: its message for an input that is too long, if it sends a 5xx status with it.
+        too_long: its message for an input that is too long, if it sends a 5xx status with it, or
+            speaks of its batches; `tokens` are the input's.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
         tells_stop: a field that makes it name the stop text that ended an answer.
         counts_at: its route that only counts the tokens of a chat's prompt.

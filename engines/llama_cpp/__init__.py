@@ -175,7 +175,9 @@ FIELDS = RequestFields(
     },
     usage_in_completions=True,
     chat_logprobs=True,
-    too_long=re.compile(rb"is too large to process|increase the physical batch size"),
+    too_long=re.compile(
+        rb"input \((?P<tokens>\d+) tokens\) is too large|increase the physical batch size"
+    ),
     closes_after_stream=True,
     free_tool_choice=True,
     guided=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -207,9 +208,11 @@ class Inference:
                 # Not the caller's: 401 would tell him that his own key is wrong.
                 self._fleet.doubt(uid)
                 raise NotReady(uid, "ready", REJECTIONS[error.status], 5.0) from None
-            if model.fields.too_long is None or not model.fields.too_long.search(error.body):
+            pattern = model.fields.too_long
+            found = pattern.search(error.body) if pattern is not None else None
+            if found is None:
                 raise
-            raise EngineRefused(400, error.body) from None
+            raise EngineRefused(400, _too_long(found, error.body, call, model)) from None
 
     async def _stream(self, exchange: Exchange, engine_request: EngineRequest) -> None:
         out, timeline = exchange.out, exchange.timeline
@@ -384,6 +387,19 @@ class Inference:
                     raise
         upstream = await self._pool.connect(replica.endpoint)
         return await exchange.send_and_wait(upstream, lease, request, sink(), reusable)
+
+
+def _too_long(found: re.Match[bytes], body: bytes, call: Call, model: Model) -> bytes:
+    """An error in which the engine speaks of its batches, with the model's context in their place.
+
+    In the words by which `context_excess.py` knows it.
+    """
+    tokens = found.groupdict().get("tokens")
+    if not tokens or not model.context_length:
+        return body
+    subject = "documents" if call.ability == "rerank" else "input"
+    reason = f"{subject} has {int(tokens)} tokens, and the model takes {model.context_length}"
+    return encode({"error": {"message": reason}})
 
 
 def _assembled(engine_request: EngineRequest, parts: Sequence[AssemblingSink]) -> Assembly:
