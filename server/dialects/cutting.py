@@ -6,10 +6,13 @@ engine that cuts by itself is not helped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from paddock.registry.errors import BadValue
+from paddock.registry.retrieval import DOCUMENT, INSTRUCTION, QUERY
 from paddock.server.dialects.base import Body, Model
 from paddock.server.dialects.inputs import Cut
 from paddock.server.proxy.steps import Ask
@@ -19,6 +22,7 @@ MOST_TOKENS = 6
 MARKS = 16
 """More tokens than any tokenizer puts around a text."""
 RANK_PATH = "/v1/rerank"
+_PLACES = re.compile(r"\{(?:query|instruction)\}")
 
 
 async def cut_texts(model: Model, body: Body, prompt: str, cut: Cut, ask: Ask) -> Body:
@@ -31,11 +35,13 @@ async def cut_texts(model: Model, body: Body, prompt: str, cut: Cut, ask: Ask) -
     """
     given = body["input"]
     texts: list[Any] = [given] if isinstance(given, str) or _is_ids(given) else list(given)
-    limit = min(cut.most or model.context_length, model.context_length)
+    limit = min(cut.most or model.context_length, model.context_length - 1)
     long = [n for n, text in enumerate(texts) if isinstance(text, list) or _may_exceed(text, limit)]
     if not long:
         return body
     before, behind = await _marks(model, ask)
+    if before and behind:  # an encoder's; a decoder's context keeps a place for one token more
+        limit = min(cut.most or model.context_length, model.context_length)
     kept = len(await _tokens(model, prompt, ask)) if prompt and cut.side == "start" else 0
     for number in long:
         text = texts[number]
@@ -60,11 +66,24 @@ async def cut_documents(model: Model, body: Body, cut: Cut, ask: Ask) -> Body:
         BadValue: the query leaves no place for a document.
     """
     query, documents = body["query"], list(body["documents"])
-    limit = min(cut.most or model.context_length, model.context_length)
-    least = min(limit - len(query.encode()), cut.most_of_document or limit)
-    long = [n for n, text in enumerate(documents) if _may_exceed(text, least - MARKS)]
+    context = model.context_length - (model.ranking is not None)  # as above
+    limit = min(cut.most or context, context)
+    around = len(query.encode()) + MARKS
+    if model.ranking is not None:
+        around += len("".join(model.ranking.template)) + len(model.ranking.instruction or "")
+    least = min(limit - around, cut.most_of_document or limit)
+    long = [n for n, text in enumerate(documents) if _may_exceed(text, least)]
     if not long:
         return body
+    if model.ranking is not None:
+        for number in long:
+            kept = await _cut_in_prompt(model, (query, documents[number]), limit, cut, ask)
+            if kept is None:
+                name = f"documents[{number}]" if len(documents) > 1 else "documents"
+                reason = f"nothing of it fits beside the query in {limit} tokens"
+                raise BadValue(name, documents[number], f"cannot be truncated: {reason}")
+            documents[number] = kept
+        return {**body, "documents": documents}
     # Of an empty document it counts the query, the prompt and the marks alone.
     counted = await ask(RANK_PATH, {**body, "documents": [""]})
     room = limit - int(counted["usage"]["prompt_tokens"])
@@ -78,6 +97,47 @@ async def cut_documents(model: Model, body: Body, cut: Cut, ask: Ask) -> Body:
             path = model.fields.tokenizes_at.replace("tokenize", "detokenize")
             documents[number] = (await ask(path, {"tokens": shortened}))["content"]
     return {**body, "documents": documents}
+
+
+async def _cut_in_prompt(
+    model: Model, texts: tuple[str, str], limit: int, cut: Cut, ask: Ask
+) -> str | None:
+    """What stays of a document, whose tokens depend on what stands before it in the prompt.
+
+    `texts` are the query and the document. None: nothing of it fits.
+    """
+    ranking, (query, document) = model.ranking, texts
+    assert ranking is not None
+    head, _, tail = "".join(ranking.template).partition(DOCUMENT)
+    words = {QUERY: query, INSTRUCTION: ranking.instruction or ""}
+    head, tail = (_fill(part, words) for part in (head, tail))
+    asked = {"content": f"{head}{document}{tail}", "add_special": False, "with_pieces": True}
+    tokens = (await ask(model.fields.tokenizes_at, asked))["tokens"]
+    ends = list(accumulate(len(_bytes(token["piece"])) for token in tokens))
+    begin = len(head.encode())
+    end = begin + len(document.encode())
+    first = sum(at <= begin for at in ends)
+    last = sum(at < end for at in ends) + 1
+    drop = max(len(tokens) - limit, last - first - (cut.most_of_document or last - first))
+    if drop <= 0:
+        return document
+    if drop >= last - first:
+        return None
+    raw = document.encode()
+    if cut.side == "end":
+        return raw[: ends[last - drop - 1] - begin].decode(errors="ignore")
+    kept = raw[ends[first + drop - 1] - begin :].decode(errors="ignore")
+    # The prompt brings the space before a first word.
+    return kept.removeprefix(" ") if head.endswith(" ") else kept
+
+
+def _fill(part: str, words: Mapping[str, str]) -> str:
+    return _PLACES.sub(lambda found: words[found[0]], part)
+
+
+def _bytes(piece: Any) -> bytes:
+    """Of a token; half a character is a list of numbers."""
+    return piece.encode() if isinstance(piece, str) else bytes(piece)
 
 
 def _shorten(

@@ -227,7 +227,7 @@ def test_text_without_spaces_beyond_the_context_is_the_callers_fault(
     sdk: Any, embedder: str
 ) -> None:
     """llama.cpp blames itself (500) for an input of too many tokens; it is a 400."""
-    with pytest.raises(openai.BadRequestError, match="input has [0-9]+ tokens"):
+    with pytest.raises(openai.BadRequestError, match=r"input has [0-9]+ tokens"):
         sdk.embeddings.create(model=embedder, input="ab9?" * 2000)
 
 
