@@ -28,11 +28,15 @@ LAYER = {
 
 
 def write(
-    folder: Path, target: Path, template: str | None = None, head: bool = True, half: bool = False
+    folder: Path,
+    target: Path,
+    template: str | None = None,
+    head: bool = True,
+    quantized: bool = False,
 ) -> Path:
     """The model of a folder; with a `template` a reranker, with the rows of yes and no as `head`.
 
-    `half`: matrices in 16 bits.
+    `quantized`: matrices as Q8_0.
     """
     config = json.loads((folder / "config.json").read_text())
     words = json.loads((folder / "tokenizer.json").read_text())
@@ -68,8 +72,11 @@ def write(
         }
     for ours, theirs in pairs.items():
         tensor = weights[f"{theirs}.weight"]
-        small = half and tensor.ndim > 1
-        writer.add_tensor(f"{ours}.weight", tensor.astype(np.float16) if small else tensor)
+        if quantized and tensor.ndim > 1:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{ours}.weight", gguf.quantize(tensor, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{ours}.weight", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -181,6 +181,25 @@ def test_llama_cpp_embeds_as_the_library_does(decoders: Decoders, tmp_path: Path
             assert apart(vectors(child), decoders.vectors) < allowed
 
 
+def test_quantized_they_stay_near(decoders: Decoders, tmp_path: Path) -> None:
+    """As near as docs/embeddings.md says, of weights that nobody trained."""
+    assert QWEN is not None
+    template = "".join(QWEN.template).replace("{instruction}", QWEN.instruction or "")
+    source = decoders.folder
+    ranker = decoder_gguf.write(source / "qwen", tmp_path / "r.gguf", template, quantized=True)
+    embedder = decoder_gguf.write(source / "embedder", tmp_path / "e.gguf", quantized=True)
+    with started(ranker, tmp_path / "log", "rerank", engine=LLAMA) as child:
+        child.await_health()
+        found = scores(child)
+    assert found == pytest.approx(decoders.scores["qwen"], abs=0.05)
+    assert found != pytest.approx(decoders.scores["qwen"], abs=EXACT)
+    with started(embedder, tmp_path / "log", "embed", engine=LLAMA) as child:
+        child.await_health()
+        near = vectors(child)
+    for one, other in zip(near, decoders.vectors, strict=True):
+        assert sum(a * b for a, b in zip(one, other, strict=True)) > 0.99
+
+
 def test_a_tokenizer_that_would_end_texts_by_code_is_refused(
     decoders: Decoders, tmp_path: Path
 ) -> None:
