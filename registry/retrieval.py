@@ -111,5 +111,5 @@ class Ranking(_Frozen):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """For an engine's process."""
+        """Its fields as JSON, for an engine's process."""
         return self.model_dump(mode="json")

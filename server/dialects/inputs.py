@@ -215,6 +215,8 @@ def take_instruction(wanted: Body) -> str | None:
 def take_size(wanted: Body, embedding: Embedding | None) -> int | None:
     """Takes the length of the vectors out of a request, where the spec says how they may be cut.
 
+    None: it is not asked for, or the engine knows what its files allow.
+
     Raises:
         BadValue: a length that the model was not trained for.
     """
