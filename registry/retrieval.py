@@ -111,5 +111,5 @@ class Ranking(_Frozen):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields as JSON, for an engine's process."""
+        """Returns its fields as JSON, for an engine's process."""
         return self.model_dump(mode="json")
