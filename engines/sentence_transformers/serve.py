@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from token_rows import Cut, PairPrompt, Refused, Row, Tokens, fit
+from token_rows import Cut, PairPrompt, Refused, Row, Tokens, fit, part_of
 from transformers import PreTrainedModel
 
 # Weights that a model for vectors does not use: those of its training, and those that can be
@@ -188,6 +188,7 @@ class Model:
 
     def text_rows(self, texts: Sequence[Any], prompt: str | None, cut: Cut) -> list[Tokens]:
         """Each text or list of ids as tokens. Raises `Refused` for one that is too long."""
+        texts, parts = self._parts(texts, cut)
         words = [text for text in texts if not isinstance(text, list)]
         encoded = iter(self._encode(words, prompt) if words else ())
         # What stands before a text stays, also where its start is cut.
@@ -198,12 +199,14 @@ class Model:
             tokens = self._of_ids(text) if isinstance(text, list) else next(encoded)
             first = before + (0 if isinstance(text, list) else asked)
             rows.append(Row(tokens, first, len(tokens["input_ids"]) - behind))
-        return self._fit(rows, cut, "input")
+        return self._fit(rows, cut, "input", parts)
 
     def pair_rows(
         self, query: str, documents: Sequence[str], instruction: str | None, cut: Cut
     ) -> list[Tokens]:
         """Each document with the query as tokens. Raises `Refused` for one that is too long."""
+        query = part_of(query, self._bare, self.limit, None)
+        documents, parts = self._parts(documents, cut)
         if self._pairs is not None:
             if instruction is not None and not self._pairs.instructs:
                 raise Refused("instruction: the model's prompt takes none", "instruction")
@@ -212,13 +215,29 @@ class Model:
             raise Refused("instruction: the model was not trained with any", "instruction")
         else:
             rows = self._library_pairs(query, documents, instruction)
-        return self._fit(rows, cut, "documents")
+        return self._fit(rows, cut, "documents", parts)
 
-    def _fit(self, rows: Sequence[Row], cut: Cut, field: str) -> list[Tokens]:
+    def _parts(self, texts: Sequence[Any], cut: Cut) -> tuple[list[Any], list[bool]]:
+        """As much of each text as can count, and whether it is a part of it."""
+        parts = [
+            text if isinstance(text, list) else part_of(text, self._bare, self.limit, cut.side)
+            for text in texts
+        ]
+        return parts, [len(part) < len(text) for part, text in zip(parts, texts, strict=True)]
+
+    def _fit(
+        self, rows: Sequence[Row], cut: Cut, field: str, parts: Sequence[bool]
+    ) -> list[Tokens]:
         several = len(rows) > 1
         return [
-            fit(row, self.limit, cut, f"{field}[{number}]" if several else field, field)
-            for number, row in enumerate(rows)
+            fit(
+                replace(row, is_part=is_part),
+                self.limit,
+                cut,
+                f"{field}[{number}]" if several else field,
+                field,
+            )
+            for number, (row, is_part) in enumerate(zip(rows, parts, strict=True))
         ]
 
     def _encode(self, texts: list[Any], prompt: str | None) -> list[Tokens]:

@@ -6,11 +6,15 @@ Imports neither torch nor a library: tokenizers are handed in.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Tokens = dict[str, list[int]]
+SLICE = 1 << 17
+"""Characters of a long text that become tokens in one call, at a hundred bytes for each."""
+MARGIN = 64
+"""Tokens beyond those that are wanted, since the last ones of a slice may be others."""
 _FILLED = re.compile(r"\{(query|document|instruction)\}")
 
 
@@ -46,12 +50,13 @@ class Cut:
 class Row:
     """One input. The tokens from `first` to `last` may be dropped: a text, or a document.
 
-    `last` None: it is not known which may be.
+    `last` None: it is not known which may be. `is_part`: the input has more tokens than these.
     """
 
     tokens: Tokens
     first: int = 0
     last: int | None = None
+    is_part: bool = False
 
     @property
     def length(self) -> int:
@@ -65,7 +70,7 @@ class Row:
         if side == "end":
             begin, end = self.last - count, self.last
         tokens = {name: ids[:begin] + ids[end:] for name, ids in self.tokens.items()}
-        return Row(tokens, self.first, self.last - count)
+        return Row(tokens, self.first, self.last - count, self.is_part)
 
 
 def fit(row: Row, limit: int, cut: Cut, name: str, field: str) -> Tokens:
@@ -81,7 +86,8 @@ def fit(row: Row, limit: int, cut: Cut, name: str, field: str) -> Tokens:
     excess = row.length - most
     if excess <= 0:
         return row.tokens
-    has = f"{name} has {row.length} tokens, and the model takes {limit}"
+    more = "more than " if row.is_part else ""
+    has = f"{name} has {more}{row.length} tokens, and the model takes {limit}"
     if cut.side is None:
         raise Refused(f"{has}; shorten it, or send truncate: end or start", field)
     if row.last is None:
@@ -91,6 +97,22 @@ def fit(row: Row, limit: int, cut: Cut, name: str, field: str) -> Tokens:
         reason = f"{rest} of them are not its own (prompt, query, special tokens), and {most} fit"
         raise Refused(f"{name} cannot be truncated: {reason}", field)
     return row.drop(excess, cut.side).tokens
+
+
+def part_of(text: str, count: Callable[[str], int], limit: int, side: str | None) -> str:
+    """The text, or as much of its beginning as gives more than `limit` tokens.
+
+    Of its end, where the start is cut. A text of megabytes never becomes tokens as a whole.
+    """
+    if len(text) <= 2 * SLICE:
+        return text
+    total = 0
+    for at in range(SLICE, len(text), SLICE):
+        piece = text[-at : len(text) - at + SLICE] if side == "start" else text[at - SLICE : at]
+        total += count(piece)
+        if total > limit + MARGIN:
+            return text[-at:] if side == "start" else text[:at]
+    return text
 
 
 class PairPrompt:

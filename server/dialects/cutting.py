@@ -21,6 +21,10 @@ MOST_TOKENS = 6
 """Tokens of one byte at most: some characters become eighteen by normalization (U+FDFA)."""
 MARKS = 16
 """More tokens than any tokenizer puts around a text."""
+SLICE = 1 << 17
+"""Characters of a long text that become tokens in one request."""
+MARGIN = 64
+"""Tokens beyond those that are wanted, since the last ones of a slice may be others."""
 RANK_PATH = "/v1/rerank"
 _PLACES = re.compile(r"\{(?:query|instruction)\}")
 
@@ -50,13 +54,37 @@ async def cut_texts(model: Model, body: Body, prompt: str, cut: Cut, ask: Ask) -
             ids = ids[: len(ids) - len(behind)] if behind and ids[-len(behind) :] == behind else ids
             first = 0
         else:
-            ids, first = await _tokens(model, text, ask), kept
+            # Its prompt is in the text, which may be cut from there.
+            begun = prompt if prompt and len(text) > 2 * SLICE and cut.side == "start" else ""
+            part = await _part(model, text.removeprefix(begun), cut.side, ask)
+            ids, first = await _tokens(model, f"{begun}{part}", ask), kept
         room = limit - len(before) - len(behind)
         if len(ids) > room:
             name = f"input[{number}]" if len(texts) > 1 else "input"
             shortened = _shorten(ids, first, room, cut, name, limit)
             texts[number] = [*before, *shortened, *behind]
     return {**body, "input": texts}
+
+
+def may_be_far_too_long(texts: Any) -> bool:
+    """Whether one of them is so long that an engine should not turn all of it into tokens."""
+    several = texts if isinstance(texts, list) else [texts]
+    return any(isinstance(text, str) and len(text) > 2 * SLICE for text in several)
+
+
+async def check_lengths(model: Model, field: str, texts: Any, ask: Ask) -> None:
+    """Refuses long texts before they become tokens as a whole.
+
+    Raises:
+        BadValue: one has more tokens than the model takes.
+    """
+    several = texts if isinstance(texts, list) else [texts]
+    for number, text in enumerate(several):
+        if not isinstance(text, str) or len(await _part(model, text, "end", ask)) == len(text):
+            continue
+        name = f"{field}[{number}]" if len(several) > 1 else field
+        reason = f"has more tokens than the {model.context_length} that the model takes"
+        raise BadValue(name, text, f"{reason}; shorten it, or send truncate: end or start")
 
 
 async def cut_documents(model: Model, body: Body, cut: Cut, ask: Ask) -> Body:
@@ -77,7 +105,8 @@ async def cut_documents(model: Model, body: Body, cut: Cut, ask: Ask) -> Body:
         return body
     if model.ranking is not None:
         for number in long:
-            kept = await _cut_in_prompt(model, (query, documents[number]), limit, cut, ask)
+            document = await _part(model, documents[number], cut.side, ask)
+            kept = await _cut_in_prompt(model, (query, document), limit, cut, ask)
             if kept is None:
                 name = f"documents[{number}]" if len(documents) > 1 else "documents"
                 reason = f"nothing of it fits beside the query in {limit} tokens"
@@ -90,7 +119,8 @@ async def cut_documents(model: Model, body: Body, cut: Cut, ask: Ask) -> Body:
     if cut.most_of_document is not None:
         room = min(room, cut.most_of_document)
     for number in long:
-        ids = await _tokens(model, documents[number], ask)
+        part = await _part(model, documents[number], cut.side, ask)
+        ids = await _tokens(model, part, ask)
         if len(ids) > room:
             name = f"documents[{number}]" if len(documents) > 1 else "documents"
             shortened = _shorten(ids, 0, room, cut, name, limit)
@@ -158,6 +188,22 @@ async def _marks(model: Model, ask: Ask) -> tuple[list[int], list[int]]:
     marked = await _tokens(model, "a", ask, add_special=True)
     at = next(n for n in range(len(marked)) if marked[n : n + len(bare)] == bare)
     return marked[:at], marked[at + len(bare) :]
+
+
+async def _part(model: Model, text: str, side: str, ask: Ask) -> str:
+    """The text, or as much of the side that stays as gives more tokens than the model takes.
+
+    A text of megabytes never becomes tokens as a whole.
+    """
+    if len(text) <= 2 * SLICE:
+        return text
+    total = 0
+    for at in range(SLICE, len(text), SLICE):
+        piece = text[-at : len(text) - at + SLICE] if side == "start" else text[at - SLICE : at]
+        total += len(await _tokens(model, piece, ask))
+        if total > model.context_length + MARGIN:
+            return text[-at:] if side == "start" else text[:at]
+    return text
 
 
 async def _tokens(model: Model, text: str, ask: Ask, add_special: bool = False) -> list[int]:

@@ -6,12 +6,14 @@ gets texts with their prompts, tokens that are cut, and its vectors are shortene
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.server.dialects.base import Body, Model
-from paddock.server.dialects.cutting import cut_texts
+from paddock.server.dialects.cutting import check_lengths, cut_texts, may_be_far_too_long
 from paddock.server.dialects.fields import (
     Neutral,
     asks_nothing,
@@ -32,6 +34,9 @@ from paddock.server.dialects.vectors import shorten
 from paddock.server.http import large
 from paddock.server.proxy.steps import Ask, Encoder, EngineRequest, Event, named
 
+MOST_COUNTED = 300_000
+"""Words of a text that are counted; contexts are shorter."""
+_WORD = re.compile(r"\S+")
 ONE_INPUT = ("truncate_prompt_tokens",)
 """Fields of `inputs.COUNTS` that make sense for a single text."""
 _NEUTRAL: Neutral = {
@@ -84,12 +89,19 @@ def embeddings(
         body |= cut.fields
     elif cut is not None:
         prepare = partial(_prepare, model, body, before, cut)
+    elif model.fields.tokenizes_at and may_be_far_too_long(body["input"]):
+        prepare = partial(_check, model, body)
     reshape = [] if size is None else [partial(shorten, size)]
     return _one_object(model, body, request, raw, reshape, prepare)
 
 
 async def _prepare(model: Model, body: Body, prompt: str, cut: Cut, ask: Ask) -> bytes:
     return large.dumps(await cut_texts(model, body, prompt, cut, ask))
+
+
+async def _check(model: Model, body: Body, ask: Ask) -> bytes:
+    await check_lengths(model, "input", body["input"], ask)
+    return large.dumps(body)
 
 
 def _one_object(
@@ -136,6 +148,11 @@ def _prompt(body: Body, prompting: Prompting, model: Model) -> str:
     return ""
 
 
+def _words(text: str) -> int:
+    """How many there are; no list of them is made, which would be larger than the text."""
+    return sum(1 for _ in islice(_WORD.finditer(text), MOST_COUNTED))
+
+
 def _first(request: Body, names: tuple[str, ...]) -> str:
     return next(name for name in names if request.get(name) is not None)
 
@@ -147,8 +164,9 @@ def _check_length(value: Any, model: Model) -> None:
     """
     texts = value if isinstance(value, list) and not is_token_ids(value) else [value]
     for index, text in enumerate(texts):
-        least, unit = (len(text.split()), "words") if isinstance(text, str) else (len(text), "ids")
+        least, unit = (_words(text), "words") if isinstance(text, str) else (len(text), "ids")
         if least > model.context_length > 0:
             name = f"input[{index}]" if texts is value else "input"
-            reason = f"has {least} {unit}, and the model takes {model.context_length} tokens"
+            more = "more than " if least == MOST_COUNTED else ""
+            reason = f"has {more}{least} {unit}, and the model takes {model.context_length} tokens"
             raise BadValue(name, text if unit == "words" else "of token ids", reason)

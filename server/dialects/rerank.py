@@ -8,6 +8,7 @@ model's head makes them so.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,9 @@ from pydantic import Field
 
 from paddock.registry.errors import BadValue, FieldRefused
 from paddock.registry.json_codec import decode
+from paddock.registry.retrieval import DOCUMENT
 from paddock.server.dialects.base import Body, Call, Dialect, Model
-from paddock.server.dialects.cutting import cut_documents
+from paddock.server.dialects.cutting import check_lengths, cut_documents, may_be_far_too_long
 from paddock.server.dialects.fields import Neutral, asks_nothing
 from paddock.server.dialects.inputs import CUT_FIELDS, Cut, take_cut, take_instruction
 from paddock.server.http import large
@@ -81,6 +83,9 @@ def rerank(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineR
         further[name] = value
     query = _text(wanted.get("query"), "query")
     documents = _documents(wanted.get("documents"))
+    if model.ranking is not None and model.fields.tokenizes_at and DOCUMENT in query:
+        # The engine fills its prompt in twice, and would put a document into the query.
+        raise BadValue("query", query, f"must not have {DOCUMENT}, where {model.engine} ranks")
     top = wanted.get("top_n", len(documents))
     if isinstance(top, str) and top.strip().isdecimal():
         top = int(top)
@@ -92,12 +97,9 @@ def rerank(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineR
     body = {"model": model.name, "query": query, "documents": documents, **further}
     if instruction is not None:
         body |= _instructed(instruction, model)
-    prepare = None
     if cut is not None and "truncate" in model.fields.rerank:
         body |= cut.fields
-    elif cut is not None and model.fields.tokenizes_at:
-        prepare = partial(_prepare, model, body, cut)
-    elif cut is not None:
+    elif cut is not None and not model.fields.tokenizes_at:
         raise FieldRefused(next(name for name in CUT_FIELDS if name in wanted), model.engine)
     reshape = partial(answer, model.uid, documents if returns_documents else [], top)
     return EngineRequest(
@@ -106,8 +108,18 @@ def rerank(request: Body, model: Model, raw: bytes, encoder: Encoder) -> EngineR
         (large.dumps(body),),
         is_one_object=True,
         reshape=reshape,
-        prepare=prepare,
+        prepare=_preparation(model, body, cut) if model.fields.tokenizes_at else None,
     )
+
+
+def _preparation(
+    model: Model, body: Body, cut: Cut | None
+) -> Callable[[Ask], Awaitable[bytes]] | None:
+    """What an engine that only has a tokenizer is asked first; None: nothing."""
+    if cut is not None:
+        return partial(_prepare, model, body, cut)
+    long = may_be_far_too_long([body["query"], *body["documents"]])
+    return partial(_check, model, body) if long else None
 
 
 def _with_kwargs(request: Body) -> Body:
@@ -145,6 +157,12 @@ def _instructed(instruction: str, model: Model) -> Body:
     if ranking is None or ranking.instruction is None:
         raise BadValue("instruction", instruction, "the model was not trained with any")
     raise FieldRefused("instruction", model.engine, model.fields.refused.get("instruction", ""))
+
+
+async def _check(model: Model, body: Body, ask: Ask) -> bytes:
+    await check_lengths(model, "query", body["query"], ask)
+    await check_lengths(model, "documents", body["documents"], ask)
+    return large.dumps(body)
 
 
 async def _prepare(model: Model, body: Body, cut: Cut, ask: Ask) -> bytes:

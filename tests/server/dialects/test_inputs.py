@@ -233,6 +233,9 @@ def test_an_instruction_of_a_ranking() -> None:
         ranked(replace(LLAMA, ranking=RANKING), instruction="x")
     with pytest.raises(BadValue, match="not trained with any"):
         ranked(LLAMA, instruction="x")
+    with pytest.raises(BadValue, match="must not have"):
+        ranked(replace(LLAMA, ranking=RANKING), query="{document}")
+    assert ranked(model, query="{document}")["query"] == "{document}"
     for fields in ({"instruction": 5}, {"instruction": "x", "instruct": "y"}, {"kwargs": "{"}):
         with pytest.raises(Refused):
             ranked(model, **fields)
@@ -328,6 +331,31 @@ def test_documents_are_cut_and_the_query_is_not(fields: dict[str, Any], kept: li
     body, _ = prepared(rerank(request, LLAMA, b"", OpenAI()))
     assert body["query"] == "q"
     assert body["documents"] == ["a", " ".join(map(str, kept))]
+
+
+@pytest.mark.parametrize("field", ["input", "query", "documents"])
+def test_a_text_of_megabytes_never_becomes_tokens_as_a_whole(field: str) -> None:
+    """It is refused, or cut, by its first or last slices."""
+    text = numbers(10) + " a" * 2_000_000 + " " + numbers(3)
+    if field == "input":
+        request = {"model": "m", "input": ["a", text]}
+        with pytest.raises(BadValue, match=r"has 2000013 words|more than 300000 words"):
+            embeddings(request, LLAMA, b"")
+        request["input"] = ["a", "x" * 4_000_000]
+        made = embeddings(request, LLAMA, b"")
+        cut = embeddings({**request, "input": text, "truncate": "start"}, LLAMA, b"")
+        body, asked = prepared(cut)
+        assert body["input"][0][-4:] == [100, 101, 102, 2]
+        assert len(asked) < 6
+    else:
+        request = {"model": "m", "query": "q", "documents": ["a"], field: text}
+        request["documents"] = [text] if field == "documents" else ["a"]
+        made = rerank(request, LLAMA, b"", OpenAI())
+        with pytest.raises(BadValue, match=f"{field}.*more tokens than the 100"):
+            prepared(made)
+        return
+    body, _ = prepared(made)  # to this tokenizer it is one word
+    assert body["input"] == request["input"]
 
 
 def test_an_attached_endpoint_gets_its_fields_as_they_are() -> None:
