@@ -80,7 +80,9 @@ def fit(row: Row, limit: int, cut: Cut, name: str, field: str) -> Tokens:
         Refused: it is too long, and may not be cut, or not so far.
     """
     most = limit if cut.most is None else min(limit, cut.most)
-    if cut.most_of_document is not None and row.last is not None:
+    if cut.most_of_document is not None:
+        if row.last is None:
+            raise Refused(f"{name}: the model's own template cannot be cut", field)
         excess = row.last - row.first - cut.most_of_document
         row = row.drop(excess, cut.side or "end") if excess > 0 else row
     excess = row.length - most

@@ -111,6 +111,10 @@ def test_heads_and_other_tokens_score_as_their_libraries_do(
         with started(decoders.folder / name, tmp_path / name, "rerank", ranking) as child:
             child.await_health()
             assert scores(child) == pytest.approx(decoders.scores[wanted], abs=EXACT), name
+            if name == "saved":  # the library takes an instruction for a system message
+                found = scores(child, instruction=INSTRUCTION)
+                assert found == pytest.approx(decoders.scores["asked"], abs=EXACT)
+                assert found != pytest.approx(decoders.scores["saved"], abs=1e-3)
 
 
 def test_an_embedder_with_last_token_pooling_is_the_librarys(

@@ -48,6 +48,7 @@ def test_what_stands_around_a_text_stays(cut: Cut, kept: list[int]) -> None:
         (row(10, 1, 9), Cut(), "input has 10 tokens, and the model takes 6; shorten it, or send"),
         (row(10, 8, 9), Cut("end"), "9 of them are not its own"),
         (row(10, 0, None), Cut("end"), "own template cannot be cut"),
+        (row(5, 0, None), Cut(most_of_document=2), "own template cannot be cut"),
         (Row(row(10, 1, 9).tokens, 1, 9, is_part=True), Cut(), "more than 10 tokens"),
     ],
 )

@@ -202,6 +202,7 @@ def main() -> None:
         "cut": by_qwens_card(folder / "qwen", qwen, asked, request["limit"]),
         "gemma": by_gemmas_card(folder / "gemma", request["gemma"], asked),
         "saved": saved.predict(pairs, batch_size=1).tolist(),
+        "asked": saved.predict(pairs, batch_size=1, prompt=request["instruction"]).tolist(),
         "vectors": embedder.encode(asked["documents"], batch_size=1).tolist(),
         "queries": embedder.encode(asked["documents"], batch_size=1, prompt_name="query").tolist(),
         "tokens": [len(embedder.tokenizer(one)["input_ids"]) for one in asked["documents"]],
