@@ -31,7 +31,10 @@ def ends_texts(path: str) -> bool:
 
 
 def load(path: str, ranking: dict[str, Any] | None, ranks: bool, options: dict[str, Any]) -> Any:
-    """The model with the modules of its files; ends the process if there are none that fit."""
+    """Returns the model, a `SentenceTransformer` or `CrossEncoder` with the modules of its files.
+
+    Ends the process if there are none that fit.
+    """
     config = json.loads((Path(path) / "config.json").read_text("utf-8"))
     has_modules = (Path(path) / "modules.json").exists()
     kwargs: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
