@@ -1,14 +1,14 @@
 """Random schemas against a served model: is each answer one of its schema's?
 
     python -m bench.schemas [--schemas 1000] [--first 0]
-    PADDOCK_HOME=HOME python -m bench.schemas --transformers
+    PADDOCK_HOME=HOME python -m bench.schemas --transformers | --vllm
     PADDOCK_HOME=HOME python -m bench.schemas --speed
 
 A home of its own, tiny-mixtral at temperature 1.2. Each schema is one of `tests/schemas.py`. An
 answer that was cut off by its length is not counted; what is refused must be a 400 that names the
 place. It prints what was answered, and each violation; and how long a schema takes to be checked.
-With --transformers it is the Transformers that is installed in HOME; with --speed it is tokens/s of
-8 streams there, with a schema and without, by turns.
+With --transformers or --vllm it is the engine that is installed in HOME; with --speed it is
+tokens/s of 8 streams there, with a schema and without, by turns.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--schemas", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--transformers", action="store_true")
+    parser.add_argument("--vllm", action="store_true")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     if options.speed:
@@ -57,9 +58,9 @@ def main() -> None:
     seeds = range(options.first, options.first + options.schemas)
     with tempfile.TemporaryDirectory() as scratch:
         home, variant = scratch, ["-q", "Q4_K_M"]
-        if options.transformers:
-            home = os.environ["PADDOCK_HOME"]
-            variant = ["-f", "pytorch", "-q", "none", "-en", "Transformers", "--dtype", "float32"]
+        if options.transformers or options.vllm:
+            home, engine = os.environ["PADDOCK_HOME"], "vLLM" if options.vllm else "Transformers"
+            variant = ["-f", "pytorch", "-q", "none", "-en", engine, "--dtype", "float32"]
         environ = {**os.environ, "PADDOCK_HOME": home, "PADDOCK_PORT": "0"}
         run([*PADDOCK, "launch", "tiny-mixtral", *variant], environ)
         try:

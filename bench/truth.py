@@ -3,12 +3,12 @@
     .venv/bin/python -m bench.truth [--only TEXT] [--gguf FILE]... [--engines] [--json | --write]
 
 Every quantization of tiny-mixtral, a dense model of 0.2 billion parameters and a mixture of 0.8
-billion (their weights are zeros: they are as long and take as much), a real file given with
---gguf, and with --engines what installed engines serve of tiny-mixtral. Each is launched twice in a
-home of its own. Before the first start the plan has the formula's or the engine's figures, before
-the second those that were measured. Each slot reads a prompt longer than a batch, then the
-processes are looked at: what they hold of their own, and of the weights' pages what the engine says
-that it maps (the pages that were read once for rearranging go when others need the memory).
+billion (their weights are zeros: they are as long and take as much), a real file given with --gguf,
+and with --engines the same on the engines that are installed in PADDOCK_HOME. Each is launched
+twice in a home of its own. Before the first start the plan has the formula's or the engine's
+figures, before the second those that were measured. Each slot reads a prompt longer than a batch,
+and the processes are looked at meanwhile: the most that they hold of their own, and of the weights'
+pages what is mapped (those that were read once for rearranging go when others need the memory).
 
 A Gemma 3 of 270 million parameters is on the package index; its licence is Gemma's:
 
@@ -21,17 +21,21 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.main_job import PADDOCK, run
+from bench.zeros import DENSE, MIXTURE, write_zeros
 from paddock.client import Client
-from paddock.launcher.hosts.machine import own_bytes
+from paddock.launcher.hosts.machine import mapped_bytes, own_bytes
 from paddock.launcher.truth.store import TruthStore
 from paddock.registry.errors import GatewayError
+from paddock.registry.settings import read_settings
 from tests.headers import HEADERS, Header, write_header
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "memory.md"
@@ -39,7 +43,11 @@ BEGIN, END = "<!-- truth -->", "<!-- /truth -->"
 PROMPT = "the old lion sleeps in the shade of a tree. " * 60
 QUANTIZATIONS = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
 """Of tiny-mixtral: the eight of the Mixtral card."""
-OF_ENGINES = (("transformers", "pytorch"), ("transformers", "gptq"), ("vllm", "pytorch"))
+OF_ENGINES = (
+    *(("transformers", "pytorch", quantization) for quantization in ("none", "8-bit", "4-bit")),
+    ("transformers", "gptq", "Int4"),
+    ("vllm", "pytorch", "none"),
+)
 
 
 @dataclass(frozen=True)
@@ -119,9 +127,17 @@ def cases(folder: Path, files: list[Path], with_engines: bool) -> Iterator[Case]
             body = {"model_name": str(path), "context_length": context, "n_parallel": slots}
             yield Case(f"{path.stem}, {slots} × {context:,}", body)
     if with_engines:
-        for engine, format_ in OF_ENGINES:
+        for engine, format_, quantization in OF_ENGINES:
             body = {**tiny, "model_engine": engine, "model_format": format_}
-            yield Case(f"tiny-mixtral {format_} on {engine}", body)
+            name = f"tiny-mixtral {format_} {quantization} on {engine}"
+            yield Case(name, {**body, "quantization": quantization})
+        for name, config in (("dense", DENSE), ("mixture", MIXTURE)):
+            path = write_zeros(folder / name, config)
+            for engine, format_, quantization in OF_ENGINES:
+                if format_ == "pytorch":
+                    body = {"model_name": str(path), "model_engine": engine}
+                    body |= {"context_length": 1024, "quantization": quantization}
+                    yield Case(f"{name} {format_} {quantization} on {engine}", body)
 
 
 def measure(client: Client, home: Path, case: Case) -> Iterator[Row]:
@@ -131,9 +147,9 @@ def measure(client: Client, home: Path, case: Case) -> Iterator[Row]:
         plan = client.plan(**body)
         client.launch(**body)
         try:
-            ask(client, plan["slots"])
             pid = client.instances("truth")[0]["replica_statuses"][0]["pid"]
-            held = own_bytes(pid)
+            held = watch(pid, partial(ask, client, plan["slots"]))
+            held += mapped_bytes(pid, tensor_files(plan["weights"]["id"]))
         finally:
             client.terminate("truth")
         asked = TruthStore(home).evidence().asked
@@ -153,6 +169,23 @@ def measure(client: Client, home: Path, case: Case) -> Iterator[Row]:
         yield Row(case.name, start, memory["source"], memory["total_bytes"], held + mapped)
 
 
+def watch(pid: int, work: Callable[[], None]) -> int:
+    """The most that a process and those below it hold of their own, while work is done."""
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        peak = 0
+        while not working.done():
+            peak = max(peak, own_bytes(pid))
+            time.sleep(0.05)
+        working.result()
+        return max(peak, own_bytes(pid))
+
+
+def tensor_files(folder: str) -> frozenset[str]:
+    """The files of safetensors in a folder, which engines may leave in the system's pages."""
+    return frozenset(str(path.resolve()) for path in Path(folder).glob("*.safetensors"))
+
+
 def ask(client: Client, slots: int) -> None:
     """A prompt for each slot at once, and a short answer."""
 
@@ -167,6 +200,9 @@ def rows(only: str, files: list[Path], with_engines: bool) -> Iterator[Row]:
     """All comparisons. A case that cannot be launched is left out, and said."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
+        if with_engines:
+            home.mkdir()
+            (home / "engines").symlink_to(read_settings().home / "engines")
         environ = {**os.environ, "PADDOCK_HOME": str(home), "PADDOCK_PORT": "0"}
         run([*PADDOCK, "list"], environ)
         try:

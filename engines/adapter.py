@@ -37,6 +37,7 @@ class Adapter:
     environment: ClassVar[Environment | None] = None
     allocates_cache: ClassVar[bool] = False
     made_for_gpus: ClassVar[bool] = False
+    gpu_bytes: ClassVar[int] = 0
     progress: ClassVar[Progress | None] = None
     smaller_cache: ClassVar[Mapping[str, str]] = {}
 

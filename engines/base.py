@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -280,7 +280,8 @@ class RequestFields:
         renamed: common name of a field → its name in this engine.
         refused: reasons, for fields whose refusal needs one.
         usage_in_completions: its streams of completions always carry usage.
-        converts_schemas: beside tools, and where the model thinks, it honours a schema by itself.
+        converter: what makes its grammars of schemas by itself: of all, or where the model thinks
+            and beside tools if it is `guided`.
         guided: its field `grammar` takes what llguidance compiles, and enforces it.
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
@@ -305,7 +306,7 @@ class RequestFields:
     closes_after_stream: bool = False
     free_tool_choice: bool = False
     guided: bool = False
-    converts_schemas: bool = False
+    converter: Literal["", "llama.cpp", "xgrammar"] = ""
     tells_stop: str = ""
     counts_at: str = ""
     tokenizes_at: str = ""
@@ -341,6 +342,8 @@ class Engine(Protocol):
     """Whether it takes the cache of all slots when it starts, and not as requests fill it."""
     smaller_cache: ClassVar[Mapping[str, str]]
     """Options by which its cache takes less and loses little; empty: it has none."""
+    gpu_bytes: ClassVar[int]
+    """What it takes of each GPU beside `overhead_bytes`: the driver's context, workspaces."""
     made_for_gpus: ClassVar[bool]
     """Whether such a launch prefers it where it computes on GPUs."""
     environment: ClassVar[Environment | None]

@@ -32,6 +32,7 @@ Kind = Literal[
     "solved",
     "number",
     "bytes",
+    "limit",
     "flag",
     "gpus",
     "indices",
@@ -42,10 +43,10 @@ Kind = Literal[
 """What a value is.
 
 `reference` is a model's name or the place of its weights. `model_type` is a type of models that
-abilities belong to: packages may add some. `file` is a path, or the name of a file
-in the model's repository. The command line makes relative paths absolute. `solved` is a count, or
-`auto`. `bytes` is a size such as 24GB. `gpus` is a number of GPUs, `auto` or `none`; `indices` are
-indices of GPUs. `adapters` is Xinference's `peft_model_config`. `template` is
+abilities belong to: packages may add some. `file` is a path, or the name of a file in the model's
+repository. The command line makes relative paths absolute. `solved` is a count, or `auto`. `bytes`
+is a size such as 24GB. `limit` is the same, `auto` or `none`. `gpus` is a number of GPUs, `auto` or
+`none`; `indices` are indices of GPUs. `adapters` is Xinference's `peft_model_config`. `template` is
 a chat template, or the name of a prompt format; the command line reads it from a file. `entry` is
 an entry of a lockfile.
 """
@@ -204,6 +205,14 @@ def _bytes(launch_field: LaunchField, value: Any) -> int:
     return round(size)
 
 
+def _limit(launch_field: LaunchField, value: Any) -> int | None:
+    """A size in bytes; 0 without a limit, None where it is left open."""
+    text = str(value).strip().casefold()
+    if text == AUTO:
+        return None
+    return 0 if text in {"none", "0"} else _bytes(launch_field, value)
+
+
 def _gpus(launch_field: LaunchField, value: Any) -> int | None:
     """Of Xinference's words "auto" leaves it open, and "none" means the processor."""
     text = str(value).strip().casefold()
@@ -262,6 +271,7 @@ _CHECKS: Mapping[Kind, Callable[[LaunchField, Any], Any]] = {
     "solved": _solved,
     "number": _number,
     "bytes": _bytes,
+    "limit": _limit,
     "flag": _flag,
     "gpus": _gpus,
     "indices": _indices,
@@ -457,6 +467,16 @@ LAUNCH_FIELDS: tuple[LaunchField, ...] = (
         flags=("--force",),
         help="Launch even if the memory does not suffice.",
         description="Launch even if the memory or the disk does not suffice",
+    ),
+    LaunchField(
+        key="memory_limit",
+        attribute="memory_limit",
+        kind="limit",
+        flags=("--memory-limit",),
+        metavar="SIZE",
+        help="Memory that ends a replica, such as 12GB, or none.  [the plan and a margin]",
+        description="Memory at which each replica is ended, such as `12GB`, or `none`; null: what"
+        " is planned and a margin",
     ),
     LaunchField(
         key="assume_gpu",

@@ -42,6 +42,12 @@ class EchoOptions(EngineOptions):
     die_after: int | None = Field(
         None, ge=0, description="die before this token of an answer (counted from 0)"
     )
+    hoard_mb: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="megabytes to take and keep before an answer's second token",
+    )
 
 
 class Echo(Adapter):

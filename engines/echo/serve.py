@@ -24,6 +24,8 @@ class EchoServer:
         self.model: str = settings["model"]
         self.token_seconds: float = settings["token_seconds"]
         self.die_after: int | None = settings["die_after"]
+        self.hoard_mb: int = settings["hoard_mb"]
+        self.hoard: list[bytes] = []
         self.key = key
         self.ready_at = time.monotonic() + settings["load_seconds"]
         self.served = 0
@@ -65,6 +67,8 @@ class EchoServer:
         for index, word in enumerate(prompt.split()[: body.get("max_tokens")]):
             if self.die_after == index:
                 os._exit(9)
+            if index == 1 and self.hoard_mb:
+                self.hoard.append(b"x" * (self.hoard_mb * 1_000_000))
             if self.token_seconds and index:
                 await asyncio.sleep(self.token_seconds)
             yield word if index == 0 else f" {word}"

@@ -136,7 +136,6 @@ FIELDS = RequestFields(
             "lora_path",
         )
     ),
-    completions=frozenset(("json_schema",)),
     chat=frozenset(
         (
             *("top_logprobs", "max_completion_tokens", "chat_template_kwargs"),
@@ -148,10 +147,15 @@ FIELDS = RequestFields(
         "repeat_penalty": "repetition_penalty",
         "lora_name": "lora_path",
         "grammar": "ebnf",
+        "guided_grammar": "ebnf",
+        "guided_regex": "regex",
+        "guided_choice": "regex",
+        "guided_json": "response_format",
+        "structured_outputs": "response_format",
     },
+    converter="xgrammar",
     refused={
         "suffix": "it makes nothing of it",
-        "guided_json": "give the schema as response_format",
     },
 )
 

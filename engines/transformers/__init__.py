@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from paddock.registry.spec import Architecture
 
 FOLDER = Path(__file__).parent
-PROCESS_BYTES = 600_000_000
-"""Python, torch and Transformers, without a model."""
+PROCESS_BYTES = 450_000_000
+"""Both processes with torch and Transformers, without a model: 400 to 510 MB were measured."""
 
 # The classes that `AutoModelForCausalLM` can make.
 _ARCHITECTURES = """
@@ -98,6 +98,7 @@ class Transformers(Adapter):
     formats: ClassVar[tuple[str, ...]] = ("pytorch", "gptq", "awq", "bnb")
     types: ClassVar[tuple[str, ...]] = ("LLM",)
     automatic: ClassVar[bool] = True
+    gpu_bytes: ClassVar[int] = 550_000_000
     environment: ClassVar[Environment] = Environment(
         name="transformers",
         requirements=(FOLDER / "requirements.txt", FOLDER / "requirements-built.txt"),
@@ -200,16 +201,23 @@ class Transformers(Adapter):
         slots: int = 1,
         pooled: bool = False,
     ) -> int:
-        """The process, and one step's activations, scores and logits in float32."""
+        """The processes, one step's activations and mask, and logits of each request's last token.
+
+        As `compute_memory_footprint` of Transformers' continuous batching counts them; activations
+        in float32, and of logits what the sampler makes besides.
+        """
         assert isinstance(options, TransformersOptions)
         experts = max(1, architecture.experts_per_token)
-        row = 4 * (
-            2 * architecture.vocabulary_size
-            + 4 * architecture.hidden_size
-            + 2 * experts * architecture.intermediate_size
-            + architecture.attention_heads * context
+        width = 4 if options.dtype == "float32" else 2
+        keys = slots * context + options.n_batch
+        row = (
+            4 * (4 * architecture.hidden_size + 2 * experts * architecture.intermediate_size)
+            + width * keys
         )
-        return PROCESS_BYTES + options.n_batch * row
+        if options.attn_implementation == "eager":
+            row += 4 * architecture.attention_heads * keys
+        logits = slots * 3 * 4 * architecture.vocabulary_size
+        return PROCESS_BYTES + options.n_batch * row + logits
 
     def command(self, serving: Serving) -> Command:
         """`serve.py` in the engine's environment."""

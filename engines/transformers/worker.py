@@ -10,6 +10,9 @@ sends `Loaded` once, then lists of `(number, Token)`; `(number, None)` is a requ
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import math
 import os
@@ -262,6 +265,36 @@ def _load(path: str, quantization: str, options: dict[str, Any]) -> Any:
     return model.eval()
 
 
+def _leave_files(model: Any) -> None:
+    """Copies the weights that are still in the pages of their files, if those are the lesser part.
+
+    Otherwise they would keep the whole files in memory, with all that was stacked or quantized.
+    """
+    ranges = []
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        for line in maps:
+            if line.rstrip().endswith(".safetensors"):
+                ranges.append([int(bound, 16) for bound in line.split(maxsplit=1)[0].split("-")])
+    mapped = []
+    for tensor in (*model.parameters(), *model.buffers()):
+        address = tensor.untyped_storage().data_ptr()
+        if any(begin <= address < end for begin, end in ranges):
+            mapped.append(tensor)
+    size = sum(tensor.nbytes for tensor in mapped)
+    if 2 * size < sum(end - begin for begin, end in ranges):
+        for tensor in mapped:
+            tensor.data = tensor.data.clone()
+
+
+def _give_back() -> None:
+    """Returns to the system what loading took for a while, such as to stack or quantize weights."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # another system's C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _adapted(model: Any, path: str, quantization: str) -> Any:
     """The model with a LoRA adapter, which is merged into its weights unless they are quantized."""
     from peft import PeftModel
@@ -299,9 +332,8 @@ class Batch:
         # Before the load, which may take long: the front may go meanwhile.
         threading.Thread(target=self._listen, daemon=True).start()
         self._model = _load(settings["path"], settings["quantization"], options)
-        if torch.cuda.is_available():
-            # Stacking the experts took memory beside the weights, which torch would not give back.
-            torch.cuda.empty_cache()
+        _leave_files(self._model)
+        _give_back()
         self._sampler = Sampler(self._tell)
         self._strict = options["compare"]
         self._path = settings["path"]
@@ -358,6 +390,7 @@ class Batch:
             if end.error:
                 _end(f"batch_differs: {end.error}")
         self._sampler.running.clear()
+        _give_back()
         plain = getattr(self._model.config, "quantization_config", None) is None
         exact = plain and self._model.dtype == torch.float32
         difference = alike.wrong(self._trials, exact)

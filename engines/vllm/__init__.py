@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from paddock.registry.spec import Architecture, Variant
 
 FOLDER = Path(__file__).parent
-PROCESS_BYTES = 1_700_000_000
-"""The server, the engine's core and one worker, without a model: 1.6 GB were measured."""
+PROCESS_BYTES = 1_430_000_000
+"""The server, the engine's core and one worker, without a model: 1.4 GB were measured."""
 WORKER_BYTES = 700_000_000
 """Each worker beyond the first."""
 STEP_TOKENS = 2048
@@ -185,16 +185,22 @@ FIELDS = RequestFields(
             *("tools", "tool_choice", "parallel_tool_calls"),
         )
     ),
-    renamed={"repeat_penalty": "repetition_penalty", "lora_name": "model"},
+    renamed={
+        "repeat_penalty": "repetition_penalty",
+        "lora_name": "model",
+        "json_schema": "response_format",
+        "guided_json": "response_format",
+        "grammar": "structured_outputs",
+        "guided_grammar": "structured_outputs",
+        "guided_regex": "structured_outputs",
+        "guided_choice": "structured_outputs",
+    },
     refused={
         "priority": "it serves requests in the order in which they come",
         "prompt_logprobs": "it has none to give in a stream, as which all requests are sent on",
         "use_beam_search": "it cannot stream it, and all requests are sent on as streams",
-        "guided_json": "give the schema as response_format",
-        "json_schema": "give the schema as response_format",
-        "grammar": 'give it as structured_outputs: {"grammar": …}',
-        "guided_grammar": 'give it as structured_outputs: {"grammar": …}',
     },
+    converter="xgrammar",
     counts_at="/tokenize",
 )
 
@@ -369,10 +375,13 @@ class Vllm(Adapter):
         slots: int = 1,
         pooled: bool = False,
     ) -> int:
-        """The processes, the spare cache, and one step's activations and logits in float32."""
+        """The processes, the spare cache, and one step's activations and logits in float32.
+
+        Of activations twice as much was measured as the widest layer has at a time.
+        """
         assert isinstance(options, VllmOptions)
         experts = max(1, architecture.experts_per_token)
-        row = 4 * (4 * architecture.hidden_size + 2 * experts * architecture.intermediate_size)
+        row = 8 * (4 * architecture.hidden_size + 2 * experts * architecture.intermediate_size)
         logits = 4 * 2 * architecture.vocabulary_size * (options.n_parallel or 16)
         steps = (options.max_num_batched_tokens or STEP_TOKENS) * row
         workers = options.tensor_parallel_size * options.pipeline_parallel_size

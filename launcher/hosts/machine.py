@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -59,6 +60,20 @@ def own_bytes(pid: int) -> int:
             total += sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) * 1024
     except (psutil.Error, OSError, ValueError, KeyError):
         return held_bytes(pid)
+    return total
+
+
+def mapped_bytes(pid: int, files: Collection[str]) -> int:
+    """Memory that a process and those below it hold as pages of these files, by their real paths.
+
+    What several processes share counts once; 0 if it has ended, and outside Linux.
+    """
+    total = 0
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            maps = one.memory_maps(grouped=True)
+            total += sum(int(mapping.pss) for mapping in maps if mapping.path in files)
     return total
 
 

@@ -70,6 +70,7 @@ class Fit:
             best.weights.size_bytes if best.weights.size_known else None,
             subject,
             best.host.evidence,
+            len(gpus),
         )
         return reckon(setup, context, slots, best.free_bytes, self.request.replicas)
 

@@ -111,7 +111,8 @@ def _setup(spec: ModelSpec, variant: Variant, host: Host, engine: Engine | None)
     gpus = [max(host.gpus, key=lambda gpu: gpu.free_bytes).name] if on_gpu else []
     subject = subject_of(variant, engine.name, options, host, gpus)
     pooled = spec.type != "LLM"
-    return Setup(shape, weights, engine, options, pooled, known, subject, host.evidence)
+    evidence = host.evidence
+    return Setup(shape, weights, engine, options, pooled, known, subject, evidence, len(gpus))
 
 
 def _known_bytes(variant: Variant, host: Host) -> int | None:

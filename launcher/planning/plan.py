@@ -59,9 +59,9 @@ class LaunchRequest(_Frozen):
     `n_gpu` is how many GPUs each replica shall have, and `gpu_idx` are those to choose among, by
     the driver's index. `automatic` are the attributes that were asked for as `auto`: they are left
     open, and solved for the memory that is free. `fit` gives up what does not fit what is free,
-    and `force` launches it all the same. `assume_gpu` plans for a machine with one GPU of so many
-    bytes, and launches nothing. `restart`, `restart_tries` and `silence_seconds` are the
-    deployment's policy (`fleet/deployment.py`).
+    and `force` launches it all the same. `memory_limit` is in bytes; 0: each replica has none.
+    `assume_gpu` plans for a machine with one GPU of so many bytes, and launches nothing. `restart`,
+    `restart_tries` and `silence_seconds` are the deployment's policy (`fleet/deployment.py`).
 
     The table of launch fields (`registry/launch_fields.py`) has the range and the words of each.
     """
@@ -91,6 +91,7 @@ class LaunchRequest(_Frozen):
     silence_seconds: float | None = None
     fit: bool = False
     force: bool = False
+    memory_limit: int | None = None
     assume_gpu: int | None = None
     automatic: tuple[str, ...] = ()
 
@@ -369,8 +370,9 @@ class LaunchPlan(_Frozen):
     over to its reason. `chat_template` is one that counts before the weights' own; `chat_format`
     names the prompt format that it is of, or else the one that counts where the weights bring none.
     `stop` are texts that end an answer in a chat, beside those of what then counts. `embedding` and
-    `ranking` are the spec's, of a model that embeds or ranks. `install` is
-    the command that has to come first, where the engine is only assumed. `attached`: nothing is
+    `ranking` are the spec's, of a model that embeds or ranks. `install` is the command that has to
+    come first, where the engine is only assumed. `memory_limit` is the user's, in bytes, or 0 for
+    none; None: `replicas/limit.py` decides. `attached`: nothing is
     launched, somebody else serves the model.
     """
 
@@ -406,6 +408,7 @@ class LaunchPlan(_Frozen):
     attached: Attached | None = None
     expected: Expected | None = None
     install: str | None = None
+    memory_limit: int | None = None
 
     @property
     def gpu_share(self) -> float:

@@ -23,7 +23,7 @@ class Setup:
 
     `engine` and `options` are None where no engine for the format has an adapter. `pooled`: the
     model embeds or ranks. With a `subject`, of any context and slots, the `evidence` of it counts;
-    `stored_bytes` are those of the files, None where that is a guess.
+    `stored_bytes` are those of the files, None where that is a guess; `gpus` is their number.
     """
 
     architecture: Architecture
@@ -34,6 +34,7 @@ class Setup:
     stored_bytes: int | None = None
     subject: Subject | None = None
     evidence: Evidence = NO_EVIDENCE
+    gpus: int = 0
 
 
 def reckon(
@@ -63,7 +64,8 @@ def reckon(
             engine.cache_element_bytes(options),
             engine.cache_rules(architecture, options, setup.pooled),
         ),
-        overhead_bytes=engine.overhead_bytes(architecture, options, tokens, slots, setup.pooled),
+        overhead_bytes=engine.overhead_bytes(architecture, options, tokens, slots, setup.pooled)
+        + setup.gpus * engine.gpu_bytes,
         free_bytes=free_bytes,
         paged=engine.pages(options),
         replicas=replicas,

@@ -192,6 +192,7 @@ def draft(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> Dr
             *chat.reasons,
         ),
         refused=search.refused,
+        memory_limit=request.memory_limit,
     )
     expected = expect(plan, best, spec.shape(best.variant.size))
     return Draft(plan.model_copy(update={"expected": expected}), fit)

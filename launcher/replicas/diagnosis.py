@@ -27,6 +27,7 @@ Cause = Literal[
     "not_writable",  # the hub's cache cannot be written by this user
     "weights_mismatch",  # the files lack weights of the model, or have others
     "oom",  # memory ran out, in the host or on the device
+    "memory_limit",  # the engine held more memory than its replica may, and was ended
     "oom_host",  # others took the memory between the plan and the start: nothing was begun
     "unsupported_arch",  # the engine does not know the model's architecture
     "bad_option",  # the engine refused one of its options
@@ -75,6 +76,20 @@ class Failure(Exception):
     def __init__(self, diagnosis: Diagnosis) -> None:
         super().__init__(diagnosis.message)
         self.diagnosis = diagnosis
+
+
+def diagnose_excess(
+    plan: LaunchPlan, held_bytes: int, limit_bytes: int, lines: Sequence[str]
+) -> Diagnosis:
+    """The end of an engine whose processes held more than the limit."""
+    limit = f"its limit of {limit_bytes / 1e9:.1f} GB"
+    if plan.memory_limit is None:
+        limit += f" ({plan.memory.total_bytes / 1e9:.1f} GB are planned, and there is a margin)"
+    message = (
+        f"{plan.engine} held {held_bytes / 1e9:.1f} GB of memory, more than {limit}, and was ended"
+    )
+    following = launch_command(plan, "--memory-limit", f"{-(-held_bytes * 3 // 2 // 10**9)}GB")
+    return Diagnosis("memory_limit", message, following, tuple(lines[-LINES:]), signal="SIGKILL")
 
 
 def launch_command(plan: LaunchPlan, *extra: str) -> str:

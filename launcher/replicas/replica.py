@@ -30,13 +30,14 @@ from paddock.engines import load_engine
 from paddock.engines.base import Engine, Serving
 from paddock.launcher.hosts import gpus, processes
 from paddock.launcher.hosts.environ import engine_environment
-from paddock.launcher.hosts.machine import disk, memory, oom_kills, own_bytes
+from paddock.launcher.hosts.machine import disk, mapped_bytes, memory, oom_kills, own_bytes
 from paddock.launcher.planning.plan import LaunchPlan
 from paddock.launcher.replicas.diagnosis import (
     LINES,
     Cause,
     Diagnosis,
     Failure,
+    diagnose_excess,
     diagnose_exit,
     launch_command,
 )
@@ -50,6 +51,7 @@ from paddock.launcher.replicas.health import (
     Health,
     Look,
 )
+from paddock.launcher.replicas.limit import loading_limit, serving_limit
 from paddock.launcher.replicas.logs import read_after, read_tail
 from paddock.launcher.replicas.prompt import Prompt, replace_own, settle_prompt
 from paddock.launcher.replicas.relay import Relay
@@ -121,7 +123,10 @@ class Replica:
         self._probed_at = 0.0
         self._probed_cpu_seconds = 0.0
         self._weights_bytes = 0
+        self._mapped: frozenset[str] = frozenset()
+        self._mapped_bytes = 0
         self._launched_at = self._measured_at = 0.0
+        self._limit = 0
 
     async def begin(self) -> ReplicaStatus:
         """Starts the life of the replica, once, and returns at once."""
@@ -209,6 +214,7 @@ class Replica:
             load_seconds = time.monotonic() - self._launched_at
             await self._open_relay()
             took = await self._measure(load_seconds)
+            await self._set_limit()
             endpoint = self._relay.endpoint if self._relay else f"http://127.0.0.1:{self._port}"
             self._set(
                 state="ready",
@@ -219,6 +225,7 @@ class Replica:
                 chat=self._prompt.to_json(),
             )
             end = await self._until_end()
+            self._note_peak(end)
             if self._status.state != "unhealthy":  # else the diagnosis is there: it hung
                 self._fail_unless_stopping(await self._exit_diagnosis(end))
         except Failure as failure:
@@ -332,6 +339,8 @@ class Replica:
             )
         )
         self._weights_bytes = await asyncio.to_thread(_size, weights, self._plan.weights.size_bytes)
+        if not self._plan.memory.paged:
+            self._mapped = frozenset(str(one.resolve()) for one in _tensor_files(weights))
         make_private(self._log.parent)
         own = {**command.environ, processes.INSTANCE_VARIABLE: self._config.instance}
         own |= {
@@ -349,9 +358,11 @@ class Replica:
                 before = self._log.replace(self._log.with_suffix(".log.1"))
                 before.chmod(0o600)  # an older version's
         self._launched_at = time.monotonic()
+        self._limit = loading_limit(self._plan, memory()[0])
         with open_private(self._log, "wb") as log:
             self._warden = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(WARDEN), str(self._config.stop_grace)),
+                str(self._limit),
                 *command.argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -385,7 +396,7 @@ class Replica:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._status.pid, signal.SIGKILL)
             await asyncio.to_thread(self._end_rest)
-        lost = {"code": None, "signal": 9, "stopped": False}
+        lost = {"code": None, "signal": 9, "stopped": False, "held_bytes": 0, "peak_bytes": 0}
         return dict(json.loads(last)) if last.strip() else lost
 
     def _end_rest(self) -> None:
@@ -496,7 +507,7 @@ class Replica:
     async def _measure(self, load_seconds: float) -> dict[str, Any] | None:
         """What the engine has taken until now; None where that cannot be told."""
         pid = self._status.pid
-        now = await asyncio.to_thread(_taken, pid, not self._on_processor) if pid else 0
+        now = await asyncio.to_thread(self._taken, pid) if pid else 0
         self._measured_at = time.monotonic()
         if not now:
             return None
@@ -507,12 +518,47 @@ class Replica:
             "load_seconds": round(load_seconds, 3),
         }
 
+    def _taken(self, pid: int) -> int:
+        """Memory that the engine holds, of GPUs if it computes there.
+
+        Some engines leave weights in the pages of their files, where a plan counts them as memory.
+        """
+        if self._on_processor:
+            self._mapped_bytes = mapped_bytes(pid, self._mapped)
+            return own_bytes(pid) + self._mapped_bytes
+        held = gpus.held_bytes()
+        with contextlib.suppress(psutil.Error):
+            first = psutil.Process(pid)
+            return sum(held.get(one.pid, 0) for one in (first, *first.children(recursive=True)))
+        return 0
+
+    async def _set_limit(self) -> None:
+        """Tells the warden how much memory an engine that serves may hold, by what it holds now."""
+        pid, warden = self._status.pid, self._warden
+        if pid is None or warden is None or warden.stdin is None or warden.stdin.is_closing():
+            return
+        held = await asyncio.to_thread(own_bytes, pid)
+        total, _ = memory()
+        self._limit = serving_limit(self._plan, total, held, self._engine.allocates_cache)
+        with contextlib.suppress(OSError):  # the warden has ended, which says more
+            warden.stdin.write(f"{self._limit}\n".encode())
+            await warden.stdin.drain()
+
     async def _measure_again(self) -> None:
         """Tells what the engine has taken, if it is more than before."""
         before = self._status.took
         later = await self._measure(0.0) if before is not None else None
         if before is not None and later is not None and later["peak_bytes"] > before["peak_bytes"]:
             self._set(took={**before, "peak_bytes": later["peak_bytes"]})
+
+    def _note_peak(self, end: dict[str, Any]) -> None:
+        """Tells the most that the engine held while it served, unless it went over its limit."""
+        took = self._status.took
+        if took is None or not self._on_processor or end["held_bytes"]:
+            return
+        peak = end["peak_bytes"] + self._mapped_bytes
+        if peak > took["peak_bytes"]:
+            self._set(took={**took, "peak_bytes": peak})
 
     async def _counters_moved(self) -> bool | None:
         """Whether the engine's counters differ from those of the last time; None: no counters."""
@@ -599,8 +645,10 @@ class Replica:
             message = f"the disk of {folder} is full, and {self._plan.engine} ends without its log"
             return Diagnosis("disk_full", f"{message}; make room", launch_command(self._plan))
         lines = await asyncio.to_thread(read_tail, self._log, EXIT_LINES)
+        if end["held_bytes"]:
+            return diagnose_excess(self._plan, end["held_bytes"], self._limit, lines)
         if end["stopped"]:  # by a signal to its warden: the service or the machine is being ended
-            end = {"code": None, "signal": signal.SIGTERM}
+            end = {**end, "code": None, "signal": signal.SIGTERM}
         is_oom = end["signal"] == signal.SIGKILL and oom_kills() > self._oom_kills
         return diagnose_exit(self._engine, self._plan, end["code"], end["signal"], lines, is_oom)
 
@@ -632,20 +680,12 @@ def _node_address() -> str:
 def _size(weights: Path | None, planned_bytes: int) -> int:
     """Bytes of the files that the engine is given; of a folder as planned, once they are there."""
     if weights is None or weights.is_dir():
-        files = [] if weights is None else list(weights.glob("*.safetensors"))
-        return sum(one.stat().st_size for one in files) or planned_bytes
+        return sum(one.stat().st_size for one in _tensor_files(weights)) or planned_bytes
     return file_bytes(weights)
 
 
-def _taken(pid: int, on_gpus: bool) -> int:
-    """Memory that a process and those below it hold, of GPUs if it computes there."""
-    if not on_gpus:
-        return own_bytes(pid)
-    held = gpus.held_bytes()
-    with contextlib.suppress(psutil.Error):
-        first = psutil.Process(pid)
-        return sum(held.get(one.pid, 0) for one in (first, *first.children(recursive=True)))
-    return 0
+def _tensor_files(weights: Path | None) -> list[Path]:
+    return [] if weights is None or not weights.is_dir() else list(weights.glob("*.safetensors"))
 
 
 def _cpu_seconds(pid: int | None) -> float:

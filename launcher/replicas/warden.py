@@ -8,12 +8,18 @@ some 30 ms. A process of its own between the replica's actor and the engine, bec
 - when the actor is killed, somebody must still end the engine's whole group;
 - as a subreaper (Linux) it inherits grandchildren that left the group, and can end those too.
 
-    python -I -S warden.py GRACE_SECONDS COMMAND [ARGUMENT ...]
+    python -I -S warden.py GRACE_SECONDS LIMIT_BYTES COMMAND [ARGUMENT ...]
 
 stdin is a leash: when it closes, the engine is stopped (SIGTERM, after GRACE_SECONDS SIGKILL). If
 the warden itself is killed, the kernel kills the engine (PR_SET_PDEATHSIG).
-stdout gets one JSON line `{"pid": …}` at the start and `{"code": …, "signal": …, "stopped": …}` at
-the end, when no process of the engine is left. stderr is the engine's log, for both its streams.
+stdout gets one JSON line `{"pid": …}` at the start and `{"code": …, "signal": …, "stopped": …,
+"held_bytes": …, "peak_bytes": …}` at the end, when no process of the engine is left. stderr is the
+engine's log, for both its streams.
+
+When the engine's processes hold more than LIMIT_BYTES of their own (memory that no file backs),
+they are ended at once, and `held_bytes` says how much that was; else it is 0. A line on stdin is
+another limit; 0 is none. `peak_bytes` is the most that they held since the last such line. Should
+memory run out first, the kernel ends engines before others.
 """
 
 import contextlib
@@ -27,6 +33,14 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+LOOK_SECONDS = 0.1
+"""Between two looks at the engine's memory."""
+FAMILY_SECONDS = 2.0
+"""Between two looks for the processes that it has started, and after memory that was shared."""
+PEAK_STEP = 0.01
+"""By how much more they must hold than before for the exact sum to be taken."""
+KILLED_FIRST = "800"
+"""Of 1,000: what the kernel adds to the engine's part of the memory when it chooses what to end."""
 LINUX = sys.platform == "linux"
 
 
@@ -50,6 +64,9 @@ def _start(argv: list[str], log: int) -> int:
     try:
         os.setsid()
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as score:
+            if int(score.read()) < int(KILLED_FIRST):
+                score.write(KILLED_FIRST)
         if os.getppid() != warden:  # the warden died before the signal was asked for
             os._exit(127)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -82,6 +99,64 @@ def _descendants() -> list[int]:
         descendants += new
         grew = bool(new)
     return descendants
+
+
+def _kilobytes(path: str, names: tuple[str, ...]) -> int:
+    """The sum of a process's figures of these names; 0 where it has ended."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError), open(path) as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name in names:
+                total += int(value.split()[0])
+    return total
+
+
+class _Memory:
+    """What the engine's processes hold of their own, at most, and whether that is too much."""
+
+    def __init__(self, engine: int, limit: int) -> None:
+        self._engine = engine
+        self._family = [engine]
+        self._look_at = self._search_at = 0.0
+        self.begin(limit)
+
+    def begin(self, limit: int) -> None:
+        """Counts anew, with this limit."""
+        self.limit = limit
+        self.peak = 0
+        self._rough = 0
+
+    @property
+    def pause(self) -> float | None:
+        """Seconds until the next look; None: none comes."""
+        return max(0.0, self._look_at - time.monotonic()) if LINUX else None
+
+    def excess(self) -> int:
+        """The bytes that they hold, if it is time to look and they are over the limit; else 0."""
+        now = time.monotonic()
+        if not LINUX or now < self._look_at:
+            return 0
+        self._look_at = now + LOOK_SECONDS
+        if now >= self._search_at:
+            self._search_at = now + FAMILY_SECONDS
+            self._family = _descendants() or [self._engine]
+        # It counts twice what a process shares with one that it forked. The exact sum is dear.
+        rough = self._sum("status", ("RssAnon", "VmSwap"))
+        is_over = 0 < self.limit < rough
+        if not is_over and rough <= self._rough * (1 + PEAK_STEP):
+            return 0
+        self._rough = max(self._rough, rough)
+        held = self._sum("smaps_rollup", ("Pss_Anon", "Pss_Shmem", "SwapPss"))
+        self.peak = max(self.peak, held)
+        if 0 < self.limit < held:
+            return held
+        if is_over:
+            self._look_at = now + FAMILY_SECONDS
+        return 0
+
+    def _sum(self, file: str, names: tuple[str, ...]) -> int:
+        return 1024 * sum(_kilobytes(f"/proc/{pid}/{file}", names) for pid in self._family)
 
 
 def _signal_group(group: int, number: int) -> None:
@@ -120,7 +195,7 @@ def _clear(engine: int, status: int | None) -> int:
 
 def main() -> None:
     """Runs the command line; see the module."""
-    grace, argv = float(sys.argv[1]), sys.argv[2:]
+    grace, limit, argv = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake, wake_write = os.pipe()
     for end in (wake, wake_write):
@@ -139,12 +214,16 @@ def main() -> None:
     engine = _start(argv, 2)
     _report({"pid": engine})
 
+    memory = _Memory(engine, limit)
     status: int | None = None
     deadline: float | None = None
-    leash = [0]
+    leash, said, held = [0], b"", 0
     while True:
         status, _ = _reap(engine)
         if status is not None:
+            break
+        held = memory.excess()
+        if held:
             break
         if stopping and deadline is None:
             _signal_group(engine, signal.SIGTERM)
@@ -153,16 +232,22 @@ def main() -> None:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             break
-        readable, _, _ = select.select([*leash, wake], [], [], left)
+        pauses = [pause for pause in (left, memory.pause) if pause is not None]
+        readable, _, _ = select.select([*leash, wake], [], [], min(pauses, default=None))
         if wake in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake, 4096)
-        if 0 in readable and not os.read(0, 4096):
-            stopping = True
+        if 0 in readable:
+            read = os.read(0, 4096)
+            stopping = stopping or not read
+            *lines, said = (said + read).split(b"\n")
+            for line in lines:
+                memory.begin(int(line))
     status = _clear(engine, status)
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-    _report({"code": code, "signal": number, "stopped": stopping})
+    ended = {"code": code, "signal": number, "stopped": stopping}
+    _report({**ended, "held_bytes": held, "peak_bytes": memory.peak})
 
 
 def _report(line: dict[str, object]) -> None:

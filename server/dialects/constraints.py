@@ -1,7 +1,8 @@
 """What an answer must be: by a schema, a pattern, a list of answers or a grammar, in all spellings.
 
-For engines that take llguidance's grammars (`RequestFields.guided`) everything becomes one. Of
-others only the form of `response_format` is checked.
+For engines that take llguidance's grammars (`RequestFields.guided`) everything becomes one. Those
+with xgrammar get it in their own fields, where xgrammar enforces it. Of others only the form of
+`response_format` is checked.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from paddock.server.dialects.schemas import (
     make_standalone,
     write_grammar,
 )
+from paddock.server.dialects.xgrammar import write_for_xgrammar
 
 HEAD = "%llguidance"
 """How llguidance's grammars begin; other texts in `grammar` are GBNF."""
@@ -57,7 +59,7 @@ def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
         FieldRefused: a keyword that the engine cannot enforce; with its place in the request.
     """
     form = fields.get("response_format") if "response_format" in taken else None
-    takes_schemas = model.fields.guided or model.fields.converts_schemas
+    takes_schemas = model.fields.guided or model.fields.converter != ""
     schema_wanted = _find_schema(form, takes_schemas) if form else None
     if not takes_schemas:
         return
@@ -71,6 +73,11 @@ def constrain(fields: Body, model: Model, taken: frozenset[str]) -> None:
         reason = f"does not go with {wanted[0].path}"
         raise FieldRefused(wanted[1].path, model.engine, reason)
     (only,) = wanted
+    if model.fields.converter == "xgrammar":
+        written = _for_xgrammar(only, model, taken)
+        _clear(fields)
+        fields |= written
+        return
     # A grammar would bind from the first token, and llama.cpp takes none beside tools.
     hinders = None if model.fields.guided else "is not enforced by this build of the engine"
     if "response_format" in taken and _thinks(fields, model):
@@ -120,7 +127,7 @@ def _find_schema(form: Body, guided: bool) -> Constraint | None:
 
 def _find_others(fields: Body) -> Iterator[Constraint]:
     for name, kind in _SPELLINGS.items():
-        if fields.get(name):
+        if fields.get(name) not in (None, ""):
             yield Constraint(kind, fields[name], name)
     outputs = fields.get("structured_outputs")
     if outputs is None:
@@ -164,11 +171,32 @@ def _write(wanted: Constraint) -> str:
     return grammar
 
 
+def _for_xgrammar(wanted: Constraint, model: Model, taken: frozenset[str]) -> Body:
+    """The fields of an engine that has xgrammar, where that enforces what is wanted.
+
+    What llguidance cannot do is refused here too: one table of keywords counts for all engines.
+    """
+    kind, value = wanted.kind, wanted.value
+    if kind == "json":
+        schema = make_standalone(value, wanted.path)
+        write_grammar(schema, wanted.path, model.engine)
+        schema = write_for_xgrammar(schema, wanted.path, model.engine)
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        return {"response_format": form}
+    if _write(wanted).startswith(HEAD) and kind == "grammar":
+        raise FieldRefused(wanted.path, model.engine, "it takes GBNF, not llguidance's grammars")
+    if "structured_outputs" in taken:
+        return {"structured_outputs": {kind: value}}
+    if kind == "choice":
+        kind, value = "regex", "|".join(map(re.escape, value))
+    return {{"regex": "regex", "grammar": "ebnf"}[kind]: value}
+
+
 def _convert(
     fields: Body, wanted: Constraint, schema: Body, model: Model, hinders: str
 ) -> dict[str, Any]:
     """A `response_format` for llama.cpp's own converter, where something hinders a grammar."""
-    if not model.fields.converts_schemas:
+    if model.fields.converter != "llama.cpp":
         raise FieldRefused(wanted.path, model.engine, hinders)
     if not fields.get("tools"):
         check_converter(schema, wanted.path, model.engine, hinders)

@@ -36,7 +36,9 @@ def died_by_itself(diagnosis: Mapping[str, Any]) -> bool:
     """
     if diagnosis.get("cause") in {"engine_hung", "actor_died", "node_lost"}:
         return False
-    return diagnosis.get("cause") == "oom" or diagnosis.get("signal") not in {"SIGKILL", "SIGTERM"}
+    if diagnosis.get("cause") in {"oom", "memory_limit"}:
+        return True
+    return diagnosis.get("signal") not in {"SIGKILL", "SIGTERM"}
 
 
 _RETRY_AFTER = re.compile(rb"[\x20-\x7e]{1,100}")

@@ -41,6 +41,7 @@ _TYPES: Mapping[Kind, Any] = {
     "solved": Annotated[int, Field(ge=1)] | Literal["auto"],
     "number": float,
     "bytes": int | str,
+    "limit": int | str,
     "flag": bool,
     "gpus": int | str,
     "indices": list[int] | int | str,

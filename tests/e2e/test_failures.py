@@ -180,6 +180,27 @@ def test_request_that_ends_its_engine_is_not_tried_elsewhere(shared_paddock: Pad
     shared_paddock.ok("terminate", "-u", "poison")
 
 
+def test_request_that_takes_too_much_memory_costs_its_replica_alone(
+    shared_paddock: Paddock,
+) -> None:
+    """It is answered 502 with the cause, is not tried elsewhere, and the replica comes back."""
+    shared_paddock.ok(
+        *("launch", "tiny-mixtral", "-en", "echo", "-u", "hungry", "-r", "2"),
+        *("--hoard_mb", "600", "--token_seconds", "5", "--memory-limit", "300MB"),
+    )
+    pids = {one["pid"] for one in model(shared_paddock, "hungry")["replica_statuses"]}
+    with pytest.raises(GatewayError) as refused:
+        shared_paddock.client().complete("hungry", "one two three")
+    assert refused.value.status == 502
+    assert refused.value.error["cause"] == "memory_limit"
+    until(lambda: model(shared_paddock, "hungry")["restarts"])
+    until(lambda: _all_ready(model(shared_paddock, "hungry")))
+    after = model(shared_paddock, "hungry")
+    assert after["restarts"] == 1
+    assert len(pids & {one["pid"] for one in after["replica_statuses"]}) == 1
+    shared_paddock.ok("terminate", "-u", "hungry")
+
+
 def _all_ready(found: dict[str, Any]) -> bool:
     return all(one["model_state"] == "ready" for one in found["replica_statuses"])
 

@@ -24,6 +24,7 @@ from paddock.registry.errors import BadValue
 from paddock.registry.prompts import EXAMPLE, find_prompt, prompt_names, render
 from tests.engines.child import Child, free_port, serving
 from tests.fakes import STRING, entry, gguf, llama_server, tensor, text
+from tests.registry.test_prompts import CALLED, TOOLS
 from tests.rewritten import TEMPLATE, rewrite, with_sentencepiece
 
 TINY = specs_root() / "weights" / "tiny-mixtral" / "ggufv2" / "tiny-mixtral.Q4_K_M.gguf"
@@ -371,6 +372,10 @@ def test_a_prompt_format_is_rendered_as_jinja2_does(tmp_path: Path, name: str) -
             status, answer = child.post("/apply-template", {"messages": messages})
             assert status == 200, answer
             assert answer["prompt"] == render(template, messages, "<s>", "</s>").removeprefix("<s>")
+        if "tools" in template:
+            status, answer = child.post("/apply-template", {"messages": CALLED, "tools": TOOLS})
+            assert status == 200, answer
+            assert answer["prompt"] == render(template, CALLED, "<s>", "</s>", tools=TOOLS)
 
 
 @pytest.mark.parametrize("own", ["{{ if .System }}{{ .System }}{{ end }}", "{% for m in x %}{{ m"])

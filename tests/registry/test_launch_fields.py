@@ -43,6 +43,7 @@ EXAMPLES: dict[str, Any] = {
     "solved": 2,
     "number": 2.5,
     "bytes": "24GB",
+    "limit": "12GB",
     "flag": True,
     "gpus": "2",
     "indices": "1,0",
@@ -61,7 +62,14 @@ EXAMPLES: dict[str, Any] = {
         "files": [{"name": "m.gguf", "size_bytes": 1, "sha256": "0" * 64}],
     },
 }
-PARSED = {"bytes": 24 * 10**9, "size": "46_7", "gpus": 2, "indices": (1, 0), "adapters": ["/a"]}
+PARSED = {
+    "bytes": 24 * 10**9,
+    "limit": 12 * 10**9,
+    "size": "46_7",
+    "gpus": 2,
+    "indices": (1, 0),
+    "adapters": ["/a"],
+}
 
 
 def example(field: LaunchField) -> Any:

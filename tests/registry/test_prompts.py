@@ -24,9 +24,13 @@ SYSTEM = ({"role": "system", "content": "S"}, *EXAMPLE)
 # How each publication places a system message: what the prompt has in place of `found`.
 SYSTEM_TURNS = {
     "baichuan-2": ("<reserved_106>U1", "S<reserved_106>U1"),
-    "chatml": ("<|im_start|>user\nU1", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU1"),
+    **dict.fromkeys(
+        ("chatml", "chatml-bos", "qwen3", "qwen3-instruct", "qwen3-thinking", "qwq"),
+        ("<|im_start|>user\nU1", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU1"),
+    ),
     "deepseek-llm": ("User: U1", "S\n\nUser: U1"),
     "deepseek-r1": ("<｜User｜>U1", "S<｜User｜>U1"),
+    "deepseek-r1-0528": ("<｜User｜>U1", "S<｜User｜>U1"),
     "deepseek-v3": ("<｜User｜>U1", "S<｜User｜>U1"),
     "gemma-3": ("user\nU1", "user\nS\n\nU1"),
     "llama-2": ("U1", "<<SYS>>\nS\n<</SYS>>\n\nU1"),
@@ -41,6 +45,7 @@ SYSTEM_TURNS = {
     "mistral-v3-tekken": ("U2", "S\n\nU2"),
     "phi-3": ("<|user|>\nU1", "<|system|>\nS<|end|>\n<|user|>\nU1"),
     "qwen": ("You are a helpful assistant.", "S"),
+    "qwen2.5-1m": ("You are a helpful assistant.", "S"),
     "qwen2.5": ("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", "S"),
 }
 ALTERNATING = ("gemma-3", "llama-2", "mistral-v1", "mistral-v3", "mistral-v3-tekken")
@@ -100,6 +105,96 @@ def test_earlier_thoughts_are_left_out() -> None:
     messages = [EXAMPLE[0], {"role": "assistant", "content": "<think>T</think>A1"}, EXAMPLE[2]]
     known = find_prompt("deepseek-r1")
     assert render(known.template, messages, known.bos, known.eos) == known.example
+
+
+TOOL = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+TOOLS = [{"type": "function", "function": TOOL}]
+CALLED = (
+    {"role": "user", "content": "U1"},
+    {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "T1",
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}},
+            {"id": "2", "type": "function", "function": {"name": "f", "arguments": {}}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "R1"},
+    {"role": "tool", "tool_call_id": "2", "content": "R2"},
+)
+ASKED = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
+</tools>
+
+For each function call, return a json object with function name and arguments within \
+<tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call><|im_end|>
+<|im_start|>user
+U1<|im_end|>
+<|im_start|>assistant
+"""
+ANSWERED = """<tool_call>
+{"name": "f", "arguments": {"a": 1}}
+</tool_call>
+<tool_call>
+{"name": "f", "arguments": {}}
+</tool_call><|im_end|>
+<|im_start|>user
+<tool_response>
+R1
+</tool_response>
+<tool_response>
+R2
+</tool_response><|im_end|>
+<|im_start|>assistant
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "thought", "opened"),
+    [
+        ("qwen2.5", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", "", ""),
+        ("qwen2.5-1m", "You are a helpful assistant.", "", ""),
+        ("qwen3", "", "<think>\nT1\n</think>\n\n", ""),
+        ("qwen3-instruct", "", "", ""),
+        ("qwen3-thinking", "", "<think>\nT1\n</think>\n\n", "<think>\n"),
+        ("qwq", "", "", "<think>\n"),
+    ],
+)
+def test_tools_stand_where_qwen_has_them(name: str, first: str, thought: str, opened: str) -> None:
+    """In the system turn; calls in the answer, results in one turn of the user's."""
+    known = find_prompt(name)
+    turn = f"<|im_start|>system\n{first}" + ("\n\n" if first else "")
+    expected = turn + ASKED + thought + ANSWERED + opened
+    assert render(known.template, CALLED, known.bos, known.eos, tools=TOOLS) == expected
+
+
+def test_thinking_is_switched_as_qwen3_has_it() -> None:
+    """An empty thought in the prompt; earlier thoughts are left out, those of this turn stay."""
+    known = find_prompt("qwen3")
+    off = render(known.template, EXAMPLE, known.bos, known.eos, enable_thinking=False)
+    assert off == f"{known.example}<think>\n\n</think>\n\n"
+    assert (
+        render(known.template, EXAMPLE, known.bos, known.eos, enable_thinking=True) == known.example
+    )
+    for answer in (
+        {"content": "<think>\nT\n</think>\n\nA1"},
+        {"content": "A1", "reasoning_content": "T"},
+    ):
+        thought = [EXAMPLE[0], {"role": "assistant", **answer}, EXAMPLE[2]]
+        assert render(known.template, thought, known.bos, known.eos) == known.example
+        last = render(
+            known.template, thought[:2], known.bos, known.eos, add_generation_prompt=False
+        )
+        assert last.endswith("assistant\n<think>\nT\n</think>\n\nA1<|im_end|>\n")
 
 
 def test_every_spec_names_a_format_that_there_is() -> None:

@@ -71,7 +71,7 @@ TABLE: dict[str, tuple[tuple[str, str, int, int], ...]] = {
     "glm4-chat": (
         ("9", "Q4_K", 32768, 1),
         ("9", "Q4_K", 32768, 4),
-        ("9", "none", 8192, 1),
+        ("9", "none", 32768, 1),
         ("9", "none", 32768, 4),
     ),
     "llama-3.1-instruct": (

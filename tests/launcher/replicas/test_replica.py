@@ -1,6 +1,7 @@
 """A replica as a plain object: its states, its failures, and that it leaves no process behind."""
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -268,6 +269,33 @@ async def test_an_engine_that_the_kernel_ended_for_memory_is_known(
     status = await until(replica, "failed")
     assert status.diagnosis is not None
     assert (status.diagnosis["cause"], status.diagnosis["signal"]) == ("oom", "SIGKILL")
+
+
+async def test_an_engine_over_its_memory_limit_is_ended_and_says_so(make: Make) -> None:
+    """While it loads and while it serves, with both figures and the way to a higher limit."""
+    diagnosis = await failed(make(echo().model_copy(update={"memory_limit": 1_000_000})))
+    assert diagnosis["cause"] == "memory_limit"
+    assert "more than its limit of 0.0 GB, and was ended" in diagnosis["message"]
+    assert " --memory-limit 1GB" in diagnosis["next_command"]
+    replica = make(echo(hoard_mb=600).model_copy(update={"memory_limit": 300_000_000}))
+    await ready(replica)
+    with contextlib.suppress(Exception):
+        async for _ in replica.generate("one two three", max_tokens=3):
+            pass
+    status = await until(replica, "failed")
+    assert status.diagnosis is not None
+    assert (status.diagnosis["cause"], status.diagnosis["signal"]) == ("memory_limit", "SIGKILL")
+    assert status.endpoint is None
+    assert left() == []
+
+
+async def test_a_limit_leaves_room_beside_the_plan(make: Make) -> None:
+    """The plan's 45 MB and a margin; 600 MB more are within it."""
+    replica = make(echo(hoard_mb=600))
+    await ready(replica)
+    answer = [part async for part in replica.generate("one two three", max_tokens=3)]
+    assert "".join(answer) == "one two three"
+    assert (await replica.begin()).state == "ready"
 
 
 async def test_a_full_disk_is_named_where_an_engine_ends_for_want_of_its_log(

@@ -40,11 +40,11 @@ os.wait()
 class Warden:
     """One warden over a Python snippet (or any command), with its reports."""
 
-    def __init__(self, log: Path, *argv: str, grace: float = 5.0) -> None:
+    def __init__(self, log: Path, *argv: str, grace: float = 5.0, limit: int = 0) -> None:
         self.log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(WARDEN), str(grace), *argv],
+                [sys.executable, "-I", "-S", str(WARDEN), str(grace), str(limit), *argv],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -52,6 +52,12 @@ class Warden:
         self.pid: int = self.report()["pid"]
 
     def report(self) -> dict[str, Any]:
+        """The next report; the peak is left to tests of it."""
+        found = self.whole_report()
+        assert found.pop("peak_bytes", 0) >= 0
+        return found
+
+    def whole_report(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], DEADLINE)
         assert readable, "the warden reported nothing in time"
@@ -83,7 +89,7 @@ def guard(tmp_path: Path) -> Iterator[Callable[..., Warden]]:
     """Starts wardens, and ends those that a failed test leaves."""
     started: list[Warden] = []
 
-    def start(*argv: str, **options: float) -> Warden:
+    def start(*argv: str, **options: Any) -> Warden:
         command = (sys.executable, "-c", *argv) if len(argv) == 1 else argv
         log = tmp_path / f"{len(started)}.log"
         started.append(Warden(log, *command, **options))
@@ -106,7 +112,7 @@ def guard(tmp_path: Path) -> Iterator[Callable[..., Warden]]:
 def test_an_exit_code_is_reported(guard: Callable[..., Warden], code: int) -> None:
     """An engine that ends by itself is reported with its code, and not as stopped."""
     warden = guard(f"raise SystemExit({code})")
-    assert warden.report() == {"code": code, "signal": None, "stopped": False}
+    assert warden.report() == {"code": code, "signal": None, "stopped": False, "held_bytes": 0}
     assert warden.process.wait(DEADLINE) == 0
 
 
@@ -115,7 +121,7 @@ def test_a_signal_is_reported(guard: Callable[..., Warden], number: int) -> None
     """An engine that a signal ended is reported with the signal."""
     warden = guard(SLEEP)
     os.kill(warden.pid, number)
-    assert warden.report() == {"code": None, "signal": number, "stopped": False}
+    assert warden.report() == {"code": None, "signal": number, "stopped": False, "held_bytes": 0}
 
 
 def test_slipping_the_leash_asks_first(guard: Callable[..., Warden]) -> None:
@@ -125,7 +131,7 @@ def test_slipping_the_leash_asks_first(guard: Callable[..., Warden]) -> None:
         "time.sleep(600)"
     )
     warden.await_lines(1)
-    assert warden.end() == {"code": 7, "signal": None, "stopped": True}
+    assert warden.end() == {"code": 7, "signal": None, "stopped": True, "held_bytes": 0}
 
 
 def test_sigterm_to_the_warden_stops_the_engine(guard: Callable[..., Warden]) -> None:
@@ -133,14 +139,24 @@ def test_sigterm_to_the_warden_stops_the_engine(guard: Callable[..., Warden]) ->
     warden = guard(SLEEP)
     warden.await_lines(1)
     warden.process.terminate()
-    assert warden.report() == {"code": None, "signal": signal.SIGTERM, "stopped": True}
+    assert warden.report() == {
+        "code": None,
+        "signal": signal.SIGTERM,
+        "stopped": True,
+        "held_bytes": 0,
+    }
 
 
 def test_what_ignores_sigterm_is_killed_after_the_grace(guard: Callable[..., Warden]) -> None:
     """No more than the grace is given."""
     warden = guard(STUBBORN, grace=0.1)
     warden.await_lines(1)
-    assert warden.end() == {"code": None, "signal": signal.SIGKILL, "stopped": True}
+    assert warden.end() == {
+        "code": None,
+        "signal": signal.SIGKILL,
+        "stopped": True,
+        "held_bytes": 0,
+    }
 
 
 def test_what_was_asked_to_end_has_its_grace(guard: Callable[..., Warden]) -> None:
@@ -153,7 +169,12 @@ def test_what_was_asked_to_end_has_its_grace(guard: Callable[..., Warden]) -> No
     assert warden.process.stdout is not None
     assert select.select([warden.process.stdout.fileno()], [], [], 0)[0] == []
     os.kill(warden.pid, signal.SIGKILL)
-    assert warden.report() == {"code": None, "signal": signal.SIGKILL, "stopped": True}
+    assert warden.report() == {
+        "code": None,
+        "signal": signal.SIGKILL,
+        "stopped": True,
+        "held_bytes": 0,
+    }
 
 
 @pytest.mark.parametrize(("code", "lines"), [(CHILD, 2), (SESSION, 2), (DAEMON, 2)])
@@ -187,7 +208,7 @@ def test_a_killed_warden_takes_its_engine_along(guard: Callable[..., Warden]) ->
 def test_a_program_that_is_not_there_is_said(guard: Callable[..., Warden]) -> None:
     """The code is 127, as in a shell, and the log names the program."""
     warden = guard("/none/such", "-x")
-    assert warden.report() == {"code": 127, "signal": None, "stopped": False}
+    assert warden.report() == {"code": 127, "signal": None, "stopped": False, "held_bytes": 0}
     assert warden.log.read_text() == "/none/such: No such file or directory\n"
 
 
@@ -206,7 +227,9 @@ def test_the_engine_starts_clean(guard: Callable[..., Warden]) -> None:
         "assert sorted(map(int, os.listdir('/proc/self/fd')))[:3] == [0, 1, 2];"
         "assert len(os.listdir('/proc/self/fd')) == 4"  # the fourth reads the folder
     )
-    assert warden.report() == {"code": 0, "signal": None, "stopped": False}, warden.log.read_text()
+    assert warden.report() == {"code": 0, "signal": None, "stopped": False, "held_bytes": 0}, (
+        warden.log.read_text()
+    )
 
 
 def test_text_on_the_leash_means_nothing(guard: Callable[..., Warden]) -> None:
@@ -231,4 +254,93 @@ def test_a_leash_that_slips_at_once_stops_at_once(guard: Callable[..., Warden]) 
     """However early it comes, the request to stop reaches the engine: no grace is waited out."""
     for _ in range(10):
         warden = guard("/bin/sleep", "600", grace=60)
-        assert warden.end() == {"code": None, "signal": signal.SIGTERM, "stopped": True}
+        assert warden.end() == {
+            "code": None,
+            "signal": signal.SIGTERM,
+            "stopped": True,
+            "held_bytes": 0,
+        }
+
+
+# It takes 200 MB; maps a file of as much, and reads it; shares what it has taken with a child.
+TAKE = "kept = b'x' * 200_000_000; print('taken', flush=True)"
+MAP = """
+import mmap, tempfile, time
+file = tempfile.TemporaryFile()
+for _ in range(200):
+    file.write(b'x' * 1_000_000)
+file.flush()
+kept = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+print(sum(kept[::4096]), flush=True)
+time.sleep(600)
+"""
+FORK = f"{TAKE}; import os, time; os.fork(); print('up', flush=True); time.sleep(600)"
+TAKE_IN_CHILD = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, '-c', {f"{TAKE}; import time; time.sleep(600)"!r}])
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("code", [f"{TAKE}; import time; time.sleep(600)", TAKE_IN_CHILD])
+def test_what_holds_more_than_its_limit_is_ended(guard: Callable[..., Warden], code: str) -> None:
+    """With all that it started, at once, and with what it held."""
+    warden = guard(code, grace=600, limit=150_000_000)
+    report = warden.report()
+    assert 150_000_000 < report.pop("held_bytes") < 400_000_000
+    assert report == {"code": None, "signal": signal.SIGKILL, "stopped": False}
+    assert warden.process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize(("code", "lines"), [(MAP, 1), (FORK, 3)])
+def test_mapped_files_and_shared_memory_count_once(
+    guard: Callable[..., Warden], code: str, lines: int
+) -> None:
+    """Pages of a file count for nothing, and what a child shares with its parent counts once."""
+    limit = 150_000_000 if code is MAP else 300_000_000
+    warden = guard(code, limit=limit)
+    warden.await_lines(lines)
+    assert warden.process.stdout is not None
+    assert select.select([warden.process.stdout], [], [], 1.0)[0] == []
+    assert warden.end()["held_bytes"] == 0
+
+
+def test_a_line_on_the_leash_is_another_limit(guard: Callable[..., Warden]) -> None:
+    """It counts from then on, and the leash still holds."""
+    warden = guard(f"{TAKE}; import time; time.sleep(600)", limit=10**12)
+    warden.await_lines(1)
+    assert warden.process.stdin is not None
+    for line in (b"0\n", b"1000000", b"000000\n100000000\n"):
+        warden.process.stdin.write(line)
+        warden.process.stdin.flush()
+    assert 100_000_000 < warden.report()["held_bytes"] < 400_000_000
+
+
+@pytest.mark.parametrize(
+    ("is_new", "least", "most"), [(False, 200_000_000, 300_000_000), (True, 1_000_000, 100_000_000)]
+)
+def test_the_most_that_was_held_is_told(
+    guard: Callable[..., Warden], is_new: bool, least: int, most: int
+) -> None:
+    """Without a limit, too, and from the last line on the leash on."""
+    code = (
+        f"import time; {TAKE}; time.sleep(1); del kept; print('free', flush=True); time.sleep(60)"
+    )
+    warden = guard(code, grace=0.1)
+    warden.await_lines(2)
+    assert warden.process.stdin is not None
+    if is_new:
+        warden.process.stdin.write(b"0\n")
+        warden.process.stdin.flush()
+        time.sleep(0.5)
+    warden.process.stdin.close()
+    assert least < warden.whole_report()["peak_bytes"] < most
+
+
+def test_an_engine_is_the_first_that_the_kernel_ends(guard: Callable[..., Warden]) -> None:
+    """Where the memory of the machine runs out, the warden and its kin live on."""
+    warden = guard(SLEEP)
+    warden.await_lines(1)
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert int(Path(f"/proc/{warden.pid}/oom_score_adj").read_text()) == max(800, own)
+    assert int(Path(f"/proc/{warden.process.pid}/oom_score_adj").read_text()) == own

@@ -31,6 +31,7 @@ export const LAUNCH_FIELDS: readonly LaunchField[] = [
   { key: "trust", type: "text", flags: ["--trust"] },
   { key: "fit", type: "flag", flags: ["--fit"] },
   { key: "force", type: "flag", flags: ["--force"] },
+  { key: "memory_limit", type: "text", flags: ["--memory-limit"] },
   { key: "assume_gpu", type: "text", flags: ["--assume-gpu"] },
   { key: "restart", type: "text", flags: ["--restart"] },
   { key: "restart_tries", type: "number", flags: ["--restart-tries"], min: 0 },

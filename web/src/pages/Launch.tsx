@@ -363,7 +363,7 @@ function EngineOptions(props: {
 /** When a replica that fails is started again. */
 function Keeping({ query, set }: { query: URLSearchParams; set: Setter }) {
   const { t } = useTranslation();
-  const fields = ["restart", "restart_tries", "silence_seconds"];
+  const fields = ["restart", "restart_tries", "silence_seconds", "memory_limit"];
   const count = fields.filter((field) => query.get(field)).length;
   return (
     <Accordion variant="contained" defaultValue={count ? "keeping" : null}>
@@ -400,6 +400,12 @@ function Keeping({ query, set }: { query: URLSearchParams; set: Setter }) {
               value={query.get("silence_seconds") ?? ""}
               onChange={set("silence_seconds")}
               min={1}
+            />
+            <TextInput
+              label={t("launch.memoryLimit")}
+              placeholder={t("launch.memoryLimitHint")}
+              value={query.get("memory_limit") ?? ""}
+              onChange={(event) => set("memory_limit")(event.currentTarget.value || null)}
             />
           </SimpleGrid>
         </Accordion.Panel>
