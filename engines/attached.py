@@ -32,5 +32,18 @@ FIELDS = RequestFields(
             *("functions", "function_call", "add_generation_prompt"),
         )
     ),
-    embeddings=frozenset(("encoding_format", "dimensions", "user", "input_type", "truncate")),
+    embeddings=frozenset(
+        (
+            *("encoding_format", "dimensions", "user", "input_type", "truncate", "truncation"),
+            *("truncate_prompt_tokens", "truncation_direction", "truncation_side", "task"),
+            *("task_type", "prompt", "prompt_name", "instruction", "output_dimension"),
+            *("output_dtype", "embedding_type", "normalized"),
+        )
+    ),
+    rerank=frozenset(
+        (
+            *("truncate", "truncation", "truncate_prompt_tokens", "max_tokens_per_doc"),
+            *("truncation_direction", "truncation_side", "instruction", "instruct"),
+        )
+    ),
 )

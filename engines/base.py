@@ -20,6 +20,7 @@ from paddock.registry.errors import BadValue, UnknownName
 
 if TYPE_CHECKING:
     from paddock.engines.environment import Environment
+    from paddock.registry.retrieval import Embedding, Ranking
     from paddock.registry.spec import Architecture, Variant
 
 
@@ -212,6 +213,8 @@ class Serving:
         tool_format: how the model writes calls (`registry/tool_formats.py`); None: not known, or
             no tools.
         reasoning_format: how it marks its thoughts (`registry/reasoning_formats.py`), likewise.
+        embedding: how the model embeds, by its spec.
+        ranking: how a language model ranks.
     """
 
     model_id: str
@@ -231,6 +234,8 @@ class Serving:
     gpu_share: float = 0.0
     tool_format: str | None = None
     reasoning_format: str | None = None
+    embedding: Embedding | None = None
+    ranking: Ranking | None = None
 
 
 @dataclass(frozen=True)
@@ -275,7 +280,8 @@ class RequestFields:
         honoured: fields of completions and of chats that it acts on, its own beyond OpenAI's too.
         completions: fields that it acts on in completions alone.
         chat: fields that it acts on in chats alone.
-        embeddings: fields of `/v1/embeddings`.
+        embeddings: fields of `/v1/embeddings`; `prompt` and `truncate` in the gateway's own form.
+        rerank: likewise of `/v1/rerank`.
         renamed: common name of a field → its name in this engine.
         refused: reasons, for fields whose refusal needs one.
         usage_in_completions: its streams of completions always carry usage.
@@ -284,19 +290,22 @@ class RequestFields:
         guided: its field `grammar` takes what llguidance compiles, and enforces it.
         free_tool_choice: it lets the model answer without a tool where one is required.
         closes_after_stream: it closes a connection after a stream, whatever its header says.
-        too_long: its message for an input that is too long, if it sends a 5xx status with it.
+        too_long: its message for an input that is too long, if it sends a 5xx status with it, or
+            speaks of its batches; `tokens` are the input's.
         chat_logprobs: its completions have `logprobs` in the chat's shape.
         strict_tools: it holds the arguments of strict tools to their schemas, by a grammar.
         thoughts: its name for thoughts in an answer, where that is not `reasoning_content`.
         binds_answer: a field that takes a grammar as `grammar` does, of what follows the thoughts.
         tells_stop: a field that makes it name the stop text that ended an answer.
         counts_at: its route that only counts the tokens of a chat's prompt.
+        tokenizes_at: its route that turns a text into tokens, beside which one turns them back.
     """
 
     honoured: frozenset[str] = frozenset()
     completions: frozenset[str] = frozenset()
     chat: frozenset[str] = frozenset()
     embeddings: frozenset[str] = frozenset()
+    rerank: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     usage_in_completions: bool = False
@@ -311,6 +320,7 @@ class RequestFields:
     binds_answer: str = ""
     tells_stop: str = ""
     counts_at: str = ""
+    tokenizes_at: str = ""
 
     @cached_property
     def in_completions(self) -> frozenset[str]:

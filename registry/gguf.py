@@ -100,6 +100,8 @@ class GgufHeader:
     """The weights that belong to experts."""
     has_output: bool = False
     """Whether there is an output layer of its own."""
+    has_rank_head: bool = False
+    """Whether there is a layer that scores pairs."""
 
 
 class _Reader:
@@ -388,6 +390,7 @@ def read_header(source: ByteSource) -> GgufHeader:
         sums.weights,
         sums.expert_weights,
         sums.has_output,
+        sums.has_rank_head,
     )
 
 
@@ -399,6 +402,7 @@ class _Tensors:
     weights: int = 0
     expert_weights: int = 0
     has_output: bool = False
+    has_rank_head: bool = False
 
 
 def _read_tensor(reader: _Reader, sums: _Tensors) -> None:
@@ -416,6 +420,7 @@ def _read_tensor(reader: _Reader, sums: _Tensors) -> None:
     sums.weights += weights
     sums.expert_weights += weights if "_exps." in name else 0
     sums.has_output |= name == "output.weight"
+    sums.has_rank_head |= name in {"cls.weight", "cls.output.weight"}
     if kind in _BLOCKS:
         per_block, block_bytes = _BLOCKS[kind]
         sums.end = max(sums.end, offset + -(-weights // per_block) * block_bytes)

@@ -28,6 +28,7 @@ from paddock.registry.errors import BadValue, UnknownName
 from paddock.registry.formats import weight_format
 from paddock.registry.hubs import find_hub
 from paddock.registry.prompts import prompt_names
+from paddock.registry.retrieval import Embedding, Ranking
 from paddock.registry.spec_fields import (
     ABSOLUTE,
     BELOW,
@@ -402,6 +403,10 @@ class ModelSpec(_Frozen):
     """Jinja template that counts before the weights' own; rarely wanted."""
     stop: Distinct[Verbatim] = ()
     """Strings that end an answer, beside the model's own end-of-text token."""
+    embedding: Embedding | None = None
+    """Of a model that embeds: its prompts, and how short its vectors may be cut."""
+    ranking: Ranking | None = None
+    """Of a language model that ranks: the prompt of a pair, and the tokens that score it."""
     weights: AtLeastOne[Weights]
     recommended: Distinct[Name] = ()
     """Quantizations in order of preference."""
@@ -515,6 +520,9 @@ class ModelSpec(_Frozen):
             raise wrong_value(
                 f"a model of type {self.type} has the ability {needed}", ("abilities",)
             )
+        for field, kind in (("embedding", "embedding"), ("ranking", "rerank")):
+            if getattr(self, field) is not None and self.type != kind:
+                raise wrong_value(f"is for models of type {kind}", (field,))
         seen: dict[tuple[str, str, str], int] = {}
         for index, weights in enumerate(self.weights):
             for position, quantization in enumerate(weights.quantizations):

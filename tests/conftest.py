@@ -27,7 +27,9 @@ from paddock.engines.environment import CURRENT, InstalledEnvironment
 from paddock.launcher.hosts import processes
 from paddock.registry import catalog
 from paddock.registry.catalog import default_folders, specs_root
+from tests import decoders as decoder_models
 from tests import minilm
+from tests.decoders import Decoders
 from tests.library import Told, ask
 
 COMMAND_SECONDS = 150
@@ -261,6 +263,14 @@ def library(
 ) -> Told:
     """What sentence-transformers says of the trained model, and of an untrained ranker."""
     return ask(sentence_transformers_home, sentences, tmp_path_factory.mktemp("ranker"))
+
+
+@pytest.fixture(scope="session")
+def decoders(
+    sentence_transformers_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Decoders:
+    """Tiny decoders that rank and embed, and what their cards' code says."""
+    return decoder_models.make(sentence_transformers_home, tmp_path_factory.mktemp("decoders"))
 
 
 class Installs:

@@ -73,6 +73,7 @@ REPACK_SHARE = 0.9
 
 # Started by its path: as a module it would first import this package, which takes 0.2 s.
 SERVE = Path(__file__).with_name("serve.py")
+POOLED_CHECK = Path(__file__).with_name("pooled_check.py")
 
 
 class LlamaCppOptions(EngineOptions):
@@ -168,17 +169,22 @@ FIELDS = RequestFields(
     refused={
         "suffix": "fill-in-the-middle is another route of this engine",
         "dimensions": "the model has one number of dimensions",
+        "instruction": "the prompt of pairs is in the GGUF file, with an instruction of its own; "
+        "the model's safetensors take another, on sentence-transformers",
         "lora_name": "adapters are chosen by launch option lora, or by field lora",
     },
     usage_in_completions=True,
     chat_logprobs=True,
-    too_long=re.compile(rb"is too large to process|increase the physical batch size"),
+    too_long=re.compile(
+        rb"input \((?P<tokens>\d+) tokens\) is too large|increase the physical batch size"
+    ),
     closes_after_stream=True,
     free_tool_choice=True,
     guided=True,
     converter="llama.cpp",
     tells_stop="verbose",
     counts_at="/v1/chat/completions/input_tokens",
+    tokenizes_at="/tokenize",
 )
 
 
@@ -211,6 +217,7 @@ class LlamaCpp(Adapter):
             "bad_option",
             "a LoRA adapter could not be loaded",
         ),
+        Symptom(re.compile(r"^unfit: (.*)"), "unsupported_arch", "{0}"),
         Symptom(
             re.compile(r"llama_init_from_model: (.* requires .*)"),
             "bad_option",
@@ -381,7 +388,7 @@ class LlamaCpp(Adapter):
         """The built-in server as a child of ours, or a `llama-server`."""
         program = _program()
         if program:
-            return _llama_server(program, serving)
+            return _checked(_llama_server(program, serving), serving)
         return Command(
             argv=(sys.executable, "-P", str(SERVE), json.dumps(launch_settings(serving))),
             environ={"PADDOCK_ENGINE_KEY": serving.api_key, **QUIET},
@@ -407,6 +414,7 @@ def launch_settings(serving: Serving) -> dict[str, Any]:
         "slots": serving.slots,
         "embedding": "embed" in serving.abilities,
         "rerank": "rerank" in serving.abilities,
+        "need": _need(serving),
         "chat_template": serving.chat_template,
         "projector": serving.projector and str(serving.projector),
         "options": serving.options.model_dump(mode="json"),
@@ -445,6 +453,22 @@ def _serving_batches(serving: Serving) -> tuple[int, int]:
 
 def _is_pooled(serving: Serving) -> bool:
     return bool({"embed", "rerank"} & set(serving.abilities))
+
+
+def _need(serving: Serving) -> str:
+    """What the file is checked for (`pooled_check.py`); empty: nothing."""
+    if "rerank" in serving.abilities:
+        return "rank"
+    return "end" if serving.embedding is not None and serving.embedding.ends_texts else ""
+
+
+def _checked(command: Command, serving: Serving) -> Command:
+    """The command after a look at the file, where it has to have something of its own."""
+    need = _need(serving)
+    if not need:
+        return command
+    look = (sys.executable, "-P", str(POOLED_CHECK), need, str(serving.weights))
+    return replace(command, argv=(*look, *command.argv))
 
 
 def _llama_server(program: str, serving: Serving) -> Command:

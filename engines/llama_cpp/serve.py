@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 # By mmap and mlock.
@@ -89,7 +90,12 @@ def main() -> None:
     # The system's own handling ends the process at once, in the middle of a long load as well.
     # There is nothing to tidy: the server's destructor would only wait for a batch to finish.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    params = server_params(json.loads(sys.argv[1]))
+    settings = json.loads(sys.argv[1])
+    if settings["need"]:
+        from paddock.engines.llama_cpp.pooled_check import check
+
+        check(settings["need"], Path(settings["path"]))
+    params = server_params(settings)
     import xllamacpp
 
     try:

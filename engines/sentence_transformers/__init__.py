@@ -90,7 +90,10 @@ class SentenceTransformers(Adapter):
     context_step: ClassVar[int] = 1
     health_path: ClassVar[str] = "/health"
     fields: ClassVar[RequestFields] = RequestFields(
-        embeddings=frozenset(("encoding_format", "dimensions", "prompt_name")),
+        embeddings=frozenset(
+            ("encoding_format", "dimensions", "prompt", "prompt_name", "truncate")
+        ),
+        rerank=frozenset(("instruction", "truncate")),
     )
     symptoms: ClassVar[tuple[Symptom, ...]] = (
         WRONG_WEIGHTS,
@@ -144,6 +147,8 @@ class SentenceTransformers(Adapter):
             "port": serving.port,
             "context": serving.context_length,
             "abilities": serving.abilities,
+            "ends_texts": serving.embedding is not None and serving.embedding.ends_texts,
+            "ranking": serving.ranking and serving.ranking.to_json(),
             "options": serving.options.model_dump(mode="json"),
         }
         return Command(

@@ -12,43 +12,28 @@ import base64
 import hmac
 import json
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import uvicorn
-from sentence_transformers import CrossEncoder, SentenceTransformer
+from model_files import ends_texts, limit, load, slices
 from sentence_transformers.base.modules import Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from transformers import PreTrainedModel
+from token_rows import Cut, PairPrompt, Refused, Row, Tokens, fit, part_of
 
-# Weights that a model for vectors does not use: those of its training, and those that can be
-# computed anew. A head that ranks is made of such weights too, and must have them.
-IDLE = re.compile(r"(^|\.)(position_ids|inv_freq)$")
-IDLE_IN_EMBEDDING = re.compile(r"(^|\.)(pooler|cls|lm_head|vocab_\w+|mlm|nsp)\.")
 # Texts are padded here, by batches, and never cut.
 UNCUT: Any = {"common": {"return_tensors": None}, "text": {"padding": False, "truncation": False}}
 INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
-
-
-class Refused(Exception):
-    """A request that cannot be served; `field` is what is wrong with it."""
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(eq=False)
@@ -60,7 +45,7 @@ class Item:
     or two, and not for a whole long list that came before it.
     """
 
-    features: dict[str, list[int]]
+    features: Tokens
     kind: int | None
     turn: int
     done: asyncio.Future[torch.Tensor] = field(repr=False)
@@ -108,7 +93,7 @@ class Batches:
         """Texts and pairs that wait."""
         return len(self._waiting)
 
-    async def results(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[Any]:
+    async def results(self, rows: Sequence[Tokens], kind: int | None) -> list[Any]:
         """A `torch.Tensor` for each row: a vector or a score.
 
         A call that is cancelled drops the rows that have not begun.
@@ -162,10 +147,10 @@ class Model:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.name: str = settings["alias"]
         self.ranks = "rerank" in settings["abilities"]
-        options = settings["options"]
+        options, ranking = settings["options"], settings["ranking"]
         if options["n_threads"]:
             torch.set_num_threads(options["n_threads"])
-        self.model = _load(settings["path"], self.ranks, options)
+        self.model = load(settings["path"], ranking, self.ranks, options)
         self.model.eval()
         first = self.model[0]
         if not isinstance(first, Transformer) or "text" not in first.modality_config:
@@ -174,32 +159,101 @@ class Model:
         if len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
             # The library makes a blank one where the files have none: all texts would be alike.
             sys.exit("no_tokenizer: it knows no words")
-        self.limit = min(settings["context"], _limit(self.model, first))
+        self.limit = min(settings["context"], limit(self.model, first))
         self.scaled = any(isinstance(module, Normalize) for module in self.model)
         self._prompts = {
             name: self._prompt_and_length(text) for name, text in self.model.prompts.items()
         }
         self._around = self._special()
-        self.sliceable, self.slices = _slices(first.config)
+        if (settings["ends_texts"] or ends_texts(settings["path"])) and not self._around[1]:
+            # Its last token would be pooled in place of the one that it was trained with.
+            sys.exit("unsupported: the tokenizer ends each text by code of its own (add_eos_token)")
+        self.sliceable, self.slices = slices(first.config)
+        self._pairs: PairPrompt | None = None
+        if self.ranks and ranking:
+            self._pairs = PairPrompt(self.tokenizer, ranking["template"], ranking["instruction"])
+        # Only the last position's logits count, and those of all would take gigabytes.
+        self._further: dict[str, Any] = {"modality": "text"}
+        if first.transformer_task == "text-generation":
+            self._further["logits_to_keep"] = 1
 
-    def rows(
-        self, texts: Sequence[Any], prompt: str | None, field_name: str
-    ) -> list[dict[str, list[int]]]:
-        """Each text, pair or list of ids as tokens. Raises `Refused` for one that is too long."""
+    def text_rows(self, texts: Sequence[Any], prompt: str | None, cut: Cut) -> list[Tokens]:
+        """Each text or list of ids as tokens. Raises `Refused` for one that is too long."""
+        texts, parts = self._parts(texts, cut)
         words = [text for text in texts if not isinstance(text, list)]
-        cut = iter(self._cut(words, prompt) if words else ())
-        rows = [self._row_of_ids(text) if isinstance(text, list) else next(cut) for text in texts]
-        for number, row in enumerate(rows):
-            if len(row["input_ids"]) > self.limit:
-                name = f"{field_name}[{number}]" if len(rows) > 1 else field_name
-                excess = f"has {len(row['input_ids'])} tokens, and the model takes {self.limit}"
-                raise Refused(f"{name} {excess}; shorten it", field_name)
-        return rows
+        encoded = iter(self._encode(words, prompt) if words else ())
+        # What stands before a text stays, also where its start is cut.
+        asked = self._bare(prompt) if prompt and cut.side == "start" else 0
+        before, behind = map(len, self._around)
+        rows = []
+        for text in texts:
+            tokens = self._of_ids(text) if isinstance(text, list) else next(encoded)
+            first = before + (0 if isinstance(text, list) else asked)
+            rows.append(Row(tokens, first, len(tokens["input_ids"]) - behind))
+        return self._fit(rows, cut, "input", parts)
 
-    def _cut(self, texts: list[Any], prompt: str | None) -> list[dict[str, list[int]]]:
+    def pair_rows(
+        self, query: str, documents: Sequence[str], instruction: str | None, cut: Cut
+    ) -> list[Tokens]:
+        """Each document with the query as tokens. Raises `Refused` for one that is too long."""
+        query = part_of(query, self._bare, self.limit, None)
+        documents, parts = self._parts(documents, cut)
+        if self._pairs is not None:
+            if instruction is not None and not self._pairs.instructs:
+                raise Refused("instruction: the model's prompt takes none", "instruction")
+            rows = self._pairs.rows(query, documents, instruction)
+        elif instruction is not None and "message" not in self.model[0].modality_config:
+            raise Refused("instruction: the model was not trained with any", "instruction")
+        else:
+            rows = self._library_pairs(query, documents, instruction)
+        return self._fit(rows, cut, "documents", parts)
+
+    def _parts(self, texts: Sequence[Any], cut: Cut) -> tuple[list[Any], list[bool]]:
+        """As much of each text as can count, and whether it is a part of it."""
+        parts = [
+            text if isinstance(text, list) else part_of(text, self._bare, self.limit, cut.side)
+            for text in texts
+        ]
+        return parts, [len(part) < len(text) for part, text in zip(parts, texts, strict=True)]
+
+    def _fit(
+        self, rows: Sequence[Row], cut: Cut, field: str, parts: Sequence[bool]
+    ) -> list[Tokens]:
+        several = len(rows) > 1
+        return [
+            fit(
+                replace(row, is_part=is_part),
+                self.limit,
+                cut,
+                f"{field}[{number}]" if several else field,
+                field,
+            )
+            for number, (row, is_part) in enumerate(zip(rows, parts, strict=True))
+        ]
+
+    def _encode(self, texts: list[Any], prompt: str | None) -> list[Tokens]:
         encoded = self.model.preprocess(texts, prompt=prompt, processing_kwargs=UNCUT)
         names = [name for name in INPUT_NAMES if name in encoded]
         return [{n: list(encoded[n][row]) for n in names} for row in range(len(texts))]
+
+    def _library_pairs(
+        self, query: str, documents: Sequence[str], instruction: str | None
+    ) -> list[Row]:
+        """Pairs as the library has them: side by side, or in the chat template of the files."""
+        pairs = [(query, document) for document in documents]
+        tokens = self._encode(pairs, instruction)
+        if "message" in self.model[0].modality_config:
+            return [Row(one) for one in tokens]
+        rows = []
+        for one, document in zip(tokens, documents, strict=True):
+            # What a tokenizer puts behind a pair is what it puts behind a text.
+            last = len(one["input_ids"]) - len(self._around[1])
+            rows.append(Row(one, last - self._bare(document), last))
+        return rows
+
+    def _bare(self, text: str) -> int:
+        """The tokens of a text alone."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _special(self) -> tuple[list[int], list[int]]:
         """The tokens that the tokenizer puts before and behind a text."""
@@ -208,7 +262,7 @@ class Model:
         at = next(n for n in range(len(marked)) if marked[n : n + len(bare)] == bare)
         return marked[:at], marked[at + len(bare) :]
 
-    def _row_of_ids(self, ids: list[int]) -> dict[str, list[int]]:
+    def _of_ids(self, ids: list[int]) -> Tokens:
         before, behind = self._around
         if any(token >= len(self.tokenizer) for token in ids):
             raise Refused(f"the input has ids beyond the model's {len(self.tokenizer)}", "input")
@@ -219,25 +273,33 @@ class Model:
             row["token_type_ids"] = [0] * len(ids)
         return row
 
-    def prompt(self, name: str | None) -> tuple[str | None, int | None]:
-        """A prompt of the model's own, and the tokens that pooling leaves out for it.
+    def prompt(self, body: dict[str, Any]) -> tuple[str | None, int | None]:
+        """The text to put before each input, and the tokens that pooling leaves out for it.
 
         Raises:
-            Refused: no prompt has that name.
+            Refused: the model has no prompt of the names in `prompt_name`.
         """
-        if name is not None and name not in self._prompts:
+        if "prompt" in body:
+            return self._prompt_and_length(body["prompt"])
+        asked = body.get("prompt_name")
+        if asked is None:
+            return self._prompts.get(self.model.default_prompt_name or "", (None, None))
+        names = [asked] if isinstance(asked, str) else asked
+        name = next((name for name in names if name in self._prompts), None)
+        if name is None and "document" in names and "query" in self._prompts:
+            return None, None  # as in the library: documents stay as they are
+        if name is None:
             known = ", ".join(self._prompts) or "none"
-            raise Refused(
-                f"prompt_name {name!r}: the model has no such prompt ({known})", "prompt_name"
-            )
-        return self._prompts.get(name or self.model.default_prompt_name or "", (None, None))
+            field = body.get("prompt_field", "prompt_name")
+            raise Refused(f"{field} {names[0]!r}: the model has no such prompt ({known})", field)
+        return self._prompts[name]
 
     def _prompt_and_length(self, text: str) -> tuple[str | None, int | None]:
         length = self.model.preprocess(["a"], prompt=text).get("prompt_length") if text else None
         return text or None, None if length is None else int(length)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not read here
-    def forward(self, rows: Sequence[dict[str, list[int]]], kind: int | None) -> list[torch.Tensor]:
+    def forward(self, rows: Sequence[Tokens], kind: int | None) -> list[torch.Tensor]:
         """A vector, or a score, for each row."""
         features = dict(
             self.tokenizer.pad({n: [r[n] for r in rows] for n in rows[0]}, return_tensors="pt")
@@ -245,94 +307,11 @@ class Model:
         features = {name: value.to(self.model.device) for name, value in features.items()}
         if kind is not None:
             features["prompt_length"] = kind
-        out = self.model({**features, "modality": "text"})
+        out = self.model({**features, **self._further})
         if not self.ranks:
             return list(out["sentence_embedding"].float().cpu())
         scores = self.model.activation_fn(out["scores"].float())
         return list(scores.reshape(len(rows)).cpu())
-
-
-def _load(path: str, ranks: bool, options: dict[str, Any]) -> Any:
-    """The model with the modules of its files; ends the process if there are none that fit."""
-    config = json.loads((Path(path) / "config.json").read_text("utf-8"))
-    kind = (config.get("architectures") or [""])[0]
-    has_modules = (Path(path) / "modules.json").exists()
-    kwargs: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
-    kwargs |= {"local_files_only": True, "model_kwargs": {"dtype": _dtype(config, options, kwargs)}}
-    with _Reports() as reports:
-        if ranks:
-            if not kind.endswith("ForSequenceClassification"):
-                sys.exit(f"unsupported: {kind or 'nothing'} scores no pairs with a head of its own")
-            model = CrossEncoder(path, **kwargs)
-            if model.num_labels != 1:
-                sys.exit(f"unsupported: a reranker has one score, and this has {model.num_labels}")
-        elif has_modules:
-            model = SentenceTransformer(path, **kwargs)
-        elif options["pooling"]:
-            first = Transformer(path, model_kwargs=kwargs["model_kwargs"])
-            pooling = Pooling(first.get_embedding_dimension(), pooling_mode=options["pooling"])
-            model = SentenceTransformer(modules=[first, pooling], device=kwargs["device"])
-        else:
-            sys.exit("no_modules: nothing in the files says how to pool (no modules.json)")
-    for report in reports.reports:
-        _check(report, ranks)
-    return model
-
-
-def _dtype(config: dict[str, Any], options: dict[str, Any], kwargs: dict[str, Any]) -> str:
-    """The option, else the files' type; on a CPU float32 in place of halves, which are slow."""
-    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    half = stored.removeprefix("torch.") != "float32" and kwargs["device"] == "cpu"
-    return "float32" if half and options["dtype"] == "auto" else str(options["dtype"])
-
-
-class _Reports:
-    """Collects the reports of `from_pretrained`, which the library drops."""
-
-    def __init__(self) -> None:
-        self.reports: list[dict[str, Any]] = []
-
-    def __enter__(self) -> _Reports:
-        self._was = PreTrainedModel.__dict__["from_pretrained"]
-        was, reports = self._was.__func__, self.reports
-
-        def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            model, report = was(cls, *args, **{**kwargs, "output_loading_info": True})
-            reports.append(report)
-            return model
-
-        PreTrainedModel.from_pretrained = classmethod(from_pretrained)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        PreTrainedModel.from_pretrained = self._was
-
-
-def _check(report: dict[str, Any], ranks: bool) -> None:
-    """Ends the process if the load made up or ignored weights that count."""
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        names = sorted(map(str, report.get(kind) or ()))
-        names = [name for name in names if not IDLE.search(name)]
-        if not ranks:
-            names = [name for name in names if not IDLE_IN_EMBEDDING.search(name)]
-        if names:
-            examples, problem = ", ".join(names[:3]), kind.partition("_")[0]
-            sys.exit(f"weights_mismatch: {len(names)} {problem} in the load report: {examples}")
-
-
-def _limit(model: Any, first: Transformer) -> int:
-    """The most tokens that the model takes, by its own configuration."""
-    config = first.config
-    positions = getattr(config, "max_position_embeddings", None) or sys.maxsize
-    if "roberta" in str(config.model_type):  # its positions begin behind the padding's
-        positions -= (config.pad_token_id or 0) + 1
-    return min(positions, model.max_seq_length or sys.maxsize)
-
-
-def _slices(config: Any) -> tuple[bool, tuple[int, ...]]:
-    """Whether vectors may be cut short, and the allowed lengths; empty: any length."""
-    sizes = tuple(getattr(config, "matryoshka_dimensions", None) or ())
-    return bool(sizes) or bool(getattr(config, "is_matryoshka", False)), sizes
 
 
 def _sliced(model: Model, vectors: list[torch.Tensor], size: Any) -> list[torch.Tensor]:
@@ -370,17 +349,17 @@ class Service:
         # One at a time: calls change the tokenizer's settings.
         self._cutter = ThreadPoolExecutor(1)
 
-    async def _rows(self, texts: Sequence[Any], prompt: str | None, field_name: str) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._cutter, self.model.rows, texts, prompt, field_name)
+    async def _tokens(self, make: Callable[..., list[Tokens]], *arguments: Any) -> list[Tokens]:
+        return await asyncio.get_running_loop().run_in_executor(self._cutter, make, *arguments)
 
     async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to `/v1/embeddings`, as OpenAI's API has it."""
         texts = body["input"]
         if isinstance(texts, str) or (texts and isinstance(texts[0], int)):
             texts = [texts]
-        prompt, kind = self.model.prompt(body.get("prompt_name"))
-        rows = await self._rows(texts, prompt, "input")
+        loop = asyncio.get_running_loop()
+        prompt, kind = await loop.run_in_executor(self._cutter, self.model.prompt, body)
+        rows = await self._tokens(self.model.text_rows, texts, prompt, Cut.of(body))
         vectors = _sliced(
             self.model, await self.batches.results(rows, kind), body.get("dimensions")
         )
@@ -395,8 +374,8 @@ class Service:
 
     async def rank(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to `/v1/rerank`: `results` has a score for each document, in order."""
-        pairs = [(body["query"], document) for document in body["documents"]]
-        rows = await self._rows(pairs, None, "documents")
+        asked = (body["query"], body["documents"], body.get("instruction"), Cut.of(body))
+        rows = await self._tokens(self.model.pair_rows, *asked)
         scores = await self.batches.results(rows, None)
         tokens = sum(len(row["input_ids"]) for row in rows)
         return {

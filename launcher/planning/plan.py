@@ -22,6 +22,7 @@ from paddock.registry.hubs import AUTO
 from paddock.registry.launch_fields import RestartWhen, fields_by_attribute
 from paddock.registry.lockfile import LockedModel, parse_entry
 from paddock.registry.reference import split_tag
+from paddock.registry.retrieval import Embedding, Ranking
 from paddock.registry.spec import Source
 from paddock.registry.spec_fields import parse_size
 
@@ -368,9 +369,10 @@ class LaunchPlan(_Frozen):
     requests are served side by side by each replica. `refused` maps each engine that was passed
     over to its reason. `chat_template` is one that counts before the weights' own; `chat_format`
     names the prompt format that it is of, or else the one that counts where the weights bring none.
-    `stop` are texts that end an answer in a chat, beside those of what then counts. `install` is
-    the command that has to come first, where the engine is only assumed. `memory_limit` is the
-    user's, in bytes, or 0 for none; None: `replicas/limit.py` decides. `attached`: nothing is
+    `stop` are texts that end an answer in a chat, beside those of what then counts. `embedding` and
+    `ranking` are the spec's, of a model that embeds or ranks. `install` is the command that has to
+    come first, where the engine is only assumed. `memory_limit` is the user's, in bytes, or 0 for
+    none; None: `replicas/limit.py` decides. `attached`: nothing is
     launched, somebody else serves the model.
     """
 
@@ -395,6 +397,8 @@ class LaunchPlan(_Frozen):
     chat_template: str | None = None
     chat_format: str | None = None
     stop: tuple[str, ...] = ()
+    embedding: Embedding | None = None
+    ranking: Ranking | None = None
     languages: tuple[str, ...] = ()
     description: str = ""
     reasons: tuple[str, ...] = ()

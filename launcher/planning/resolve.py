@@ -179,6 +179,8 @@ def draft(request: LaunchRequest, catalog: Catalog, hosts: Sequence[Host]) -> Dr
         memory=memory,
         gpus=gpus,
         **chat.fields,
+        embedding=spec.embedding,
+        ranking=spec.ranking,
         languages=spec.languages,
         description=spec.description,
         reasons=(

@@ -336,6 +336,8 @@ class Replica:
                 gpu_share=self._plan.gpu_share,
                 tool_format=self._prompt.tool_format,
                 reasoning_format=self._prompt.reasoning_format,
+                embedding=self._plan.embedding,
+                ranking=self._plan.ranking,
             )
         )
         self._weights_bytes = await asyncio.to_thread(_size, weights, self._plan.weights.size_bytes)

@@ -15,6 +15,7 @@ from paddock.engines.base import RequestFields
 from paddock.launcher.fleet.fleet import Fleet
 from paddock.launcher.fleet.status import ModelStatus
 from paddock.registry.errors import NotAble
+from paddock.registry.retrieval import Embedding, Ranking
 from paddock.server.http.operation import Operation, RouteDoc
 from paddock.server.proxy.steps import Encoder, EngineRequest
 from paddock.server.proxy.upstream import SILENCE_SECONDS
@@ -37,6 +38,10 @@ class Model:
     """How long its engine may send nothing before a request is given up."""
     chat: Mapping[str, Any] = field(default_factory=dict)
     """How it chats (`launcher/replicas/prompt.py`); empty: as its engine does by itself."""
+    embedding: Embedding | None = None
+    """How it embeds, by its spec."""
+    ranking: Ranking | None = None
+    """How it ranks, where it is a language model."""
 
     @classmethod
     def of(cls, status: ModelStatus) -> Model:
@@ -55,6 +60,8 @@ class Model:
             served,
             silence,
             status.chat,
+            plan.embedding,
+            plan.ranking,
         )
 
     @property

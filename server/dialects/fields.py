@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from paddock.engines.base import RequestFields
 from paddock.registry.errors import BadValue, FieldRefused, near
+from paddock.registry.json_codec import encode
 from paddock.server.dialects.base import Body, Model
+from paddock.server.http import large
 
 MAX_CHOICES = 128
 """Answers that one request may ask for: prompts × `n`."""
@@ -320,3 +322,11 @@ def map_fields(wanted: Body, model: Model, taken: frozenset[str]) -> Body:
             raise FieldRefused(name, model.engine, reason, close)
         found[its] = value
     return found
+
+
+def encode_body(body: Body, request: Body, raw: bytes) -> bytes:
+    """A body for an engine: `raw`, as the request came, where nothing in it has changed."""
+    if raw and body == request:
+        return raw
+    is_short = 0 < len(raw) < large.LONG_BYTES  # of another dialect's, nothing is known
+    return encode(body) if is_short else large.dumps(body)

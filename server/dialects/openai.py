@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -12,17 +11,17 @@ from paddock.registry.errors import BadValue, FieldRefused
 from paddock.registry.json_codec import encode
 from paddock.server.dialects.base import Body, Call, Dialect, Model
 from paddock.server.dialects.constraints import constrain
+from paddock.server.dialects.embeddings import embeddings
 from paddock.server.dialects.fields import (
     MAX_CHOICES,
     MAX_SEED,
-    check_prompt,
+    encode_body,
     is_token_ids,
     map_fields,
     validate,
 )
 from paddock.server.dialects.required_tools import check_strict_tools, require_tool
 from paddock.server.dialects.thinking import switch_thinking
-from paddock.server.http import large
 from paddock.server.http.operation import EVENTS, RouteDoc
 from paddock.server.http.shapes import Shape
 from paddock.server.proxy.steps import (
@@ -40,7 +39,6 @@ from paddock.server.proxy.steps import (
     Thoughts,
     UsageApart,
     WithoutCalls,
-    named,
 )
 
 
@@ -134,7 +132,7 @@ class _SplitRequest:
         return EngineRequest(
             uid=model.uid,
             path=path,
-            bodies=tuple(_encode_body(body, self.request, self.raw) for body in bodies),
+            bodies=tuple(encode_body(body, self.request, self.raw) for body in bodies),
             streamed=self.streamed,
             chat=path.endswith("/chat/completions"),
             steps=tuple(steps),
@@ -261,52 +259,6 @@ def _odd_arguments(call: Body) -> str:
     return "{}" if arguments is None else encode(arguments).decode()
 
 
-def embeddings(
-    request: Body, model: Model, raw: bytes = b"", encoder: Encoder | None = None
-) -> EngineRequest:
-    """Makes out a request of `/v1/embeddings`, whose answer is one object in any dialect.
-
-    Raises:
-        NotAble, BadValue, FieldRefused: it cannot be honoured.
-    """
-    model.needs("embed")
-    texts = request.get("input")
-    reason = check_prompt(texts)
-    if texts == "" or (isinstance(texts, list) and "" in texts):
-        reason = "must not be empty"
-    if reason:
-        raise BadValue("input", texts, reason)
-    if request.get("encoding_format") not in (None, "float", "base64"):
-        raise BadValue("encoding_format", request["encoding_format"], "must be float or base64")
-    _check_length(texts, model)
-    wanted = {key: value for key, value in request.items() if value is not None}
-    wanted.pop("model")
-    kept = {"model": model.name, "input": wanted.pop("input")}
-    body = {**kept, **map_fields(wanted, model, model.fields.embeddings)}
-    reshape = partial(named, model.uid) if model.served else None
-    return EngineRequest(
-        model.uid,
-        "/v1/embeddings",
-        (_encode_body(body, request, raw),),
-        is_one_object=True,
-        reshape=reshape,
-    )
-
-
-def _check_length(value: Any, model: Model) -> None:
-    """Refuses what cannot fit the context, however it is cut into tokens: no word is less than one.
-
-    What is left, the engine counts.
-    """
-    texts = value if isinstance(value, list) and not is_token_ids(value) else [value]
-    for index, text in enumerate(texts):
-        least, unit = (len(text.split()), "words") if isinstance(text, str) else (len(text), "ids")
-        if least > model.context_length > 0:
-            name = f"input[{index}]" if texts is value else "input"
-            reason = f"has {least} {unit}, and the model takes {model.context_length} tokens"
-            raise BadValue(name, text if unit == "words" else "of token ids", reason)
-
-
 def _echo(prompts: list[Any], split: _SplitRequest, model: Model) -> Echo:
     if not all(isinstance(prompt, str) for prompt in prompts):
         raise FieldRefused("echo", model.engine, "needs prompts as text, not as token ids")
@@ -339,13 +291,6 @@ def _add_stops(body: Body, model: Model) -> None:
     if texts and "stop" in model.fields.in_chats:
         stop = body.get("stop") or []
         body["stop"] = [*([stop] if isinstance(stop, str) else stop), *texts]
-
-
-def _encode_body(body: Body, request: Body, raw: bytes) -> bytes:
-    if raw and body == request:
-        return raw
-    is_short = 0 < len(raw) < large.LONG_BYTES  # of another dialect's, nothing is known
-    return encode(body) if is_short else large.dumps(body)
 
 
 OPENAI = Dialect(

@@ -22,6 +22,7 @@ _WORDS = (
         re.IGNORECASE,
     ),
     re.compile(
+        r"(?P<input>(?:input|documents)(?:\[\d+\])?)? ?"
         r"has (?P<prompt>\d+) tokens, and the (?:context|model takes) (?P<context>\d+)",
         re.IGNORECASE,
     ),
@@ -30,17 +31,24 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class ContextExcess:
-    """A prompt of `prompt` tokens for a context of `context`."""
+    """A prompt of `prompt` tokens for a context of `context`.
+
+    `input`: where it stands, of several texts or documents.
+    """
 
     prompt: int
     context: int
+    input: str = ""
 
     @property
     def message(self) -> str:
         """In OpenAI's words, by which many clients know it."""
+        subject, cut = ("the prompt", "")
+        if self.input:
+            subject, cut = self.input, "send truncate: end or start, "
         return (
-            f"This model's maximum context length is {self.context} tokens. However, the prompt "
-            f"has {self.prompt} tokens. Please shorten it, or launch the model with a longer "
+            f"This model's maximum context length is {self.context} tokens. However, {subject} "
+            f"has {self.prompt} tokens. Please shorten it, {cut}or launch the model with a longer "
             "--context-length."
         )
 
@@ -52,5 +60,6 @@ def find_excess(message: str, fields: Mapping[str, Any]) -> ContextExcess | None
         return ContextExcess(prompt, context)
     for pattern in _WORDS:
         if match := pattern.search(message[:2000]):
-            return ContextExcess(int(match["prompt"]), int(match["context"]))
+            place = match.groupdict().get("input") or ""
+            return ContextExcess(int(match["prompt"]), int(match["context"]), place)
     return None

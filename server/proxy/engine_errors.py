@@ -70,7 +70,7 @@ def error_body(error: EngineRefused | PaddockError) -> dict[str, Any]:
     if excess is not None and error.status < 500:
         numbers = {"n_prompt_tokens": excess.prompt, "n_ctx": excess.context}
         body = envelope(error.status, excess.message, CODE, {**numbers, "layer": "engine"})
-        body["error"]["param"] = "prompt"
+        body["error"]["param"] = excess.input.partition("[")[0] or "prompt"
         return body
     status = _status(error)
     if status != error.status:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,7 @@ from paddock.server.proxy.sinks import (
     RewritingSink,
     UpstreamLost,
 )
-from paddock.server.proxy.steps import Assembly, EngineRequest
+from paddock.server.proxy.steps import Assembly, EngineRequest, Event
 from paddock.server.proxy.upstream import Pool, post_bytes
 from paddock.server.telemetry.metrics import Load
 from paddock.server.telemetry.timeline import Timeline
@@ -207,9 +208,11 @@ class Inference:
                 # Not the caller's: 401 would tell him that his own key is wrong.
                 self._fleet.doubt(uid)
                 raise NotReady(uid, "ready", REJECTIONS[error.status], 5.0) from None
-            if model.fields.too_long is None or not model.fields.too_long.search(error.body):
+            pattern = model.fields.too_long
+            found = pattern.search(error.body) if pattern is not None else None
+            if found is None:
                 raise
-            raise EngineRefused(400, error.body) from None
+            raise EngineRefused(400, _too_long(found, error.body, call, model)) from None
 
     async def _stream(self, exchange: Exchange, engine_request: EngineRequest) -> None:
         out, timeline = exchange.out, exchange.timeline
@@ -339,25 +342,64 @@ class Inference:
         part: int,
         sink: Callable[[int], PartSink],
     ) -> PartSink:
-        """One part on one replica: on a kept connection, and if that breaks first, on a new one."""
+        """One part on one replica."""
+        body = engine_request.bodies[part]
+        if engine_request.prepare is not None:
+            body = await engine_request.prepare(partial(self._ask_beside, exchange, lease))
+        return await self._send(
+            exchange, lease, engine_request.path, body, lambda: sink(part), engine_request.reusable
+        )
+
+    async def _ask_beside(self, exchange: Exchange, lease: Lease, path: str, body: Event) -> Event:
+        """What the replica answers on another of its routes."""
+        size = sum(len(value) for value in body.values() if isinstance(value, str | list))
+        encoded = await apart(size, partial(large.dumps, body))
+        timeline = Timeline(path)  # the client's is of the request itself
+        sink = await self._send(exchange, lease, path, encoded, lambda: BufferingSink(timeline))
+        assert isinstance(sink, BufferingSink)
+        try:
+            answer = decode(b"".join(sink.parts))
+        except ValueError:
+            raise EngineRefused(502, NO_SHAPE) from None
+        if not isinstance(answer, dict):
+            raise EngineRefused(502, NO_SHAPE)
+        return answer
+
+    async def _send(
+        self,
+        exchange: Exchange,
+        lease: Lease,
+        path: str,
+        body: bytes,
+        sink: Callable[[], PartSink],
+        reusable: bool = True,
+    ) -> PartSink:
+        """Asks a replica: on a kept connection, and if that breaks first, on a new one."""
         replica = lease.replica
         assert replica.endpoint is not None
-        request = post_bytes(
-            replica.endpoint, replica.key, engine_request.path, engine_request.bodies[part]
-        )
+        request = post_bytes(replica.endpoint, replica.key, path, body)
         upstream = self._pool.take(replica.endpoint)
         if upstream is not None:
             try:
-                return await exchange.send_and_wait(
-                    upstream, lease, request, sink(part), engine_request.reusable
-                )
+                return await exchange.send_and_wait(upstream, lease, request, sink(), reusable)
             except UpstreamLost:
                 if lease.revoked:
                     raise
         upstream = await self._pool.connect(replica.endpoint)
-        return await exchange.send_and_wait(
-            upstream, lease, request, sink(part), engine_request.reusable
-        )
+        return await exchange.send_and_wait(upstream, lease, request, sink(), reusable)
+
+
+def _too_long(found: re.Match[bytes], body: bytes, call: Call, model: Model) -> bytes:
+    """An error in which the engine speaks of its batches, with the model's context in their place.
+
+    In the words by which `context_excess.py` knows it.
+    """
+    tokens = found.groupdict().get("tokens")
+    if not tokens or not model.context_length:
+        return body
+    subject = "documents" if call.ability == "rerank" else "input"
+    reason = f"{subject} has {int(tokens)} tokens, and the model takes {model.context_length}"
+    return encode({"error": {"message": reason}})
 
 
 def _assembled(engine_request: EngineRequest, parts: Sequence[AssemblingSink]) -> Assembly:

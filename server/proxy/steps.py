@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,6 +19,8 @@ from typing import Any, Protocol
 from paddock.registry.json_codec import encode
 
 Event = dict[str, Any]
+Ask = Callable[[str, Event], Awaitable[Event]]
+"""Asks the replica that serves a request on another of its routes, before it gets the request."""
 DONE = b"[DONE]"
 
 
@@ -90,6 +92,7 @@ class EngineRequest:
         is_one_object: the answer is not events but one JSON object, and passes as it is, or as
             `reshape` makes it.
         reusable: whether the engine takes another request on the same connection.
+        prepare: makes the one body anew with the help of the replica that serves it.
     """
 
     uid: str
@@ -102,6 +105,7 @@ class EngineRequest:
     is_one_object: bool = False
     reshape: Callable[[Event], Event] | None = None
     reusable: bool = True
+    prepare: Callable[[Ask], Awaitable[bytes]] | None = None
 
     @cached_property
     def needles(self) -> tuple[bytes, ...] | None:

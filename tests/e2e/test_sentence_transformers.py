@@ -65,7 +65,7 @@ def test_clients_embed(zoo: Paddock, sdk: Any) -> None:
     for fields, says in (
         ({"input": "ab9?" * 200}, "context length is 256 tokens"),
         ({"input": "a", "dimensions": 10}, "dimensions"),
-        ({"input": "a", "extra_body": {"truncate": True}}, "truncate"),
+        ({"input": "a", "extra_body": {"truncate": "middle"}}, "none, start or end"),
     ):
         with pytest.raises(openai.BadRequestError, match=says):
             sdk.embeddings.create(model="minilm", **fields)

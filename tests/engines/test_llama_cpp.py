@@ -23,7 +23,7 @@ from paddock.registry.catalog import Catalog, specs_root
 from paddock.registry.errors import BadValue
 from paddock.registry.prompts import EXAMPLE, find_prompt, prompt_names, render
 from tests.engines.child import Child, free_port, serving
-from tests.fakes import STRING, entry, gguf, llama_server, text
+from tests.fakes import STRING, entry, gguf, llama_server, tensor, text
 from tests.registry.test_prompts import CALLED, TOOLS
 from tests.rewritten import TEMPLATE, rewrite, with_sentencepiece
 
@@ -318,6 +318,27 @@ def test_a_llama_server_takes_the_place(tmp_path: Path, monkeypatch: pytest.Monk
     }
     assert {name: pairs[name] for name in expected} == expected
     assert {"--no-mmap", "--mlock", "--no-repack"} <= set(arguments)
+
+
+def test_a_llama_server_gets_no_file_that_cannot_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's header is looked at first; one that can is served, one without a head is not."""
+    program, record = llama_server(tmp_path)
+    monkeypatch.setenv("PADDOCK_LLAMA_SERVER", str(program))
+    encoder = entry("bert.attention.causal", 7, b"\0")
+    kind = entry("general.architecture", STRING, text("bert"))
+    for name, tensors in (("fit", [tensor("cls.output.weight", [4])]), ("bare", [])):
+        file = tmp_path / f"{name}.gguf"
+        file.write_bytes(gguf([kind, encoder], tensors, bytes(16 * len(tensors))))
+        asked = serving(ENGINE.options(), weights=file, abilities=("rerank",))
+        with Child(ENGINE, asked, tmp_path / "log") as child:
+            if tensors:
+                child.await_health()
+                assert "--reranking" in json.loads(record.read_text())
+            else:
+                assert child.await_end() == 1
+                assert "no layer that scores pairs" in child.lines()[-1]
 
 
 def test_a_llama_server_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

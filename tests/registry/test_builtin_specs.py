@@ -93,9 +93,21 @@ def test_engines_are_those_of_the_format(spec: ModelSpec) -> None:
     for weights in spec.weights:
         known = {*engines_of(weights.format, spec.type), *engines_of(weights.format, "LLM")}
         assert set(weights.engines) <= known
-        if "sentence-transformers" in weights.engines:  # pairs are scored by a head, or not at all
+        if "sentence-transformers" in weights.engines:  # by a head, or by tokens after a prompt
             head = spec.architecture.name.endswith("ForSequenceClassification")
-            assert spec.type == "embedding" or (spec.type == "rerank" and head)
+            told = spec.ranking is not None and spec.ranking.true_token is not None
+            assert spec.type == "embedding" or (spec.type == "rerank" and (head or told))
+
+
+def test_models_of_one_family_have_one_prompt() -> None:
+    """It stands in each of their specs."""
+    for names in (
+        [f"Qwen3-Reranker-{size}" for size in ("0.6B", "4B", "8B")],
+        [f"Qwen3-Embedding-{size}" for size in ("0.6B", "4B", "8B")],
+    ):
+        specs = [CATALOG.lookup(name) for name in names]
+        assert specs[0].ranking or specs[0].embedding
+        assert len({(spec.ranking, spec.embedding) for spec in specs}) == 1
 
 
 @EVERY

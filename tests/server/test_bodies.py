@@ -112,6 +112,17 @@ TEMPLATES: dict[str, list[dict[str, Any]]] = {
             "user": "u",
         },
         {"model": "m", "input": [[1, 2]]},
+        {
+            "model": "m",
+            "input": "a",
+            "truncate": "END",
+            "truncate_prompt_tokens": 5,
+            "truncation_side": "left",
+            "output_dimension": 3,
+            "prompt": "p",
+            "instruction": "i",
+        },
+        {"model": "m", "input": "a", "input_type": "query", "truncation": True},
     ],
     "/v1/rerank": [
         {
@@ -122,7 +133,16 @@ TEMPLATES: dict[str, list[dict[str, Any]]] = {
             "return_documents": True,
             "kwargs": {},
             "user": "u",
-        }
+        },
+        {
+            "model": "m",
+            "query": "q",
+            "documents": ["a"],
+            "truncate": True,
+            "max_tokens_per_doc": 5,
+            "instruction": "i",
+            "kwargs": '{"instruction": "i"}',
+        },
     ],
     "/v1/messages": [
         {

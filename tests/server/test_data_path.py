@@ -22,7 +22,7 @@ from paddock.launcher.replicas.status import ReplicaStatus
 from paddock.registry.errors import NotLaunched, QueueFull
 from paddock.registry.json_codec import encode
 from paddock.server.access.keys import ANYONE
-from paddock.server.dialects import openai
+from paddock.server.dialects import fields, openai
 from paddock.server.http import large
 from paddock.server.http.body import parse
 from paddock.server.proxy import forward, pacing
@@ -123,6 +123,8 @@ class World:
             context_length=100,
             slots=self.slot_count,
             attached=None,
+            embedding=None,
+            ranking=None,
         )
         return SimpleNamespace(
             uid=uid,
@@ -815,7 +817,7 @@ async def test_large_requests_are_read_and_made_out_in_a_thread(
         return wrapped
 
     monkeypatch.setattr(forward, "parse", noted(parse))
-    for module in (openai, large):
+    for module in (openai, fields, large):
         monkeypatch.setattr(module, "encode", noted(encode))
     async with world(answers) as there:
         assert (await there.post(max_tokens=3))[0] == 200

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from xinference_client import RESTfulClient
 
@@ -112,7 +113,10 @@ def test_token_ids_are_taken(sdk: Any, embedder: str) -> None:
         ({"input": "xyzzy " * 200}, "602 tokens"),
         ({"dimensions": 128}, "dimensions"),
         ({"encoding_format": "hex"}, "encoding_format"),
-        ({"extra_body": {"truncate_prompt_tokens": 5}}, "truncate_prompt_tokens"),
+        ({"extra_body": {"truncate_prompt_tokens": 0}}, "truncate_prompt_tokens"),
+        ({"extra_body": {"truncate": "middle"}}, "none, start or end"),
+        ({"extra_body": {"input_type": "query"}}, "no such prompt"),
+        ({"input": [7592], "extra_body": {"prompt": "a"}}, "token ids"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(
@@ -223,5 +227,83 @@ def test_text_without_spaces_beyond_the_context_is_the_callers_fault(
     sdk: Any, embedder: str
 ) -> None:
     """llama.cpp blames itself (500) for an input of too many tokens; it is a 400."""
-    with pytest.raises(openai.BadRequestError, match="too large"):
+    with pytest.raises(openai.BadRequestError, match=r"input has [0-9]+ tokens"):
         sdk.embeddings.create(model=embedder, input="ab9?" * 2000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"truncate": True}, slice(0, 510)),
+        ({"truncate": "END"}, slice(0, 510)),
+        ({"truncate": "start"}, slice(-510, None)),
+        ({"truncate_prompt_tokens": -1}, slice(0, 510)),
+        ({"truncate_prompt_tokens": 10}, slice(0, 8)),
+        ({"truncate": "START", "truncate_prompt_tokens": 10}, slice(-8, None)),
+    ],
+)
+def test_a_text_that_is_too_long_is_cut_as_asked(
+    sdk: Any, embedder: str, minilm: Path, fields: dict[str, Any], kept: slice
+) -> None:
+    """By its tokens, with those around it kept; beside it a short one stays whole."""
+    words = words_of(minilm, 700)
+    long, short = embed(sdk, embedder, [" ".join(words), "Hello"], extra_body=fields)
+    (wanted,) = embed(sdk, embedder, [[101, *list(words.values())[kept], 102]])
+    assert long == pytest.approx(wanted, abs=1e-3)
+    assert short == pytest.approx(embed(sdk, embedder, "Hello")[0], abs=1e-3)
+
+
+def words_of(folder: Path, count: int) -> dict[str, int]:
+    """Words that are one token each, and those tokens."""
+    listed = (folder / "vocab.txt").read_text().splitlines()
+    plain = {word: at for at, word in enumerate(listed) if word.isascii() and word.isalpha()}
+    return dict(list(plain.items())[2000 : 2000 + count])
+
+
+def test_a_document_that_is_too_long_is_cut_and_the_query_is_not(
+    client: Client, ranker: str, minilm: Path
+) -> None:
+    """The score is that of the text that is left; a query without room for any is a 400."""
+    words = list(words_of(minilm, 700))
+    texts = ["Elephants eat grass.", " ".join(words)]
+    query = "What do elephants eat?"
+    _, found = ranked(client, ranker, query=query, documents=[""])
+    room = 512 - found["meta"]["tokens"]["input_tokens"]
+    for fields, kept in (
+        ({"truncate": "END"}, slice(0, room)),
+        ({"truncate": "start"}, slice(-room, None)),
+        ({"max_tokens_per_doc": 20}, slice(0, 20)),
+    ):
+        status, found = ranked(client, ranker, query=query, documents=texts, **fields)
+        assert status == 200, found
+        short = [texts[0], " ".join(words[kept])]
+        _, wanted = ranked(client, ranker, query=query, documents=short)
+        assert scores_of(found) == pytest.approx(scores_of(wanted), abs=1e-3)
+    assert ranked(client, ranker, documents=texts)[0] == 400
+    asked = {"query": " ".join(words), "documents": texts, "truncate": True}
+    assert ranked(client, ranker, **asked)[0] == 400
+
+
+def scores_of(found: Any) -> dict[int, float]:
+    return {one["index"]: one["relevance_score"] for one in found["results"]}
+
+
+def test_a_hundred_thousand_characters_take_no_memory(
+    client: Client, sdk: Any, embedder: str
+) -> None:
+    """A 400, or cut as asked; again and again, and the engine does not grow."""
+    (replica,) = client._call("GET", f"/v1/models/{embedder}/replicas")
+    engine = psutil.Process(replica["pid"])
+    text = "ab9?" * 25_000
+
+    def ask() -> None:
+        with pytest.raises(openai.BadRequestError, match="maximum context length is 512 tokens"):
+            embed(sdk, embedder, text)
+        assert len(embed(sdk, embedder, [text, "a"], extra_body={"truncate": True})) == 2
+
+    for _ in range(12):  # each of its threads keeps some of what it once had
+        ask()
+    before = engine.memory_info().rss
+    for _ in range(10):
+        ask()
+    assert engine.memory_info().rss - before < 30_000_000
